@@ -1,0 +1,84 @@
+"""Typed batches: what the data side hands to the tasks.
+
+Dimension letters, used all over the project:
+    B  texts of a batch            N  images of a batch (= B unless texts share images)
+    L  tokens of the longest text  M  masked positions of a batch, all texts together
+    R  image side in pixels        P  patches of an image, (R / total stride)^2; position 0 is the image's [CLS]
+
+Text is `cclm.sequences.Sequences` of token ids, padded on the right with `<pad>` to the longest text of the batch.
+Images are float32, (N, 3, R, R), RGB, normalised with the CLIP mean and standard deviation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from cclm.sequences import Sequences
+
+
+@dataclass(frozen=True)
+class MaskedText:
+    """Texts in which some tokens were replaced, and what stood there."""
+
+    tokens: Sequences
+    """B texts after masking."""
+    rows: Tensor
+    """(M,) int64: text of each masked position."""
+    columns: Tensor
+    """(M,) int64: place of each masked position in its text."""
+    labels: Tensor
+    """(M,) int64: the original token ids."""
+
+
+@dataclass(frozen=True)
+class ImageTextBatch:
+    """Images with one caption each (or two, in two languages), pre-training."""
+
+    images: Tensor
+    """(B, 3, R, R)"""
+    text: Sequences
+    masked: MaskedText
+    second_text: Sequences | None = None
+    """The second caption of each image where two are drawn (`sample_two_captions`)."""
+
+
+@dataclass(frozen=True)
+class RegionTextBatch:
+    """Texts about whole images and about boxes in them; several texts share one image."""
+
+    images: Tensor
+    """(N, 3, R, R)"""
+    text: Sequences
+    masked: MaskedText
+    image_of_text: Tensor
+    """(B,) int64: which image a text is about."""
+    patches: Tensor
+    """(B, 1 + P) bool: positions that a text sees; position 0 ([CLS]) always."""
+    boxes: Tensor
+    """(B, 4) float32: centre x, centre y, width, height, as parts of the image side."""
+    is_whole_image: Tensor
+    """(B,) bool: the text describes the whole image; its box is (.5, .5, 1, 1)."""
+
+
+@dataclass(frozen=True)
+class ParallelTextBatch:
+    """A text and its translation."""
+
+    source: Sequences
+    source_masked: MaskedText
+    target: Sequences
+
+
+@dataclass(frozen=True)
+class JoinedTextBatch:
+    """Translation language modelling (TLM): a text and its translation, apart and as one masked sequence."""
+
+    source: Sequences
+    target: Sequences
+    joined: MaskedText
+    """`<s> a </s> b </s>` with masks in both halves."""
+
+
+PretrainBatch = ImageTextBatch | RegionTextBatch | ParallelTextBatch | JoinedTextBatch

@@ -1,0 +1,136 @@
+"""The only module that touches torch.distributed.
+
+W is the number of processes, B the rows of one process. Every function also works in a single process without a group.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+def initialize(timeout: timedelta = timedelta(minutes=10)) -> torch.device:
+    """Join the process group that torchrun announced in the environment and return this process's device.
+
+    nccl on GPUs, gloo on CPUs. Without torchrun's variables nothing is joined: one process.
+    """
+    cuda = torch.cuda.is_available()
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if cuda else torch.device("cpu")
+    if cuda:
+        torch.cuda.set_device(device)
+    if "WORLD_SIZE" in os.environ and not dist.is_initialized():
+        dist.init_process_group("nccl" if cuda else "gloo", timeout=timeout, device_id=device if cuda else None)
+    return device
+
+
+def shutdown() -> None:
+    """Leave the process group, all processes together, so that none is cut off while it still talks."""
+    if dist.is_initialized():
+        dist.barrier()
+        dist.destroy_process_group()
+
+
+def rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def barrier() -> None:
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def wrap(task: nn.Module, device: torch.device) -> nn.Module:
+    """`task` under DistributedDataParallel, or as it is in a single process.
+
+    Steps of different kinds use different parameters (parallel text does not touch the vision encoder), hence
+    `find_unused_parameters`.
+    """
+    if world_size() == 1:
+        return task
+    device_ids = [device.index] if device.type == "cuda" else None
+    return nn.parallel.DistributedDataParallel(
+        task, device_ids=device_ids, find_unused_parameters=True, gradient_as_bucket_view=True
+    )
+
+
+def unwrap(task: nn.Module) -> nn.Module:
+    return task.module if isinstance(task, nn.parallel.DistributedDataParallel) else task
+
+
+class _GatherLocalGradient(torch.autograd.Function):
+    """Rows of all processes; backward keeps this process's rows of this process's gradient (as published)."""
+
+    @staticmethod
+    def forward(ctx, rows: Tensor) -> Tensor:  # (B, ...) -> (W * B, ...)
+        ctx.batch = rows.shape[0]
+        return gather_rows(rows)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        start = rank() * ctx.batch
+        return gradient[start : start + ctx.batch]
+
+
+class _GatherGlobalGradient(torch.autograd.Function):
+    """Rows of all processes; backward sums what every process's loss says about this process's rows."""
+
+    @staticmethod
+    def forward(ctx, rows: Tensor) -> Tensor:  # (B, ...) -> (W * B, ...)
+        ctx.batch = rows.shape[0]
+        return gather_rows(rows)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        gradient = gradient.contiguous()
+        dist.all_reduce(gradient)
+        start = rank() * ctx.batch
+        return gradient[start : start + ctx.batch]
+
+
+def gather_rows(rows: Tensor) -> Tensor:
+    """(B, ...) of each process -> (W * B, ...) in order of rank, no gradient. B must be equal on all processes."""
+    if world_size() == 1:
+        return rows
+    parts = [torch.empty_like(rows) for _ in range(world_size())]
+    dist.all_gather(parts, rows.contiguous())
+    return torch.cat(parts)
+
+
+def gather_with_gradient(rows: Tensor, *, global_gradient: bool) -> Tensor:
+    """(B, H) of each process -> (W * B, H), differentiable.
+
+    Every process computes the whole loss, and DistributedDataParallel averages over processes. With the local gradient
+    (as published) the encoders so receive 1/W of the gradient of the global batch; with `global_gradient` all of it.
+    Parameters used after gathering (the temperature) receive all of it either way.
+    """
+    if world_size() == 1:
+        return rows
+    return (_GatherGlobalGradient if global_gradient else _GatherLocalGradient).apply(rows)
+
+
+def gather_objects(value: object) -> list:
+    """Picklable `value` of each process, in order of rank, on every process."""
+    if world_size() == 1:
+        return [value]
+    values: list = [None] * world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def sum_over_processes(values: Mapping[str, float], device: torch.device) -> dict[str, float]:
+    """Each named number summed over processes; all must hold the same names."""
+    if world_size() == 1:
+        return dict(values)
+    names = sorted(values)
+    total = torch.tensor([values[name] for name in names], dtype=torch.float64, device=device)
+    dist.all_reduce(total)
+    return dict(zip(names, total.tolist(), strict=True))

@@ -1,0 +1,112 @@
+"""A batch of sequences of different lengths, as one typed object.
+
+Dimension letters: S sequences, L positions of the longest one, H width, M picked positions.
+
+Only attention asks for the padded layout (`padded`, `padding_mask`); everything else works position by position or
+through the methods here. So the storage can become packed (no padding) without touching losses or tasks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """Token ids, or the states computed from them, of S sequences.
+
+    Storage today is right-padded: `data` is (S, L) int64 for token ids or (S, L, H) float for states.
+    """
+
+    data: Tensor
+    lengths: Tensor
+    """(S,) int64, on the device of `data`: positions that exist, counted from the left."""
+    visible: Tensor | None = None
+    """(S, L) bool, or None. Positions that others may attend to, where that is not simply the first `lengths`
+    (an image region shows some patches only)."""
+
+    def __len__(self) -> int:
+        return self.data.shape[0]
+
+    @property
+    def device(self) -> torch.device:
+        return self.data.device
+
+    def with_data(self, data: Tensor) -> Sequences:
+        """The same sequences with other contents: `data` (S, L, ...) for every position of this one."""
+        return replace(self, data=data)
+
+    def padded(self) -> Tensor:
+        """(S, L, ...): contents with padding on the right."""
+        return self.data
+
+    def padding_mask(self) -> Tensor:
+        """(S, L) bool: True where a position may be attended to."""
+        if self.visible is not None:
+            return self.visible
+        return torch.arange(self.data.shape[1], device=self.device) < self.lengths[:, None]
+
+    def positions(self) -> Tensor:
+        """Index of each position within its sequence, int64, broadcastable to the leading shape of `data`."""
+        return torch.arange(self.data.shape[1], device=self.device)[None, :]  # (1, L)
+
+    def first(self) -> Tensor:
+        """(S, ...): contents at position 0, the place of `<s>` or of the image's [CLS]."""
+        return self.data[:, 0]
+
+    def at(self, rows: Tensor, columns: Tensor) -> Tensor:
+        """(M, ...): contents at the given positions; `rows`, `columns` are (M,) int64."""
+        return self.data[rows, columns]
+
+    def select(self, rows: Tensor) -> Sequences:
+        """The sequences `rows` (K,) int64, in that order, repeats allowed."""
+        visible = None if self.visible is None else self.visible[rows]
+        return Sequences(self.data[rows], self.lengths[rows], visible)
+
+    def split(self, sizes: Sequence[int]) -> list[Sequences]:
+        """Cut into consecutive groups of `sizes` sequences; the sizes add up to S."""
+        visible = [None] * len(sizes) if self.visible is None else self.visible.split(list(sizes))
+        parts = zip(self.data.split(list(sizes)), self.lengths.split(list(sizes)), visible, strict=True)
+        return [Sequences(data, lengths, shown) for data, lengths, shown in parts]
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Sequences:
+        visible = None if self.visible is None else self.visible.to(device, non_blocking=non_blocking)
+        return Sequences(
+            self.data.to(device, non_blocking=non_blocking), self.lengths.to(device, non_blocking=non_blocking), visible
+        )
+
+    @staticmethod
+    def full(data: Tensor) -> Sequences:
+        """Sequences without padding: `data` (S, L, ...) where every position exists (image patches)."""
+        lengths = torch.full((data.shape[0],), data.shape[1], dtype=torch.int64, device=data.device)
+        return Sequences(data, lengths)
+
+    @staticmethod
+    def concat(parts: Sequence[Sequences]) -> Sequences:
+        """All sequences of `parts` one after the other, padded to the longest."""
+        longest = max(part.data.shape[1] for part in parts)
+        data = torch.cat([_pad_right(part.data, longest) for part in parts])  # (S, L, ...)
+        lengths = torch.cat([part.lengths for part in parts])
+        if all(part.visible is None for part in parts):
+            return Sequences(data, lengths)
+        return Sequences(data, lengths, torch.cat([_pad_right(part.padding_mask(), longest) for part in parts]))
+
+    @staticmethod
+    def from_lists(token_ids: Sequence[Sequence[int]], pad_id: int = 1) -> Sequences:
+        """Token ids as lists of ints -> (S, L) int64, padded with `pad_id` (1 in XLM-R) to the longest."""
+        lengths = torch.tensor([len(ids) for ids in token_ids], dtype=torch.int64)
+        data = torch.full((len(token_ids), int(lengths.max())), pad_id, dtype=torch.int64)
+        for row, ids in enumerate(token_ids):
+            data[row, : len(ids)] = torch.tensor(ids, dtype=torch.int64)
+        return Sequences(data, lengths)
+
+
+def _pad_right(data: Tensor, length: int) -> Tensor:
+    missing = length - data.shape[1]
+    if missing == 0:
+        return data
+    return torch.cat([data, data.new_zeros((data.shape[0], missing, *data.shape[2:]))], dim=1)
