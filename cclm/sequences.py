@@ -23,8 +23,9 @@ class Sequences:
     """
 
     data: Tensor
-    lengths: Tensor
-    """(S,) int64, on the device of `data`: positions that exist, counted from the left."""
+    lengths: Tensor | None
+    """(S,) int64, on the device of `data`: positions that exist, counted from the left. None: all of them, in every
+    sequence (image patches), which is worth knowing because attention then needs no mask."""
     visible: Tensor | None = None
     """(S, L) bool, or None. Positions that others may attend to, where that is not simply the first `lengths`
     (an image region shows some patches only)."""
@@ -44,9 +45,9 @@ class Sequences:
         """(S, L, ...): contents with padding on the right."""
         return self.data
 
-    def padding_mask(self) -> Tensor:
-        """(S, L) bool: True where a position may be attended to."""
-        if self.visible is not None:
+    def padding_mask(self) -> Tensor | None:
+        """(S, L) bool: True where a position may be attended to; None where that is everywhere."""
+        if self.visible is not None or self.lengths is None:
             return self.visible
         return torch.arange(self.data.shape[1], device=self.device) < self.lengths[:, None]
 
@@ -64,36 +65,41 @@ class Sequences:
 
     def select(self, rows: Tensor) -> Sequences:
         """The sequences `rows` (K,) int64, in that order, repeats allowed."""
+        lengths = None if self.lengths is None else self.lengths[rows]
         visible = None if self.visible is None else self.visible[rows]
-        return Sequences(self.data[rows], self.lengths[rows], visible)
+        return Sequences(self.data[rows], lengths, visible)
 
     def split(self, sizes: Sequence[int]) -> list[Sequences]:
         """Cut into consecutive groups of `sizes` sequences; the sizes add up to S."""
-        visible = [None] * len(sizes) if self.visible is None else self.visible.split(list(sizes))
-        parts = zip(self.data.split(list(sizes)), self.lengths.split(list(sizes)), visible, strict=True)
-        return [Sequences(data, lengths, shown) for data, lengths, shown in parts]
+        sizes = list(sizes)
+        nothing = [None] * len(sizes)
+        lengths = nothing if self.lengths is None else self.lengths.split(sizes)
+        visible = nothing if self.visible is None else self.visible.split(sizes)
+        return [Sequences(*part) for part in zip(self.data.split(sizes), lengths, visible, strict=True)]
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Sequences:
-        visible = None if self.visible is None else self.visible.to(device, non_blocking=non_blocking)
-        return Sequences(
-            self.data.to(device, non_blocking=non_blocking), self.lengths.to(device, non_blocking=non_blocking), visible
-        )
+        def move(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else tensor.to(device, non_blocking=non_blocking)
+
+        return Sequences(self.data.to(device, non_blocking=non_blocking), move(self.lengths), move(self.visible))
 
     @staticmethod
     def full(data: Tensor) -> Sequences:
         """Sequences without padding: `data` (S, L, ...) where every position exists (image patches)."""
-        lengths = torch.full((data.shape[0],), data.shape[1], dtype=torch.int64, device=data.device)
-        return Sequences(data, lengths)
+        return Sequences(data, None)
 
     @staticmethod
     def concat(parts: Sequence[Sequences]) -> Sequences:
         """All sequences of `parts` one after the other, padded to the longest."""
         longest = max(part.data.shape[1] for part in parts)
         data = torch.cat([_pad_right(part.data, longest) for part in parts])  # (S, L, ...)
-        lengths = torch.cat([part.lengths for part in parts])
-        if all(part.visible is None for part in parts):
-            return Sequences(data, lengths)
-        return Sequences(data, lengths, torch.cat([_pad_right(part.padding_mask(), longest) for part in parts]))
+        lengths = torch.cat([part._explicit_lengths() for part in parts])  # (S,)
+        if any(part.visible is not None for part in parts):
+            shown = [_pad_right(part._explicit_mask(), longest) for part in parts]
+            return Sequences(data, lengths, torch.cat(shown))
+        if all(part.lengths is None and part.data.shape[1] == longest for part in parts):
+            return Sequences(data, None)
+        return Sequences(data, lengths)
 
     @staticmethod
     def from_lists(token_ids: Sequence[Sequence[int]], pad_id: int = 1) -> Sequences:
@@ -103,6 +109,15 @@ class Sequences:
         for row, ids in enumerate(token_ids):
             data[row, : len(ids)] = torch.tensor(ids, dtype=torch.int64)
         return Sequences(data, lengths)
+
+    def _explicit_lengths(self) -> Tensor:
+        if self.lengths is not None:
+            return self.lengths
+        return torch.full((len(self),), self.data.shape[1], dtype=torch.int64, device=self.device)
+
+    def _explicit_mask(self) -> Tensor:
+        mask = self.padding_mask()
+        return torch.ones(self.data.shape[:2], dtype=torch.bool, device=self.device) if mask is None else mask
 
 
 def _pad_right(data: Tensor, length: int) -> Tensor:

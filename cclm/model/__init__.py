@@ -1,0 +1,1 @@
+"""The model: encoders, fusion and heads. No losses, no loading, no processes."""

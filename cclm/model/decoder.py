@@ -1,0 +1,37 @@
+"""Answer decoder: writes an answer token by token while looking at a question that has seen the image.
+
+Dimension letters: A answers, L tokens of the longest answer, H width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import copy
+
+from torch import Tensor, nn
+
+from cclm.model.attention import Context
+from cclm.model.cclm import CCLM
+from cclm.sequences import Sequences
+
+
+class AnswerDecoder(nn.Module):
+    """Causal layers over answers with cross-attention to questions, initialised from the pre-trained fusion encoder.
+
+    Embeddings (positions from 0) and token head are copies of their own, tied to each other.
+    """
+
+    def __init__(self, pretrained: CCLM, num_layers: int) -> None:
+        super().__init__()
+        layers = pretrained.encoders.fusion_encoder.layers
+        if num_layers > len(layers):
+            raise ValueError(f"the decoder has {num_layers} layers, the fusion encoder to start from only {len(layers)}")
+        self.embeddings = copy.deepcopy(pretrained.encoders.text_encoder.embeddings)
+        self.layers = nn.ModuleList(copy.deepcopy(layer) for layer in layers[:num_layers])
+        self.token_head = copy.deepcopy(pretrained.token_head)
+
+    def forward(self, answers: Sequences, questions: Context) -> Tensor:
+        """Token ids (A, L) -> logits (A, L, V) of the token that follows each position."""
+        states = self.embeddings(answers)
+        for layer in self.layers:
+            states = layer(states, questions, causal=True)
+        return self.token_head(states.padded(), self.embeddings.word.weight)

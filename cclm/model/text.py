@@ -1,0 +1,134 @@
+"""Text encoder and fusion encoder: the lower and upper layers of one XLM-R-shaped stack (paper section 3.1).
+
+Dimension letters: S texts, L tokens, H width. Post-norm transformer layers, exact GELU, LayerNorm eps 1e-5.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cclm.config import TextConfig
+from cclm.model.attention import Context, CrossAttention, SelfAttention
+from cclm.sequences import Sequences
+
+
+class Embeddings(nn.Module):
+    """Word, position and token-type embeddings, LayerNorm, dropout.
+
+    Positions count from 0 (not XLM-R's 2 and up), and the token type is always 0, both as published.
+    """
+
+    def __init__(self, config: TextConfig) -> None:
+        super().__init__()
+        self.word = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.position = nn.Embedding(config.max_positions, config.hidden_size)
+        self.token_type = nn.Embedding(1, config.hidden_size)
+        self.norm = nn.LayerNorm(config.hidden_size, eps=1e-5)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, tokens: Sequences) -> Sequences:
+        """Token ids (S, L) -> states (S, L, H)."""
+        summed = self.word(tokens.data) + self.position(tokens.positions()) + self.token_type.weight[0]
+        return tokens.with_data(self.dropout(self.norm(summed)))
+
+
+class FeedForward(nn.Module):
+    def __init__(self, config: TextConfig) -> None:
+        super().__init__()
+        self.up = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.down = nn.Linear(config.intermediate_size, config.hidden_size)
+        self.dropout = nn.Dropout(config.dropout)
+        self.norm = nn.LayerNorm(config.hidden_size, eps=1e-5)
+
+    def forward(self, states: Sequences) -> Sequences:
+        changed = self.down(F.gelu(self.up(states.data)))
+        return states.with_data(self.norm(self.dropout(changed) + states.data))
+
+
+class TextLayer(nn.Module):
+    """Self-attention and feed-forward."""
+
+    def __init__(self, config: TextConfig) -> None:
+        super().__init__()
+        sizes = (config.hidden_size, config.num_heads, config.dropout, config.attention_dropout)
+        self.self_attention = SelfAttention(*sizes)
+        self.feed_forward = FeedForward(config)
+
+    def forward(self, states: Sequences) -> Sequences:
+        return self.feed_forward(self.self_attention(states))
+
+
+class FusionLayer(nn.Module):
+    """Self-attention, cross-attention to the other view, feed-forward. Without a context the middle part is skipped."""
+
+    def __init__(self, config: TextConfig) -> None:
+        super().__init__()
+        sizes = (config.hidden_size, config.num_heads, config.dropout, config.attention_dropout)
+        self.self_attention = SelfAttention(*sizes)
+        self.cross_attention = CrossAttention(*sizes)
+        self.feed_forward = FeedForward(config)
+
+    def forward(self, states: Sequences, context: Context | None, *, causal: bool = False) -> Sequences:
+        states = self.self_attention(states, causal=causal)
+        if context is not None:
+            states = self.cross_attention(states, context)
+        return self.feed_forward(states)
+
+
+class TextEncoder(nn.Module):
+    """Token ids -> contextual states, text alone."""
+
+    def __init__(self, config: TextConfig) -> None:
+        super().__init__()
+        self.embeddings = Embeddings(config)
+        self.layers = nn.ModuleList(TextLayer(config) for _ in range(config.num_text_layers))
+        initialize(self, config.initializer_range)
+
+    def forward(self, tokens: Sequences) -> Sequences:
+        """Token ids (S, L) -> states (S, L, H)."""
+        states = self.embeddings(tokens)
+        for layer in self.layers:
+            states = layer(states)
+        return states
+
+
+class FusionEncoder(nn.Module):
+    """States of texts -> states that know the other view: an image, a region, or a text in another language."""
+
+    def __init__(self, config: TextConfig) -> None:
+        super().__init__()
+        num_layers = config.num_layers - config.num_text_layers
+        self.layers = nn.ModuleList(FusionLayer(config) for _ in range(num_layers))
+        initialize(self, config.initializer_range)
+
+    def forward(self, texts: Sequences, context: Context | None) -> Sequences:
+        """(S, L, H) -> (S, L, H). `context` None: these layers as a plain text encoder (TLM)."""
+        for layer in self.layers:
+            texts = layer(texts, context)
+        return texts
+
+
+class TokenHead(nn.Module):
+    """Scores over the vocabulary from states, by the (tied) word embeddings."""
+
+    def __init__(self, config: TextConfig) -> None:
+        super().__init__()
+        self.transform = nn.Linear(config.hidden_size, config.hidden_size)
+        self.norm = nn.LayerNorm(config.hidden_size, eps=1e-5)
+        self.bias = nn.Parameter(torch.zeros(config.vocab_size))
+        initialize(self, config.initializer_range)
+
+    def forward(self, states: Tensor, word_embeddings: Tensor) -> Tensor:
+        """States (M, H) and word embeddings (V, H) -> logits (M, V)."""
+        return F.linear(self.norm(F.gelu(self.transform(states))), word_embeddings, self.bias)
+
+
+def initialize(module: nn.Module, standard_deviation: float) -> None:
+    """Fresh weights: normal(0, standard_deviation) for matrices and embeddings, 0 for biases (as in BERT)."""
+    for part in module.modules():
+        if isinstance(part, nn.Linear | nn.Embedding):
+            nn.init.normal_(part.weight, std=standard_deviation)
+        if isinstance(part, nn.Linear):
+            nn.init.zeros_(part.bias)

@@ -1,0 +1,83 @@
+"""Image encoder: timm's Swin or ViT, giving one [CLS] state and one state a patch.
+
+Dimension letters: N images, R image side in pixels, P patches (R / total stride)^2, H width.
+Swin: arXiv 2103.14030; its [CLS] is the mean of the patches, as published CCLM has it.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+from timm.layers import QuickGELU
+from timm.models.swin_transformer import SwinTransformer
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from cclm.config import VisionConfig
+from cclm.sequences import Sequences
+
+
+def _swin(config: VisionConfig) -> nn.Module:
+    return SwinTransformer(
+        img_size=config.image_size,
+        patch_size=config.patch_size,
+        num_classes=0,
+        embed_dim=config.embed_dim,
+        depths=config.depths,
+        num_heads=config.num_heads,
+        window_size=config.window_size,
+        drop_path_rate=config.drop_path,
+    )
+
+
+def _vit(config: VisionConfig) -> nn.Module:
+    clip = config.architecture == "clip_vit"
+    return VisionTransformer(
+        img_size=config.image_size,
+        patch_size=config.patch_size,
+        num_classes=0,
+        global_pool="",
+        embed_dim=config.embed_dim,
+        depth=config.depths[0],
+        num_heads=config.num_heads[0],
+        drop_path_rate=config.drop_path,
+        pre_norm=clip,
+        act_layer=QuickGELU if clip else None,
+        norm_layer=functools.partial(nn.LayerNorm, eps=1e-5 if clip else 1e-6),
+    )
+
+
+class ImageEncoder(nn.Module):
+    """Pixels -> states; position 0 stands for the whole image."""
+
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        self.is_swin = config.architecture == "swin"
+        self.trunk = _swin(config) if self.is_swin else _vit(config)
+
+    def forward(self, images: Tensor) -> Sequences:
+        """(N, 3, R, R) float -> states (N, 1 + P, H)."""
+        states = self.trunk.forward_features(images)
+        if self.is_swin:
+            patches = states.flatten(1, 2)  # (N, P, H)
+            states = torch.cat([patches.mean(dim=1, keepdim=True), patches], dim=1)  # (N, 1 + P, H)
+        return Sequences.full(states)
+
+
+def region_states(images: Sequences, image_of_text: Tensor, patches: Tensor) -> Sequences:
+    """What B texts see of N images when each is about a region.
+
+    Args:
+        images: states (N, 1 + P, H) of whole images.
+        image_of_text: (B,) int64.
+        patches: (B, 1 + P) bool, the patches of each region; position 0 is True.
+
+    Returns:
+        (B, 1 + P, H): position 0 is the mean over the region's patches, the others are unchanged; only the region's
+        patches and position 0 are visible (paper section 3.2).
+    """
+    states = images.data[image_of_text]  # (B, 1 + P, H)
+    weights = patches[:, 1:, None].to(states.dtype)  # (B, P, 1)
+    mean = (states[:, 1:] * weights).sum(dim=1, keepdim=True) / weights.sum(dim=1, keepdim=True)  # (B, 1, H)
+    return Sequences(torch.cat([mean, states[:, 1:]], dim=1), None, visible=patches)
