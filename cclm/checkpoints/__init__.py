@@ -1,0 +1,1 @@
+"""Weights on disk: ours, the published layout, and the backbones that training starts from."""

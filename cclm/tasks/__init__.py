@@ -1,0 +1,1 @@
+"""What is trained: from a typed batch to named losses."""

@@ -1,0 +1,143 @@
+"""Losses: tensors in, scalars out (paper section 3.2; details as published).
+
+Dimension letters: B rows of this process, G = B x processes, E width of the shared space, V vocabulary, M masked tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cclm import distributed
+
+
+def contrastive(
+    left: Tensor, right: Tensor, temperature: Tensor, *, ids: Tensor | None = None, global_gradient: bool = False
+) -> Tensor:
+    """Row i of each side belongs together; all other rows of the global batch are negatives.
+
+    Args:
+        left, right: (B, E) float32 unit features.
+        temperature: () scalar.
+        ids: (B,) int64, optional; rows with equal ids belong together, too (several captions of one image), and the
+            target is spread evenly over them.
+        global_gradient: see `distributed.gather_with_gradient`.
+
+    Returns:
+        Mean of the cross-entropies of both directions, ().
+    """
+    all_left = distributed.gather_with_gradient(left, global_gradient=global_gradient)  # (G, E)
+    all_right = distributed.gather_with_gradient(right, global_gradient=global_gradient)  # (G, E)
+    logits = all_left @ all_right.T / temperature  # (G, G)
+    if ids is None:
+        targets = torch.arange(logits.shape[0], device=logits.device)
+        return (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets)) / 2
+    all_ids = distributed.gather_rows(ids)
+    same = (all_ids[:, None] == all_ids[None, :]).float()  # (G, G), symmetric
+    spread = same / same.sum(dim=1, keepdim=True)  # each row sums to 1
+    return (F.cross_entropy(logits, spread) + F.cross_entropy(logits.T, spread)) / 2
+
+
+@dataclass(frozen=True)
+class HardNegatives:
+    """For each row one row of the other side that does not belong to it, likely a similar one."""
+
+    left_of_right: Tensor
+    """(B,) int64: the left row drawn for right row i."""
+    right_of_left: Tensor
+    """(B,) int64: the right row drawn for left row i."""
+    exist: Tensor
+    """(B,) bool: False where a row has no possible negative (all ids equal); what is drawn there must not count."""
+
+
+@torch.no_grad()
+def draw_hard_negatives(
+    left: Tensor, right: Tensor, temperature: Tensor, generator: torch.Generator, ids: Tensor | None = None
+) -> HardNegatives:
+    """Draw negatives from this process's rows with probability softmax(similarity / temperature) + 1e-5.
+
+    Args:
+        left, right: (B, E) float32 unit features; row i of both sides belongs together.
+        generator: on the features' device.
+        ids: (B,) int64, optional; rows with equal ids are no negatives of each other.
+    """
+    similarity = left @ right.T / temperature  # (B, B)
+    if ids is None:
+        possible = ~torch.eye(len(left), dtype=torch.bool, device=left.device)
+    else:
+        possible = ids[:, None] != ids[None, :]  # (B, B), symmetric
+    exist = possible.any(dim=1)
+    return HardNegatives(
+        left_of_right=_draw(similarity.T, possible, exist, generator),
+        right_of_left=_draw(similarity, possible, exist, generator),
+        exist=exist,
+    )
+
+
+def _draw(similarity: Tensor, possible: Tensor, exist: Tensor, generator: torch.Generator) -> Tensor:
+    """One column for each row of (B, B) -> (B,) int64; any column for rows where none is possible."""
+    weights = (similarity.softmax(dim=1) + 1e-5).masked_fill(~possible, 0.0)
+    weights = torch.where(exist[:, None], weights, torch.ones_like(weights))
+    return torch.multinomial(weights, 1, generator=generator)[:, 0]
+
+
+def matching(logits: Tensor, negatives_exist: Tensor) -> Tensor:
+    """Cross-entropy over B positives and, after them, 2B negatives; rows without a possible negative are left out.
+
+    Args:
+        logits: (3B, 2): pairs that belong together; (drawn left, right); (left, drawn right). Class 1: belong together.
+        negatives_exist: (B,) bool.
+    """
+    batch = len(negatives_exist)
+    labels = torch.zeros(3 * batch, dtype=torch.int64, device=logits.device)
+    labels[:batch] = 1
+    counts = torch.cat([torch.ones_like(negatives_exist), negatives_exist, negatives_exist]).float()  # (3B,)
+    each = F.cross_entropy(logits.float(), labels, reduction="none")
+    return (each * counts).sum() / counts.sum()
+
+
+def masked_tokens(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of masked positions: logits (M, V), labels (M,) int64 -> ()."""
+    return F.cross_entropy(logits.float(), labels)
+
+
+@dataclass(frozen=True)
+class BoxLosses:
+    l1: Tensor
+    giou: Tensor
+
+
+def boxes(predicted: Tensor, target: Tensor, counts: Tensor) -> BoxLosses:
+    """L1 (summed over coordinates) and 1 - GIoU, each averaged over the texts that count; 0 where none does.
+
+    Args:
+        predicted, target: (B, 4) float32: centre x, centre y, width, height, relative to the image side.
+        counts: (B,) bool.
+    """
+    weights = counts.float()
+    number = weights.sum().clamp(min=1)
+    l1 = (predicted - target).abs().sum(dim=1)  # (B,)
+    giou = generalized_iou(_corners(predicted), _corners(target))  # (B,)
+    return BoxLosses(l1=(l1 * weights).sum() / number, giou=((1 - giou) * weights).sum() / number)
+
+
+def _corners(box: Tensor) -> Tensor:
+    """(B, 4) centre and size -> (B, 4) left, top, right, bottom."""
+    centre, half = box[:, :2], box[:, 2:] / 2
+    return torch.cat([centre - half, centre + half], dim=1)
+
+
+def generalized_iou(a: Tensor, b: Tensor) -> Tensor:
+    """GIoU (arXiv 1902.09630) of corner boxes (B, 4), pair by pair -> (B,) in [-1, 1]. Boxes without area give 0 IoU."""
+    tiny = torch.finfo(a.dtype).tiny
+
+    def area(low: Tensor, high: Tensor) -> Tensor:
+        return (high - low).clamp(min=0).prod(dim=1)  # (B,)
+
+    overlap = area(torch.maximum(a[:, :2], b[:, :2]), torch.minimum(a[:, 2:], b[:, 2:]))
+    union = area(a[:, :2], a[:, 2:]) + area(b[:, :2], b[:, 2:]) - overlap
+    hull = area(torch.minimum(a[:, :2], b[:, :2]), torch.maximum(a[:, 2:], b[:, 2:]))
+    return overlap / union.clamp(min=tiny) - (hull - union) / hull.clamp(min=tiny)
