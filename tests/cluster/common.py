@@ -1,0 +1,144 @@
+"""What every part shares: the cache folder, the pinned versions, the one kind of error shown to a person."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+PROJECT = HERE.parent.parent
+
+
+class ClusterError(Exception):
+    """Something a person must be told in one sentence; shown without a traceback."""
+
+
+@cache
+def versions() -> dict[str, Any]:
+    """The pinned versions, as they stand in versions.toml."""
+    return tomllib.loads((HERE / "versions.toml").read_text())
+
+
+def cache_folder() -> Path:
+    """Where everything built or downloaded is kept."""
+    chosen = os.environ.get("CCLM_CLUSTER_CACHE")
+    if chosen:
+        return Path(chosen).expanduser().resolve()
+    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(home).expanduser().resolve() / "cclm-cluster"
+
+
+def missing_prerequisite() -> str | None:
+    """One sentence that names what this machine lacks to own a cluster, or None."""
+    if sys.platform != "linux":
+        return f"a test cluster needs Linux, and this is {sys.platform}; use --kubeconfig FILE with a cluster elsewhere"
+    if os.geteuid() != 0:
+        return "a test cluster needs root (for network namespaces, cgroups and mounts), and this user is not root"
+    needed = {
+        "go": "Go",
+        "apt-get": "apt-get (Debian's packages)",
+        "dpkg-deb": "dpkg-deb",
+        "ip": "ip (iproute2)",
+        "nsenter": "nsenter (util-linux)",
+        "openssl": "openssl",
+    }
+    absent = [name for program, name in needed.items() if shutil.which(program) is None]
+    if absent:
+        return f"a test cluster needs {', '.join(absent)}, which this machine does not have"
+    return None
+
+
+def require_prerequisites() -> None:
+    """Raise the sentence of `missing_prerequisite` if there is one."""
+    sentence = missing_prerequisite()
+    if sentence:
+        raise ClusterError(sentence)
+
+
+def say(text: str) -> None:
+    """A line of progress for the person who waits."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def digest(*parts: str | bytes) -> str:
+    """A short name for a content: the same parts give the same name on every machine."""
+    total = hashlib.sha256()
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        total.update(len(data).to_bytes(8, "big") + data)
+    return total.hexdigest()[:12]
+
+
+def run(
+    command: Sequence[str | Path],
+    *,
+    what: str,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    stdin: str | bytes | None = None,
+    timeout: float = 600,
+) -> str:
+    """Run a program to its end and return its standard output; its last words become the error."""
+    data = stdin.encode() if isinstance(stdin, str) else stdin
+    try:
+        done = subprocess.run(
+            [str(part) for part in command],
+            input=data,
+            stdin=subprocess.DEVNULL if data is None else None,
+            capture_output=True,
+            env=None if env is None else dict(env),
+            cwd=cwd,
+            timeout=timeout,
+            check=False,
+        )
+    except FileNotFoundError as error:
+        raise ClusterError(f"{what}: {command[0]} is not on this machine") from error
+    except subprocess.TimeoutExpired as error:
+        raise ClusterError(f"{what}: {Path(str(command[0])).name} did not finish within {timeout:g} s") from error
+    if done.returncode != 0:
+        said = (done.stderr.decode(errors="replace").strip() or done.stdout.decode(errors="replace").strip()).splitlines()
+        raise ClusterError(f"{what}: {' | '.join(said[-6:]) or f'exit status {done.returncode}'}")
+    return done.stdout.decode(errors="replace")
+
+
+def wait_for(
+    condition: Callable[[], Any],
+    *,
+    what: str,
+    timeout: float,
+    every: float = 0.2,
+    why: Callable[[], str] | None = None,
+) -> Any:
+    """Ask until the answer is true and return it. Past the time limit raise a sentence that says what was missing.
+
+    `why` is asked only then: it adds what a person would look at next.
+    """
+    end = time.monotonic() + timeout
+    while True:
+        answer = condition()
+        if answer:
+            return answer
+        if time.monotonic() > end:
+            reason = f": {why()}" if why else ""
+            raise ClusterError(f"{what} did not happen within {timeout:g} s{reason}")
+        time.sleep(every)
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a lock file: two builds of one thing wait for each other instead of both doing it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
