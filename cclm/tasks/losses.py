@@ -31,7 +31,9 @@ def contrastive(
     """
     all_left = distributed.gather_with_gradient(left, global_gradient=global_gradient)  # (G, E)
     all_right = distributed.gather_with_gradient(right, global_gradient=global_gradient)  # (G, E)
-    logits = all_left @ all_right.T / temperature  # (G, G)
+    # Divided by a temperature of 0.07, a similarity rounded to bfloat16 would be off by 0.05.
+    with torch.autocast(left.device.type, enabled=False):
+        logits = all_left @ all_right.T / temperature  # (G, G)
     if ids is None:
         targets = torch.arange(logits.shape[0], device=logits.device)
         return (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets)) / 2
@@ -64,7 +66,8 @@ def draw_hard_negatives(
         generator: on the features' device.
         ids: (B,) int64, optional; rows with equal ids are no negatives of each other.
     """
-    similarity = left @ right.T / temperature  # (B, B)
+    with torch.autocast(left.device.type, enabled=False):
+        similarity = left @ right.T / temperature  # (B, B)
     if ids is None:
         possible = ~torch.eye(len(left), dtype=torch.bool, device=left.device)
     else:

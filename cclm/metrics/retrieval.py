@@ -1,0 +1,49 @@
+"""Recall at 1, 5 and 10, both ways. Dimension letters: N images, T texts."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def ranks_of_images(scores: np.ndarray, image_of_text: np.ndarray) -> np.ndarray:
+    """Place of each image's best text among all texts, from 0: scores (N, T), image_of_text (T,) -> (N,) int64.
+
+    A foreign text with an equal score counts as better, so that a model that scores everything alike retrieves nothing.
+    """
+    own = image_of_text[None, :] == np.arange(scores.shape[0])[:, None]  # (N, T)
+    best = np.where(own, scores, -np.inf).max(axis=1)  # (N,)
+    return ((scores >= best[:, None]) & ~own).sum(axis=1)
+
+
+def ranks_of_texts(scores: np.ndarray, image_of_text: np.ndarray) -> np.ndarray:
+    """Place of each text's image among all images, from 0: scores (T, N), image_of_text (T,) -> (T,) int64."""
+    own_scores = scores[np.arange(scores.shape[0]), image_of_text]  # (T,)
+    return (scores >= own_scores[:, None]).sum(axis=1) - 1
+
+
+def retrieval_metrics(
+    image_to_text: np.ndarray, text_to_image: np.ndarray, image_of_text: np.ndarray
+) -> dict[str, float]:
+    """Recalls in percent under their published names.
+
+    Args:
+        image_to_text: (N, T) scores.
+        text_to_image: (T, N) scores.
+        image_of_text: (T,) int, the image each text belongs to; every image has at least one text.
+
+    Returns:
+        `txt_r1`, `txt_r5`, `txt_r10` (image to text), `img_r1` ... (text to image), `txt_r_mean`, `img_r_mean`, and
+        their mean `r_mean`.
+    """
+    image_of_text = np.asarray(image_of_text)
+    sides = {
+        "txt": ranks_of_images(np.asarray(image_to_text), image_of_text),
+        "img": ranks_of_texts(np.asarray(text_to_image), image_of_text),
+    }
+    metrics: dict[str, float] = {}
+    for side, ranks in sides.items():
+        recalls = {f"{side}_r{k}": 100.0 * float((ranks < k).mean()) for k in (1, 5, 10)}
+        metrics |= recalls
+        metrics[f"{side}_r_mean"] = sum(recalls.values()) / 3
+    metrics["r_mean"] = (metrics["txt_r_mean"] + metrics["img_r_mean"]) / 2
+    return metrics
