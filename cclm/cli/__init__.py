@@ -1,0 +1,1 @@
+"""The `cclm` command: one module a subcommand."""

@@ -1,0 +1,98 @@
+"""The `cclm` command line: finds the subcommand, runs it, and turns errors into sentences and exit codes.
+
+A subcommand is a module with `add_parser(subparsers)` that sets `func(args) -> int | None`. Only the chosen one is
+imported, so `cclm --help` needs no torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from cclm import __version__
+from cclm.errors import UserError
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "demo": ("cclm.cli.demo", "draw the demo world: a small data set in ten languages, in the original file formats"),
+    "pretrain": ("cclm.cli.pretrain", "train a model from a config"),
+    "evaluate": ("cclm.cli.evaluate", "measure retrieval of a trained model, language by language"),
+    "describe": ("cclm.cli.describe", "print a config with all its defaults, and the model's parameter counts"),
+    "convert": ("cclm.cli.convert", "turn published weights into ours and back"),
+    "parity": ("cclm.cli.parity", "compare this build with numbers of the published implementation"),
+}
+"""name -> module, one line of help."""
+
+DESCRIPTION = """\
+Cross-View Language Modeling (arXiv 2206.00621): one model for images and texts of many languages.
+
+Commands take a YAML config (see configs/) and settings to change, as key.sub=value.
+"""
+
+EXAMPLES = """\
+examples:
+  cclm demo demo_world                                       draw a data set to try things on
+  cclm pretrain configs/demo/pretrain.yaml                   train on it
+  cclm pretrain configs/demo/pretrain.yaml optimizer.lr=3e-4 training.epochs=2
+  cclm describe configs/Pretrain_4m.yaml                     see every setting of a run
+  cclm COMMAND --help                                        more about one command
+"""
+
+EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130
+EXIT_BROKEN_PIPE = 141
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line and exit with its code."""
+    sys.exit(run(sys.argv[1:] if argv is None else argv))
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run one command.
+
+    Returns:
+        0, or what the command returned; 2 after a UserError, 130 after Ctrl-C, 141 when the reader of a pipe has gone.
+        Other exceptions are bugs and keep their traceback.
+    """
+    try:
+        parser = _build_parser(argv)
+        args = parser.parse_args(argv)
+        if not hasattr(args, "func"):
+            parser.print_help()
+            return EXIT_USER_ERROR
+        code = args.func(args) or 0
+        sys.stdout.flush()  # a closed pipe shows here, not at interpreter exit
+        return code
+    except UserError as error:
+        print(f"cclm: error: {error}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    except KeyboardInterrupt:
+        print("cclm: interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # `cclm describe ... | head`: the interpreter would complain once more when it flushes stdout at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_BROKEN_PIPE
+
+
+def _build_parser(argv: Sequence[str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="cclm", description=DESCRIPTION, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--version", action="version", version=f"cclm {__version__}")
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND")
+    chosen = next((word for word in argv if not word.startswith("-")), None)  # no option above takes a value
+    if chosen is not None and chosen not in COMMANDS:
+        guess = difflib.get_close_matches(chosen, COMMANDS, n=1)
+        advice = f"did you mean {guess[0]}?" if guess else f"known are {', '.join(COMMANDS)}"
+        raise UserError(f"{chosen!r} is not a command; {advice}")
+    for name, (module, summary) in COMMANDS.items():
+        if name == chosen:
+            importlib.import_module(module).add_parser(subparsers)
+        else:
+            subparsers.add_parser(name, help=summary)
+    return parser
