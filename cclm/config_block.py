@@ -46,7 +46,8 @@ class Block:
                 raise ValueError
             number = float(value)
         except ValueError:
-            raise self.fail(key, "is missing; add it" if value is None else f"must be a number, but it is {value!r}") from None
+            wrong = "is missing; add it" if value is None else f"must be a number, but it is {value!r}"
+            raise self.fail(key, wrong) from None
         return number
 
     def whole(self, key: str, default: int | None = None) -> int:

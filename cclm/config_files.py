@@ -76,7 +76,7 @@ for _tag, _pattern, _first in (
     ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
     ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
     ("int", r"[-+]?(0|[1-9][0-9_]*)", list("-+0123456789")),
-    ("float", r"[-+]?(\.[0-9]+|[0-9][0-9_]*\.[0-9_]*)([eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+]?[0-9]+", list("-+.0123456789")),
+    ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", list("-+.0123456789")),
     ("merge", r"<<", ["<"]),
 ):
     _regexp = re.compile(f"^(?:{_pattern})$")
@@ -114,9 +114,8 @@ def load_config(
 
 def to_yaml(config: Settings) -> str:
     """The config with all its defaults; `load_config` reads it back to an equal one."""
-    return yaml.dump(
-        config.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None
-    )
+    values = config.model_dump(mode="json")
+    return yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None)
 
 
 def nearest(word: str, known: Sequence[str]) -> str | None:
@@ -185,7 +184,8 @@ def _parse(text: str, name: str) -> _Tree:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
         place = f"{name}:{mark.line + 1}" if mark else name
-        raise UserError(f"{place}: this is not YAML ({getattr(error, 'problem', None) or error}); mend the line") from None
+        problem = getattr(error, "problem", None) or error
+        raise UserError(f"{place}: this is not YAML ({problem}); mend the line") from None
     except (ValueError, RecursionError) as error:  # values that no number or tree can hold
         raise UserError(f"{name}: a value cannot be read ({error}); mend it") from None
     finally:
@@ -212,7 +212,7 @@ def _refuse_duplicates(node: yaml.Node, name: str, parents: tuple[yaml.Node, ...
             raise UserError(f"{name}:{line}: a key must be text, and {shown!r} is not; put it in quotes")
         if key.value in lines:
             raise UserError(
-                f"{name}:{line}: {key.value} is already given in line {lines[key.value]} of the same block; keep one of the two"
+                f"{name}:{line}: {key.value} is already given in line {lines[key.value]} of the same block; keep one"
             )
         lines[key.value] = line
         _refuse_duplicates(value, name, parents)
@@ -313,7 +313,8 @@ def _sentence(item: Mapping[str, Any], schema: type[Settings]) -> str:
         return f"{name} must be {words} {context[limit]}, but it is {given}"
     if kind == "literal_error":
         guess = nearest(str(item["input"]), re.findall(r"'([^']*)'", context["expected"]))
-        return f"{name} must be {context['expected']}, but it is {given}" + (f"; did you mean {guess}?" if guess else "")
+        advice = f"; did you mean {guess}?" if guess else ""
+        return f"{name} must be {context['expected']}, but it is {given}{advice}"
     if kind == "too_short":
         return f"{name} needs at least {context['min_length']} entry, but has {context['actual_length']}; add one"
     if kind == "too_long":

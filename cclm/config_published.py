@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from cclm.config import ModelConfig
 from cclm.config_block import Block, Tree, Where, read_json
 from cclm.config_finetune import LANGUAGE, SHOTS
@@ -20,7 +22,7 @@ IGNORED: dict[str, str] = {
     "accelerator.SYNCBN": "the model has no batch normalisation",
     "accelerator.FP16_LOSS_SCALE": "bfloat16 needs no loss scaling",
     "images.iter_perc": "images are the main update of every step",
-    "vision_config.hidden_act": "follows from the architecture: quick GELU for CLIP, GELU for DeiT",
+    "vision_config.hidden_act": "follows from the architecture",
     "vision_config.attention_dropout": "0 in every released file, and not built here",
     "vision_config.local_attn_depth": "regions are cut out of the last states (spec section 2)",
 }
@@ -33,23 +35,17 @@ _THEIR_KEYS = {
     *("val_file", "valid_file", "test_file", "batch_size_train", "k_test", "answer_list", "vqa_root"),
 }
 
-XLM_R_LARGE = {
-    "vocab_size": 250002,
-    "hidden_size": 1024,
-    "num_attention_heads": 16,
-    "intermediate_size": 4096,
-    "max_position_embeddings": 514,
+_XLM_R = {
+    "vocab_size": ("vocab_size", 250002),
+    "hidden_size": ("hidden_size", 1024),
+    "num_attention_heads": ("num_heads", 16),
+    "intermediate_size": ("intermediate_size", 4096),
+    "max_position_embeddings": ("max_positions", 514),
+    "hidden_dropout_prob": ("dropout", 0.1),
+    "attention_probs_dropout_prob": ("attention_dropout", 0.1),
+    "initializer_range": ("initializer_range", 0.02),
 }
-_XLM_R_TO_OURS = {
-    "vocab_size": "vocab_size",
-    "hidden_size": "hidden_size",
-    "num_attention_heads": "num_heads",
-    "intermediate_size": "intermediate_size",
-    "max_position_embeddings": "max_positions",
-    "hidden_dropout_prob": "dropout",
-    "attention_probs_dropout_prob": "attention_dropout",
-    "initializer_range": "initializer_range",
-}
+"""Hugging Face's name -> ours, and the value of XLM-R large."""
 
 
 def is_published(settings: Mapping[str, Any]) -> bool:
@@ -92,8 +88,8 @@ def published_model(settings: Mapping[str, Any], folder: str | Path) -> ModelCon
     path = Path(folder) / "config"
     try:
         return ModelConfig.model_validate(_model(Block(settings, lambda _: str(folder)), path))
-    except ValueError as error:
-        raise UserError(f"{folder}: the model of these settings cannot be built: {error}") from None
+    except ValidationError as error:
+        raise UserError(f"{folder}: the model of these settings cannot be built: {error.errors()[0]['msg']}") from None
 
 
 # ------------------------------------------------------------------------------------------------------------ model
@@ -118,21 +114,18 @@ def _vision(root: Block, path: Path) -> Tree:
     if not file.is_file():
         raise root.fail("vision_config", f"names {name}, which is neither in the working directory nor beside {path}")
     vision = Block(read_json(file), lambda _: str(file), ("vision_config",))
-    vision.asked.add("image_res")
     size = root.whole("image_res")
-    if vision.has("image_res") and vision.whole("image_res") != size:
+    if vision.whole("image_res", size) != size:
         raise root.fail("image_res", f"is {size}, but {file} says {vision.whole('image_res')}; make the two equal")
     tree = _swin(vision) if swin else _vit(vision, "clip_vit" if clip else "deit")
     stages = len(tree["depths"])
     stride = tree["patch_size"] * 2 ** (stages - 1)
-    if root.has("patch_size") and root.whole("patch_size") != stride:
-        raise root.fail("patch_size", f"is {root.whole('patch_size')}, but {file} has a total stride of {stride}; set it to {stride}")
+    root.refuse("patch_size", stride, f"{file} has a total stride of {stride}")
     width = tree["embed_dim"] * 2 ** (stages - 1)
-    if vision.has("vision_width") and vision.whole("vision_width") != width:
-        raise vision.fail("vision_width", f"is {vision.whole('vision_width')}, but the encoder gives {width}; set it to {width}")
+    vision.refuse("vision_width", width, f"this encoder's width is {width}")
     weights = vision.text("ckpt", "")
     vision.finish(IGNORED)
-    return tree | {"image_size": size, "weights": _path_or_none(weights, path)}
+    return tree | {"image_size": size, "weights": str(_locate(weights, path)) if weights else None}
 
 
 def _swin(vision: Block) -> Tree:
@@ -164,9 +157,9 @@ def _text(root: Block, path: Path) -> Tree:
     name = root.text("text_encoder")
     layers = root.whole("text_num_hidden_layers", 12)
     file = _locate(f"{name}/config.json", path)
-    sizes = XLM_R_LARGE | (read_json(file) if file.is_file() else {})
+    sizes = read_json(file) if file.is_file() else {}
     folder = str(file.parent) if file.is_file() else name
-    tree = {ours: sizes[theirs] for theirs, ours in _XLM_R_TO_OURS.items() if theirs in sizes}
+    tree = {ours: sizes.get(theirs, large) for theirs, (ours, large) in _XLM_R.items()}
     return tree | {"num_layers": layers, "num_text_layers": layers // 2, "tokenizer": folder, "weights": folder}
 
 
@@ -178,10 +171,6 @@ def _locate(name: str, path: Path) -> Path:
     return Path(name)
 
 
-def _path_or_none(name: str, path: Path) -> str | None:
-    return str(_locate(name, path)) if name else None
-
-
 # ------------------------------------------------------------------------------------------------------ run settings
 
 
@@ -191,18 +180,16 @@ def _run_settings(root: Block) -> Tree:
     optimizer.refuse("opt", "adamW", "AdamW is the optimizer built here")
     schedule.refuse("sched", "linear", "the linear schedule is the one built here")
     rate = optimizer.number("lr")
-    if schedule.has("lr") and schedule.number("lr") != rate:
+    if schedule.number("lr", rate) != rate:
         raise schedule.fail("lr", f"is {schedule.number('lr')}, but optimizer.lr is {rate}; make the two equal")
     tree: Tree = {
         "optimizer": {"lr": rate},
         "schedule": _warmup(schedule),
         "training": {"epochs": schedule.whole("epochs")},
     }
-    for key in ("weight_decay", "lr_mult"):
-        if optimizer.has(key):
-            tree["optimizer"][key] = optimizer.number(key)
+    tree["optimizer"] |= {key: optimizer.number(key) for key in ("weight_decay", "lr_mult") if optimizer.has(key)}
     accelerator = root.block("accelerator")
-    accelerator.refuse("GRAD_ACCUMULATE_STEPS", 1, "gradients are not accumulated: contrastive losses need the whole batch")
+    accelerator.refuse("GRAD_ACCUMULATE_STEPS", 1, "contrastive losses need the whole batch at once")
     if accelerator.has("RNG_SEED"):
         tree["seed"] = accelerator.whole("RNG_SEED")
     if accelerator.has("CLIP_GRAD_NORM"):
@@ -314,7 +301,7 @@ def _region_keys(block: Block, processes: int) -> Tree:
 
 
 def _length(root: Block, batch_size: int, epochs: int) -> Tree:
-    """Epoch size and checkpoints. Published saves every n steps and every m epochs; ours has one interval: the shorter."""
+    """Epoch size and checkpoints. Published saves every n steps and every m epochs, ours at the shorter interval."""
     tree: Tree = {}
     intervals = [root.whole("ckpt_frequent_step")] if root.has("ckpt_frequent_step") else []
     if root.has("train_dataset_size"):
@@ -361,7 +348,7 @@ def _answering(root: Block, data: Tree) -> Tree:
     data["answer_list"] = root.text("answer_list")
     for language, files in data["test_files"].items():
         if len(files) == 2 and files.pop() != data["answer_list"]:
-            raise root.fail("test_file", f"for {language} has other answers than answer_list; name {data['answer_list']} there")
+            raise root.fail("test_file", f"for {language} has other answers than answer_list; name the same file")
     data["image_root"] = root.text("vqa_root")
     data["text"] = _limits(root, words=30, tokens=40) | {"max_words_evaluation": 50}
     decoder = {"decoder_layers": root.whole("num_dec_layers")} if root.has("num_dec_layers") else {}
@@ -407,5 +394,5 @@ def _braces(root: Block, key: str, name: str) -> str:
     """Published braces have no names: the first is the language, the second the number of shots."""
     named = name.replace("{}", LANGUAGE, 1).replace("{}", SHOTS, 1)
     if "{}" in named:
-        raise root.fail(key, f"has more than two pairs of braces in {name!r}; keep one for the language, one for the shots")
+        raise root.fail(key, f"has more than two pairs of braces in {name!r}; they stand for language and shots")
     return named
