@@ -30,9 +30,11 @@ def initialize(timeout: timedelta = timedelta(minutes=10)) -> torch.device:
 
 def shutdown() -> None:
     """Leave the process group, all processes together, so that none is cut off while it still talks."""
+    global _control_group
     if dist.is_initialized():
         dist.barrier()
         dist.destroy_process_group()
+        _control_group = None
 
 
 def rank() -> int:
@@ -52,13 +54,17 @@ def wrap(task: nn.Module, device: torch.device) -> nn.Module:
     """`task` under DistributedDataParallel, or as it is in a single process.
 
     Steps of different kinds use different parameters (parallel text does not touch the vision encoder), hence
-    `find_unused_parameters`.
+    `find_unused_parameters`. Buffers are constants of the architecture: sending them with every step would be waste.
     """
     if world_size() == 1:
         return task
     device_ids = [device.index] if device.type == "cuda" else None
     return nn.parallel.DistributedDataParallel(
-        task, device_ids=device_ids, find_unused_parameters=True, gradient_as_bucket_view=True
+        task,
+        device_ids=device_ids,
+        find_unused_parameters=True,
+        gradient_as_bucket_view=True,
+        broadcast_buffers=False,
     )
 
 
@@ -115,6 +121,22 @@ def gather_with_gradient(rows: Tensor, *, global_gradient: bool) -> Tensor:
     if world_size() == 1:
         return rows
     return (_GatherGlobalGradient if global_gradient else _GatherLocalGradient).apply(rows)
+
+
+_control_group: dist.ProcessGroup | None = None
+"""A gloo group beside nccl: agreeing on the CPU's state must not make it wait for the GPU."""
+
+
+def any_process(condition: bool) -> bool:
+    """Whether `condition` holds on any process; the same answer on all of them, at every call."""
+    global _control_group
+    if world_size() == 1:
+        return condition
+    if _control_group is None:
+        _control_group = dist.group.WORLD if dist.get_backend() == "gloo" else dist.new_group(backend="gloo")
+    flag = torch.tensor(int(condition))
+    dist.all_reduce(flag, dist.ReduceOp.MAX, group=_control_group)
+    return bool(flag)
 
 
 def gather_objects(value: object) -> list:

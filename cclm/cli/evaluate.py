@@ -1,0 +1,46 @@
+"""`cclm evaluate`: held-out retrieval of a trained model."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+EPILOG = """\
+examples:
+  cclm evaluate configs/demo/pretrain.yaml --checkpoint output/demo              the newest of a run
+  cclm evaluate configs/demo/pretrain.yaml --checkpoint output/demo/step-00000700
+  cclm evaluate configs/Pretrain_4m.yaml --checkpoint data/cclm_4m.th            a published model
+"""
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    """Add the subcommand and its options."""
+    parser = subparsers.add_parser(
+        "evaluate",
+        help="measure retrieval of a trained model, language by language",
+        description="Print recall of held-out image-text retrieval for every language of a config's evaluation block.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("config", help="YAML file with model and evaluation, such as the one the model was trained with")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings to change")
+    parser.add_argument("--checkpoint", required=True, metavar="PATH", help="checkpoint folder, run folder, or .th file")
+    parser.set_defaults(func=evaluate)
+
+
+def evaluate(args: argparse.Namespace) -> None:
+    """Measure and print.
+
+    Raises:
+        UserError: config, data or checkpoint cannot be used.
+    """
+    from cclm.config import PretrainConfig
+    from cclm.config_files import load_config
+    from cclm.errors import UserError
+
+    config = load_config(args.config, args.overrides, processes=int(os.environ.get("WORLD_SIZE", 1)))
+    if not isinstance(config, PretrainConfig):
+        raise UserError(f"{args.config} is a config for task {config.task}; cclm evaluate takes task: pretrain for now")
+    from cclm.training import run  # imports torch: seconds, and a wrong config should not wait for it
+
+    run.evaluate(config, args.checkpoint)

@@ -1,0 +1,55 @@
+"""`cclm pretrain`: train a model from a config."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+EPILOG = """\
+Checkpoints, metrics.jsonl, log.txt and retrieval.json go to the config's output_dir. A run that was cut off goes on from
+its newest checkpoint when the same command is given again. SIGTERM finishes the step, saves, and exits with 143.
+
+examples:
+  cclm pretrain configs/demo/pretrain.yaml
+  cclm pretrain configs/demo/pretrain.yaml training.epochs=2 output_dir=output/short
+  cclm pretrain --resume never configs/demo/pretrain.yaml
+  torchrun --nproc-per-node 8 -m cclm pretrain configs/Pretrain_4m.yaml        eight GPUs of one machine
+"""
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    """Add the subcommand and its options."""
+    parser = subparsers.add_parser(
+        "pretrain",
+        help="train a model from a config",
+        description="Pre-train a model as a config says, on the processes that torchrun started, or on this one.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("config", help="YAML file, ours or a published one")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings to change, for example optimizer.lr=1e-4")
+    parser.add_argument(
+        "--resume",
+        choices=("auto", "never"),
+        default="auto",
+        help="auto: go on from the newest checkpoint in output_dir; never: start anew, what is there is moved aside",
+    )
+    parser.set_defaults(func=pretrain)
+
+
+def pretrain(args: argparse.Namespace) -> int:
+    """Train; returns the exit code.
+
+    Raises:
+        UserError: config, data or weights cannot be used.
+    """
+    from cclm.config import PretrainConfig
+    from cclm.config_files import load_config
+    from cclm.errors import UserError
+
+    config = load_config(args.config, args.overrides, processes=int(os.environ.get("WORLD_SIZE", 1)))
+    if not isinstance(config, PretrainConfig):
+        raise UserError(f"{args.config} is a config for task {config.task}; cclm pretrain takes task: pretrain")
+    from cclm.training import run  # imports torch: seconds, and a wrong config should not wait for it
+
+    return run.pretrain(config, resume=args.resume)

@@ -1,0 +1,132 @@
+"""Where a run's numbers go: `metrics.jsonl`, `log.txt`, the console, and a progress bar on a terminal.
+
+Only the first process reports; a `Report` of another process does nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+METRICS = "metrics.jsonl"
+LOG = "log.txt"
+
+
+class Report:
+    """Files and console of one run.
+
+    Args:
+        output_dir: folder of the files; created.
+        active: whether this process reports.
+        total: outer steps of the run.
+        start: outer steps done before; later lines of `metrics.jsonl`, from a run that was cut off, are dropped.
+    """
+
+    def __init__(self, output_dir: Path, *, active: bool, total: int, start: int) -> None:
+        self._active = active
+        self._total = total
+        self._bar: tqdm | None = None
+        if not active:
+            return
+        output_dir.mkdir(parents=True, exist_ok=True)
+        self._metrics = output_dir / METRICS
+        self._log = output_dir / LOG
+        _drop_lines_after(self._metrics, start)
+        if sys.stderr.isatty():
+            self._bar = tqdm(total=total, initial=start, unit="step", dynamic_ncols=True, smoothing=0.05)
+
+    def say(self, text: str) -> None:
+        """Show text, and keep it with the time in `log.txt`."""
+        if not self._active:
+            return
+        with self._log.open("a", encoding="utf-8") as file:
+            file.write(f"{datetime.now().astimezone().isoformat(timespec='seconds')} {text}\n")
+        if self._bar is not None:
+            self._bar.clear()
+        print(text, flush=True)
+
+    def line(self, values: Mapping[str, Any]) -> None:
+        """Append `values`, JSON, as a line of `metrics.jsonl`; `values["step"]` is the number of outer steps done."""
+        if self._active:
+            with self._metrics.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(values, ensure_ascii=False) + "\n")
+
+    def interval(self, values: Mapping[str, Any]) -> None:
+        """One logging interval: a line of `metrics.jsonl` and the same for the eye."""
+        self.line(values)
+        self.say(interval_text(values, self._total))
+
+    def step(self) -> None:
+        """One more outer step is done."""
+        if self._bar is not None:
+            self._bar.update()
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+def interval_text(values: Mapping[str, Any], total: int) -> str:
+    """One line of the console: step, rates, and the losses of each kind of batch."""
+    width = len(str(total))
+    parts = [f"step {values['step']:{width}d}/{total}", f"lr {values['lr']:.2e}"]
+    by_kind: dict[str, list[str]] = {}
+    for key, value in values["losses"].items():
+        kind, _, name = key.partition("/")
+        by_kind.setdefault(kind, []).append(f"{name.removeprefix('loss_')} {value:.3f}")
+    parts += [f"{kind}: {' '.join(losses)}" for kind, losses in by_kind.items()]
+    parts += [f"{name} {value:.4f}" for name, value in values["learnt"].items()]
+    parts.append(f"grad {values['grad_norm']:.2f}")
+    parts.append(f"{values['images_per_second']:.0f} images/s {values['texts_per_second']:.0f} texts/s")
+    if values["skipped"]:
+        parts.append(f"skipped {sum(values['skipped'].values())}")
+    return " | ".join(parts)
+
+
+def retrieval_table(scores: Mapping[str, Mapping[str, float]]) -> str:
+    """Rows of recalls in percent, columns aligned.
+
+    Args:
+        scores: row name (a language, or a mean) -> `txt_r1`, `txt_r5`, `txt_r10` (image to text), `img_r1` ..., `r_mean`.
+    """
+    columns = [f"{side}_r{k}" for side in ("txt", "img") for k in (1, 5, 10)] + ["r_mean"]
+    first = max(len("language"), *(len(name) for name in scores))
+    lines = [
+        f"{'':{first}}  {'image to text':^23}  {'text to image':^23}",
+        f"{'language':{first}}" + "".join(f"  {title:>7}" for title in ["R@1", "R@5", "R@10"] * 2 + ["mean"]),
+    ]
+    lines += [
+        f"{name:{first}}" + "".join(f"  {row[column]:7.2f}" for column in columns) for name, row in scores.items()
+    ]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def mean_rows(scores: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    """The mean over all languages and, where English is one of several, over the others: row name -> metrics."""
+    rows = {"mean": list(scores.values())}
+    others = [row for language, row in scores.items() if language != "en"]
+    if others and len(others) < len(scores):
+        rows["mean without en"] = others
+    return {
+        name: {metric: sum(row[metric] for row in of) / len(of) for metric in of[0]} for name, of in rows.items()
+    }
+
+
+def _drop_lines_after(path: Path, step: int) -> None:
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line)
+        except (ValueError, KeyError):  # a line cut off when the run was
+            continue
+    path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")

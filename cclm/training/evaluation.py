@@ -1,0 +1,68 @@
+"""Held-out retrieval, language by language, spread over the processes of a run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+
+from cclm import distributed
+from cclm.config import EvaluationConfig
+from cclm.data.annotations import read_retrieval_list
+from cclm.data.text import Tokenizer
+from cclm.errors import UserError
+from cclm.metrics.report import Report, mean_rows, retrieval_table
+from cclm.model.cclm import CCLM
+from cclm.tasks.retrieval import evaluate_retrieval
+from cclm.training.environment import autocast
+
+RESULT = "retrieval.json"
+
+Scores = dict[str, dict[str, float]]
+"""language -> metrics in percent (`cclm.metrics.retrieval`)."""
+
+
+class HeldOut:
+    """The held-out lists of a config, read once.
+
+    Args:
+        precision: as in TrainingConfig; evaluation computes as training does.
+
+    Raises:
+        UserError: a list is absent or unreadable.
+    """
+
+    def __init__(self, config: EvaluationConfig, precision: str) -> None:
+        self._config = config
+        self._precision = precision
+        for language, path in config.files.items():
+            if not Path(path).is_file():
+                raise UserError(f"evaluation.files.{language}: {path} does not exist")
+        mine = list(config.files)[distributed.rank() :: distributed.world_size()]
+        self._sets = {language: read_retrieval_list(config.files[language], config.image_root) for language in mine}
+
+    def measure(self, model: CCLM, tokenizer: Tokenizer, image_size: int, device: torch.device) -> Scores:
+        """Scores of all languages, in the config's order, on every process; the model is left in evaluation mode.
+
+        Each process measures its share of the languages; nobody waits for others until all are done.
+        """
+        model.eval()
+        mine = {}
+        for language, dataset in self._sets.items():
+            with autocast(self._precision, device):
+                mine[language] = evaluate_retrieval(
+                    model, dataset, tokenizer, self._config, image_size=image_size, device=device, progress=False
+                )
+        measured = {language: row for part in distributed.gather_objects(mine) for language, row in part.items()}
+        return {language: measured[language] for language in self._config.files}
+
+    def publish(self, scores: Scores, step: int, report: Report, output_dir: Path) -> None:
+        """Print the table, add it to the metrics, and write it to `retrieval.json`; the first process alone does."""
+        if distributed.rank() != 0:
+            return
+        means = mean_rows(scores)
+        report.say(f"held-out retrieval after step {step}, percent\n{retrieval_table({**scores, **means})}")
+        report.line({"step": step, "retrieval": {**scores, **means}})
+        result = {"step": step, "languages": scores, **{name.replace(" ", "_"): row for name, row in means.items()}}
+        (output_dir / RESULT).write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,183 @@
+"""The training loop: one visible step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from cclm import distributed
+from cclm.config import TrainingConfig
+from cclm.errors import UserError
+from cclm.metrics.report import Report
+from cclm.metrics.running import RunningValues, Update, means, sums_and_counts
+from cclm.metrics.throughput import Throughput
+from cclm.training.environment import StopSignal, autocast, children_without_sigterm, seed_of
+from cclm.training.schedule import lr_factor
+
+
+class Source(Protocol):
+    """Endless batches of one kind, from any position (`cclm.data.loader`)."""
+
+    num_records: int
+    skipped: Mapping[str, int]
+
+    def batches(self, start: int) -> Iterator[Any]: ...
+
+
+class StepPlan(Protocol):
+    """Which kinds of batch a step trains (`cclm.training.plan`)."""
+
+    def kinds_of_step(self, step: int) -> tuple[str, ...]: ...
+
+    def batches_before(self, step: int) -> dict[str, int]: ...
+
+
+class NonFiniteLossError(UserError):
+    """Training has diverged; going on, or saving, would only hide when it happened."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the loop works with; `run.py` builds it."""
+
+    task: nn.Module
+    """`task(batch, generator)` -> losses by name, each (), summed with weight 1; wrapped for distributed training."""
+    optimizer: torch.optim.Optimizer
+    """Its groups start with their base rates."""
+    plan: StepPlan
+    sources: Mapping[str, Source]
+    """By kind of batch."""
+    training: TrainingConfig
+    clip_grad_norm: float | None
+    total_steps: int
+    warmup_steps: int
+    seed: int
+    device: torch.device
+    report: Report
+    save: Callable[[int], None]
+    """Write a checkpoint after so many outer steps; called on every process."""
+    evaluate: Callable[[int], None] | None
+    """Measure the model after so many outer steps; called on every process."""
+
+
+def fit(run: Run, start: int) -> int:
+    """Train from outer step `start` to the end, or until SIGTERM; returns the outer steps done.
+
+    Everything random in a step follows from (seed, step, kind, rank), so nothing random is carried from step to step.
+
+    Raises:
+        NonFiniteLossError: a loss is infinite or not a number; found at the end of its logging interval.
+    """
+    task, optimizer, settings = run.task, run.optimizer, run.training
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    base_rates = [group["lr"] for group in optimizer.param_groups]
+    generator = torch.Generator(run.device)
+    values, updates, throughput = RunningValues(), [], Throughput()
+    task.train()
+    with StopSignal() as stop:
+        batches = open_batches(run, start)
+        for step in range(start, run.total_steps):
+            factor = lr_factor(step, run.total_steps, run.warmup_steps)
+            for group, rate in zip(optimizer.param_groups, base_rates, strict=True):
+                group["lr"] = rate * factor
+
+            for kind in run.plan.kinds_of_step(step):
+                batch = next(batches[kind]).to(run.device, non_blocking=True)
+                seed = seed_of(run.seed, step, kind, distributed.rank())
+                torch.manual_seed(seed)  # dropout and stochastic depth
+                generator.manual_seed(seed)
+                with autocast(settings.precision, run.device):
+                    losses = task(batch, generator)
+                sum(losses.values()).backward()
+                norm = nn.utils.clip_grad_norm_(parameters, run.clip_grad_norm or math.inf)
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+                values.add(step, kind, {**losses, "grad_norm": norm})
+                throughput.add(batch)
+
+            done = step + 1
+            run.report.step()
+            stopping = distributed.any_process(stop.received)
+            is_last = stopping or done == run.total_steps
+            log_due = is_last or is_due(done, settings.log_every)
+            save_due = is_last or is_due(done, settings.save_every)
+            if log_due or save_due:
+                updates += values.take()
+                refuse_non_finite(updates)
+            if log_due:
+                log(run, done, updates, throughput)
+                updates = []
+            if save_due:
+                run.save(done)
+            if run.evaluate and not is_last and is_due(done, settings.evaluate_every):
+                run.evaluate(done)
+                task.train()
+                throughput.restart()
+            if stopping:
+                return done
+    return max(start, run.total_steps)
+
+
+def open_batches(run: Run, start: int) -> dict[str, Iterator[Any]]:
+    """Each source's batches from where outer step `start` finds it."""
+    positions = run.plan.batches_before(start)
+    with children_without_sigterm():
+        return {kind: source.batches(positions[kind]) for kind, source in run.sources.items()}
+
+
+def is_due(done: int, every: int | None) -> bool:
+    return every is not None and done % every == 0
+
+
+def refuse_non_finite(updates: list[Update]) -> None:
+    """Stop all processes together when one of them met a loss that is not finite.
+
+    Raises:
+        NonFiniteLossError: names the first such step, its kind of batch, and the losses.
+    """
+    bad = next((update for update in updates if update.non_finite), None)
+    found = [(update.step, rank, update) for rank, update in enumerate(distributed.gather_objects(bad)) if update]
+    if found:
+        step, rank, update = min(found, key=lambda item: item[:2])
+        raise NonFiniteLossError(
+            f"training diverged: {', '.join(update.non_finite)} of the {update.kind} batch is not finite in step {step} "
+            f"(process {rank}); nothing was saved since. Lower optimizer.lr, lengthen the warm-up, or look at the data "
+            "of that step"
+        )
+
+
+def log(run: Run, done: int, updates: list[Update], throughput: Throughput) -> None:
+    """Report the means of all updates since the last report, over all processes."""
+    mine = throughput.take()
+    skipped = {f"skipped/{kind}": sum(source.skipped.values()) for kind, source in run.sources.items()}
+    totals = sums_and_counts(updates) | {"images": mine["images"], "texts": mine["texts"], **skipped}
+    totals = distributed.sum_over_processes(totals, run.device)
+    images, texts = totals.pop("images"), totals.pop("texts")
+    skipped = {kind.removeprefix("skipped/"): int(totals.pop(kind)) for kind in skipped}
+    averages = means(totals)
+    norms = [averages.pop(key) for key in list(averages) if key.endswith("/grad_norm")]
+    run.report.interval(
+        {
+            "step": done,
+            "losses": averages,
+            "lr": run.optimizer.param_groups[0]["lr"],
+            "grad_norm": sum(norms) / len(norms),
+            "learnt": learnt_scalars(run.task),
+            "images_per_second": images / mine["seconds"],
+            "texts_per_second": texts / mine["seconds"],
+            "seconds": mine["seconds"],
+            "skipped": {kind: count for kind, count in skipped.items() if count},
+        }
+    )
+
+
+def learnt_scalars(task: nn.Module) -> dict[str, float]:
+    """Parameters that are single numbers (the temperature), by the last part of their name."""
+    return {
+        name.rpartition(".")[2]: parameter.item() for name, parameter in task.named_parameters() if parameter.ndim == 0
+    }

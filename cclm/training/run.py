@@ -1,0 +1,334 @@
+"""The only place where a config becomes objects: `pretrain` and `evaluate`, in reading order.
+
+Whatever can be wrong is looked at first, before a model is built.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from cclm import __version__, distributed
+from cclm.checkpoints.initial import build_model
+from cclm.checkpoints.save import (
+    Checkpoint,
+    TornCheckpointError,
+    checkpoint_folders,
+    load_model,
+    load_optimizer,
+    newest_checkpoint,
+    open_checkpoint,
+    prune_checkpoints,
+    save_checkpoint,
+)
+from cclm.config import PretrainConfig
+from cclm.data.loader import open_source
+from cclm.data.text import Tokenizer, load_tokenizer
+from cclm.errors import UserError
+from cclm.metrics.report import METRICS, Report
+from cclm.model.cclm import CCLM
+from cclm.tasks.pretrain import PretrainTask
+from cclm.training import environment
+from cclm.training.evaluation import HeldOut
+from cclm.training.loop import Run, Source, fit
+from cclm.training.optimizer import build_optimizer
+from cclm.training.plan import KINDS, Plan, steps_of_run
+from cclm.training.schedule import warmup_steps
+
+Resume = Literal["auto", "never"]
+
+KEPT_CHECKPOINTS = 2
+"""Newest checkpoints kept while training; the one at the end is kept beside them."""
+
+_FREE_TO_CHANGE = {"weights", "tokenizer", "dropout", "attention_dropout", "drop_path", "initializer_range", "temperature"}
+"""Settings of the model that a resumed run may change: they do not decide what fits into it."""
+
+
+def pretrain(config: PretrainConfig, *, resume: Resume = "auto") -> int:
+    """Pre-train as `config` says; every process of a run calls this.
+
+    Args:
+        resume: auto goes on from the newest whole checkpoint in `output_dir`; never starts anew and moves what an
+            earlier run left there into a folder beside it.
+
+    Returns:
+        0, or 143 when SIGTERM stopped the run after a checkpoint.
+
+    Raises:
+        UserError: data, weights or settings do not serve; before training, unless training itself diverges.
+    """
+    # 1. What needs nothing but the config, the files and the number of processes.
+    device = distributed.initialize()
+    environment.set_threads(device)
+    check_divisible(config, distributed.world_size())
+    plan = Plan.of(config)
+    tokenizer = load_checked_tokenizer(config)
+    held_out = None if config.evaluation is None else HeldOut(config.evaluation, config.training.precision)
+    sources = open_sources(config)
+    records = {kind: source.num_records for kind, source in sources.items()}
+    total = steps_of_run(config, records["images"])
+
+    # 2. Where to start.
+    output_dir = Path(config.output_dir)
+    checkpoint = find_start(output_dir, config, records, resume)
+    start = 0 if checkpoint is None else checkpoint.step
+
+    # 3. Model, objective, optimizer.
+    model = build_model(config.model, seed=config.seed) if checkpoint is None else CCLM(config.model)
+    if checkpoint is not None:
+        load_model(checkpoint, model)
+    task = PretrainTask(model.to(device), config.objective)
+    optimizer = build_optimizer(task, config.optimizer)
+    if checkpoint is not None:
+        load_optimizer(checkpoint, optimizer)
+
+    # 4. What happens between steps.
+    report = Report(output_dir, active=distributed.rank() == 0, total=total, start=start)
+    state = {"config": config.model_dump(mode="json"), "records": records, "versions": versions()}
+
+    def save(done: int) -> None:
+        if distributed.rank() == 0:
+            write_checkpoint(output_dir, done, model, optimizer, state, is_final=done == total)
+            report.say(f"saved step {done} to {output_dir}")
+
+    def evaluate(done: int) -> None:
+        if held_out is not None:
+            scores = held_out.measure(model, tokenizer, config.model.vision.image_size, device)
+            held_out.publish(scores, done, report, output_dir)
+
+    # 5. Train.
+    report.say(headline(config, model, device, records, start, total))
+    run = Run(
+        task=distributed.wrap(task, device),
+        optimizer=optimizer,
+        plan=plan,
+        sources=sources,
+        training=config.training,
+        clip_grad_norm=config.optimizer.clip_grad_norm,
+        total_steps=total,
+        warmup_steps=warmup_steps(config.schedule, total),
+        seed=config.seed,
+        device=device,
+        report=report,
+        save=save,
+        evaluate=None if held_out is None else evaluate,
+    )
+    try:
+        done = fit(run, start)
+        if done >= total:
+            evaluate(total)
+        else:
+            report.say(f"stopped by SIGTERM after step {done} of {total}; the same command goes on from there")
+    finally:
+        report.close()
+    distributed.shutdown()
+    return 0 if done >= total else environment.EXIT_STOPPED
+
+
+def evaluate(config: PretrainConfig, weights: str) -> None:
+    """Print the retrieval table of a model and write `retrieval.json` into `output_dir`.
+
+    Args:
+        weights: a checkpoint folder, a run's folder (its newest checkpoint), or a published `.th` file.
+
+    Raises:
+        UserError: no evaluation in the config, or no such model.
+    """
+    device = distributed.initialize()
+    environment.set_threads(device)
+    if config.evaluation is None:
+        raise UserError("the config has no evaluation: name held-out lists in evaluation.files (language: file)")
+    tokenizer = load_checked_tokenizer(config)
+    held_out = HeldOut(config.evaluation, config.training.precision)
+    step = 0
+    if Path(weights).is_dir():
+        checkpoint = find_checkpoint(Path(weights))
+        model, step = CCLM(config.model), checkpoint.step
+        load_model(checkpoint, model)
+    else:
+        model = build_model(config.model.model_copy(update={"weights": weights}))
+    output_dir = Path(config.output_dir)
+    report = Report(output_dir, active=distributed.rank() == 0, total=0, start=step)
+    scores = held_out.measure(model.to(device), tokenizer, config.model.vision.image_size, device)
+    held_out.publish(scores, step, report, output_dir)
+    distributed.shutdown()
+
+
+def check_divisible(config: PretrainConfig, processes: int) -> None:
+    """Global batch sizes must be divisible by the number of processes.
+
+    Raises:
+        UserError: names the first setting that is not.
+    """
+    sizes = {f"data.{kind}.batch_size": source.batch_size for kind in KINDS if (source := getattr(config.data, kind))}
+    if config.data.regions is not None:
+        sizes["data.regions.max_images"] = config.data.regions.max_images
+    for name, size in sizes.items():
+        if size % processes:
+            raise UserError(f"{name} = {size} cannot be shared by {processes} processes: make it a multiple of {processes}")
+
+
+def load_checked_tokenizer(config: PretrainConfig) -> Tokenizer:
+    """The config's tokenizer.
+
+    Raises:
+        UserError: it is absent, or has more tokens than the model.
+    """
+    tokenizer = load_tokenizer(config.model.text.tokenizer)
+    if tokenizer.vocab_size > config.model.text.vocab_size:
+        raise UserError(
+            f"the tokenizer {config.model.text.tokenizer} has {tokenizer.vocab_size} tokens, but "
+            f"model.text.vocab_size = {config.model.text.vocab_size}; set it to at least the former"
+        )
+    return tokenizer
+
+
+def open_sources(config: PretrainConfig) -> dict[str, Source]:
+    """The sources of the config by kind; the first process goes ahead, so that indexes are built once."""
+    sources: dict[str, Source] = {}
+    for is_turn in (distributed.rank() == 0, distributed.rank() != 0):
+        if is_turn:
+            for kind in KINDS:
+                if getattr(config.data, kind) is not None:
+                    sources[kind] = open_source(
+                        kind, config, rank=distributed.rank(), world_size=distributed.world_size()
+                    )
+        distributed.barrier()
+    return sources
+
+
+def find_start(output_dir: Path, config: PretrainConfig, records: Mapping[str, int], resume: Resume) -> Checkpoint | None:
+    """The checkpoint to go on from, the same on every process, or None to start anew.
+
+    Raises:
+        UserError: the checkpoint is of another run, or all there are are torn.
+    """
+    if resume == "never":
+        if distributed.rank() == 0:
+            set_aside(output_dir)
+        distributed.barrier()
+        return None
+    chosen = [None]
+    if distributed.rank() == 0:
+        found = newest_checkpoint(output_dir, print)
+        chosen = [None if found is None else str(found.path)]
+    path = distributed.gather_objects(chosen[0])[0]  # what the first process found
+    if path is None:
+        if checkpoint_folders(output_dir):
+            raise UserError(f"no checkpoint in {output_dir} is whole (see above); start anew with --resume never")
+        return None
+    checkpoint = Checkpoint(Path(path), *read_state(Path(path)))
+    differences = differences_that_forbid_resuming(checkpoint.state, config, records)
+    if differences:
+        raise UserError(
+            f"{checkpoint.path} is of another run: {'; '.join(differences)}. Go back to its settings, choose another "
+            "output_dir, or start anew with --resume never"
+        )
+    return checkpoint
+
+
+def read_state(path: Path) -> tuple[int, dict[str, Any]]:
+    """Step and state of a checkpoint that was checked already."""
+    state = json.loads((path / "state.json").read_text(encoding="utf-8"))
+    return state["step"], state
+
+
+def find_checkpoint(path: Path) -> Checkpoint:
+    """The checkpoint in a folder: the folder itself, or the newest whole one of a run's folder.
+
+    Raises:
+        UserError: there is none, or it is torn.
+    """
+    if checkpoint_folders(path):
+        found = newest_checkpoint(path, print)
+        if found is None:
+            raise UserError(f"no checkpoint in {path} is whole (see above)")
+        return found
+    try:
+        return open_checkpoint(path)
+    except TornCheckpointError as problem:
+        raise UserError(f"{path} is not a whole checkpoint: {problem}") from None
+
+
+def differences_that_forbid_resuming(
+    state: Mapping[str, Any], config: PretrainConfig, records: Mapping[str, int]
+) -> list[str]:
+    """What differs between a checkpoint and this run so that going on would not be the same run, in words."""
+    then, now = _identity(state["config"], state["records"]), _identity(config.model_dump(mode="json"), records)
+    return [
+        f"{name} was {then.get(name)} and is {now.get(name)}"
+        for name in sorted(then.keys() | now.keys())
+        if then.get(name) != now.get(name)
+    ]
+
+
+def _identity(config: Mapping[str, Any], records: Mapping[str, int]) -> dict[str, Any]:
+    """What decides the sizes of the model and the order of the data, by the names that users know."""
+    identity: dict[str, Any] = {"seed": config["seed"], "model.embed_dim": config["model"]["embed_dim"]}
+    for part in ("vision", "text"):
+        for name, value in config["model"][part].items():
+            if name not in _FREE_TO_CHANGE:
+                identity[f"model.{part}.{name}"] = value
+    for kind in KINDS:
+        source = config["data"][kind]
+        if source is not None:
+            for name in ("batch_size", "probability", "max_images"):
+                if name in source:
+                    identity[f"data.{kind}.{name}"] = source[name]
+            identity[f"number of records of data.{kind}"] = records[kind]
+    return identity
+
+
+def set_aside(output_dir: Path) -> None:
+    """Move what an earlier run left in `output_dir` into a folder of its own there; nothing is deleted."""
+    left = [*checkpoint_folders(output_dir), *(output_dir / name for name in (METRICS, "log.txt", "retrieval.json"))]
+    left = [path for path in left if path.exists()]
+    if left:
+        folder = output_dir / time.strftime("earlier-%Y%m%d-%H%M%S")
+        folder.mkdir()
+        for path in left:
+            path.rename(folder / path.name)
+
+
+def write_checkpoint(
+    output_dir: Path, done: int, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict, *, is_final: bool
+) -> None:
+    """Save, then forget old ones.
+
+    Raises:
+        UserError: the disk does not take it.
+    """
+    try:
+        save_checkpoint(output_dir, done, model, optimizer, state)
+        prune_checkpoints(output_dir, KEPT_CHECKPOINTS + is_final)
+    except OSError as error:
+        raise UserError(f"the checkpoint of step {done} cannot be written to {output_dir}: {error}") from error
+
+
+def versions() -> dict[str, str]:
+    """Of what wrote a checkpoint."""
+    return {"cclm": __version__, "torch": torch.__version__, "python": platform.python_version()}
+
+
+def headline(
+    config: PretrainConfig, model: nn.Module, device: torch.device, records: Mapping[str, int], start: int, total: int
+) -> str:
+    """What is about to run, in a few lines."""
+    millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
+    processes = distributed.world_size()
+    where = f"{processes} process{'es' if processes > 1 else ''} on {device.type}"
+    if device.type == "cpu":
+        where += f", {torch.get_num_threads()} threads each"
+    counted = ", ".join(f"{count:,} {kind}" for kind, count in records.items())
+    begin = f"resuming after step {start}" if start else "starting"
+    return (
+        f"{begin}: {total} steps, {millions:.1f} M parameters, {where}\n"
+        f"records: {counted}\noutput: {config.output_dir}"
+    )

@@ -1,0 +1,70 @@
+"""What `torchx run ... cclm.*` finds: runs of this project as TorchX applications.
+
+    torchx run -s local_cwd cclm.pretrain --config configs/demo/pretrain.yaml
+    torchx run -s local_cwd cclm.pretrain --config configs/demo/pretrain.yaml --j 1x2 training.epochs=2
+
+torchx reads this file with rules of its own: every function here is a component, so no helpers; types only from
+`typing`, never `X | None`; docstrings in Google style, they become `--help`; and no torch, as every torchx command
+imports this.
+"""
+
+from typing import Dict, List, Optional
+
+import torchx.specs as specs
+from torchx.components import dist
+
+
+def pretrain(
+    *overrides: str,
+    config: str,
+    j: str = "1x1",
+    resume: str = "auto",
+    name: str = "cclm-pretrain",
+    image: str = "cclm:latest",
+    cpu: int = 2,
+    gpu: int = 0,
+    memMB: int = 4096,
+    h: Optional[str] = None,
+    env: Optional[Dict[str, str]] = None,
+    mounts: Optional[List[str]] = None,
+    max_retries: int = 0,
+    rdzv_port: int = 29500,
+) -> specs.AppDef:
+    """Pre-train a cross-view language model: `cclm pretrain` under torchrun.
+
+    Args:
+        overrides: settings to change, as key.sub=value, for example optimizer.lr=1e-4; they come last
+        config: the run's YAML file, in the image or (local_cwd) relative to this folder
+        j: nodes x processes on each, for example 2x8; on GPUs one process a GPU
+        resume: auto goes on from the newest checkpoint in output_dir, never starts anew
+        name: name of the job
+        image: container image; local_cwd runs in this folder instead
+        cpu: CPU cores a node (not enforced by local_cwd, which uses all there are)
+        gpu: GPUs a node
+        memMB: memory a node, MB
+        h: a registered named resource, instead of cpu, gpu and memMB
+        env: environment variables, as A=1,B=2
+        mounts: mounts, as type=bind,src=/host,dst=/job[,readonly]; see torchx.specs.parse_mounts
+        max_retries: how often the scheduler may start the job again
+        rdzv_port: port at which the nodes of a job of several nodes meet
+    """
+    return dist.ddp(
+        "pretrain",
+        "--resume",
+        resume,
+        config,
+        *overrides,
+        m="cclm",
+        name=name,
+        image=image,
+        j=j,
+        cpu=cpu,
+        gpu=gpu,
+        memMB=memMB,
+        h=h,
+        env=env,
+        mounts=mounts,
+        max_retries=max_retries,
+        rdzv_port=rdzv_port,
+        tee=0,  # the first process reports; the others speak only when they fail
+    )
