@@ -55,11 +55,11 @@ def join(name: str) -> None:
 
 
 def resident_bytes(name: str) -> int:
-    """Memory that the processes of the group, and of groups below it, hold for themselves (no page cache)."""
+    """Memory that the processes of the group, and of groups below it, have in use (files mapped by them included)."""
     total = 0
     for line in _memory_stat(name).splitlines():
         key, _, value = line.partition(" ")
-        if key in ("total_rss", "total_shmem"):
+        if key in ("total_rss", "total_mapped_file"):
             total += int(value)
     return total
 

@@ -95,9 +95,16 @@ def _in_short(item: Any) -> str:
     return json.dumps(item.get("status", item.get("metadata")), sort_keys=True)[:1500]
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML as Kubernetes reads it: a lone `=`, which occurs in definitions, is a string."""
+
+
+_Loader.add_constructor("tag:yaml.org,2002:value", _Loader.construct_scalar)
+
+
 def documents(text: str) -> list[Manifest]:
     """The objects in a stream of YAML documents."""
-    return [item for item in yaml.safe_load_all(text) if item]
+    return [item for item in yaml.load_all(text, _Loader) if item]
 
 
 def of_kind(manifests: Iterable[Manifest], kind: str) -> list[Manifest]:

@@ -1,0 +1,209 @@
+"""What can be installed into a cluster: operators, fake nodes, and resource definitions, each from its own module.
+
+Manifests and charts are read from the published modules when they are needed. Only what must differ here is
+changed: the image (built here), the node (the control machine, so that killing a node never kills an operator),
+and how often readiness is asked for (the stock intervals would cost half a minute of every start).
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import yaml
+
+from . import gobuild, images, kubectl, layout
+from .cluster import Cluster
+from .common import ClusterError, cache_folder, run, wait_for
+from .kubectl import Kubectl, Manifest
+
+TRAINING_NAMESPACE = "kubeflow"
+
+
+def _kustomize(module: str, folder: str) -> list[Manifest]:
+    path = gobuild.files_of(module) / folder
+    return kubectl.documents(run([kubectl.program(), "kustomize", path], what=f"read the manifests of {module}"))
+
+
+def _chart(module: str, folder: str, namespace: str, *options: str) -> list[Manifest]:
+    source = gobuild.files_of(module) / folder
+    with tempfile.TemporaryDirectory(dir=cache_folder()) as work:
+        # A copy without its dependencies: those that are needed here are installed by themselves.
+        chart = Path(work) / source.name
+        shutil.copytree(source, chart, copy_function=shutil.copyfile)
+        chart.chmod(0o755)
+        description = yaml.safe_load((chart / "Chart.yaml").read_text())
+        description.pop("dependencies", None)
+        (chart / "Chart.yaml").chmod(0o644)
+        (chart / "Chart.yaml").write_text(yaml.safe_dump(description))
+        text = run(
+            [gobuild.build("helm"), "template", module, chart, "--namespace", namespace, "--include-crds", *options],
+            what=f"render the chart of {module}",
+        )
+    return _with_namespace(kubectl.documents(text), namespace)
+
+
+def _with_namespace(manifests: list[Manifest], namespace: str) -> list[Manifest]:
+    # `helm template` names no namespace where a template does not; `helm install` would have put it there.
+    cluster_wide = {"Namespace", "CustomResourceDefinition", "ClusterRole", "ClusterRoleBinding", "APIService"}
+    cluster_wide |= {"MutatingWebhookConfiguration", "ValidatingWebhookConfiguration", "FlowSchema", "Stage"}
+    cluster_wide |= {"PriorityLevelConfiguration", "ClusterTrainingRuntime"}
+    for item in manifests:
+        if item["kind"] not in cluster_wide:
+            item["metadata"].setdefault("namespace", namespace)
+    return [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}, *manifests]
+
+
+def _localise(program: str, manifests: list[Manifest], path: str) -> Path:
+    """Point the Deployments at the image built here and at the control machine; the image's archive."""
+    reference, image = images.of_program(program, path)
+    for item in kubectl.of_kind(manifests, "Deployment"):
+        pod = item["spec"]["template"]["spec"]
+        pod["nodeSelector"] = {"kubernetes.io/hostname": layout.CONTROL}
+        pod.setdefault("tolerations", []).append({"operator": "Exists"})
+        for container in pod["containers"]:
+            container.update(image=reference, imagePullPolicy="IfNotPresent")
+            container.pop("resources", None)
+            for probe in ("readinessProbe", "startupProbe"):
+                if probe in container:
+                    container[probe].update(initialDelaySeconds=1, periodSeconds=2, failureThreshold=60)
+    return image
+
+
+def apply(api: Kubectl, manifests: list[Manifest]) -> None:
+    """Apply definitions and namespaces first, wait until the API serves them, then apply the rest."""
+    early = [item for item in manifests if item["kind"] in ("CustomResourceDefinition", "Namespace")]
+    definitions = kubectl.of_kind(early, "CustomResourceDefinition")
+    if early:
+        api.apply(*early, server_side=True)
+    if definitions:
+        names = {item["metadata"]["name"] for item in definitions}
+        wait_for(lambda: names <= _established(api), what="the API's acceptance of new definitions", timeout=60)
+    late = [item for item in manifests if item not in early]
+    if late:
+        api.apply(*late, server_side=True)
+
+
+def _established(api: Kubectl) -> set[str]:
+    return {item["metadata"]["name"] for item in api.get("crd") if kubectl.condition(item, "Established")}
+
+
+def _install(cluster: Cluster, program: str, manifests: list[Manifest], path: str = "/manager") -> None:
+    cluster.load(_localise(program, manifests, path), [layout.CONTROL])
+    apply(cluster.kubectl, manifests)
+
+
+def wait_ready(cluster: Cluster, name: str, timeout: float = 180) -> None:
+    """Wait until the Deployments of an option have all their pods Ready."""
+    namespace = OPTIONS[name].namespace
+    if namespace is None:
+        return
+    api = cluster.kubectl.within(namespace)
+    for item in api.get("deployment"):
+        api.wait(
+            "deployment",
+            item["metadata"]["name"],
+            lambda found: found and found.get("status", {}).get("readyReplicas", 0) >= found["spec"]["replicas"],
+            what=f"the readiness of {name}",
+            timeout=timeout,
+        )
+
+
+def _training_operator(cluster: Cluster) -> None:
+    _install(cluster, "training-operator", _kustomize("training-operator", "manifests/overlays/standalone"))
+
+
+def _kueue(cluster: Cluster) -> None:
+    manifests = _chart("kueue", "charts/kueue", "kueue-system")
+    for item in kubectl.of_kind(manifests, "ConfigMap"):
+        settings = item["data"].get("controller_manager_config.yaml")
+        if settings:
+            config = yaml.safe_load(settings)
+            # Kueue starts no controller for kinds whose definitions are absent, and waits for them.
+            config["integrations"]["frameworks"] = ["batch/job", "kubeflow.org/pytorchjob", "pod"]
+            item["data"]["controller_manager_config.yaml"] = yaml.safe_dump(config)
+    # No front proxy here serves extension APIs; they would only be reported as unavailable.
+    _install(cluster, "kueue", [item for item in manifests if item["kind"] != "APIService"])
+
+
+def _jobset(cluster: Cluster) -> None:
+    _install(cluster, "jobset", _chart("jobset", "charts/jobset", "jobset-system"))
+
+
+def _trainer(cluster: Cluster) -> None:
+    install(cluster, ["jobset"])
+    _install(cluster, "trainer", _chart("trainer", "charts/kubeflow-trainer", "kubeflow-system", "--set", "image.tag=replaced"))
+
+
+def _kwok(cluster: Cluster) -> None:
+    manifests = _kustomize("kwok", "kustomize/kwok") + _kustomize("kwok", "kustomize/stage/fast")
+    for item in kubectl.of_kind(manifests, "Deployment"):
+        item["spec"]["template"]["spec"]["containers"][0]["command"] = ["/kwok"]
+    _install(cluster, "kwok", manifests, "/kwok")
+
+
+def _karpenter(cluster: Cluster) -> None:
+    apply(cluster.kubectl, _chart("karpenter", "charts/karpenter-crd", "karpenter"))
+
+
+def _prometheus_operator(cluster: Cluster) -> None:
+    folder = gobuild.files_of("prometheus-operator") / "example/prometheus-operator-crd"
+    manifests = [item for path in sorted(folder.glob("*.yaml")) for item in kubectl.documents(path.read_text())]
+    apply(cluster.kubectl, kubectl.of_kind(manifests, "CustomResourceDefinition"))
+
+
+class Option:
+    """Something that `up --with NAME` installs."""
+
+    def __init__(self, installer: Callable[[Cluster], None], programs: list[str], namespace: str | None, what: str) -> None:
+        self.installer = installer
+        self.programs = programs
+        self.namespace = namespace
+        self.what = what
+
+
+OPTIONS = {
+    "training-operator": Option(_training_operator, ["training-operator"], TRAINING_NAMESPACE, "PyTorchJob (kubeflow.org/v1)"),
+    "kueue": Option(_kueue, ["kueue", "helm"], "kueue-system", "queues and quota"),
+    "jobset": Option(_jobset, ["jobset", "helm"], "jobset-system", "groups of jobs"),
+    "trainer": Option(_trainer, ["trainer", "jobset", "helm"], "kubeflow-system", "TrainJob (trainer.kubeflow.org), with JobSet"),
+    "kwok": Option(_kwok, ["kwok"], "kube-system", "fake nodes that run fake pods"),
+    "karpenter-crds": Option(_karpenter, ["helm"], None, "NodePool and EC2NodeClass definitions"),
+    "prometheus-crds": Option(_prometheus_operator, [], None, "PodMonitor and PrometheusRule definitions"),
+}  # fmt: skip
+
+
+def check(names: list[str]) -> None:
+    """Refuse a name that is no option."""
+    for name in names:
+        if name not in OPTIONS:
+            raise ClusterError(f"there is no option {name}; there are {', '.join(OPTIONS)}")
+
+
+def build(names: list[str]) -> None:
+    """Build what these options need."""
+    check(names)
+    for name in names:
+        for program in OPTIONS[name].programs:
+            gobuild.build(program)
+
+
+def install(cluster: Cluster, names: list[str]) -> None:
+    """Install options into a running cluster, those that are not there yet, and wait until they are ready."""
+    check(names)
+    fresh = [name for name in names if name not in installed(cluster)]
+    build(fresh)
+    for name in fresh:
+        OPTIONS[name].installer(cluster)
+    for name in fresh:
+        wait_ready(cluster, name)
+        (cluster.folder / "options").mkdir(exist_ok=True)
+        (cluster.folder / "options" / name).touch()
+
+
+def installed(cluster: Cluster) -> list[str]:
+    """The options that a running cluster has."""
+    folder = cluster.folder / "options"
+    return sorted(path.name for path in folder.iterdir()) if folder.exists() else []

@@ -1,0 +1,131 @@
+"""Gives tests a cluster: load it with `pytest_plugins = ["tests.cluster.plugin"]`.
+
+A test marked `cluster` asks for the fixture `space` (a namespace of its own) and works on any cluster; one that must
+damage machines asks for `machines` too, and is skipped on a cluster that this package does not own.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from . import addons, evidence, faults
+from .cluster import Cluster, build_core
+from .common import ClusterError, digest, missing_prerequisite
+from .kubectl import Kubectl
+from .space import Space
+
+SESSION_OPTIONS = ["training-operator"]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Where tests marked `cluster` find their cluster."""
+    group = parser.getgroup("cluster", "Kubernetes cluster for tests marked `cluster`")
+    group.addoption("--kubeconfig", metavar="FILE", help="use the cluster of this file instead of bringing one up")
+    group.addoption("--cluster", metavar="NAME", help="use the cluster that `python -m tests.cluster --name NAME up` made")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Give the tests that may have to build the programs first the time for it."""
+    if not config.pluginmanager.hasplugin("timeout"):
+        return
+    for item in items:
+        if item.get_closest_marker("cluster") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(2400))
+
+
+@pytest.hookimpl(tryfirst=True, hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Keep what the cluster says about a test that failed, before its fixtures are taken down."""
+    outcome: Any = yield
+    report = outcome.get_result()
+    space = getattr(item, "funcargs", {}).get("space")
+    if report.failed and isinstance(space, Space):
+        kept = evidence.keep(space, _evidence_folder(item.config, item.nodeid))
+        report.sections.append(("cluster", f"what the cluster says is kept in {kept}"))
+
+
+def _evidence_folder(config: pytest.Config, test: str) -> Path:
+    name = re.sub(r"[^A-Za-z0-9]+", "-", test).strip("-")[-80:]
+    return config.rootpath / "build" / "cluster-failures" / name
+
+
+def _unavailable(sentence: str) -> None:
+    if os.environ.get("CI") == "true":
+        pytest.fail(sentence, pytrace=False)
+    pytest.skip(sentence)
+
+
+@pytest.fixture(scope="session")
+def owned_cluster(request: pytest.FixtureRequest) -> Iterator[Cluster | None]:
+    """The cluster of this session, brought up on first use; None where --kubeconfig names another."""
+    if request.config.getoption("--kubeconfig"):
+        yield None
+        return
+    sentence = missing_prerequisite()
+    if sentence:
+        _unavailable(sentence)
+    named = request.config.getoption("--cluster")
+    if named:
+        cluster = Cluster(named)
+        if not cluster.up_now:
+            pytest.exit(f"the cluster {named} is not up", returncode=2)
+        addons.install(cluster, SESSION_OPTIONS)
+        yield cluster
+        return
+    cluster = Cluster(f"test-{os.getpid()}")
+    try:
+        build_core()
+        addons.build(SESSION_OPTIONS)
+        cluster.up()  # owned by this process: if it is killed, the cluster goes too
+        addons.install(cluster, SESSION_OPTIONS)
+        yield cluster
+    finally:
+        cluster.down()
+
+
+@pytest.fixture(scope="session")
+def cluster_api(request: pytest.FixtureRequest, owned_cluster: Cluster | None) -> Kubectl:
+    """kubectl on the session's cluster, without a namespace."""
+    if owned_cluster is not None:
+        return owned_cluster.kubectl
+    file = Path(request.config.getoption("--kubeconfig")).expanduser()
+    if not file.is_file():
+        pytest.exit(f"--kubeconfig: there is no file {file}", returncode=2)
+    api = Kubectl(file.resolve())
+    try:
+        api("version", "--request-timeout=20s")
+    except ClusterError as error:
+        pytest.exit(f"--kubeconfig: {error}", returncode=2)
+    return api
+
+
+@pytest.fixture
+def space(request: pytest.FixtureRequest, cluster_api: Kubectl, owned_cluster: Cluster | None) -> Iterator[Space]:
+    """A namespace for this test alone, removed after it."""
+    readable = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower()).strip("-")[:30].strip("-")
+    name = f"t-{readable}-{digest(request.node.nodeid, str(os.getpid()), os.urandom(4))[:6]}"
+    shutil.rmtree(_evidence_folder(request.config, request.node.nodeid), ignore_errors=True)
+    created = Space(cluster_api.within(name), owned_cluster)
+    created.create()
+    try:
+        yield created
+    finally:
+        created.remove()
+
+
+@pytest.fixture
+def machines(owned_cluster: Cluster | None) -> Iterator[Cluster]:
+    """The cluster whose machines may be damaged; repaired after the test."""
+    if owned_cluster is None:
+        pytest.skip("this test kills machines, and the cluster of --kubeconfig is not ours to damage")
+    try:
+        yield owned_cluster
+    finally:
+        faults.repair(owned_cluster)
