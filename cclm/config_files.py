@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -67,6 +68,11 @@ class _Loader(yaml.SafeLoader):
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
 
+    def construct_number(self, node: yaml.ScalarNode) -> int | float:
+        """`1e4` is a whole number: no point, nothing behind it."""
+        number = self.construct_yaml_float(node)
+        return int(number) if "." not in node.value and number.is_integer() else number
+
 
 class _Dumper(yaml.SafeDumper):
     """Quotes whatever _Loader or a YAML 1.1 reader would take for something else than text."""
@@ -83,6 +89,8 @@ for _tag, _pattern, _first in (
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", _regexp, _first)
     if _tag == "float":
         _Dumper.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", _regexp, _first)
+
+_Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_number)
 
 
 def load_config(
@@ -143,12 +151,18 @@ def _read_with_bases(path: Path, processes: int, chain: tuple[Path, ...]) -> _Tr
         raise UserError(f"{own.origin(('base',))}: base must be a file or a list of files, but it is {_shown(bases)}")
     merged = _Tree()
     for base in bases:
-        base_path = path.parent / base
+        base_path = _shortened(path.parent / base)
         if not base_path.is_file():
             raise UserError(f"{own.origin(('base',))}: {_missing_file(base_path, 'base')}")
         merged.merge(_read_with_bases(base_path, processes, (*chain, resolved)))
     merged.merge(own)
     return merged
+
+
+def _shortened(path: Path) -> Path:
+    """Without `..`, where that names the same file (it need not, across links)."""
+    short = Path(os.path.normpath(path))
+    return short if short.exists() and path.exists() and short.samefile(path) else path
 
 
 def _read_file(path: Path, processes: int) -> _Tree:
@@ -265,16 +279,25 @@ def _schema_of(tree: _Tree) -> type[PretrainConfig] | type[FinetuneConfig]:
 
 def _explain(error: ValidationError, schema: type[Settings], tree: _Tree) -> str:
     errors = error.errors(include_url=False)
+    # pydantic leaves a wrong entry out and then finds the list too short: the entry is what is wrong.
+    entries = {item["loc"][:-1] for item in errors}
+    errors = [item for item in errors if item["type"] != "too_short" or item["loc"] not in entries]
     # A typo shows up twice, as an unknown key and as a missing one: the unknown key, which has a line, goes first.
     errors.sort(key=lambda item: item["type"] != "extra_forbidden")
     sentences = []
     for item in errors[:_SHOWN_ERRORS]:
         path = tuple(str(part) for part in item["loc"])
-        origin = tree.origin(path[:-1] if item["type"] == "missing" else path)
+        origin = tree.origin(path[:-1]) if item["type"] == "missing" else _origin_of_block(tree, path)
         sentences.append(f"{origin}: {_sentence(item, schema)}")
     if len(errors) > _SHOWN_ERRORS:
         sentences.append(f"... and {len(errors) - _SHOWN_ERRORS} more")
     return "\n".join(sentences)
+
+
+def _origin_of_block(tree: _Tree, path: KeyPath) -> str:
+    """Where a setting was written; for a block whose settings disagree, the override among them."""
+    inside = [origin for known, origin in tree.origins.items() if known[: len(path)] == path]
+    return next((origin for origin in inside if origin.startswith("command line")), tree.origin(path))
 
 
 _EXPECTED = {

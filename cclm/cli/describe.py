@@ -1,0 +1,77 @@
+"""`cclm describe`: every setting of a config, and how large its model is."""
+
+from __future__ import annotations
+
+import argparse
+
+from cclm.config import ModelConfig
+
+EPILOG = """\
+The output is YAML itself, parameter counts being comments: it can be saved and used as a config.
+
+examples:
+  cclm describe configs/Pretrain_4m.yaml
+  cclm describe configs/demo/pretrain.yaml model.text.num_layers=8 > my.yaml
+  cclm describe published.yaml --processes 8     a released file, translated to our settings
+"""
+
+PARTS = {
+    "image encoder": "encoders.image_encoder.",
+    "text encoder": "encoders.text_encoder.",
+    "fusion encoder": "encoders.fusion_encoder.",
+    "shared space": "space.",
+    "token head": "token_head.",
+    "matching head": "match_head.",
+    "box head": "box_head.",
+}
+"""Part of the pre-training model -> beginning of its parameters' names."""
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    """Add the subcommand and its options."""
+    parser = subparsers.add_parser(
+        "describe",
+        help="print a config with all its defaults, and the model's parameter counts",
+        description="Print a config, its bases, overrides and defaults resolved, and the parameters of its model.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("config", help="YAML file, ours or a published one")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings to change, as optimizer.lr=1e-4")
+    parser.add_argument(
+        "--processes", type=int, default=1, help="training processes: batch sizes of published files are per process"
+    )
+    parser.set_defaults(func=describe)
+
+
+def describe(args: argparse.Namespace) -> None:
+    """Print settings and counts.
+
+    Raises:
+        UserError: the config cannot be used.
+    """
+    from cclm.config_files import load_config, to_yaml
+
+    config = load_config(args.config, args.overrides, processes=args.processes)
+    print(to_yaml(config))
+    counts = count_parameters(config.model)
+    counts["all"] = sum(counts.values())
+    width = max(len(f"{count:,}") for count in counts.values())
+    print("# parameters of the pre-training model")
+    for part, count in counts.items():
+        print(f"#   {part:<15} {count:>{width},}")
+
+
+def count_parameters(config: ModelConfig) -> dict[str, int]:
+    """Parameters of each part, tied ones once. Nothing is allocated, so any size can be asked for."""
+    import torch
+
+    from cclm.model.cclm import CCLM
+
+    with torch.device("meta"):
+        model = CCLM(config)
+    counts = dict.fromkeys(PARTS, 0)
+    for name, parameter in model.named_parameters():
+        part = next(part for part, prefix in PARTS.items() if name.startswith(prefix))
+        counts[part] += parameter.numel()
+    return counts

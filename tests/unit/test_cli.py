@@ -1,0 +1,142 @@
+"""The real command line: help without heavy imports, errors as one sentence without a traceback, exit codes."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cclm.cli import main as cli
+from cclm.cli.describe import PARTS, count_parameters
+from cclm.config_files import load_config
+from cclm.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+
+
+def cclm(*args: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "cclm", *args]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_help_names_every_command_and_imports_nothing_heavy() -> None:
+    script = "import sys; from cclm.cli.main import run\ntry: run(['--help'])\nexcept SystemExit: print(sorted(sys.modules))"
+    start = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert time.monotonic() - start < 2  # 0.03 s on an idle machine; torch alone takes seconds
+    assert all(f"    {name} " in done.stdout for name in cli.COMMANDS)
+    assert "examples:" in done.stdout
+    assert not {"'torch'", "'pydantic'", "'yaml'"} & set(done.stdout.split("[")[-1].rstrip("]\n").split(", "))
+
+
+def test_version_and_module_call() -> None:
+    done = cclm("--version")
+    assert done.returncode == 0 and done.stdout.startswith("cclm ")
+
+
+def test_no_command_shows_help_and_fails() -> None:
+    done = cclm()
+    assert done.returncode == 2 and "usage: cclm" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("args", "sentence"),
+    [
+        (["pretrian"], "'pretrian' is not a command; did you mean pretrain?"),
+        (["describe", "nope.yaml"], "no config file nope.yaml"),
+        (["describe", "configs/demo/pretrain.yaml", "optimizer.lrr=1"], "did you mean optimizer.lr?"),
+        (["describe", "configs/demo/pretrain.yaml", "training.epochs=x"], "training.epochs must be a whole number"),
+        (["describe", "configs/demo/pretrain.yaml", "schedule.warmup_steps=5"], "not both"),
+    ],
+)
+def test_user_errors_are_one_sentence_and_exit_2(args: list[str], sentence: str) -> None:
+    done = cclm(*args)
+    assert done.returncode == 2
+    assert done.stderr.startswith("cclm: error: ") and done.stderr.count("\n") == 1
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr and done.stdout == ""
+
+
+def test_argparse_errors_exit_2() -> None:
+    done = cclm("describe")
+    assert done.returncode == 2 and "required: config" in done.stderr
+
+
+def test_a_reader_that_leaves_is_no_error() -> None:
+    command = f"{sys.executable} -m cclm describe configs/Pretrain_3m.yaml | head -1; echo ${{PIPESTATUS[0]}} >&2"
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert done.stdout == "task: pretrain\n"
+    assert done.stderr in ("141\n", "0\n")  # 0 when head read it all before leaving
+
+
+def run_with(monkeypatch: pytest.MonkeyPatch, error: BaseException | None, result: int | None = None) -> int:
+    def func(_args: object) -> int | None:
+        if error is not None:
+            raise error
+        return result
+
+    class Module:
+        @staticmethod
+        def add_parser(subparsers) -> None:  # noqa: ANN001 - argparse's own type is private
+            subparsers.add_parser("demo").set_defaults(func=func)
+
+    monkeypatch.setattr(cli.importlib, "import_module", lambda _: Module)
+    return cli.run(["demo"])
+
+
+def test_exit_codes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_with(monkeypatch, None) == 0
+    assert run_with(monkeypatch, None, 1) == 1
+    assert run_with(monkeypatch, UserError("all is lost")) == 2
+    assert capsys.readouterr().err == "cclm: error: all is lost\n"
+    assert run_with(monkeypatch, KeyboardInterrupt()) == 130
+    with pytest.raises(ZeroDivisionError):  # a bug keeps its traceback
+        run_with(monkeypatch, ZeroDivisionError())
+
+
+def test_main_exits_with_the_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "run", lambda argv: len(argv))
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["a", "b", "c"])
+    assert caught.value.code == 3
+
+
+def test_describe_prints_a_config_that_loads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    demo = ROOT / "configs/demo/pretrain.yaml"
+    assert cli.run(["describe", str(demo), "seed=5"]) == 0
+    printed = capsys.readouterr().out
+    path = tmp_path / "printed.yaml"
+    path.write_text(printed)
+    assert load_config(path) == load_config(demo, ["seed=5"])
+    assert "# parameters" in printed and all(part in printed for part in PARTS)
+
+
+def test_describe_multiplies_published_batches(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = json.loads((ROOT / "tests/data/published_settings.json").read_text())
+    path = tmp_path / "published.yaml"
+    path.write_text(yaml.safe_dump(settings["configs/Pretrain_3m.yaml"]))
+    (tmp_path / "configs").mkdir()
+    vision = "configs/config_swinB_224.json"
+    (tmp_path / vision).write_text(json.dumps(settings[vision]))
+    assert cli.run(["describe", str(path), "--processes", "4"]) == 0
+    assert yaml.safe_load(capsys.readouterr().out)["data"]["images"]["batch_size"] == 512
+
+
+def test_parameter_counts_of_a_small_model_by_hand() -> None:
+    base = ROOT / "configs/model/laptop.yaml"
+    model = load_config(base, ["data.images.files=[a]", "data.images.batch_size=8"]).model
+    counts = count_parameters(model)
+    width = model.text.hidden_size
+    assert counts["matching head"] == width * 2 * width + 2 * width + 2 * 2 * width + 2 * width * 2 + 2
+    assert counts["box head"] - counts["matching head"] == 2 * (2 * width + 1)
+    assert counts["shared space"] == 2 * (width * model.embed_dim + model.embed_dim) + 1
+    # A fusion layer has a second attention (four projections) and its LayerNorm.
+    inner = model.text.intermediate_size
+    attention = 4 * (width * width + width) + 2 * width
+    layer = attention + 2 * width * inner + inner + width + 2 * width
+    assert counts["fusion encoder"] == (model.text.num_layers - model.text.num_text_layers) * (layer + attention)
