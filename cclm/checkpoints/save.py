@@ -32,6 +32,7 @@ MODEL = "model.safetensors"
 OPTIMIZER = "optimizer.safetensors"
 STATE = "state.json"
 MANIFEST = "manifest.json"
+FORMAT = 1
 
 _FOLDER = re.compile(r"step-(\d{8,})")
 _UNFINISHED = ".unfinished-"
@@ -75,7 +76,7 @@ def save_checkpoint(
     files = {name: {"size": size, "sha256": _digest(folder / name)} for name, size in sizes.items()}
     for name in files:
         _sync(folder / name)
-    (folder / MANIFEST).write_text(json.dumps({"format": 1, "files": files}, indent=1) + "\n")
+    (folder / MANIFEST).write_text(json.dumps({"format": FORMAT, "files": files}, indent=1) + "\n")
     _sync(folder / MANIFEST)
     _sync(folder)
     if final.exists():  # a torn one, or the same step trained again
@@ -117,7 +118,10 @@ def open_checkpoint(path: Path) -> Checkpoint:
         TornCheckpointError: a file is absent, cut, or changed.
     """
     try:
-        files = json.loads((path / MANIFEST).read_text())["files"]
+        manifest = json.loads((path / MANIFEST).read_text())
+        if manifest["format"] != FORMAT:
+            raise TornCheckpointError(f"its format is {manifest['format']}, this version of cclm reads {FORMAT}")
+        files = manifest["files"]
         for name in (MODEL, OPTIMIZER, STATE):
             expected, size = files[name], (path / name).stat().st_size
             if size != expected["size"]:

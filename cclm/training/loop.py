@@ -159,7 +159,7 @@ def log(run: Run, done: int, updates: list[Update], throughput: Throughput) -> N
     totals = distributed.sum_over_processes(totals, run.device)
     images, texts = totals.pop("images"), totals.pop("texts")
     skipped = {kind.removeprefix("skipped/"): int(totals.pop(kind)) for kind in skipped}
-    averages = means(totals)
+    averages = dict(sorted(means(totals).items()))
     norms = [averages.pop(key) for key in list(averages) if key.endswith("/grad_norm")]
     run.report.interval(
         {

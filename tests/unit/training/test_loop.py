@@ -1,0 +1,219 @@
+"""The loop on a task of a few numbers: order of work, exact resume, divergence, and SIGTERM."""
+
+import json
+import os
+import signal
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from cclm.checkpoints.save import load_model, load_optimizer, newest_checkpoint, save_checkpoint
+from cclm.config import TrainingConfig
+from cclm.metrics.report import Report
+from cclm.training.loop import NonFiniteLossError, Run, fit
+from cclm.training.plan import Plan
+
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class NumberBatch:
+    kind: str
+    index: int
+    images: Tensor
+    """(B, 3, 2, 2)"""
+
+    def to(self, device, non_blocking=False):
+        return replace(self, images=self.images.to(device, non_blocking=non_blocking))
+
+
+class NumberSource:
+    """Batch i of a kind is drawn from i alone."""
+
+    num_records = 1000
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self.skipped = {"broken": 1}
+
+    def batches(self, start):
+        while True:
+            drawn = torch.randn(4, 3, 2, 2, generator=torch.Generator().manual_seed(start))
+            yield NumberBatch(self.kind, start, drawn)
+            start += 1
+
+
+class NumberTask(nn.Module):
+    """Two layers, dropout, noise from the generator; remembers what it saw. `texts` leaves `head` without gradient."""
+
+    def __init__(self, poison: tuple[str, int] | None = None) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.body = nn.Linear(12, 8)
+        self.head = nn.Linear(8, 1)
+        self.temperature = nn.Parameter(torch.tensor(0.5))
+        self.seen: list[tuple[str, int]] = []
+        self.poison = poison
+
+    def forward(self, batch, generator):
+        self.seen.append((batch.kind, batch.index))
+        hidden = nn.functional.dropout(self.body(batch.images.flatten(1)), 0.3, self.training)
+        hidden = hidden + torch.randn(hidden.shape, generator=generator)
+        losses = {"loss_size": hidden.square().mean() * self.temperature}
+        if batch.kind != "texts":
+            losses["loss_head"] = self.head(hidden).square().mean()
+        if self.poison == (batch.kind, batch.index):
+            losses["loss_size"] = losses["loss_size"] * float("nan")
+        return losses
+
+
+def make_run(folder: Path, *, total=12, start_from=None, task=None, **training) -> tuple[Run, int]:
+    task = task or NumberTask()
+    names = [name for name, _ in task.named_parameters()]
+    optimizer = torch.optim.AdamW([{"params": list(task.parameters()), "names": names, "lr": 0.05}], fused=True)
+    start = 0
+    if start_from is not None:
+        checkpoint = newest_checkpoint(start_from, pytest.fail)
+        load_model(checkpoint, task)
+        load_optimizer(checkpoint, optimizer)
+        start = checkpoint.step
+    run = Run(
+        task=task,
+        optimizer=optimizer,
+        plan=Plan(seed=3, texts=0.5, images_mono=0.3, regions=0.5),
+        sources={kind: NumberSource(kind) for kind in ("texts", "images_mono", "images", "regions")},
+        training=TrainingConfig(**{"log_every": 5, **training}),
+        clip_grad_norm=1.0,
+        total_steps=total,
+        warmup_steps=3,
+        seed=3,
+        device=CPU,
+        report=Report(folder, active=True, total=total, start=start),
+        save=lambda done: save_checkpoint(folder, done, task, optimizer, {}),
+        evaluate=None,
+    )
+    return run, start
+
+
+def metrics(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_resumed_run_equals_the_uninterrupted_one_bit_for_bit(tmp_path):
+    whole, _ = make_run(tmp_path / "whole", save_every=5, log_every=1)
+    assert fit(whole, 0) == 12
+    whole_seen = whole.task.seen
+
+    first, _ = make_run(tmp_path / "parts", save_every=5, log_every=1)
+    stopped = replace(first, save=StopAfter(first.save, step=5))
+    assert fit(stopped, 0) == 6  # the signal came after step 5 was judged
+    second, start = make_run(tmp_path / "parts", start_from=tmp_path / "parts", save_every=5, log_every=1)
+    assert start == 6
+    assert fit(second, start) == 12
+
+    assert first.task.seen + second.task.seen == whole_seen
+    for mine, theirs in zip(whole.task.parameters(), second.task.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+        for slot, value in whole.optimizer.state[mine].items():
+            assert torch.equal(value, second.optimizer.state[theirs][slot])
+    timeless = [{k: v for k, v in line.items() if "second" not in k} for line in metrics(tmp_path / "parts")]
+    assert timeless == [{k: v for k, v in line.items() if "second" not in k} for line in metrics(tmp_path / "whole")]
+
+
+class StopAfter:
+    """Saves, and at one step lets a real SIGTERM come while saving."""
+
+    def __init__(self, save, step):
+        self.save, self.step = save, step
+
+    def __call__(self, done):
+        if done == self.step:
+            os.kill(os.getpid(), signal.SIGTERM)
+        self.save(done)
+
+
+def test_sigterm_finishes_the_step_saves_and_leaves(tmp_path):
+    task = NumberTask()
+    run, _ = make_run(tmp_path, task=task, total=50)
+    task.register_forward_hook(lambda *_: os.kill(os.getpid(), signal.SIGTERM) if len(task.seen) == 4 else None)
+    done = fit(run, 0)
+    assert 0 < done < 12
+    assert newest_checkpoint(tmp_path, pytest.fail).step == done
+    assert metrics(tmp_path)[-1]["step"] == done
+    expected = sum(run.plan.batches_before(done).values())
+    assert len(task.seen) == expected  # the outer step was finished, and no other begun
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_batches_follow_the_plan(tmp_path):
+    run, _ = make_run(tmp_path)
+    fit(run, 0)
+    assert [kind for kind, _ in run.task.seen] == [k for step in range(12) for k in run.plan.kinds_of_step(step)]
+    for kind in run.sources:
+        assert [i for k, i in run.task.seen if k == kind] == list(range(run.plan.batches_before(12)[kind]))
+
+
+def test_log_lines_hold_means_over_their_interval(tmp_path):
+    task, losses = NumberTask(), []
+    task.register_forward_hook(
+        lambda _, inputs, found: losses.append((inputs[0].kind, {k: v.item() for k, v in found.items()}))
+    )
+    run, _ = make_run(tmp_path, task=task)
+    fit(run, 0)
+    lines = metrics(tmp_path)
+    assert [line["step"] for line in lines] == [5, 10, 12]
+    bounds = [sum(run.plan.batches_before(step).values()) for step in (0, 5, 10, 12)]
+    for line, begin, end in zip(lines, bounds[:-1], bounds[1:], strict=True):
+        for key, mean in line["losses"].items():
+            kind, name = key.split("/")
+            of_kind = [found[name] for k, found in losses[begin:end] if k == kind]
+            assert mean == pytest.approx(sum(of_kind) / len(of_kind), rel=1e-6)
+        assert line["images_per_second"] * line["seconds"] == pytest.approx(4 * (end - begin))
+        assert line["skipped"] == dict.fromkeys(run.sources, 1)
+        assert line["learnt"].keys() == {"temperature"}
+        assert line["grad_norm"] > 0
+    assert [line["lr"] for line in lines] == pytest.approx([0.05 * (12 - s) / 9 for s in (4, 9, 11)])
+
+
+def test_parameters_without_gradient_are_left_alone(tmp_path):
+    run, _ = make_run(tmp_path, total=3)
+    run = replace(run, plan=Plan(seed=0), sources={"images": NumberSource("texts")})
+    before = run.task.head.weight.clone()
+    fit(run, 0)
+    assert torch.equal(run.task.head.weight, before)  # no weight decay either
+
+
+def test_divergence_names_step_kind_and_loss_and_saves_nothing(tmp_path):
+    task = NumberTask(poison=("images", 2))
+    run, _ = make_run(tmp_path, task=task, save_every=1)
+    step = next(s for s in range(12) if run.plan.batches_before(s + 1)["images"] == 3)
+    with pytest.raises(NonFiniteLossError, match=rf"loss_size.* of the images batch is not finite in step {step} "):
+        fit(run, 0)
+    saved = newest_checkpoint(tmp_path, pytest.fail)
+    assert (0 if saved is None else saved.step) == step
+    load_model(saved, task)
+    assert all(parameter.isfinite().all() for parameter in task.parameters())
+
+
+def test_evaluation_does_not_leave_the_model_in_evaluation_mode(tmp_path):
+    task, modes, measured = NumberTask(), [], []
+    task.register_forward_hook(lambda module, *_: modes.append(module.training))
+
+    def evaluate(done):
+        measured.append(done)
+        task.eval()
+
+    run, _ = make_run(tmp_path, task=task, evaluate_every=4)
+    fit(replace(run, evaluate=evaluate), 0)
+    assert measured == [4, 8]  # the one at the end is made by whoever called fit
+    assert all(modes)
+
+
+def test_lines_after_the_resumed_step_are_dropped(tmp_path):
+    lines = [json.dumps({"step": step}) for step in (5, 10, 15)] + ['{"step": 2']
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines))
+    Report(tmp_path, active=True, total=20, start=10)
+    assert [line["step"] for line in metrics(tmp_path)] == [5, 10]
