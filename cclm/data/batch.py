@@ -11,15 +11,40 @@ Images are float32, (N, 3, R, R), RGB, normalised with the CLIP mean and standar
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Self
 
+import torch
 from torch import Tensor
 
 from cclm.sequences import Sequences
 
 
+class OnDevice:
+    """What every batch can do: move as a whole."""
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
+        """The same batch on `device`; `non_blocking` copies overlap with computing if the batch is pinned."""
+        return _map_tensors(self, lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Self:
+        """The same batch in page-locked memory, from which a GPU copies by itself. Needs CUDA."""
+        return _map_tensors(self, lambda tensor: tensor if tensor.is_pinned() else tensor.pin_memory())
+
+
+def _map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    if isinstance(value, Tensor):
+        return change(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {field.name: _map_tensors(getattr(value, field.name), change) for field in dataclasses.fields(value)}
+        return dataclasses.replace(value, **fields)
+    return value
+
+
 @dataclass(frozen=True)
-class MaskedText:
+class MaskedText(OnDevice):
     """Texts in which some tokens were replaced, and what stood there."""
 
     tokens: Sequences
@@ -33,7 +58,7 @@ class MaskedText:
 
 
 @dataclass(frozen=True)
-class ImageTextBatch:
+class ImageTextBatch(OnDevice):
     """Images with one caption each (or two, in two languages), pre-training."""
 
     images: Tensor
@@ -45,7 +70,7 @@ class ImageTextBatch:
 
 
 @dataclass(frozen=True)
-class RegionTextBatch:
+class RegionTextBatch(OnDevice):
     """Texts about whole images and about boxes in them; several texts share one image."""
 
     images: Tensor
@@ -63,7 +88,7 @@ class RegionTextBatch:
 
 
 @dataclass(frozen=True)
-class ParallelTextBatch:
+class ParallelTextBatch(OnDevice):
     """A text and its translation."""
 
     source: Sequences
@@ -72,7 +97,7 @@ class ParallelTextBatch:
 
 
 @dataclass(frozen=True)
-class JoinedTextBatch:
+class JoinedTextBatch(OnDevice):
     """Translation language modelling (TLM): a text and its translation, apart and as one masked sequence."""
 
     source: Sequences

@@ -1,0 +1,262 @@
+"""A record becomes an example: captions drawn, text cleaned, tokenised and masked, image cropped and normalised.
+
+Everything drawn for one example comes from (seed, source, epoch, number of the record), so it does not matter which
+process makes it, or when. Text comes before images: it is cheaper to find out there that a record is broken.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from cclm.config import (
+    AugmentConfig,
+    ImageTextSource,
+    MaskingConfig,
+    ObjectiveConfig,
+    ParallelTextSource,
+    PretrainConfig,
+    RegionSource,
+)
+from cclm.data import images, records, regions
+from cclm.data.masking import MaskedIds, mask
+from cclm.data.randaugment import COLOUR_OPERATIONS, rand_augment
+from cclm.data.records import ANY_LANGUAGE, BrokenRecord, Captions
+from cclm.data.text import EmptyTextError, Tokenizer, clean_caption
+
+SOURCES = ("images", "regions", "images_mono", "texts")
+"""The sources of pre-training, attributes of `DataConfig`; the place in this tuple numbers their random streams."""
+
+
+@dataclass(frozen=True)
+class TextPart:
+    """One text: its ids `<s> ... </s>` and the same masked."""
+
+    ids: list[int]
+    masked: MaskedIds
+
+
+@dataclass(frozen=True)
+class ImageTextExample:
+    """One image with one caption, or two."""
+
+    image: np.ndarray
+    """(3, R, R) float32"""
+    text: TextPart
+    second: list[int] | None
+    """Ids of the second caption (`sample_two_captions`)."""
+
+
+@dataclass(frozen=True)
+class RegionText:
+    """A text about a box in an image, or about all of it."""
+
+    text: TextPart
+    patches: list[bool]
+    """1 + P entries: positions of the image that the text sees."""
+    box: regions.Box
+    """Centre and size as parts of the side."""
+    is_whole_image: bool
+
+
+@dataclass(frozen=True)
+class RegionExample:
+    """One image with at least one text."""
+
+    image: np.ndarray
+    """(3, R, R) float32"""
+    texts: list[RegionText]
+
+
+@dataclass(frozen=True)
+class ParallelTextExample:
+    """A text, masked, and its translation; with TLM also both as one masked sequence."""
+
+    source: TextPart
+    target: list[int]
+    joined: MaskedIds | None
+
+
+Example = ImageTextExample | RegionExample | ParallelTextExample
+
+
+def example_rng(seed: int, source: int, epoch: int, number: int) -> random.Random:
+    """The random numbers of one record in one epoch."""
+    return random.Random((((seed << 8) + source << 32) + epoch << 64) + number)
+
+
+def example_maker(kind: str, config: PretrainConfig, tokenizer: Tokenizer) -> Callable[[bytes, random.Random], Example]:
+    """The function that makes an example of source `kind` of a line; it raises BrokenRecord."""
+    data, side = config.data, config.model.vision.image_size
+    if kind == "regions":
+        stride = config.model.vision.total_stride
+        return lambda line, rng: region_example(line, data.regions, data.augment, side, stride, tokenizer, rng)
+    if kind == "texts":
+        return lambda line, rng: parallel_text_example(line, data.texts, config.objective, tokenizer, rng)
+    source = getattr(data, kind)
+    two = config.objective.sample_two_captions and kind == "images"
+    return lambda line, rng: image_text_example(line, source, data.augment, side, two, tokenizer, rng)
+
+
+def image_text_example(
+    line: bytes,
+    source: ImageTextSource,
+    augment: AugmentConfig,
+    side: int,
+    two_captions: bool,
+    tokenizer: Tokenizer,
+    rng: random.Random,
+) -> ImageTextExample:
+    """Line-JSON -> an image of `side` px and a caption (two, in different languages, if asked)."""
+    record = records.parse_image_text(line, source)
+    drawn = draw_captions(record.captions, source.languages, source.text, rng)
+    _, caption = next(drawn)
+    second = next(drawn, None) if two_captions else None
+    if two_captions and second is None:
+        raise BrokenRecord(records.NO_SECOND_CAPTION, "sample_two_captions needs captions in two languages")
+    text = _masked_text(caption, source.text, tokenizer, rng)
+    second_ids = None if second is None else _ids(second[1], source.text, tokenizer)
+    return ImageTextExample(images.training_image(record.image, side, augment, rng), text, second_ids)
+
+
+def region_example(
+    line: bytes,
+    source: RegionSource,
+    augment: AugmentConfig,
+    side: int,
+    stride: int,
+    tokenizer: Tokenizer,
+    rng: random.Random,
+) -> RegionExample:
+    """Line-JSON -> a random crop around one described box, with the texts of all boxes that are still in it.
+
+    The whole-image caption, where there is one, comes first. At most `max_regions` texts.
+    """
+    record = records.parse_region(line, source)
+    image = images.open_image(record.image)
+    width, height = image.size
+    boxes = []
+    for i, element in enumerate(record.elements):
+        box = regions.inside_image(element.box, width, height)
+        if box is None:
+            detail = f"elems[{i}].bb = {list(element.box)}, the image is {width} x {height}"
+            raise BrokenRecord(records.BOX_OUTSIDE, detail)
+        boxes.append(box)
+    crop = regions.random_crop_around(rng.choice(boxes) if boxes else None, width, height, rng)
+    flipped = rng.random() < augment.horizontal_flip
+    if flipped and source.careful_hflip:
+        flipped = not regions.says_left_or_right(_all_texts(record))
+
+    texts = []
+    if record.captions is not None:
+        _, caption = next(draw_captions(record.captions, source.languages, source.text, rng))
+        everything = [True] * (1 + (side // stride) ** 2)
+        text = _masked_text(caption, source.text, tokenizer, rng)
+        texts.append(RegionText(text, everything, regions.WHOLE_IMAGE, True))
+    across, down = side / (crop[2] - crop[0]), side / (crop[3] - crop[1])
+    for i in rng.sample(range(len(boxes)), len(boxes)):
+        if len(texts) >= source.max_regions:
+            break
+        inside = regions.box_in_crop(boxes[i], crop, source.min_box_inside)
+        if inside is None:
+            continue
+        box = regions.flip(inside, crop[2] - crop[0]) if flipped else inside
+        box = regions.scale(box, across, down)
+        text = _masked_text(_region_caption(record.elements[i], source, rng), source.text, tokenizer, rng)
+        texts.append(RegionText(text, regions.patches_of(box, side, stride), regions.target(box, side), False))
+    return RegionExample(_region_image(image, crop, flipped, side, augment, rng), texts)
+
+
+def parallel_text_example(
+    line: bytes, source: ParallelTextSource, objective: ObjectiveConfig, tokenizer: Tokenizer, rng: random.Random
+) -> ParallelTextExample:
+    """Line-JSON -> a text and its translation; a coin decides which of the two is the masked one."""
+    record = records.parse_parallel_text(line, source)
+    texts = [record.source, record.target]
+    if rng.random() < 0.5:
+        texts.reverse()
+    words, tokens = source.text.max_words, source.text.max_tokens
+    try:
+        first, second = (tokenizer.ids(clean_caption(text, words), tokens) for text in texts)
+    except EmptyTextError as error:
+        raise BrokenRecord(records.EMPTY_TEXT, str(error)) from None
+    joined = mask([*first, *second[1:]], tokenizer, source.text, rng, texts=2) if objective.use_tlm else None
+    return ParallelTextExample(TextPart(first, mask(first, tokenizer, source.text, rng)), second, joined)
+
+
+def draw_captions(
+    captions: Captions, languages: tuple[str, ...] | None, config: MaskingConfig, rng: random.Random
+) -> Iterator[tuple[str, str]]:
+    """(language, cleaned caption) of one drawn dict, its languages in random order, one text each.
+
+    Texts that cleaning empties are passed over. Raises BrokenRecord if not even one is left.
+    """
+    by_language = rng.choice(captions)
+    allowed = [key for key in by_language if languages is None or key in languages or key == ANY_LANGUAGE]
+    if not allowed:
+        detail = f"there are {', '.join(by_language)}; wanted {', '.join(languages or ())}"
+        raise BrokenRecord(records.NO_LANGUAGE, detail)
+    any_left = False
+    for language in rng.sample(allowed, len(allowed)):
+        texts = by_language[language]
+        for text in rng.sample(texts, len(texts)):
+            try:
+                cleaned = clean_caption(text, config.max_words)
+            except EmptyTextError:
+                continue
+            any_left = True
+            yield language, cleaned
+            break
+    if not any_left:
+        raise BrokenRecord(records.EMPTY_CAPTION, f"no words are left of {next(iter(by_language.values()))[0][:40]!r}")
+
+
+def _region_caption(element: records.Element, source: RegionSource, rng: random.Random) -> str:
+    """A caption of a box, cleaned, with drawn attributes before it (in its language unless `code_switch`)."""
+    language, caption = next(draw_captions(element.captions, source.languages, source.text, rng))
+    if element.attributes is None:
+        return caption
+    attributes = rng.choice(element.attributes)
+    if source.code_switch:
+        allowed = [key for key in attributes if source.languages is None or key in source.languages]
+        language = rng.choice(allowed) if allowed else language
+    if language not in attributes:
+        return caption
+    try:
+        return clean_caption(f"{rng.choice(attributes[language])} {caption}", source.text.max_words)
+    except EmptyTextError:  # cannot happen: the caption has words
+        return caption
+
+
+def _region_image(
+    image: Image.Image, crop: regions.Crop, flipped: bool, side: int, augment: AugmentConfig, rng: random.Random
+) -> np.ndarray:
+    pixels = images.crop_and_resize(image, crop, side)
+    if flipped:
+        pixels = pixels.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    ops, magnitude = augment.rand_augment_ops, augment.rand_augment_magnitude
+    return images.normalise(rand_augment(pixels, ops, magnitude, rng, COLOUR_OPERATIONS))
+
+
+def _all_texts(record: records.RegionRecord) -> Iterator[str]:
+    """Every text of a record, in all languages."""
+    for captions in (record.captions or (), *(element.captions for element in record.elements)):
+        for by_language in captions:
+            for texts in by_language.values():
+                yield from texts
+
+
+def _ids(caption: str, config: MaskingConfig, tokenizer: Tokenizer) -> list[int]:
+    try:
+        return tokenizer.ids(caption, config.max_tokens)
+    except EmptyTextError as error:
+        raise BrokenRecord(records.EMPTY_CAPTION, f"{caption[:40]!r}: {error}") from None
+
+
+def _masked_text(caption: str, config: MaskingConfig, tokenizer: Tokenizer, rng: random.Random) -> TextPart:
+    ids = _ids(caption, config, tokenizer)
+    return TextPart(ids, mask(ids, tokenizer, config, rng))

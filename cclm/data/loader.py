@@ -1,0 +1,157 @@
+"""Config -> the batches of one source for this process.
+
+Loader processes own parts of the rank's slots for the whole run and hand over, for each batch, the examples of their
+slots; the training process puts them together. So every run of records is read by one process only, and the order
+does not depend on the number of processes.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import random
+import signal
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import forkserver
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from cclm.config import PretrainConfig
+from cclm.data.batch import PretrainBatch
+from cclm.data.collate import collate_of
+from cclm.data.examples import SOURCES
+from cclm.data.index import open_indexes
+from cclm.data.order import Order, slots_of_rank
+from cclm.data.text import load_tokenizer
+from cclm.data.workers import Part, PartStream, Skipped, start_worker
+from cclm.errors import UserError
+
+log = logging.getLogger(__name__)
+
+
+class SourceStream:
+    """The batches of one source, as this rank sees them. Build with `open_source`."""
+
+    def __init__(self, kind: str, config: PretrainConfig, rank: int, world_size: int) -> None:
+        source = getattr(config.data, kind)
+        self._kind, self._config = kind, config
+        self._indexes = open_indexes(f"data.{kind}.files", source.files, config.data.index_dir)
+        # A slot is a record: an image with its text, or a region image with all of its texts.
+        slots_key = "max_images" if kind == "regions" else "batch_size"
+        num_slots = getattr(source, slots_key)
+        self._slots = slots_of_rank(f"data.{kind}.{slots_key}", num_slots, rank, world_size)
+        texts = len(slots_of_rank(f"data.{kind}.batch_size", source.batch_size, rank, world_size))
+        self._order = Order(
+            [index.num_records for index in self._indexes],
+            [index.num_bytes for index in self._indexes],
+            num_slots,
+            config.seed,
+            SOURCES.index(kind),
+        )
+        self._collate = collate_of(kind, texts, load_tokenizer(config.model.text.tokenizer).pad)
+        self._num_workers = min(source.num_workers, len(self._slots))
+        self._skipped: Counter[str] = Counter()
+        self._named: set[str] = set()
+
+    @property
+    def num_records(self) -> int:
+        """Records of the source, over all processes (images, for regions)."""
+        return self._order.num_records
+
+    @property
+    def skipped(self) -> dict[str, int]:
+        """Broken records by kind that this rank has skipped so far."""
+        return dict(self._skipped)
+
+    def batches(self, start: int = 0) -> Iterator[PretrainBatch]:
+        """This rank's part of the batches `start`, `start` + 1, ... of the source, without end.
+
+        CPU tensors, pinned if CUDA is there.
+
+        Raises UserError when 100 records in a row are broken or a file changes while it is read.
+        """
+        parts = PartStream(self._kind, self._config, self._indexes, self._order, self._slots, start)
+        stream = iter(parts) if self._num_workers == 0 else iter(self._loader(parts))
+        per_batch = max(1, self._num_workers)
+        batch = start
+        while True:
+            yield self._assemble([next(stream) for _ in range(per_batch)], batch)
+            batch += 1
+
+    def _assemble(self, parts: list[Part], batch: int) -> PretrainBatch:
+        for part in parts:
+            if part.error is not None:
+                raise UserError(part.error)
+            for skipped in part.skipped:
+                self._count(skipped)
+        pin = torch.cuda.is_available()
+        images = _concat([part.images for part in parts if part.images is not None], pin)
+        examples = [example for part in parts for example in part.examples]
+        rng = random.Random(f"{self._config.seed} {self._kind} {batch} {self._slots.start}")
+        collated = self._collate(images, examples, rng)
+        return collated.pin_memory() if pin else collated
+
+    def _count(self, skipped: Skipped) -> None:
+        """Count a broken record, and name it unless that was done."""
+        self._skipped[skipped.kind] += 1
+        if skipped.place and skipped.place not in self._named:
+            self._named.add(skipped.place)
+            text = "skipped a record of data.%s at %s: %s: %s"
+            log.warning(text, self._kind, skipped.place, skipped.kind, skipped.detail)
+
+    def _loader(self, parts: PartStream) -> DataLoader:
+        # forkserver: a fork of the training process would copy its threads' locks (OpenMP, gRPC, tokenizers) and CUDA.
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["cclm.data.workers", "transformers"])
+        with _ignoring_sigterm():
+            forkserver.ensure_running()
+        return DataLoader(
+            parts,
+            batch_size=None,
+            num_workers=self._num_workers,
+            multiprocessing_context=context,
+            worker_init_fn=start_worker,
+            prefetch_factor=2,
+            generator=torch.Generator(),  # else starting the loader draws from the global random state
+        )
+
+
+def open_source(kind: str, config: PretrainConfig, *, rank: int, world_size: int) -> SourceStream:
+    """Source `kind` (an attribute of `DataConfig`) for one of `world_size` processes.
+
+    Raises UserError for missing data, a missing tokenizer, or batch sizes that the processes cannot share evenly.
+    """
+    if kind not in SOURCES:
+        raise ValueError(f"unknown source {kind!r}, not one of {', '.join(SOURCES)}")
+    if getattr(config.data, kind) is None:
+        raise UserError(f"the config has no data.{kind}; add that block or do not train on it")
+    return SourceStream(kind, config, rank, world_size)
+
+
+def _concat(images: list[Tensor], pin: bool) -> Tensor | None:
+    """Images of all parts as one tensor (one copy, straight into pinned memory if asked)."""
+    if not images or (len(images) == 1 and not pin):
+        return images[0] if images else None
+    shape = (sum(len(part) for part in images), *images[0].shape[1:])
+    return torch.cat(images, out=torch.empty(shape, dtype=images[0].dtype, pin_memory=pin))
+
+
+@contextmanager
+def _ignoring_sigterm() -> Iterator[None]:
+    """Processes started meanwhile ignore SIGTERM from birth on (dispositions pass through exec).
+
+    The forkserver must outlive a SIGTERM to the process group: without it the loader processes look dead.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

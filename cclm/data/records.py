@@ -1,0 +1,209 @@
+"""A line of a data file becomes a typed record, or a BrokenRecord that says what is wrong with it.
+
+Nothing is decoded here but JSON and base64: images and tokens come later (`examples.py`), so a record can also turn
+out to be broken there, with the same error.
+"""
+
+from __future__ import annotations
+
+import binascii
+import json
+import math
+import posixpath
+from dataclasses import dataclass
+from typing import Any
+
+from cclm import storage
+from cclm.config import ImageTextSource, ParallelTextSource
+
+
+class BrokenRecord(Exception):
+    """A record that training skips. `kind` is what is counted, `detail` says what is wrong with this one."""
+
+    def __init__(self, kind: str, detail: str) -> None:
+        super().__init__(f"{kind}: {detail}")
+        self.kind = kind
+        self.detail = detail
+
+
+NOT_JSON = "not JSON"
+MISSING_KEY = "missing key"
+WRONG_TYPE = "wrong type"
+BAD_BASE64 = "bad base64"
+MISSING_IMAGE = "missing image file"
+BROKEN_IMAGE = "broken image"
+EMPTY_CAPTION = "empty caption"
+NO_LANGUAGE = "no caption in a language of the config"
+NO_SECOND_CAPTION = "no second caption"
+EMPTY_TEXT = "empty text"
+BOX_OUTSIDE = "box outside the image"
+NO_TEXT = "no region and no caption"
+
+ANY_LANGUAGE = ""
+"""The language of a text that is not marked with one."""
+
+Captions = tuple[dict[str, tuple[str, ...]], ...]
+"""Captions to draw from: first one of the dicts, then a language, then one of its texts. Never empty on any level."""
+
+
+@dataclass(frozen=True)
+class ImageTextRecord:
+    """An image with captions; a monolingual one has them under ANY_LANGUAGE."""
+
+    image: bytes
+    """Encoded, as in the file (JPEG ...)."""
+    captions: Captions
+
+
+@dataclass(frozen=True)
+class Element:
+    """A box in an image and what it shows."""
+
+    box: tuple[float, float, float, float]
+    """x, y of the upper left corner, width, height; px of the original image."""
+    captions: Captions
+    attributes: Captions | None
+    """Words that may stand before the caption, by language."""
+
+
+@dataclass(frozen=True)
+class RegionRecord:
+    """An image, captions of the whole of it (or none), and its described boxes."""
+
+    image: bytes
+    captions: Captions | None
+    elements: tuple[Element, ...]
+
+
+@dataclass(frozen=True)
+class ParallelTextRecord:
+    """A sentence and its translation."""
+
+    source: str
+    target: str
+
+
+def parse_image_text(line: bytes, config: ImageTextSource) -> ImageTextRecord:
+    """An image-text record, many languages or one (`caption` a dict, a text, or a list of either)."""
+    fields = _object(line)
+    captions = _captions(_field(fields, config.caption_key), config.caption_key)
+    return ImageTextRecord(_image(fields, config), captions)
+
+
+def parse_region(line: bytes, config: ImageTextSource) -> RegionRecord:
+    """A region record; the whole-image caption is optional."""
+    fields = _object(line)
+    elements = _field(fields, "elems")
+    if not isinstance(elements, list):
+        raise BrokenRecord(WRONG_TYPE, f"elems is {_name(elements)}, not a list")
+    whole = fields.get(config.caption_key)
+    captions = None if whole is None else _captions(whole, config.caption_key)
+    parsed = tuple(_element(element, f"elems[{i}]") for i, element in enumerate(elements))
+    if not parsed and captions is None:
+        raise BrokenRecord(NO_TEXT, f"elems is empty and there is no {config.caption_key}")
+    return RegionRecord(_image(fields, config), captions, parsed)
+
+
+def parse_parallel_text(line: bytes, config: ParallelTextSource) -> ParallelTextRecord:
+    """A sentence pair."""
+    fields = _object(line)
+    texts = []
+    for key in (config.source_key, config.target_key):
+        text = _field(fields, key)
+        if not isinstance(text, str):
+            raise BrokenRecord(WRONG_TYPE, f"{key} is {_name(text)}, not a text")
+        texts.append(text)
+    return ParallelTextRecord(*texts)
+
+
+def _object(line: bytes) -> dict[str, Any]:
+    try:
+        fields = json.loads(line)
+    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError
+        raise BrokenRecord(NOT_JSON, str(error)) from None
+    except RecursionError:
+        raise BrokenRecord(NOT_JSON, "nested too deeply") from None
+    if not isinstance(fields, dict):
+        raise BrokenRecord(WRONG_TYPE, f"the line is {_name(fields)}, not an object")
+    return fields
+
+
+def _field(fields: dict[str, Any], key: str, place: str = "") -> Any:
+    if key not in fields:
+        raise BrokenRecord(MISSING_KEY, f"{place}{key} is not there")
+    return fields[key]
+
+
+def _image(fields: dict[str, Any], config: ImageTextSource) -> bytes:
+    """The encoded image: base64 in the record, or the file it names."""
+    value = _field(fields, config.image_key)
+    if not isinstance(value, str):
+        raise BrokenRecord(WRONG_TYPE, f"{config.image_key} is {_name(value)}, not a text")
+    if config.image_is_path:
+        path = posixpath.join(config.image_root, value) if config.image_root else value
+        try:
+            return storage.read_bytes(path)
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+            raise BrokenRecord(MISSING_IMAGE, f"{path} does not exist") from None
+    return _from_base64(value, config.image_key)
+
+
+def _from_base64(text: str, key: str) -> bytes:
+    """Strict: a character that does not belong there is an error, white space (MIME line breaks) is not."""
+    try:
+        data = binascii.a2b_base64(text, strict_mode=True)
+    except ValueError:
+        try:
+            data = binascii.a2b_base64("".join(text.split()), strict_mode=True)
+        except ValueError as error:
+            raise BrokenRecord(BAD_BASE64, f"{key}: {error}") from None
+    if not data:
+        raise BrokenRecord(BAD_BASE64, f"{key} is empty")
+    return data
+
+
+def _element(element: Any, place: str) -> Element:
+    if not isinstance(element, dict):
+        raise BrokenRecord(WRONG_TYPE, f"{place} is {_name(element)}, not an object")
+    box = _field(element, "bb", f"{place}.")
+    if not (isinstance(box, list) and len(box) == 4 and all(_is_number(value) for value in box)):
+        raise BrokenRecord(WRONG_TYPE, f"{place}.bb is not [x, y, width, height]")
+    captions = _captions(_field(element, "caption", f"{place}."), f"{place}.caption")
+    attributes = element.get("attributes")
+    if not attributes:  # absent, null or empty: all mean that there are none
+        return Element(tuple(map(float, box)), captions, None)
+    return Element(tuple(map(float, box)), captions, _captions(attributes, f"{place}.attributes"))
+
+
+def _captions(value: Any, place: str) -> Captions:
+    """Bring the forms that captions take in files into one: dict, text, list of texts, list of dicts."""
+    choices = value if isinstance(value, list) else [value]
+    if not choices:
+        raise BrokenRecord(EMPTY_CAPTION, f"{place} is an empty list")
+    result = []
+    for choice in choices:
+        by_language = choice if isinstance(choice, dict) else {ANY_LANGUAGE: choice}
+        if not by_language:
+            raise BrokenRecord(EMPTY_CAPTION, f"{place} has no language")
+        result.append({language: _texts(texts, place) for language, texts in by_language.items()})
+    return tuple(result)
+
+
+def _texts(value: Any, place: str) -> tuple[str, ...]:
+    texts = tuple(value) if isinstance(value, list) else (value,)
+    for text in texts:
+        if not isinstance(text, str):
+            raise BrokenRecord(WRONG_TYPE, f"{place} holds {_name(text)} where a text is expected")
+    if not texts:
+        raise BrokenRecord(EMPTY_CAPTION, f"{place} has a language without text")
+    return texts
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _name(value: Any) -> str:
+    """The JSON name of a value's type, with its article."""
+    names = {dict: "an object", list: "a list", str: "a text", bool: "a truth value", type(None): "null"}
+    return names.get(type(value), "a number")

@@ -1,0 +1,165 @@
+"""One part of a rank's slots: read, parse, transform. Runs in a loader process, or in the training process itself.
+
+A broken record of slot s at batch b is replaced by the first good one of the slot's next records (batches b + 1,
+b + 2, ...); those keep their own places, so nothing else moves, and the replacement is seen twice.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import IterableDataset, get_worker_info
+
+from cclm import storage
+from cclm.config import PretrainConfig
+from cclm.data.examples import SOURCES, Example, ParallelTextExample, example_maker, example_rng
+from cclm.data.index import FileIndex
+from cclm.data.order import Order, RecordRef, split_slots
+from cclm.data.records import BrokenRecord
+from cclm.data.text import load_tokenizer
+from cclm.errors import UserError
+
+MOST_BROKEN_IN_A_ROW = 100
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A record that was skipped at its own place of the order (not while looking for a replacement)."""
+
+    kind: str
+    place: str
+    """file:line, or "" if this process named it before."""
+    detail: str
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some slots of one batch."""
+
+    images: Tensor | None
+    """(n, 3, R, R) float32, or None for text."""
+    examples: list[Any]
+    """n examples, in the order of the slots, without their images."""
+    skipped: list[Skipped] = field(default_factory=list)
+    error: str | None = None
+    """Set if training has to stop: the sentence for the user."""
+
+
+class SlotReader:
+    """Bytes of records; each slot's run of records is fetched by one read and kept until the slot leaves it."""
+
+    def __init__(self, indexes: list[FileIndex]) -> None:
+        self._indexes = indexes
+        self._runs: dict[int, tuple[tuple[int, int, int], bytes, list[int]]] = {}
+
+    def line(self, slot: int, ref: RecordRef) -> bytes:
+        """The bytes of the record, line break included."""
+        key = (ref.file, *ref.run)
+        if slot not in self._runs or self._runs[slot][0] != key:
+            offsets = self._indexes[ref.file].offsets(*ref.run)
+            data = storage.read_range(self._indexes[ref.file].url, offsets[0], offsets[-1])
+            self._runs[slot] = key, data, offsets
+        _, data, offsets = self._runs[slot]
+        at = ref.record - ref.run[0]
+        return data[offsets[at] - offsets[0] : offsets[at + 1] - offsets[0]]
+
+    def alone(self, ref: RecordRef) -> bytes:
+        """The bytes of one record, without touching the runs of the slots."""
+        start, end = self._indexes[ref.file].byte_range(ref.record, ref.record + 1)
+        return storage.read_range(self._indexes[ref.file].url, start, end)
+
+
+class PartStream(IterableDataset):
+    """Endless parts of one source from batch `start` on; each loader process yields its own share of `slots`."""
+
+    def __init__(
+        self, kind: str, config: PretrainConfig, indexes: list[FileIndex], order: Order, slots: range, start: int
+    ) -> None:
+        super().__init__()
+        self._kind, self._config, self._indexes, self._order = kind, config, indexes, order
+        self._slots, self._start = slots, start
+
+    def __iter__(self) -> Iterator[Part]:
+        info = get_worker_info()
+        slots = self._slots if info is None else split_slots(self._slots, info.id, info.num_workers)
+        try:
+            yield from _PartMaker(self._kind, self._config, self._indexes, self._order, slots).parts(self._start)
+        except (UserError, storage.ShortReadError, FileNotFoundError) as error:
+            # An exception that crosses processes arrives as a traceback; a sentence arrives as it is.
+            yield Part(None, [], error=str(error))
+
+
+class _PartMaker:
+    def __init__(
+        self, kind: str, config: PretrainConfig, indexes: list[FileIndex], order: Order, slots: range
+    ) -> None:
+        self._kind, self._indexes, self._order, self._slots = kind, indexes, order, slots
+        self._seed, self._source = config.seed, SOURCES.index(kind)
+        self._make = example_maker(kind, config, load_tokenizer(config.model.text.tokenizer))
+        self._reader = SlotReader(indexes)
+        self._named: set[tuple[int, int]] = set()  # records whose place was reported
+
+    def parts(self, start: int) -> Iterator[Part]:
+        batch = start
+        while True:
+            skipped: list[Skipped] = []
+            refs = self._order.records_of(batch, self._slots)
+            examples = [self._good_example(batch, slot, ref, skipped) for slot, ref in zip(self._slots, refs)]
+            yield _stack(examples, skipped)
+            batch += 1
+
+    def _good_example(self, batch: int, slot: int, ref: RecordRef, skipped: list[Skipped]) -> Example:
+        """The example of the slot's record, or of the first good one after it."""
+        try:
+            return self._example(self._reader.line(slot, ref), ref)
+        except BrokenRecord as error:
+            skipped.append(self._report(ref, error))
+            last = error
+        for ahead in range(1, MOST_BROKEN_IN_A_ROW):
+            ref = self._order.records_of(batch + ahead, range(slot, slot + 1))[0]
+            try:
+                return self._example(self._reader.alone(ref), ref)
+            except BrokenRecord as error:
+                last = error
+        index = self._indexes[ref.file]
+        raise UserError(
+            f"data.{self._kind}: {MOST_BROKEN_IN_A_ROW} records in a row are broken, the last one at "
+            f"{index.url}:{index.line_number(ref.record)} ({last}); check the files and the keys in the config"
+        )
+
+    def _example(self, line: bytes, ref: RecordRef) -> Example:
+        return self._make(line, example_rng(self._seed, self._source, ref.epoch, ref.number))
+
+    def _report(self, ref: RecordRef, error: BrokenRecord) -> Skipped:
+        if (ref.file, ref.record) in self._named:
+            return Skipped(error.kind, "", error.detail)
+        self._named.add((ref.file, ref.record))
+        index = self._indexes[ref.file]
+        return Skipped(error.kind, f"{index.url}:{index.line_number(ref.record)}", error.detail)
+
+
+def _stack(examples: list[Example], skipped: list[Skipped]) -> Part:
+    """Images of all examples as one tensor (one copy), the examples without them."""
+    if isinstance(examples[0], ParallelTextExample):
+        return Part(None, examples, skipped)
+    images = torch.from_numpy(np.stack([example.image for example in examples]))
+    return Part(images, [replace(example, image=None) for example in examples], skipped)
+
+
+def start_worker(_: int) -> None:
+    """What a loader process does first.
+
+    It leaves stopping to the training process: a signal to the whole group (Ctrl-C, a pod's end) must not take the
+    data away while the training process still saves.
+    """
+    torch.set_num_threads(1)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
