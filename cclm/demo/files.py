@@ -58,6 +58,10 @@ class World:
             self.json_lines(f"{folder}/part-{part:05d}.jsonl", chunk, kind)
         self._write(f"{folder}/_SUCCESS", b"")
 
+    def tab_separated(self, path: str, rows: Iterable[Sequence[str]]) -> None:
+        """Rows of texts without tabs or line ends."""
+        self._write(path, "".join("\t".join(row) + "\n" for row in rows).encode())
+
     def text(self, path: str, text: str) -> None:
         """A text file."""
         self._write(path, text.encode())

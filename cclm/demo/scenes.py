@@ -12,8 +12,8 @@ from random import Random
 
 from cclm.demo.languages.base import COLOURS, PLACES, SHAPES, SIZES, Mention
 
-# Mostly two things; a third of the scenes have one or three.
-_COUNTS = (1, 2, 2, 2, 2, 2, 2, 2, 3, 3)
+# Mostly two things.
+_COUNTS = (1, 2, 2, 2, 2, 2, 2, 2, 2, 3)
 
 
 @dataclass(frozen=True)

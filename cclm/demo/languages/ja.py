@@ -24,13 +24,15 @@ def _forms(mention: Mention, rng: Random) -> Forms:
     noun = _NOUNS[mention.shape]
     before, colour = _COLOURS[mention.colour] if mention.colour else ("", "")
     attributive, predicative = _SIZES[mention.size] if mention.size else ("", "")
+    at = place(mention, _AT, rng)
     return {
         "a": rng.choice((attributive, predicative)) + before + noun,
         "the": before + noun,
         "the0": noun,
         "colour": colour,
         "size": predicative,
-        "at": place(mention, _AT, rng),
+        "at": at,
+        "in_at": f"{at}に" if at else "",
     }
 
 
@@ -43,7 +45,7 @@ JAPANESE = Language(
         Pattern("{a}が{at}に", tail="あります", comma="、", last="、", needs=("place",)),
         Pattern("{at}の{a}", tail="が見えます", comma="、", last="と", needs=("place",)),
         Pattern("{at}の{a}", tail="の絵", comma="と", last="と", needs=("place",)),
-        Pattern("{a}", lead="この絵には", tail="があります", comma="、", last="と"),
+        Pattern("{in_at}{a}", lead="この絵には", tail="があります", comma="、", last="、"),
         Pattern("{at}は{a}", tail="です", comma="、", last="、", needs=("place",)),
         Pattern("{at}の{the0}は{colour}で{size}", tail="です", comma="、", last="、",
                 needs=("place", "size", "colour")),

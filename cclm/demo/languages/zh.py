@@ -44,7 +44,7 @@ CHINESE = Language(
     forms=_forms,
     captions=(
         Pattern("{a}在{at}", comma="，", last="，", needs=("place",)),
-        Pattern("{a}", lead="图片里有", comma="、", last="和"),
+        Pattern("{at}有{a}", lead="图片里", comma="，", last="，"),
         Pattern("{at}有{a}", comma="，", last="，", needs=("place",)),
         Pattern("{at}是{a}", lead="图中", comma="，", last="，", needs=("place",)),
         Pattern("{at}的{bare}", lead="图片显示了", comma="、", last="和", needs=("place",)),

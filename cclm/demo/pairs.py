@@ -1,0 +1,140 @@
+"""NLVR2 (English) and MaRVL (the other languages): is a sentence true of two pictures?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+from typing import Any
+
+from cclm.demo.claims import claim_text, draw_pair_claim
+from cclm.demo.files import World
+from cclm.demo.languages import LANGUAGES
+from cclm.demo.languages.base import SHAPES, Language
+from cclm.demo.scenes import Scene, distinct_test_scenes, training_scene
+
+_NLVR2 = "iglue/datasets/nlvr2/annotations"
+_MARVL = "iglue/datasets/marvl"
+# Where NLVR2's own archives unpack to, below images/nlvr2.
+_FOLDERS = {"train": "images/train", "dev": "dev", "test1": "test1"}
+# Few-shot file: how many sentences; each comes with four pairs, two of them true.
+_MARVL_SHOTS = {"1": 1, "10": 10, "10x2": 20}
+_FEW_SHOT_PICTURES = 24
+_CONCEPTS = 4
+
+
+def write_pairs(world: World, train: int, test: int) -> None:
+    """NLVR2 with `train` and `test` statements (four a pair), MaRVL with `test` statements a language.
+
+    Also the lists that the published preprocessing makes of them: `data/finetune/nlvr_en` with pictures below
+    `images/nlvr2`, `data/marvl` with pictures below the world's folder.
+    """
+    for split, statements in (("train", 2 * train), ("dev", test), ("test1", test)):
+        _nlvr2(world, split, max(1, statements // 4))
+    for code, language in LANGUAGES.items():
+        _marvl_zero_shot(world, language, test)
+        _marvl_few_shot(world, code, language)
+
+
+def _nlvr2(world: World, split: str, pairs: int) -> None:
+    records, listed = [], []
+    if split == "train":
+        scenes = [training_scene(world.rng("nlvr2", split, number)) for number in range(2 * pairs)]
+    else:
+        scenes = distinct_test_scenes(2 * pairs, world.rng("nlvr2", split))
+    for pair in range(pairs):
+        left, right = scenes[2 * pair : 2 * pair + 2]
+        name, directory = f"{split}-{100 + pair}-0", pair % 8
+        folder = _FOLDERS[split] + (f"/{directory}" if split == "train" else "")
+        images = [f"{folder}/{name}-img{side}.png" for side in (0, 1)]
+        for path, scene in zip(images, (left, right), strict=True):
+            world.picture(f"images/nlvr2/{path}", scene)
+        for number in range(4):
+            rng = world.rng("nlvr2", split, pair, number)
+            truth = str(number % 2 == 0)
+            claim = draw_pair_claim(left, right, truth == "True", rng)
+            sentence = LANGUAGES["en"].sentence(claim_text(claim, LANGUAGES["en"], rng))
+            record = {
+                "validation": {"1": truth}, "sentence": sentence, "left_url": f"https://example.org/{name}-0.png",
+                "writer": "1", "label": truth, "right_url": f"https://example.org/{name}-1.png", "synset": "shape",
+                "query": "drawn shapes", "identifier": f"{name}-{number}", "extra_validations": {},
+            }
+            records.append(record | {"directory": directory} if split == "train" else record)
+            listed.append({"sentence": sentence, "label": truth, "images": images})
+    own = "test" if split == "test1" else split
+    world.json_lines(f"{_NLVR2}/{own}.jsonl", records, f"NLVR2 {own}")
+    world.json(f"data/finetune/nlvr_en/nlvr_{own}.json", listed, f"NLVR2 {own}", 0)
+
+
+def _marvl_zero_shot(world: World, language: Language, statements: int) -> None:
+    """A picture pool for each of some concepts (native words for shapes, which all of its pictures show)."""
+    code = language.code
+    records, translated, listed = [], [], []
+    rng = world.rng("marvl", code)
+    shapes = rng.sample(SHAPES, _CONCEPTS)
+    for position, shape in enumerate(shapes):
+        number = SHAPES.index(shape) + 1
+        concept = f"{number}-{language.shape_names[shape]}"
+        share = range(position * statements // _CONCEPTS, (position + 1) * statements // _CONCEPTS)
+        if not share:
+            continue
+        pool = _pool(world, code, shape, max(2, len(share) // 3))
+        folder = f"images/marvl-images/{code}/images/{concept}"
+        for index, scene in enumerate(pool):
+            world.picture(f"{folder}/{number}-{index}.jpg", scene)
+        for index in share:
+            record, english, pair = _marvl_record(rng, language, concept, pool, index, truth=index % 2 == 0)
+            record |= {f"{side}_img": f"{number}-{i}.jpg" for side, i in zip(("left", "right"), pair, strict=True)}
+            records.append(record)
+            translated.append(record | {"caption": english})
+            listed.append(_listed(record, [f"{folder}/{number}-{i}.jpg" for i in pair]))
+    world.json_lines(f"{_MARVL}/zero_shot/annotations/marvl-{code}.jsonl", records, "MaRVL test")
+    if code != "en":
+        path = f"{_MARVL}/zero_shot/annotations_machine-translate/marvl-{code}_gmt.jsonl"
+        world.json_lines(path, translated, "MaRVL machine-translated")
+    world.json(f"data/marvl/marvl-{code}.json", listed, "MaRVL test", 0)
+
+
+def _marvl_few_shot(world: World, code: str, language: Language) -> None:
+    rng = world.rng("marvl", "few", code)
+    concept = f"1-{language.shape_names[SHAPES[0]]}"
+    pool = [training_scene(world.rng("marvl", "few", code, number)) for number in range(_FEW_SHOT_PICTURES)]
+    for index, scene in enumerate(pool):
+        world.picture(f"images/marvl_fewshot/{code}/all/1-n-{index}.jpg", scene)
+    records, listed = [], []
+    for index in range(4 * max(_MARVL_SHOTS.values())):
+        record, _, pair = _marvl_record(rng, language, concept, pool, index, truth=index % 2 == 0)
+        record |= {f"{side}_img": f"{concept}/1-n-{i}.jpg" for side, i in zip(("left", "right"), pair, strict=True)}
+        records.append(record)
+        listed.append(_listed(record, [f"images/marvl_fewshot/{code}/all/1-n-{i}.jpg" for i in pair]))
+    for shots, sentences in _MARVL_SHOTS.items():
+        path = f"{_MARVL}/few_shot/annotations/marvl-{code}_train{shots}.jsonl"
+        world.json_lines(path, records[: 4 * sentences], "MaRVL few-shot")
+        world.json(f"data/marvl/marvl-{code}_train{shots}.json", listed[: 4 * sentences], "MaRVL few-shot", 0)
+
+
+def _pool(world: World, code: str, shape: str, number: int) -> list[Scene]:
+    """Test scenes that all show the shape."""
+    rng = world.rng("marvl", code, shape)
+    pool: list[Scene] = []
+    while len(pool) < number:
+        pool += [scene for scene in distinct_test_scenes(8, rng, avoid=pool) if shape in {t.shape for t in scene.things}]
+    return pool[:number]
+
+
+def _marvl_record(
+    rng: Random, language: Language, concept: str, pool: Sequence[Scene], index: int, truth: bool
+) -> tuple[dict[str, Any], str, tuple[int, int]]:
+    """A record without its pictures, its English caption, and the two pictures' places in the pool."""
+    left, right = rng.sample(range(len(pool)), 2)
+    claim = draw_pair_claim(pool[left], pool[right], truth, rng)
+    english = LANGUAGES["en"].sentence(claim_text(claim, LANGUAGES["en"], rng))
+    record = {
+        "concept": concept, "language": language.code,
+        "caption": language.sentence(claim_text(claim, language, rng)), "left_img": "", "right_img": "",
+        "chapter": "Shapes", "id": f"{language.code}-{index}", "label": truth,
+    }
+    return record, english, (left, right)
+
+
+def _listed(record: dict[str, Any], images: list[str]) -> dict[str, Any]:
+    return {"sentence": record["caption"], "label": str(record["label"]), "images": images}
