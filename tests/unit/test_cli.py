@@ -1,5 +1,6 @@
 """The real command line: help without heavy imports, errors as one sentence without a traceback, exit codes."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -25,7 +26,7 @@ def cclm(*args: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
 
 
 def test_help_names_every_command_and_imports_nothing_heavy() -> None:
-    script = "import sys; from cclm.cli.main import run\ntry: run(['--help'])\nexcept SystemExit: print(sorted(sys.modules))"
+    script = "import sys, cclm.cli.main as m\ntry: m.run(['--help'])\nexcept SystemExit: print(sorted(sys.modules))"
     start = time.monotonic()
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert time.monotonic() - start < 2  # 0.03 s on an idle machine; torch alone takes seconds
@@ -140,3 +141,25 @@ def test_parameter_counts_of_a_small_model_by_hand() -> None:
     attention = 4 * (width * width + width) + 2 * width
     layer = attention + 2 * width * inner + inner + width + 2 * width
     assert counts["fusion encoder"] == (model.text.num_layers - model.text.num_text_layers) * (layer + attention)
+
+
+def test_demo_options_are_its_sizes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from cclm.cli.demo import SIZES
+    from cclm.demo import world
+
+    made = {}
+    monkeypatch.setattr(world, "make_demo_world", lambda out, **rest: made.update(out=out, **rest) or {"dots": 12})
+    assert cli.run(["demo", "there", "--tiny", "--seed", "3", "--regions", "17"]) == 0
+    assert (made["out"], made["seed"]) == (Path("there"), 3)
+    assert made["size"] == dataclasses.replace(world.DemoSize.TINY, regions=17)
+    assert "12 dots" in capsys.readouterr().out
+    assert set(SIZES) == {field.name for field in dataclasses.fields(world.DemoSize)}
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.run([command, "--help"])
+    printed = capsys.readouterr().out
+    assert caught.value.code == 0
+    assert f"usage: cclm {command}" in printed and "examples:" in printed
