@@ -1,0 +1,1 @@
+"""This build against numbers of the published implementation: `cclm parity DIR`."""

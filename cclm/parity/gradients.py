@@ -1,0 +1,51 @@
+"""Losses with gradient norms, under published names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from cclm.parity.compare import Item
+from cclm.parity.golden import Golden
+
+
+def losses_and_norms(
+    golden: Golden, task: nn.Module, batch: object, *, finetuned: bool = False, watched: list[str]
+) -> tuple[dict[str, Item], Tensor]:
+    """Run one batch forward and backward.
+
+    Args:
+        watched: published names of parameters whose own gradient norm is wanted.
+
+    Returns:
+        `grad_norm`, `grad_norm/<published name>` and the losses by name; and the summed loss, ().
+    """
+    task.zero_grad()
+    losses = task(batch, torch.Generator().manual_seed(0))
+    total = torch.stack(list(losses.values())).sum()
+    total.backward()
+    found: dict[str, Item] = {name: loss.item() for name, loss in losses.items()}
+    return found | gradient_norms(golden, task, finetuned=finetuned, watched=watched), total
+
+
+def gradient_norms(golden: Golden, task: nn.Module, *, finetuned: bool, watched: list[str]) -> dict[str, Item]:
+    """L2 norms of gradients as they stand: of all parameters together, tied ones once, and of some."""
+    gradients = {
+        golden.name(name, finetuned=finetuned): parameter.grad
+        for name, parameter in task.named_parameters()
+        if parameter.grad is not None
+    }
+    norms: dict[str, Item] = {"grad_norm": torch.stack([grad.norm() for grad in gradients.values()]).norm().item()}
+    for name in watched:
+        if name in gradients:
+            norms[f"grad_norm/{name}"] = gradients[name].norm().item()
+    return norms
+
+
+def watched_names(expected: dict[str, Item], prefix: str, usual: Iterable[str]) -> list[str]:
+    """Published names of parameters whose gradient norm is compared: the usual ones, so that a folder without them is
+    noticed, and those the folder gives besides, under `prefix`/."""
+    given = (name.removeprefix(f"{prefix}/") for name in expected if name.startswith(f"{prefix}/"))
+    return list(dict.fromkeys([*usual, *given]))

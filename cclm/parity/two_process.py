@@ -1,0 +1,78 @@
+"""The two-process case: this module is started twice by torchrun and writes what it found as JSON.
+
+Rank 0 takes `inputs`, rank 1 `two_process_inputs`; losses by rank, gradient norms after averaging over ranks.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+
+from cclm import distributed
+from cclm.config import ObjectiveConfig
+from cclm.errors import UserError
+from cclm.parity.compare import Item
+from cclm.parity.golden import Golden, read_golden
+from cclm.parity.gradients import gradient_norms, watched_names
+from cclm.parity.pretraining import image_batch
+from cclm.tasks.pretrain import PretrainTask
+
+PREFIX = "extra.json/two_process"
+WATCHED = (
+    "temp",
+    "text_proj.weight",
+    "vision_proj.weight",
+    "text_encoder.bert.encoder.layer.0.attention.self.query.weight",
+)
+
+
+def two_process_items(golden: Golden) -> dict[str, Item]:
+    """Start two processes on this machine and collect their numbers.
+
+    Raises:
+        UserError: they failed; their last words are shown.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        answer = Path(scratch) / "answer.json"
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+        command = [*launcher, "-m", "cclm.parity.two_process", str(golden.folder), str(answer)]
+        environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, capture_output=True, text=True, env=environment)
+        if done.returncode != 0:
+            raise UserError(f"the two-process case failed:\n{done.stderr[-2000:]}")
+        return json.loads(answer.read_text())
+
+
+def _measure(golden: Golden) -> dict[str, Item]:
+    rank = distributed.rank()
+    device = torch.device("cpu")
+    task = distributed.wrap(PretrainTask(golden.model(), ObjectiveConfig()).eval(), device)
+    batch = image_batch(golden, "inputs" if rank == 0 else "two_process_inputs")
+    losses = task(batch, torch.Generator().manual_seed(0))
+    torch.stack(list(losses.values())).sum().backward()
+    mine = {f"{PREFIX}/rank{rank}/{name}": loss.item() for name, loss in losses.items()}
+    found = {name: item for part in distributed.gather_objects(mine) for name, item in part.items()}
+    watched = watched_names(golden.expected(), f"{PREFIX}/grad_norm_averaged", WATCHED)
+    norms = gradient_norms(golden, distributed.unwrap(task), finetuned=False, watched=watched)
+    for name, value in norms.items():
+        found[f"{PREFIX}/{name.replace('grad_norm', 'grad_norm_averaged', 1)}"] = value
+    return found
+
+
+def main(folder: str, answer: str) -> None:
+    """One of the two processes."""
+    distributed.initialize()
+    found = _measure(read_golden(folder))
+    if distributed.rank() == 0:
+        Path(answer).write_text(json.dumps(found))
+    distributed.shutdown()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
