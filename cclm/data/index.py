@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import posixpath
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -128,7 +129,7 @@ def sidecar_of(url: str, index_dir: str | None) -> str:
     """Where the index of `url` lies: beside it, or under `index_dir` with a name that tells folders apart."""
     if index_dir is None:
         return storage.local_path(url) + ".idx" if storage.is_local(url) else url + ".idx"
-    folder, name = posixpath.split(url)
+    folder, name = posixpath.split(os.path.abspath(storage.local_path(url)) if storage.is_local(url) else url)
     return posixpath.join(index_dir, f"{name}.{hashlib.sha256(folder.encode()).hexdigest()[:12]}.idx")
 
 

@@ -147,10 +147,11 @@ def _ignoring_sigterm() -> Iterator[None]:
 
     The forkserver must outlive a SIGTERM to the process group: without it the loader processes look dead.
     """
-    if threading.current_thread() is not threading.main_thread():
+    before = signal.getsignal(signal.SIGTERM)
+    if threading.current_thread() is not threading.main_thread() or before is None:  # None: not set from Python
         yield
         return
-    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
         yield
     finally:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tokenizers
 from PIL import Image
-from tokenizers import models, pre_tokenizers, processors, trainers
+from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
 from cclm.config import PretrainConfig
@@ -74,6 +74,7 @@ def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("tokenizer")
     built = tokenizers.Tokenizer(models.Unigram())
     built.pre_tokenizer = pre_tokenizers.Metaspace()
+    built.decoder = decoders.Metaspace()
     trainer = trainers.UnigramTrainer(vocab_size=120, special_tokens=SPECIAL, unk_token="<unk>", show_progress=False)
     built.train_from_iterator([sentence(i) for i in range(400)] + ["das ein box of"], trainer)
     built.add_special_tokens(["<mask>"])
@@ -95,7 +96,7 @@ def make_config(tokenizer_folder: str, tmp_path: Path) -> Any:
     def make(data: dict[str, Any], **blocks: Any) -> PretrainConfig:
         vision = dict(image_size=32, patch_size=4, embed_dim=16, depths=[1, 1], num_heads=[1, 2], window_size=4)
         text = dict(vocab_size=200, hidden_size=32, num_heads=2, intermediate_size=64, num_layers=2, num_text_layers=1)
-        model = dict(vision=vision, text={**text, "tokenizer": tokenizer_folder, "max_positions": 80})
+        model = dict(vision=vision, text={**text, "tokenizer": tokenizer_folder, "max_positions": 160})
         if "images" not in data:
             unused = write_lines(tmp_path / "unused.jsonl", [image_text(0)])
             data = {"images": dict(files=[str(unused)], batch_size=1), **data}

@@ -1,0 +1,111 @@
+"""Byte offsets of records: what counts as one, and when a sidecar is believed."""
+
+import os
+import pickle
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cclm import storage
+from cclm.data import index
+from cclm.errors import UserError
+
+
+def _records(file: index.FileIndex) -> list[bytes]:
+    ranges = [file.byte_range(i, i + 1) for i in range(file.num_records)]
+    return [storage.read_range(file.url, *pair).strip() for pair in ranges]
+
+
+@pytest.mark.parametrize(
+    "content, expected, lines",
+    [
+        (b'{"a":1}\n{"b":2}\n', [b'{"a":1}', b'{"b":2}'], [1, 2]),
+        (b'{"a":1}\r\n\r\n{"b":2}\r\n', [b'{"a":1}', b'{"b":2}'], [1, 3]),
+        (b'\n \t\n{"a":1}\n\n\n{"b":2}', [b'{"a":1}', b'{"b":2}'], [3, 6]),
+        (b'{"a":1}\n{"b":', [b'{"a":1}', b'{"b":'], [1, 2]),
+        (b"  x\n", [b"x"], [1]),
+        (b"", [], []),
+        (b"\n\n", [], []),
+    ],
+)
+def test_what_a_record_is(tmp_path: Path, content: bytes, expected: list[bytes], lines: list[int]) -> None:
+    (tmp_path / "f").write_bytes(content)
+    built = index.open_index(str(tmp_path / "f"))
+    again = index.open_index(str(tmp_path / "f"))  # from the sidecar
+    for file in (built, again):
+        assert _records(file) == expected
+        assert [file.line_number(i) for i in range(file.num_records)] == lines
+    raw = np.frombuffer((tmp_path / "f.idx").read_bytes(), dtype="<u8")
+    assert len(raw) == len(expected) + 1 and raw[-1] == len(content)
+
+
+def test_lines_that_cross_blocks_of_the_scan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index, "_BLOCK", 7)
+    rng = random.Random(1)
+    for _ in range(50):
+        lines = [rng.choice([b"x" * rng.randint(1, 30), b"", b" ", b"\r"]) for _ in range(rng.randint(1, 12))]
+        content = b"\n".join(lines)
+        (tmp_path / "f").write_bytes(content)
+        offsets = index.build_offsets(str(tmp_path / "f"))
+        found = [content[a:b].strip() for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
+        assert found == [line for line in lines if line.strip()]
+
+
+def test_a_stale_sidecar_is_rebuilt(tmp_path: Path) -> None:
+    data = tmp_path / "f"
+    data.write_text("one\ntwo\n")
+    assert index.open_index(str(data)).num_records == 2
+    data.write_text("one\ntwo\nthree\n")  # another size
+    assert index.open_index(str(data)).num_records == 3
+    data.write_text("o\ntw\nth\nfour\n")  # the same size, later
+    later = os.stat(tmp_path / "f.idx").st_mtime_ns + 10**9
+    os.utime(data, ns=(later, later))
+    assert index.open_index(str(data)).num_records == 4
+    (tmp_path / "f.idx").write_bytes(b"junk!")
+    assert index.open_index(str(data)).num_records == 4
+
+
+def test_index_dir_keeps_folders_apart_and_data_clean(tmp_path: Path) -> None:
+    for folder, lines in (("a", "1\n"), ("b", "1\n2\n")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "part").write_text(lines)
+    kept = str(tmp_path / "index")
+    files = index.open_indexes("data.images.files", [f"{tmp_path}/a", f"{tmp_path}/b"], kept)
+    assert [file.num_records for file in files] == [1, 2]
+    assert len(list((tmp_path / "index").iterdir())) == 2
+    assert [p.name for p in (tmp_path / "a").iterdir()] == ["part"]
+
+
+def test_without_a_place_to_write_the_index_stays_in_memory(tmp_path: Path) -> None:
+    (tmp_path / "part").write_text("1\n2\n")
+    (tmp_path / "file").write_text("")  # a file where index_dir should be: not even root can write there
+    file = index.open_index(f"{tmp_path}/part", f"{tmp_path}/file/index")
+    assert file.sidecar is None and _records(pickle.loads(pickle.dumps(file))) == [b"1", b"2"]
+
+
+def test_an_index_from_a_sidecar_travels_as_a_name(tmp_path: Path) -> None:
+    (tmp_path / "part").write_text("1\n" * 10_000)
+    file = index.open_index(f"{tmp_path}/part")
+    assert file.byte_range(9_999, 10_000) == (19_998, 20_000)
+    assert len(pickle.dumps(file)) < 1_000
+
+
+def test_bad_places_are_told_with_their_key(tmp_path: Path) -> None:
+    where = "data.images.files"
+    with pytest.raises(UserError, match=r"data\.images\.files: .*/none does not exist"):
+        index.open_indexes(where, [f"{tmp_path}/none"])
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "_SUCCESS").write_text("")
+    with pytest.raises(UserError, match=r"data\.images\.files: the folder .*/empty holds no data files"):
+        index.open_indexes(where, [f"{tmp_path}/empty"])
+    (tmp_path / "blank.jsonl").write_text("\n\n")
+    with pytest.raises(UserError, match=r"data\.images\.files: no records in .*blank\.jsonl"):
+        index.open_indexes(where, [f"{tmp_path}/blank.jsonl"])
+    (tmp_path / "part.gz").write_bytes(b"\x1f\x8b")
+    with pytest.raises(UserError, match="is compressed"):
+        index.open_indexes(where, [f"{tmp_path}/part.gz"])
+    (tmp_path / "twice").write_text("1\n")
+    with pytest.raises(UserError, match="listed twice"):
+        index.open_indexes(where, [f"{tmp_path}/twice", f"{tmp_path}/twice"])
