@@ -7,10 +7,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cclm.config import EvaluationConfig
+from cclm.data.annotations import RetrievalSet, evaluation_images, evaluation_texts
 from cclm.data.batch_finetune import RetrievalBatch
+from cclm.data.text import Tokenizer
+from cclm.metrics.retrieval import retrieval_metrics
 from cclm.model.attention import Context
 from cclm.model.cclm import CCLM
 from cclm.sequences import Sequences
@@ -100,3 +105,56 @@ def _best(similarity: Tensor, candidates: int) -> Tensor:
     """(Q, C) scores -> (Q, C) bool: the best `candidates` of each row."""
     top = similarity.topk(min(candidates, similarity.shape[1]), dim=1).indices
     return torch.zeros_like(similarity, dtype=torch.bool).scatter_(1, top, True)
+
+
+@torch.no_grad()
+def encode_views(
+    model: CCLM | RetrievalTask,
+    dataset: RetrievalSet,
+    tokenizer: Tokenizer,
+    config: EvaluationConfig,
+    *,
+    image_size: int,
+    device: torch.device,
+) -> EncodedViews:
+    """All images and texts of a test set through the encoders, `config.batch_size` at once."""
+    images = [
+        model.encoders.encode_images(batch.to(device, non_blocking=True))
+        for batch in evaluation_images(dataset.image_paths, image_size, config.batch_size)
+    ]
+    texts = [
+        model.encoders.encode_text(batch.to(device, non_blocking=True))
+        for batch in evaluation_texts(
+            dataset.texts, tokenizer, config.max_words, config.max_tokens, config.batch_size
+        )
+    ]
+    all_images, all_texts = Sequences.concat(images), Sequences.concat(texts)
+    return EncodedViews(
+        all_images,
+        all_texts,
+        model.space.image_features(all_images.first()),
+        model.space.text_features(all_texts.first()),
+    )
+
+
+def evaluate_retrieval(
+    model: CCLM | RetrievalTask,
+    dataset: RetrievalSet,
+    tokenizer: Tokenizer,
+    config: EvaluationConfig,
+    *,
+    image_size: int,
+    device: torch.device,
+) -> dict[str, float]:
+    """Recalls of one test set, in percent (`metrics.retrieval`); the model is used in the mode it is in.
+
+    Raises:
+        UserError: an image is missing or broken, or a caption is empty.
+    """
+    views = encode_views(model, dataset, tokenizer, config, image_size=image_size, device=device)
+    scores = two_stage_scores(model, views, config.candidates)
+    return retrieval_metrics(
+        scores.image_to_text.float().cpu().numpy(),
+        scores.text_to_image.float().cpu().numpy(),
+        np.array(dataset.image_of_text),
+    )
