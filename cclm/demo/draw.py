@@ -27,9 +27,10 @@ RGB = {
     "blue": (28, 64, 214), "purple": (140, 30, 160), "black": (14, 14, 16), "white": (252, 252, 252),
 }
 # Everything below is a fraction of the picture's side.
-_CENTRES = dict(zip(PLACES, ((0.23, 0.23), (0.77, 0.23), (0.23, 0.77), (0.77, 0.77), (0.5, 0.5)), strict=True))
-_RADII = {"small": 0.115, "large": 0.195}
-_SHIFT = 0.015
+_CENTRES = dict(zip(PLACES, ((0.215, 0.215), (0.785, 0.215), (0.215, 0.785), (0.785, 0.785), (0.5, 0.5)), strict=True))
+# Large squares at neighbouring places just do not touch.
+_RADII = {"small": 0.108, "large": 0.172}
+_SHIFT = 0.01
 _OVERSAMPLING = 4
 
 
@@ -42,9 +43,15 @@ def draw(scene: Scene, side: int) -> tuple[Image.Image, list[Box]]:
         mask, (x, y) = _stamp(thing, side, rng)
         colour = tuple(max(0, min(255, channel + rng.randint(-8, 8))) for channel in RGB[thing.colour])
         image.paste(colour, (x, y), mask)
-        left, top, right, bottom = mask.getbbox() or (0, 0, *mask.size)
-        boxes.append((float(x + left), float(y + top), float(right - left), float(bottom - top)))
+        boxes.append(_box(mask, x, y, side))
     return image, boxes
+
+
+def _box(mask: Image.Image, x: int, y: int, side: int) -> Box:
+    """The drawn pixels' box, without the faint last pixel where it would leave the picture."""
+    left, top, right, bottom = mask.getbbox() or (0, 0, *mask.size)
+    left, top, right, bottom = max(0, x + left), max(0, y + top), min(side, x + right), min(side, y + bottom)
+    return float(left), float(top), float(right - left), float(bottom - top)
 
 
 def jpeg(image: Image.Image) -> bytes:

@@ -22,8 +22,9 @@ code { color: #68758a; }
 """
 _README = """# A demo world for cclm
 
-Drawn scenes with captions in ten languages ({languages}), made by `cclm demo` (seed and sizes: `demo.json`; a look at
-it: `preview.html`). Every file has the format and the place of the data that the paper uses.
+Drawn scenes with captions in ten languages ({languages}), made by `cclm demo`.
+Seed and sizes are in `demo.json`; `preview.html` shows a dozen scenes. Every file has the format and the place of the
+data that the paper uses.
 
 - `data/pretrain/` - line-JSON: `image_text`, `regions`, `image_text_mono`, `parallel_text`.
 - `data/heldout/` - the same unseen scenes captioned in each language: `<lang>.json` (test), `val.<lang>.json`.

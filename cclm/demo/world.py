@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sys
 import uuid
@@ -39,7 +38,7 @@ class DemoSize:
     """Sentence pairs."""
     held_out_test: int = 500
     held_out_validation: int = 200
-    finetune_train: int = 1500
+    finetune_train: int = 1000
     """Of each task's English training set."""
     finetune_test: int = 200
     """Of each task's validation set, and of each of its test sets."""
@@ -70,7 +69,7 @@ def make_demo_world(
     `progress`: a bar on stderr; None shows it on a terminal only.
     Raises UserError if `out` holds anything else.
     """
-    out = Path(os.path.abspath(out))
+    out = Path(out).resolve()
     identity = {"version": VERSION, "seed": seed, "size": asdict(size)}
     earlier = _earlier_world(out)
     if earlier is not None and {key: earlier.get(key) for key in identity} == identity:
@@ -112,7 +111,11 @@ def _replace(out: Path, made: Path) -> None:
         return
     old = made.with_suffix(".old")
     out.rename(old)
-    made.rename(out)
+    try:
+        made.rename(out)
+    except OSError:
+        old.rename(out)
+        raise
     shutil.rmtree(old)
 
 

@@ -13,7 +13,7 @@ _COLOURS = {  # before a noun; as a noun of its own
     "green": ("緑の", "緑色"), "blue": ("青い", "青色"), "purple": ("紫の", "紫色"), "black": ("黒い", "黒色"),
     "white": ("白い", "白色"),
 }
-_SIZES = {"small": ("小さな", "小さい"), "large": ("大きな", "大きい")}  # attributive, predicative
+_SIZES = {"small": ("小さな", "小さい", "小さくて"), "large": ("大きな", "大きい", "大きくて")}  # before a noun; ending; joining
 _AT = {
     "top left": ("左上", "左上の隅"), "top right": ("右上", "右上の隅"), "bottom left": ("左下", "左下の隅"),
     "bottom right": ("右下", "右下の隅"), "middle": ("真ん中", "中央"),
@@ -23,7 +23,7 @@ _AT = {
 def _forms(mention: Mention, rng: Random) -> Forms:
     noun = _NOUNS[mention.shape]
     before, colour = _COLOURS[mention.colour] if mention.colour else ("", "")
-    attributive, predicative = _SIZES[mention.size] if mention.size else ("", "")
+    attributive, predicative, joining = _SIZES[mention.size] if mention.size else ("", "", "")
     at = place(mention, _AT, rng)
     return {
         "a": rng.choice((attributive, predicative)) + before + noun,
@@ -31,6 +31,7 @@ def _forms(mention: Mention, rng: Random) -> Forms:
         "the0": noun,
         "colour": colour,
         "size": predicative,
+        "size_and": joining,
         "at": at,
         "in_at": f"{at}に" if at else "",
     }
@@ -47,7 +48,7 @@ JAPANESE = Language(
         Pattern("{at}の{a}", tail="の絵", comma="と", last="と", needs=("place",)),
         Pattern("{in_at}{a}", lead="この絵には", tail="があります", comma="、", last="、"),
         Pattern("{at}は{a}", tail="です", comma="、", last="、", needs=("place",)),
-        Pattern("{at}の{the0}は{colour}で{size}", tail="です", comma="、", last="、",
+        Pattern("{at}の{the0}は{size_and}{colour}", tail="です", comma="、", last="、",
                 needs=("place", "size", "colour")),
     ),
     templates={

@@ -1,0 +1,203 @@
+"""A tiny demo world: tree, formats, determinism, held-out combinations in the written files, refusals."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import demo_reading as reading
+import pytest
+from PIL import Image
+
+from cclm.data.text import clean_caption
+from cclm.demo.languages import LANGUAGES
+from cclm.demo.scenes import is_held_out
+from cclm.demo.world import TOKENIZER_FOLDER, DemoSize, make_demo_world
+from cclm.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def parts(world: Path, folder: str) -> list[dict]:
+    assert (world / folder / "_SUCCESS").read_bytes() == b""
+    return [record for path in sorted((world / folder).glob("part-*.jsonl")) for record in lines(path)]
+
+
+def digests(world: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(world)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(world.rglob("*")) if path.is_file()
+    }
+
+
+def test_same_seed_gives_the_same_bytes_in_another_process(world: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from cclm.demo.world import *; "
+        "make_demo_world(Path(sys.argv[1]), size=DemoSize.TINY)"
+    )
+    environment = os.environ | {"PYTHONHASHSEED": "12345", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "again")], env=environment, capture_output=True, text=True, check=True
+    )
+    assert digests(tmp_path / "again") == digests(world)
+    assert "drawing" not in done.stderr  # no progress bar without a terminal
+
+
+def test_another_seed_gives_other_pictures_and_replaces_the_world(world: Path, tmp_path: Path) -> None:
+    out = tmp_path / "world"
+    make_demo_world(out, size=DemoSize.TINY, progress=False)
+    make_demo_world(out, seed=1, size=DemoSize.TINY, progress=False)
+    assert json.loads((out / "demo.json").read_text())["seed"] == 1
+    first, second = digests(world), digests(out)
+    assert first["images/heldout/00000.jpg"] != second["images/heldout/00000.jpg"]
+    assert [path.name for path in tmp_path.iterdir()] == ["world"]
+
+
+def test_existing_world_is_left_alone(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (world / "demo.json").stat().st_mtime_ns
+    counts = make_demo_world(world, size=DemoSize.TINY, progress=False)
+    assert (world / "demo.json").stat().st_mtime_ns == before
+    assert counts == json.loads((world / "demo.json").read_text())["counts"]
+    assert "already holds this demo world" in capsys.readouterr().err
+
+
+def test_a_foreign_folder_is_refused_and_untouched(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(UserError, match="not empty and no demo world"):
+        make_demo_world(tmp_path, size=DemoSize.TINY)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+    (tmp_path / "demo.json").write_text("[1]")
+    with pytest.raises(UserError, match="no demo world"):
+        make_demo_world(tmp_path, size=DemoSize.TINY)
+    with pytest.raises(UserError, match="not a folder"):
+        make_demo_world(tmp_path / "thesis.txt", size=DemoSize.TINY)
+
+
+def test_an_interrupted_run_leaves_nothing(tmp_path: Path) -> None:
+    code = "import sys; from pathlib import Path; from cclm.demo.world import *; make_demo_world(Path(sys.argv[1]))"
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "world")], env=environment, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 60
+    while not any(tmp_path.iterdir()) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert [path.suffix for path in tmp_path.iterdir()] == [".partial"]
+    process.send_signal(signal.SIGINT)
+    assert "KeyboardInterrupt" in process.communicate(timeout=60)[1]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sizes_too_small_are_refused() -> None:
+    with pytest.raises(UserError, match="image_side"):
+        DemoSize(image_side=8)
+
+
+def test_pretraining_records(world: Path) -> None:
+    size = DemoSize.TINY
+    image_text = parts(world, "data/pretrain/image_text")
+    assert len(image_text) == size.image_text
+    for record in image_text:
+        assert record.keys() == {"binary", "caption"} and "en" in record["caption"]
+        assert 3 <= len(record["caption"]) <= 6 and record["caption"].keys() <= LANGUAGES.keys()
+        image = Image.open(io.BytesIO(base64.b64decode(record["binary"], validate=True)))
+        assert image.format == "JPEG" and image.size == (size.image_side,) * 2
+    for record in parts(world, "data/pretrain/regions"):
+        assert {"binary", "elems"} <= record.keys() <= {"binary", "elems", "caption"}
+        for element in record["elems"]:
+            x, y, width, height = element["bb"]
+            assert 0 <= x < x + width <= size.image_side and 0 <= y < y + height <= size.image_side
+            assert "en" in element["caption"]
+            told = element["caption"]["en"] + " " + element.get("attributes", {}).get("en", "")
+            assert [len(reading.found("en", told, fact)) for fact in range(4)] == [1, 1, 1, 0]
+    assert {type(record["desc"]) for record in parts(world, "data/pretrain/image_text_mono")} == {str, list}
+    texts = parts(world, "data/pretrain/parallel_text")
+    assert len(texts) == size.parallel and all(record["source_text"] and record["target_text"] for record in texts)
+
+
+def test_held_out_sets_caption_the_same_scenes_in_all_languages(world: Path) -> None:
+    for prefix, number in (("", DemoSize.TINY.held_out_test), ("val.", DemoSize.TINY.held_out_validation)):
+        scenes = []
+        for code in LANGUAGES:
+            entries = json.loads((world / f"data/heldout/{prefix}{code}.json").read_text(encoding="utf-8"))
+            assert [entry["image_id"] for entry in entries] == list(range(number))
+            assert all((world / "images" / entry["image"]).is_file() for entry in entries)
+            scenes.append([reading.things(code, entry["caption"][0]) for entry in entries])
+        assert all(each == scenes[0] for each in scenes)
+        assert len({frozenset(scene) for scene in scenes[0]}) == number
+        assert all(any(is_held_out(s, c, p) for s, c, _, p in scene) for scene in scenes[0])
+
+
+def english_training_texts(world: Path) -> list[str]:
+    texts = [r["caption"]["en"] for r in parts(world, "data/pretrain/image_text")]
+    texts += [r["caption"]["en"] for r in parts(world, "data/pretrain/regions") if "caption" in r]
+    lists = ["multi30k/train.en", "mscoco/en.train"]
+    for name in lists:
+        texts += [e["caption"] for e in json.loads((world / f"data/finetune/{name}.json").read_text(encoding="utf-8"))]
+    iglue = world / "iglue/datasets"
+    for name in ("flickr30k/annotations/train_ann", "xFlickrCO/annotations/en/train_100"):
+        texts += [text for record in lines(iglue / f"{name}.jsonl") for text in record["sentences"]]
+    for name in ("train", "train_48"):
+        texts += [record["sentence1"] for record in lines(iglue / f"XVNLI/annotations/en/{name}.jsonl")]
+    return texts + [r["caption_reference_description"] for r in lines(iglue / "wit/annotations/train_en.jsonl")]
+
+
+def test_no_training_text_names_a_held_out_combination(world: Path) -> None:
+    texts = english_training_texts(world)
+    checked = 0
+    for text in texts:
+        shapes, colours, places = (reading.found("en", text, fact) for fact in (0, 1, 3))
+        if places:
+            checked += 1
+            assert not any(is_held_out(*triple) for triple in zip(shapes, colours, places, strict=True)), text
+    assert checked > 100
+
+
+def test_every_test_picture_of_the_tasks_shows_a_held_out_combination(world: Path) -> None:
+    iglue = world / "iglue/datasets"
+    texts = [record["sentence1"] for record in lines(iglue / "XVNLI/annotations/en/test.jsonl")]
+    for name in ("xFlickrCO/annotations/en/test", "flickr30k/annotations/valid_ann"):
+        texts += [record["sentences"][0] for record in lines(iglue / f"{name}.jsonl")]
+    texts += [record["caption_reference_description"] for record in lines(iglue / "wit/annotations/test_en.jsonl")]
+    for name in ("multi30k/test_2016_flickr.en", "mscoco/en.1k_test"):
+        entries = json.loads((world / f"data/finetune/{name}.json").read_text(encoding="utf-8"))
+        texts += [entry["caption"][0] for entry in entries]
+    for text in texts:
+        assert any(is_held_out(shape, colour, place) for shape, colour, _, place in reading.things("en", text)), text
+
+
+def test_tokenizer_is_read_offline_and_knows_every_word(world: Path) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(world / TOKENIZER_FOLDER, local_files_only=True)
+    assert tokenizer.convert_tokens_to_ids(["<s>", "<pad>", "</s>", "<unk>"]) == [0, 1, 2, 3]
+    assert tokenizer.mask_token_id == len(tokenizer) - 1
+    assert tokenizer("a red star")["input_ids"][0] == 0 and tokenizer("a red star")["input_ids"][-1] == 2
+    assert "<mask>" in tokenizer.tokenize("a <mask> star")
+    config = json.loads((world / TOKENIZER_FOLDER / "config.json").read_text())
+    assert config["vocab_size"] == len(tokenizer) and config["model_type"] == "xlm-roberta"
+    for code in LANGUAGES:
+        for entry in json.loads((world / f"data/heldout/{code}.json").read_text(encoding="utf-8")):
+            text = clean_caption(entry["caption"][0], 30)
+            ids = tokenizer(text)["input_ids"]
+            assert 3 not in ids
+            assert tokenizer.decode(ids, skip_special_tokens=True).replace("、", "") == text.replace("，", ",").replace("、", "")
+
+
+def test_preview_and_readme(world: Path) -> None:
+    page = (world / "preview.html").read_text(encoding="utf-8")
+    assert page.count("<figure>") == min(12, DemoSize.TINY.held_out_test)
+    assert page.count('lang="ar" dir="auto"') == page.count("<figure>")
+    assert "data/pretrain/" in (world / "README.md").read_text(encoding="utf-8")
