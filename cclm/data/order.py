@@ -86,7 +86,7 @@ class Order:
         return len(self._chunk_file)
 
     def first_batch(self, epoch: int) -> int:
-        """The batch with which stretch `epoch` starts; at most one batch of it still holds the epoch before."""
+        """The batch with which stretch `epoch` starts; its first slots begin with what the epoch before left over."""
         return epoch * self.num_records // self.batch_size
 
     def stretch_of(self, batch: int) -> int:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import binascii
 import json
-import math
 import posixpath
 from dataclasses import dataclass
 from typing import Any
@@ -200,7 +199,8 @@ def _texts(value: Any, place: str) -> tuple[str, ...]:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    # The bounds refuse NaN and infinity, and integers too long for a float.
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and -1e9 < value < 1e9
 
 
 def _name(value: Any) -> str:

@@ -67,6 +67,8 @@ class Tokenizer:
 
     def ids(self, text: str, max_tokens: int) -> list[int]:
         """`<s> ... </s>`, cut to `max_tokens` with `</s>` kept. Raises EmptyTextError if no token stands between."""
+        if not text.isascii():  # half surrogate pairs, which JSON can spell, are no Unicode and stop the tokenizer
+            text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         backend = getattr(self.hugging_face, "backend_tokenizer", None)
         if backend is not None:  # 5 times faster than the call that builds a BatchEncoding
             content = backend.encode(text, add_special_tokens=False).ids

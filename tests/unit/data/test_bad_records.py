@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import random
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import torch
 from conftest import b64, image_text, jpeg, pair, region, write_lines
 
 from cclm.data import records
+from cclm.data.examples import example_maker
 from cclm.data.loader import open_source
 from cclm.errors import UserError
 
@@ -136,6 +139,45 @@ def test_the_truncated_last_line_is_a_broken_record(make_config: Any, tmp_path: 
     for _ in range(5):
         next(batches)
     assert stream.skipped == {"not JSON": 1}
+
+
+@pytest.mark.parametrize("kind", ["images", "regions", "texts"])
+def test_damaged_lines_are_broken_records_and_nothing_worse(make_config: Any, tokenizer: Any, kind: str) -> None:
+    make = {"images": image_text, "regions": region, "texts": pair}[kind]
+    block = dict(files=["x"], batch_size=8)
+    example = example_maker(kind, make_config({kind: block}), tokenizer)
+    rng, kinds = random.Random(8), Counter()
+    for number in range(400):
+        fields = make(number)
+        if "binary" in fields and number % 2:  # damage inside the image
+            data = bytearray(jpeg(number))
+            for _ in range(3):
+                data[rng.randrange(len(data))] = rng.randrange(256)
+            line = json.dumps({**fields, "binary": b64(bytes(data))}).encode()
+        elif number % 4 == 0:  # damage to a value
+            line = json.dumps(_damaged(fields, rng)).encode()
+        else:  # damage to bytes of the line
+            data = bytearray(json.dumps(fields).encode())
+            for _ in range(rng.randint(1, 4)):
+                data[rng.randrange(len(data))] = rng.randrange(256)
+            line = bytes(data)
+        try:
+            example(line, random.Random(number))
+            kinds["good"] += 1
+        except records.BrokenRecord as error:
+            kinds[error.kind] += 1
+    assert kinds["not JSON"] > 10 and kinds["wrong type"] > 10 and kinds["good"] > 10, kinds
+
+
+def _damaged(value: Any, rng: random.Random) -> Any:
+    """The same JSON with one value, at any depth, replaced by another type."""
+    inner = list(value.items()) if isinstance(value, dict) else list(enumerate(value)) if isinstance(value, list) else []
+    if not inner or rng.random() < 0.2:
+        return rng.choice([None, 5, -1e300, 10**400, float("nan"), True, "", "\ud800", [], {}, [[]], {"en": 5}])
+    key, old = rng.choice(inner)
+    copy = value.copy()
+    copy[key] = _damaged(old, rng)
+    return copy
 
 
 def test_forms_of_captions() -> None:

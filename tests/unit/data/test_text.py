@@ -42,6 +42,11 @@ def test_ids_are_framed_and_cut(tokenizer: Tokenizer) -> None:
         tokenizer.ids("", 40)
 
 
+def test_half_a_surrogate_pair_is_an_unknown_character(tokenizer: Tokenizer) -> None:
+    assert tokenizer.ids(json.loads('"dog \\ud83d"'), 40)[:2] == tokenizer.ids("dog", 40)[:2]
+    assert tokenizer.ids(json.loads('"\\ud83d\\ude00"'), 40) == tokenizer.ids("\U0001f600", 40)
+
+
 def test_word_starts_and_ordinary_ids(tokenizer: Tokenizer) -> None:
     ids = tokenizer.ids("a yellow house near a window", 40)
     assert sum(tokenizer.starts_word[i] for i in ids) == 6 + 2
