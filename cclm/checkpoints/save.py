@@ -154,7 +154,10 @@ def load_optimizer(checkpoint: Checkpoint, optimizer: torch.optim.Optimizer) -> 
     optimizer.state.clear()
     for name, parameter in _named_parameters(optimizer):
         if name in slots:
-            optimizer.state[parameter] = {slot: value.to(parameter.device) for slot, value in slots.pop(name).items()}
+            # Copied: what was read is a map of the file, which may be deleted while the run goes on.
+            optimizer.state[parameter] = {
+                slot: value.to(parameter.device, copy=True) for slot, value in slots.pop(name).items()
+            }
     if slots:
         raise UserError(f"checkpoint {checkpoint.path} holds optimizer state of {min(slots)}, unknown to this run")
 

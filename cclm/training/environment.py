@@ -7,7 +7,6 @@ import hashlib
 import os
 import signal
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -69,17 +68,3 @@ class StopSignal:
 
     def _remember(self, number: int, frame: object) -> None:
         self.received = True
-
-
-@contextlib.contextmanager
-def children_without_sigterm() -> Iterator[None]:
-    """Processes started inside are born deaf to SIGTERM.
-
-    Schedulers signal the whole process group. A loader worker that died of it would take the step in progress, and so
-    the last checkpoint, with it; workers end with their parent anyway.
-    """
-    previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, previous)

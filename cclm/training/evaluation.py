@@ -52,7 +52,7 @@ class HeldOut:
         for language, dataset in self._sets.items():
             with autocast(self._precision, device):
                 mine[language] = evaluate_retrieval(
-                    model, dataset, tokenizer, self._config, image_size=image_size, device=device, progress=False
+                    model, dataset, tokenizer, self._config, image_size=image_size, device=device
                 )
         measured = {language: row for part in distributed.gather_objects(mine) for language, row in part.items()}
         return {language: measured[language] for language in self._config.files}

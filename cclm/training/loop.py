@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -16,7 +17,7 @@ from cclm.errors import UserError
 from cclm.metrics.report import Report
 from cclm.metrics.running import RunningValues, Update, means, sums_and_counts
 from cclm.metrics.throughput import Throughput
-from cclm.training.environment import StopSignal, autocast, children_without_sigterm, seed_of
+from cclm.training.environment import StopSignal, autocast, seed_of
 from cclm.training.schedule import lr_factor
 
 
@@ -26,7 +27,7 @@ class Source(Protocol):
     num_records: int
     skipped: Mapping[str, int]
 
-    def batches(self, start: int) -> Iterator[Any]: ...
+    def batches(self, start: int) -> Generator[Any]: ...
 
 
 class StepPlan(Protocol):
@@ -79,8 +80,12 @@ def fit(run: Run, start: int) -> int:
     generator = torch.Generator(run.device)
     values, updates, throughput = RunningValues(), [], Throughput()
     task.train()
-    with StopSignal() as stop:
-        batches = open_batches(run, start)
+    positions = run.plan.batches_before(start)
+    with StopSignal() as stop, ExitStack() as opened:
+        # Closed whatever happens: loader processes that are left over would keep a failed run from ending.
+        batches = {
+            kind: opened.enter_context(closing(source.batches(positions[kind]))) for kind, source in run.sources.items()
+        }
         for step in range(start, run.total_steps):
             factor = lr_factor(step, run.total_steps, run.warmup_steps)
             for group, rate in zip(optimizer.param_groups, base_rates, strict=True):
@@ -121,13 +126,6 @@ def fit(run: Run, start: int) -> int:
             if stopping:
                 return done
     return max(start, run.total_steps)
-
-
-def open_batches(run: Run, start: int) -> dict[str, Iterator[Any]]:
-    """Each source's batches from where outer step `start` finds it."""
-    positions = run.plan.batches_before(start)
-    with children_without_sigterm():
-        return {kind: source.batches(positions[kind]) for kind, source in run.sources.items()}
 
 
 def is_due(done: int, every: int | None) -> bool:

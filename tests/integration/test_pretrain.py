@@ -1,0 +1,158 @@
+"""`cclm pretrain` and `cclm evaluate` from files to results."""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+from torch import equal
+
+from .conftest import metrics, run, start
+
+
+def folders(output: Path) -> list[str]:
+    return sorted(path.name for path in output.glob("step-*"))
+
+
+def contents(checkpoint: Path) -> dict:
+    """Copies: load_file maps the file, whose bytes a test may change."""
+    files = (checkpoint / f"{name}.safetensors" for name in ("model", "optimizer"))
+    return {name: tensor.clone() for file in files for name, tensor in load_file(file).items()}
+
+
+def assert_equal_checkpoints(mine: Path, theirs: Path) -> None:
+    mine, theirs = contents(mine), contents(theirs)
+    assert mine.keys() == theirs.keys()
+    for name, tensor in mine.items():
+        assert equal(tensor, theirs[name]), name
+
+
+def wait_for_line(path: Path, number: int) -> None:
+    deadline = time.monotonic() + 120
+    while not path.exists() or len(path.read_text().splitlines()) < number:
+        assert time.monotonic() < deadline, f"no line {number} in {path}"
+        time.sleep(0.02)
+
+
+def test_it_trains_saves_evaluates_and_goes_on_bit_for_bit(config, held_out, tmp_path):
+    """One uninterrupted run, and one that is killed in the middle of an epoch and started again."""
+    whole = config("whole", evaluation=held_out("en", "de", "zh"))
+    done = run("pretrain", whole)
+    lines = [line for line in metrics(tmp_path / "whole") if "losses" in line]
+    assert [line["step"] for line in lines] == list(range(1, 21))
+    names = {key.split("/")[0] for line in lines for key in line["losses"]}
+    assert names == {"images", "regions", "images_mono", "texts"}
+    assert folders(tmp_path / "whole") == ["step-00000010", "step-00000015", "step-00000020"]
+    result = json.loads((tmp_path / "whole" / "retrieval.json").read_text())
+    assert list(result["languages"]) == ["en", "de", "zh"]
+    expected = sum(result["languages"][language]["r_mean"] for language in ("de", "zh")) / 2
+    assert result["mean_without_en"]["r_mean"] == pytest.approx(expected)
+    table = [line.split() for line in done.stdout.splitlines()]
+    assert [row[0] for row in table if len(row) >= 8 and row[-1].replace(".", "").isdigit()][-5:] == [
+        "en", "de", "zh", "mean", "mean",
+    ]  # fmt: skip
+
+    parts = config("parts", evaluation=held_out("en", "de", "zh"))
+    process = start("pretrain", parts)
+    wait_for_line(tmp_path / "parts" / "metrics.jsonl", 8)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert folders(tmp_path / "parts")[-1] < "step-00000020"
+    resumed = run("pretrain", parts)
+    assert "resuming after step" in resumed.stdout
+    assert metrics(tmp_path / "parts") == metrics(tmp_path / "whole")
+    assert_equal_checkpoints(tmp_path / "parts" / "step-00000020", tmp_path / "whole" / "step-00000020")
+
+    again = run("evaluate", whole, "--checkpoint", tmp_path / "whole", f"output_dir={tmp_path}/again")
+    assert json.loads((tmp_path / "again" / "retrieval.json").read_text()) == result
+    assert "image to text" in again.stdout
+
+
+def test_loss_falls(config, tmp_path):
+    run("pretrain", config(**{"training.max_steps": 60, "training.log_every": 10, "data.regions": None}))
+    losses = [line["losses"]["images/loss_mlm"] for line in metrics(tmp_path / "run")]
+    assert losses[-1] < losses[0] - 0.5
+
+
+def test_sigterm_to_the_group_saves_and_exits_143(config, tmp_path):
+    path = config(**{"training.max_steps": 10_000, "training.save_every": None})
+    process = start("pretrain", path)
+    wait_for_line(tmp_path / "run" / "metrics.jsonl", 3)
+    os.killpg(process.pid, signal.SIGTERM)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 143, err
+    assert "Traceback" not in err
+    last = metrics(tmp_path / "run")[-1]["step"]
+    assert folders(tmp_path / "run") == [f"step-{last:08d}"]
+    assert f"stopped by SIGTERM after step {last}" in out
+
+
+def test_torn_checkpoint_is_reported_and_skipped(config, tmp_path):
+    path = config(**{"training.max_steps": 10})
+    run("pretrain", path)
+    weights = tmp_path / "run" / "step-00000010" / "model.safetensors"
+    before = contents(weights.parent)
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    resumed = run("pretrain", path)
+    assert "skipped checkpoint" in resumed.stdout
+    assert "resuming after step 5" in resumed.stdout
+    for name, tensor in contents(weights.parent).items():
+        assert equal(tensor, before[name]), name
+
+
+def test_resume_never_moves_the_earlier_run_aside(config, tmp_path):
+    path = config(**{"training.max_steps": 5})
+    run("pretrain", path)
+    run("pretrain", "--resume", "never", path)
+    (earlier,) = (tmp_path / "run").glob("earlier-*")
+    assert_equal_checkpoints(earlier / "step-00000005", tmp_path / "run" / "step-00000005")
+    assert len(metrics(tmp_path / "run")) == 5
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ("seed=6", "seed was 5 and is 6"),
+        ("data.images.batch_size=4", "data.images.batch_size was 8 and is 4"),
+        ("model.text.num_layers=3", "model.text.num_layers was 2 and is 3"),
+        ("data.texts=null", "data.texts.batch_size was 8 and is None"),
+    ],
+)
+def test_checkpoint_of_another_run_is_refused(finished, change, sentence):
+    failed = run("pretrain", finished, change, code=2)
+    assert sentence in failed.stderr
+    assert "Traceback" not in failed.stderr
+
+
+@pytest.fixture
+def finished(config, tmp_path):
+    path = config(**{"training.max_steps": 1, "training.save_every": None})
+    run("pretrain", path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ("data.images.files=[/nowhere/at/all]", "/nowhere/at/all"),
+        ("model.text.tokenizer=/nowhere", "tokenizer folder /nowhere does not exist"),
+        ("model.text.vocab_size=10", "model.text.vocab_size = 10"),
+        ("evaluation={files: {en: /nowhere.json}}", "evaluation.files.en: /nowhere.json does not exist"),
+    ],
+)
+def test_what_is_wrong_is_one_sentence(config, tmp_path, change, sentence):
+    failed = run("pretrain", config(), change, code=2)
+    assert sentence in failed.stderr
+    assert "Traceback" not in failed.stderr
+    assert not folders(tmp_path / "run")
+
+
+def test_evaluate_without_a_checkpoint(config, held_out, tmp_path):
+    path = config(evaluation=held_out("en"))
+    failed = run("evaluate", path, "--checkpoint", tmp_path, code=2)
+    assert "manifest.json is missing" in failed.stderr

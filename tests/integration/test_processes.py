@@ -1,0 +1,74 @@
+"""Two processes under torchrun (gloo) against one."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from .conftest import metrics, run, start
+from .test_pretrain import folders, wait_for_line
+
+DETERMINISTIC = {
+    "model.text.dropout": 0.0,
+    "model.text.attention_dropout": 0.0,
+    "model.vision.drop_path": 0.0,
+    "objective": {"contrastive_gradient": "global"},
+    # Where regions share images, a process's part of a batch is other texts; matching negatives are drawn per process.
+    "data.regions": None,
+    "training.max_steps": 6,
+}
+
+
+def test_two_processes_see_the_same_batches_and_compute_the_same_contrastive_losses(config, tmp_path):
+    """Both learn: the losses of later steps agree only if gradients do, but matching draws from the local batch,
+    so the bounds widen with the steps."""
+    run("pretrain", config("one", **DETERMINISTIC))
+    run("pretrain", config("two", **DETERMINISTIC), processes=2)
+    one, two = metrics(tmp_path / "one"), metrics(tmp_path / "two")
+    for step, (mine, theirs) in enumerate(zip(one, two, strict=True)):
+        assert mine["losses"].keys() == theirs["losses"].keys()
+        for name, value in mine["losses"].items():
+            if "itc" in name or "ttc" in name:
+                assert theirs["losses"][name] == pytest.approx(value, rel=1e-5 if step <= 1 else 2e-2), (step, name)
+        assert theirs["lr"] == mine["lr"]
+
+
+def test_resume_with_two_processes_is_bit_equal(config, tmp_path):
+    run("pretrain", config("whole", **{"training.max_steps": 10}), processes=2)
+    path = config("parts", **{"training.max_steps": 10})
+    process = start("pretrain", path, processes=2)
+    wait_for_line(tmp_path / "parts" / "metrics.jsonl", 6)
+    process.send_signal(signal.SIGTERM)  # to torchrun alone, which passes it on
+    out, err = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert "stopped by SIGTERM" in out, err
+    run("pretrain", path, processes=2)
+    assert metrics(tmp_path / "parts") == metrics(tmp_path / "whole")
+    mine = load_file(tmp_path / "parts" / "step-00000010" / "model.safetensors")
+    theirs = load_file(tmp_path / "whole" / "step-00000010" / "model.safetensors")
+    assert all(mine[name].equal(theirs[name]) for name in theirs)
+
+
+def test_sigterm_to_one_process_stops_all_at_the_same_step(config, tmp_path):
+    path = config(**{"training.max_steps": 10_000, "training.save_every": None})
+    process = start("pretrain", path, processes=2)
+    wait_for_line(tmp_path / "run" / "metrics.jsonl", 3)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(int(children[-1]), signal.SIGTERM)
+    out, err = process.communicate(timeout=120)
+    assert "stopped by SIGTERM" in out, err
+    assert len(folders(tmp_path / "run")) == 1
+
+
+def test_batch_that_processes_cannot_share(config):
+    failed = run("pretrain", config(**{"data.images.batch_size": 7}), processes=2, code=1)
+    assert "data.images.batch_size = 7 cannot be shared by 2 processes" in failed.stderr
+
+
+def test_languages_are_shared_out_and_gathered(config, held_out, tmp_path):
+    path = config("one", evaluation=held_out("en", "de", "zh"), **{"training.max_steps": 1})
+    run("pretrain", path)
+    run("evaluate", path, "--checkpoint", tmp_path / "one", f"output_dir={tmp_path}/two", processes=2)
+    assert (tmp_path / "two" / "retrieval.json").read_text() == (tmp_path / "one" / "retrieval.json").read_text()
