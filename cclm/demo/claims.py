@@ -1,7 +1,7 @@
 """Statements and questions about scenes, apart from any language: what is said, and whether it is true.
 
-A `Claim` becomes a sentence by `claim_text`; `holds` decides it on the scene. Texts for training scenes never name a held-out
-combination, not even falsely.
+A `Claim` becomes a sentence by `claim_text`; `holds` decides it on the scene. Texts for training scenes never name a
+held-out combination, not even falsely.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Fine-tuning files of every task, in the original formats and folder tree. Here: the order, and who shares pictures."""
+"""Fine-tuning files of every task, in the original formats and folder tree: the order of work and shared pictures."""
 
 from __future__ import annotations
 

@@ -117,7 +117,8 @@ def _pool(world: World, code: str, shape: str, number: int) -> list[Scene]:
     rng = world.rng("marvl", code, shape)
     pool: list[Scene] = []
     while len(pool) < number:
-        pool += [scene for scene in distinct_test_scenes(8, rng, avoid=pool) if shape in {t.shape for t in scene.things}]
+        drawn = distinct_test_scenes(8, rng, avoid=pool)
+        pool += [scene for scene in drawn if any(thing.shape == shape for thing in scene.things)]
     return pool[:number]
 
 

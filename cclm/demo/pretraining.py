@@ -26,7 +26,7 @@ def caption(scene: Scene, language: Language, rng: Random, facts: tuple[str, ...
 
 
 def write_pretraining(world: World, image_text: int, regions: int, mono: int, parallel: int) -> dict[str, list[str]]:
-    """Write the four kinds of pre-training file; the numbers are records of each. Returns all their texts by language."""
+    """Write the four kinds of pre-training file; the numbers are records. Returns all their texts by language."""
     texts: dict[str, list[str]] = {code: [] for code in LANGUAGES}
     folder = "data/pretrain"
     world.parts(f"{folder}/image_text", [_image_text(world, number, texts) for number in range(image_text)],

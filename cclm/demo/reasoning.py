@@ -108,7 +108,12 @@ def _ask(world: World, split: str, first: int, scenes: list[Scene]) -> Asked:
 
 def _gqa_list(world: World, asked: Asked) -> list[dict[str, Any]]:
     return [
-        {"img_id": name, "label": {question.answer: 1.0}, "question_id": identity, "sent": _words(world, "en", identity, question)}
+        {
+            "img_id": name,
+            "label": {question.answer: 1.0},
+            "question_id": identity,
+            "sent": _words(world, "en", identity, question),
+        }
         for name, identity, question in asked
     ]
 

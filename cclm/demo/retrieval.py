@@ -84,7 +84,10 @@ def write_wit(world: World, train: int, test: int) -> None:
         "val": tests[:test],
         "test": tests[test:],
     }
-    rows = {split: [_wit_row(world, split, i, scene) for i, scene in enumerate(scenes)] for split, scenes in splits.items()}
+    rows = {
+        split: [_wit_row(world, split, number, scene) for number, scene in enumerate(scenes)]
+        for split, scenes in splits.items()
+    }
     pixels = "images/image_data_train/image_pixels/train_image_pixels_part"
     for part, chunk in enumerate(cut(rows["train"] + rows["val"], 2)):
         world.tab_separated(f"{pixels}-{part:05d}.csv", chunk)

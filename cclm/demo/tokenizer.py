@@ -1,8 +1,8 @@
 """A small XLM-R-style tokenizer: unigram pieces with a word mark, special tokens where XLM-R has them.
 
-The unigram trainers at hand give other pieces at every run, or spend the whole vocabulary on sentences of scripts that write
-no spaces. So pieces come from byte-pair merges (repeatable; short ones only where there are no spaces), and their scores
-from how often the merges use them: a unigram model in the end, as XLM-R's.
+The unigram trainer at hand gives other pieces at every run and spends the vocabulary on whole sentences of scripts
+that write no spaces. So pieces come from byte-pair merges (repeatable; short ones only where there are no spaces), and
+their scores from how often the merges use them: a unigram model in the end, as XLM-R's.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Reads demo sentences back, with words written down here and not taken from the grammars under test.
 
-In every caption the facts of one thing stand together, so the k-th shape, colour, size and place word belong to one thing.
+In every caption the facts of one thing stand together: the k-th shape, colour, size and place belong to one thing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ _WORDS = {
         "the middle|the centre",
     ),
     "de": (
-        "kreis quadrat dreieck stern herz kreuz ring mond", "rot orange gelb grün blau violett schwarz weiß", "klein groß",
+        "kreis quadrat dreieck stern herz kreuz ring mond", "rot orange gelb grün blau violett schwarz weiß",
+        "klein groß",
         "oben links|linken oberen,oben rechts|rechten oberen,unten links|linken unteren,unten rechts|rechten unteren,"
         "mitte|zentrum",
     ),
@@ -95,7 +96,9 @@ def true_of(statement: str, scene: set[tuple[str, str, str, str]]) -> bool | Non
         return len(scene) == {"one": 1, "two": 2, "three": 3}[number[1]]
     told = [found("en", text, fact) for fact in range(4)]
     assert all(len(values) <= 1 for values in told), statement
-    fits = any(all(not values or values[0] == value for values, value in zip(told, thing, strict=True)) for thing in scene)
+    fits = any(
+        all(not values or values[0] == value for values, value in zip(told, thing, strict=True)) for thing in scene
+    )
     return fits if not re.search(r"\bno\b|\bnot\b", text) else not fits
 
 

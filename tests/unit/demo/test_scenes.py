@@ -119,8 +119,8 @@ def test_pictures_show_what_the_scene_says(side: int) -> None:
             assert near[thing.colour] >= 0.1 * width * height
             extents[thing.shape, thing.size].append(max(width, height))
         for place in set(PLACES) - {thing.place for thing in scene.things}:
-            x, y = ((0.19, 0.81)[corner] * side for corner in corners[place]) if place in corners else (side / 2, side / 2)
-            pixel = image.getpixel((int(x), int(y)))
+            centre = [0.2 + 0.6 * corner for corner in corners.get(place, (0.5, 0.5))]
+            pixel = image.getpixel((int(centre[0] * side), int(centre[1] * side)))
             assert min(max(abs(a - b) for a, b in zip(pixel, rgb, strict=True)) for rgb in RGB.values()) > 40
     for shape in SHAPES:
         assert max(extents[shape, "small"]) < min(extents[shape, "large"])

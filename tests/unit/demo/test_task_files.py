@@ -42,7 +42,7 @@ def test_xvnli(world: Path) -> None:
     folder = world / "iglue/datasets/XVNLI"
     paths = [folder / f"annotations/en/{name}.jsonl" for name in ("train", "dev")]
     paths += [folder / f"annotations/{code}/test.jsonl" for code in LANGUAGES]
-    paths += [folder / f"annotations/{code}/train_{shots}.jsonl" for code in LANGUAGES for shots in (1, 5, 10, 20, 25, 48)]
+    paths += [folder / f"annotations/{code}/train_{n}.jsonl" for code in LANGUAGES for n in (1, 5, 10, 20, 25, 48)]
     paths += [folder / f"annotations_machine-translate/{code}/test.jsonl" for code in OTHERS]
     for path in paths:
         records = lines(path)

@@ -49,7 +49,8 @@ def test_same_seed_gives_the_same_bytes_in_another_process(world: Path, tmp_path
     )
     environment = os.environ | {"PYTHONHASHSEED": "12345", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "again")], env=environment, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code, str(tmp_path / "again")],
+        env=environment, capture_output=True, text=True, check=True,
     )
     assert digests(tmp_path / "again") == digests(world)
     assert "drawing" not in done.stderr  # no progress bar without a terminal
@@ -193,7 +194,7 @@ def test_tokenizer_is_read_offline_and_knows_every_word(world: Path) -> None:
             text = clean_caption(entry["caption"][0], 30)
             ids = tokenizer(text)["input_ids"]
             assert 3 not in ids
-            assert tokenizer.decode(ids, skip_special_tokens=True).replace("、", "") == text.replace("，", ",").replace("、", "")
+            assert tokenizer.decode(ids, skip_special_tokens=True) == text.replace("，", ",")
 
 
 def test_preview_and_readme(world: Path) -> None:
