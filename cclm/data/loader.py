@@ -13,7 +13,7 @@ import random
 import signal
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from multiprocessing import forkserver
 
@@ -68,10 +68,10 @@ class SourceStream:
         """Broken records by kind that this rank has skipped so far."""
         return dict(self._skipped)
 
-    def batches(self, start: int = 0) -> Iterator[PretrainBatch]:
+    def batches(self, start: int = 0) -> Generator[PretrainBatch, None, None]:
         """This rank's part of the batches `start`, `start` + 1, ... of the source, without end.
 
-        CPU tensors, pinned if CUDA is there.
+        CPU tensors, pinned if CUDA is there. Closing the generator ends the loader processes.
 
         Raises UserError when 100 records in a row are broken or a file changes while it is read.
         """

@@ -108,7 +108,7 @@ def test_the_others_keep_their_places(make_config: Any, tmp_path: Path) -> None:
 def test_a_hundred_in_a_row_stop_training(make_config: Any, tmp_path: Path, workers: int) -> None:
     path = write_lines(tmp_path / "p.jsonl", [{"text": "the keys are others"}] * 30)
     stream = _stream(make_config, path, "texts", workers=workers)
-    sentence = r"^data\.texts: 100 records in a row are broken, the last one at .*p\.jsonl:\d+ \(missing key: source_text"
+    sentence = r"^data\.texts: 100 records in a row are broken, the last one at .*p\.jsonl:\d+ \(missing key: source"
     with pytest.raises(UserError, match=sentence):
         next(stream.batches(0))
 
@@ -171,7 +171,7 @@ def test_damaged_lines_are_broken_records_and_nothing_worse(make_config: Any, to
 
 def _damaged(value: Any, rng: random.Random) -> Any:
     """The same JSON with one value, at any depth, replaced by another type."""
-    inner = list(value.items()) if isinstance(value, dict) else list(enumerate(value)) if isinstance(value, list) else []
+    inner = list(value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else [])
     if not inner or rng.random() < 0.2:
         return rng.choice([None, 5, -1e300, 10**400, float("nan"), True, "", "\ud800", [], {}, [[]], {"en": 5}])
     key, old = rng.choice(inner)
