@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 
+from cclm.cli.arguments import add_config_arguments
+
 EPILOG = """\
 examples:
   cclm evaluate configs/demo/pretrain.yaml --checkpoint output/demo              the newest of a run
@@ -22,8 +24,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("config", help="YAML file with model and evaluation, such as the one the model was trained with")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings to change")
+    add_config_arguments(parser)
     parser.add_argument("--checkpoint", required=True, metavar="PATH", help="checkpoint folder, run folder, or .th file")
     parser.set_defaults(func=evaluate)
 

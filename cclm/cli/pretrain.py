@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 
+from cclm.cli.arguments import add_config_arguments
+
 EPILOG = """\
 Checkpoints, metrics.jsonl, log.txt and retrieval.json go to the config's output_dir. A run that was cut off goes on from
 its newest checkpoint when the same command is given again. SIGTERM finishes the step, saves, and exits with 143.
@@ -26,8 +28,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("config", help="YAML file, ours or a published one")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings to change, for example optimizer.lr=1e-4")
+    add_config_arguments(parser)
     parser.add_argument(
         "--resume",
         choices=("auto", "never"),

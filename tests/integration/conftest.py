@@ -77,7 +77,7 @@ def config(world, tmp_path):
                 block = block.setdefault(parent, {})
             block[last] = value
         path = tmp_path / f"{name}.yaml"
-        path.write_text(yaml.safe_dump(settings))
+        path.write_text(yaml.safe_dump(settings, sort_keys=False))
         return path
 
     return write

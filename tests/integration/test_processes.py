@@ -31,7 +31,7 @@ def test_two_processes_see_the_same_batches_and_compute_the_same_contrastive_los
         assert mine["losses"].keys() == theirs["losses"].keys()
         for name, value in mine["losses"].items():
             if "itc" in name or "ttc" in name:
-                assert theirs["losses"][name] == pytest.approx(value, rel=1e-5 if step <= 1 else 2e-2), (step, name)
+                assert theirs["losses"][name] == pytest.approx(value, rel=1e-5 if step == 0 else 5e-3), (step, name)
         assert theirs["lr"] == mine["lr"]
 
 

@@ -1,0 +1,25 @@
+"""Arguments that commands share: a config file and settings to change, in any order with options."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+
+def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add CONFIG and `key=value ...`; the latter may stand before, between and after options."""
+    parser.add_argument("config", help="YAML file, ours or a published one")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings to change, for example optimizer.lr=1e-4")
+    plain = parser.parse_known_args
+
+    def in_any_order(
+        args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        # argparse can do it, but not for the parser of a subcommand, and calls parse_known_args on the way.
+        parser.parse_known_args = plain  # type: ignore[method-assign]
+        try:
+            return parser.parse_known_intermixed_args(args, namespace)
+        finally:
+            parser.parse_known_args = in_any_order  # type: ignore[method-assign]
+
+    parser.parse_known_args = in_any_order  # type: ignore[method-assign]
