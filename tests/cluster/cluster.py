@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import json
 import os
 import re
@@ -245,15 +246,24 @@ class Cluster:
             why=lambda: self.last_words(layout.CONTROL, "kube-apiserver"),
         )
 
-    def wait_for_node(self, machine: str, ready: bool = True, timeout: float = 120) -> None:
-        """Wait until the API server counts a node as Ready, or as not Ready."""
-        self.kubectl.wait(
-            "node",
-            machine,
-            lambda item: item is not None and condition(item, "Ready") == ready,
-            what=f"node {machine} becoming {'Ready' if ready else 'not Ready'}",
-            timeout=timeout,
-        )
+    def wait_for_node(self, machine: str, ready: bool = True, timeout: float = 120, since: float = 0) -> None:
+        """Wait until the API server counts a node as Ready, or as not Ready.
+
+        With `since`, a moment of time.time(), only a sign of life after it counts: a node that was killed and
+        revived at once is called Ready all the time.
+        """
+
+        def as_wanted(item: Any) -> bool:
+            return item is not None and condition(item, "Ready") == ready and self._last_sign_of_life(machine) >= since
+
+        what = f"node {machine} becoming {'Ready' if ready else 'not Ready'}"
+        self.kubectl.wait("node", machine, as_wanted, what=what, timeout=timeout)
+
+    def _last_sign_of_life(self, machine: str) -> float:
+        lease = self.kubectl.within("kube-node-lease").get("lease", machine)
+        if lease is None:
+            return 0
+        return datetime.datetime.fromisoformat(lease["spec"]["renewTime"]).timestamp()
 
     def last_words(self, machine: str, name: str, lines: int = 4) -> str:
         """The last lines of a component's log, those that speak of an error first."""

@@ -6,8 +6,10 @@ import shutil
 from pathlib import Path
 
 from . import addons, status
-from .common import ClusterError
 from .space import Space
+
+# A test may have failed because the API does not answer: then every question takes this long.
+_PATIENCE = 15
 
 
 def keep(space: Space, folder: Path) -> Path:
@@ -22,16 +24,11 @@ def keep(space: Space, folder: Path) -> Path:
         "objects.yaml": ["get", "pods,services,configmaps,resourcequotas,jobs", "-o", "yaml"],
         "pytorchjobs.yaml": ["get", "pytorchjobs.kubeflow.org", "-o", "yaml"],
     }.items():
-        done = space.api.attempt(*words)
+        done = space.api.attempt(*words, timeout=_PATIENCE)
         (folder / name).write_text(done.stdout + done.stderr)
-    try:
-        pods = [item["metadata"]["name"] for item in space.api.get("pod")]
-    except ClusterError as error:
-        pods = []
-        (folder / "pods.txt").write_text(str(error))
-    for pod in pods:
-        for name, more in ((f"{pod}.log", []), (f"{pod}.previous.log", ["--previous"])):
-            done = space.api.attempt("logs", pod, "--all-containers", "--prefix", "--timestamps", *more)
+    for pod in space.api.attempt("get", "pods", "-o", "name", timeout=_PATIENCE).stdout.split():
+        for name, more in ((f"{pod.rpartition('/')[2]}.log", []), (f"{pod.rpartition('/')[2]}.previous.log", ["--previous"])):
+            done = space.api.attempt("logs", pod, "--all-containers", "--prefix", "--timestamps", *more, timeout=_PATIENCE)
             if done.stdout:
                 (folder / name).write_text(done.stdout)
     if space.owned:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from typing import Any
 
 from . import addons, control, controlplane, layout, node
@@ -27,8 +28,9 @@ def kill_node(cluster: Cluster, machine: str) -> None:
 def revive_node(cluster: Cluster, machine: str) -> None:
     """Power a killed node on and wait until it is Ready; its disk is as it was."""
     _worker(cluster, machine)
+    started = time.time()
     cluster.start_node(machine)
-    cluster.wait_for_node(machine)
+    cluster.wait_for_node(machine, since=started)
 
 
 def cut_node(cluster: Cluster, machine: str) -> None:
@@ -246,10 +248,16 @@ def repair(cluster: Cluster) -> None:
     running = {(entry["machine"], entry["name"]) for entry in told["programs"] if entry["exit"] is None}
     for name in controlplane.COMPONENTS:
         if (layout.CONTROL, name) not in running:
-            restart_component(cluster, name)
+            cluster.start_program(layout.CONTROL, name)
+    try:
+        cluster.wait_for_api(timeout=20)
+    except ClusterError:
+        # An API server whose etcd was away for minutes asks for it again minutes later; a fresh one asks at once.
+        cluster.stop_program(layout.CONTROL, "kube-apiserver")
+        restart_component(cluster, "kube-apiserver")
     for machine in cluster.node_names:
         if machine not in told["machines"]:
-            cluster.start_node(machine)
+            revive_node(cluster, machine)
             continue
         rejoin_node(cluster, machine)
         steady_link(cluster, machine)

@@ -50,10 +50,12 @@ class Kubectl:
         return run(self.command(*arguments), what=f"kubectl {arguments[0]}", stdin=stdin, timeout=timeout)
 
     def attempt(self, *arguments: str, stdin: str | None = None, timeout: float = 120) -> subprocess.CompletedProcess[str]:
-        """Run a command whose failure is an answer too."""
-        return subprocess.run(
-            self.command(*arguments), input=stdin, capture_output=True, text=True, timeout=timeout, check=False
-        )
+        """Run a command whose failure is an answer too, as is none in time (status 124)."""
+        command = self.command(*arguments)
+        try:
+            return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=timeout, check=False)
+        except subprocess.TimeoutExpired:
+            return subprocess.CompletedProcess(command, 124, "", f"no answer within {timeout:g} s")
 
     def get(self, kind: str, name: str | None = None, *options: str) -> Any:
         """An object, or None if there is none; without a name, the list of the kind's objects."""

@@ -11,10 +11,10 @@ import copy
 import pytest
 import yaml
 
-from . import faults
-from .cluster import Cluster
-from .jobs import JOB_LABEL, stock_job, wait_condition, wait_step
-from .space import Space
+from tests.cluster import faults
+from tests.cluster.cluster import Cluster
+from tests.cluster.jobs import JOB_LABEL, stock_job, wait_condition, wait_step
+from tests.cluster.space import Space
 
 pytestmark = pytest.mark.cluster
 
@@ -22,6 +22,11 @@ pytestmark = pytest.mark.cluster
 def _needs_this_machine(space: Space) -> None:
     if space.owned is None:
         pytest.skip("the job runs this machine's Python, which the nodes of --kubeconfig do not have")
+
+
+def _exit_code(space: Space, pod: str) -> int:
+    (container,) = space.api.get("pod", pod)["status"]["containerStatuses"]
+    return int(container["state"]["terminated"]["exitCode"])
 
 
 def test_two_pods_on_two_nodes_all_reduce_and_succeed(space: Space) -> None:
@@ -40,6 +45,7 @@ def test_stock_job_fails_when_worker_0_is_deleted(space: Space) -> None:
     wait_step(space.api, "stock-worker-0", 2, world=2)
     faults.delete_pod(space.api, "stock-worker-0")
     assert wait_condition(space.api, "stock", "Succeeded", "Failed") == "Failed"
+    assert _exit_code(space, "stock-worker-1") == 1
 
 
 def test_stock_job_fails_when_its_node_is_lost(space: Space, machines: Cluster) -> None:
@@ -49,6 +55,7 @@ def test_stock_job_fails_when_its_node_is_lost(space: Space, machines: Cluster) 
     lost = space.api.get("pod", "stock-worker-0")["spec"]["nodeName"]
     faults.kill_node(machines, lost)
     assert wait_condition(space.api, "stock", "Succeeded", "Failed") == "Failed"
+    assert _exit_code(space, "stock-worker-1") == 1
     # Nobody told the API server: the dead node's pod is still taken for a running one.
     assert space.api.get("pod", "stock-worker-0")["status"]["phase"] == "Running"
 

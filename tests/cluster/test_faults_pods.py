@@ -1,0 +1,79 @@
+"""Damage to single pods, on trivial ones: what Kubernetes then says and does."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.cluster import faults
+from tests.cluster.common import ClusterError
+from tests.cluster.space import Space
+
+pytestmark = pytest.mark.cluster
+
+
+def test_a_deleted_pod_gets_its_grace_and_is_gone(space: Space) -> None:
+    # The shell must be told of SIGTERM while it waits, so sleep runs beside it.
+    script = "trap 'echo saved; sleep 1; exit 0' TERM; echo ready; sleep 100000 & wait"
+    space.start_pod("victim", script, terminationGracePeriodSeconds=20)
+    space.api.wait("pod", "victim", lambda _: "ready" in space.api("logs", "victim"), what="the script's start")
+    uid = space.api.get("pod", "victim")["metadata"]["uid"]
+    faults.delete_pod(space.api, "victim")
+    space.api.wait("pod", "victim", lambda item: item is None or "deletionTimestamp" in item["metadata"], what="the deletion")
+    space.wait_gone("victim", timeout=60)
+    events = [item for item in space.api.get("event") if item["involvedObject"].get("uid") == uid]
+    assert "Killing" in {event["reason"] for event in events}
+
+
+def test_an_evicted_pod_is_gone_and_a_budget_protects(space: Space) -> None:
+    manifest = space.pod_manifest("guarded")
+    manifest["metadata"]["labels"] = {"app": "guarded"}
+    budget = {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": {"name": "guard"},
+        "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "guarded"}}},
+    }
+    space.api.apply(manifest, budget)
+    space.wait_phase("guarded", "Running")
+    # The budget counts the pod before it protects it.
+    space.api.wait("pdb", "guard", lambda item: item["status"].get("currentHealthy") == 1, what="the budget's count")
+    with pytest.raises(ClusterError, match="disruption budget"):
+        faults.evict_pod(space.api, "guarded")
+    space.api("delete", "pdb", "guard")
+    faults.evict_pod(space.api, "guarded")
+    space.wait_gone("guarded")
+
+
+def test_a_pod_out_of_memory_is_killed_and_says_so(space: Space) -> None:
+    space.start_pod("hungry", resources={"limits": {"memory": "64Mi"}})
+    faults.oom_kill_pod(space.api, "hungry")
+    item = space.wait_phase("hungry", "Failed")
+    (container,) = item["status"]["containerStatuses"]
+    assert container["state"]["terminated"]["reason"] == "OOMKilled"
+    assert container["state"]["terminated"]["exitCode"] == 137
+
+
+def test_memory_without_a_limit_is_refused_not_eaten(space: Space) -> None:
+    space.start_pod("unlimited")
+    with pytest.raises(ClusterError, match="no memory limit"):
+        faults.oom_kill_pod(space.api, "unlimited")
+
+
+def test_shared_memory_is_64_megabytes_unless_asked_for(space: Space) -> None:
+    space.start_pod("plain")
+    assert faults.fill_shared_memory(space.api, "plain") == 64 << 20
+    assert "No space left" in space.shell("plain", "echo x 2>&1 > /dev/shm/more || true; dd if=/dev/zero of=/dev/shm/more bs=1k count=8 2>&1 || true")
+    volume = {"name": "dshm", "emptyDir": {"medium": "Memory", "sizeLimit": "96Mi"}}
+    manifest = space.pod_manifest("roomy", volumes=[volume])
+    manifest["spec"]["containers"][0]["volumeMounts"] = [{"name": "dshm", "mountPath": "/dev/shm"}]
+    space.api.apply(manifest)
+    space.wait_phase("roomy", "Running")
+    assert faults.fill_shared_memory(space.api, "roomy") == 96 << 20
+
+
+def test_an_exhausted_quota_refuses_the_next_pod(space: Space) -> None:
+    space.start_pod("first")
+    faults.exhaust_quota(space.api)
+    with pytest.raises(ClusterError, match="exceeded quota: exhausted"):
+        space.api.apply(space.pod_manifest("second"))
+    assert [item["metadata"]["name"] for item in space.api.get("pod")] == ["first"]
