@@ -37,6 +37,7 @@ def wait_for_line(path: Path, number: int) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_it_trains_saves_evaluates_and_goes_on_bit_for_bit(config, held_out, tmp_path):
     """One uninterrupted run, and one that is killed in the middle of an epoch and started again."""
     whole = config("whole", evaluation=held_out("en", "de", "zh"))
@@ -71,12 +72,14 @@ def test_it_trains_saves_evaluates_and_goes_on_bit_for_bit(config, held_out, tmp
     assert "image to text" in again.stdout
 
 
+@pytest.mark.slow
 def test_loss_falls(config, tmp_path):
     run("pretrain", config(**{"training.max_steps": 60, "training.log_every": 10, "data.regions": None}))
     losses = [line["losses"]["images/loss_mlm"] for line in metrics(tmp_path / "run")]
     assert losses[-1] < losses[0] - 0.5
 
 
+@pytest.mark.slow
 def test_sigterm_to_the_group_saves_and_exits_143(config, tmp_path):
     path = config(**{"training.max_steps": 10_000, "training.save_every": None})
     process = start("pretrain", path)
@@ -90,6 +93,7 @@ def test_sigterm_to_the_group_saves_and_exits_143(config, tmp_path):
     assert f"stopped by SIGTERM after step {last}" in out
 
 
+@pytest.mark.slow
 def test_torn_checkpoint_is_reported_and_skipped(config, tmp_path):
     path = config(**{"training.max_steps": 10})
     run("pretrain", path)
@@ -105,6 +109,7 @@ def test_torn_checkpoint_is_reported_and_skipped(config, tmp_path):
         assert equal(tensor, before[name]), name
 
 
+@pytest.mark.slow
 def test_resume_never_moves_the_earlier_run_aside(config, tmp_path):
     path = config(**{"training.max_steps": 5})
     run("pretrain", path)

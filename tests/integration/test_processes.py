@@ -10,6 +10,8 @@ from safetensors.torch import load_file
 from .conftest import metrics, run, start
 from .test_pretrain import folders, wait_for_line
 
+pytestmark = pytest.mark.slow
+
 DETERMINISTIC = {
     "model.text.dropout": 0.0,
     "model.text.attention_dropout": 0.0,

@@ -1,0 +1,36 @@
+"""Tables and means of a run."""
+
+import json
+
+import pytest
+
+from cclm.metrics.report import mean_rows, retrieval_table
+from cclm.metrics.running import Update, means, sums_and_counts
+
+
+def row(value: float) -> dict[str, float]:
+    return {f"{side}_r{k}": value + k for side in ("txt", "img") for k in (1, 5, 10)} | {"r_mean": value}
+
+
+def test_table_is_aligned_whatever_the_numbers():
+    lines = retrieval_table({"en": row(0.0), "a long name": row(89.5)}).splitlines()
+    assert len({len(line) for line in lines[1:]}) == 1
+    assert lines[2].split() == ["en", "1.00", "5.00", "10.00", "1.00", "5.00", "10.00", "0.00"]
+
+
+def test_means_over_languages():
+    rows = mean_rows({"en": row(60.0), "de": row(30.0), "fr": row(0.0)})
+    assert rows["mean"]["r_mean"] == 30
+    assert rows["mean without en"]["r_mean"] == 15
+    assert list(mean_rows({"de": row(30.0)})) == ["mean"]
+    assert list(mean_rows({"en": row(30.0)})) == ["mean"]
+
+
+def test_mean_of_unequal_processes_is_over_updates_not_over_means():
+    first = sums_and_counts([Update(0, "images", {"loss": 1.0}), Update(1, "images", {"loss": 2.0})])
+    second = sums_and_counts([Update(0, "images", {"loss": 9.0})])
+    assert means({key: first[key] + second[key] for key in first}) == {"images/loss": pytest.approx(4.0)}
+
+
+def test_rows_are_json():
+    assert json.loads(json.dumps(mean_rows({"de": row(1.0)})))["mean"]["txt_r5"] == 6
