@@ -59,7 +59,9 @@ def relative_error(wanted: Item, found: Item) -> float:
     if isinstance(wanted, Tensor) and isinstance(found, Tensor):
         return _tensor_error(wanted, found)
     numbers = (int, float)
-    if isinstance(wanted, numbers) and isinstance(found, numbers) and not isinstance(wanted, bool):
+    if isinstance(wanted, int) and isinstance(found, int):
+        return 0.0 if wanted == found and type(wanted) is type(found) else float("inf")
+    if isinstance(wanted, numbers) and isinstance(found, numbers):
         return _tensor_error(torch.tensor(wanted, dtype=torch.float64), torch.tensor(found, dtype=torch.float64))
     return 0.0 if type(wanted) is type(found) and wanted == found else float("inf")
 

@@ -1,0 +1,54 @@
+"""`cclm convert`: our checkpoints in the published layout."""
+
+from __future__ import annotations
+
+import argparse
+
+_DESCRIPTION = """\
+Write a checkpoint of ours in the published layout: one file {"model": state dict, "config": settings} with the
+published parameter names, readable by the published code and by anything that reads its .th files.
+The other way round nothing needs converting: give a published file as model.weights=FILE.th."""
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    """Add the subcommand and its options."""
+    parser = subparsers.add_parser(
+        "convert",
+        help="write a checkpoint in the published layout (.th)",
+        description=_DESCRIPTION,
+        epilog="examples:\n  cclm convert output/demo demo.th\n  cclm convert output/demo/step-00000700 demo.th",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("checkpoint", help="checkpoint folder, or a run's folder (its newest checkpoint)")
+    parser.add_argument("out", metavar="OUT.th", help="file to write; it must not exist")
+    parser.set_defaults(func=convert)
+
+
+def convert(args: argparse.Namespace) -> None:
+    """Read, rename, write.
+
+    Raises:
+        UserError: no whole checkpoint there, or OUT exists.
+    """
+    from pathlib import Path
+
+    from cclm.checkpoints.published import to_published, write_published_file
+    from cclm.checkpoints.save import find_checkpoint, load_model
+    from cclm.config import PretrainConfig
+    from cclm.errors import UserError
+    from cclm.model.cclm import CCLM
+
+    out = Path(args.out)
+    if out.exists():
+        raise UserError(f"{out} exists already; choose another name or remove it")
+    if not out.parent.is_dir():
+        raise UserError(f"the folder {out.parent} for the output does not exist; create it")
+    if not Path(args.checkpoint).is_dir():
+        raise UserError(f"{args.checkpoint} is not a checkpoint folder of cclm")
+    checkpoint = find_checkpoint(Path(args.checkpoint))
+    config = PretrainConfig.model_validate(checkpoint.state["config"])
+    model = CCLM(config.model)
+    load_model(checkpoint, model)
+    state = to_published(model, num_text_layers=config.model.text.num_text_layers)
+    write_published_file(out, state, config.model_dump(mode="json"))
+    print(f"wrote {out}: {len(state)} tensors of step {checkpoint.step}")

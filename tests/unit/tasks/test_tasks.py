@@ -1,0 +1,144 @@
+"""Properties of the tasks beyond golden numbers."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cclm.checkpoints.initial import build_model
+from cclm.config import ModelConfig, ObjectiveConfig, TextConfig, VisionConfig
+from cclm.data.batch import ImageTextBatch, MaskedText, RegionTextBatch
+from cclm.metrics.retrieval import retrieval_metrics
+from cclm.model.cclm import CCLM
+from cclm.sequences import Sequences
+from cclm.tasks.answering import AnsweringTask
+from cclm.tasks.pretrain import PretrainTask
+from cclm.tasks.reasoning import TextAssignmentTask
+from cclm.tasks.retrieval import EncodedViews, two_stage_scores
+
+GOLDEN = Path(__file__).parents[2] / "golden"
+
+
+@pytest.fixture(scope="module")
+def model() -> CCLM:
+    config = ModelConfig(
+        vision=VisionConfig(image_size=64, embed_dim=16, depths=(1, 1), num_heads=(1, 2), window_size=4),
+        text=TextConfig(
+            vocab_size=60, hidden_size=32, num_heads=2, intermediate_size=64, num_layers=4, num_text_layers=2, max_positions=32
+        ),
+        embed_dim=16,
+    )
+    return build_model(config, seed=3).eval()
+
+
+def texts(rows: int, seed: int = 0) -> Sequences:
+    generator = torch.Generator().manual_seed(seed)
+    lengths = torch.randint(3, 9, (rows,), generator=generator)
+    ids = torch.randint(4, 60, (rows, 8), generator=generator)
+    ids[:, 0] = 0
+    return Sequences(ids.masked_fill(torch.arange(8) >= lengths[:, None], 1), lengths)
+
+
+def image_batch(rows: int) -> ImageTextBatch:
+    text = texts(rows)
+    masked = MaskedText(text, torch.arange(rows), torch.ones(rows, dtype=torch.int64), torch.full((rows,), 9))
+    return ImageTextBatch(torch.randn(rows, 3, 64, 64, generator=torch.Generator().manual_seed(5)), text, masked)
+
+
+def test_same_generator_same_losses_another_draws_others(model: CCLM) -> None:
+    task, batch = PretrainTask(model, ObjectiveConfig()).eval(), image_batch(6)
+    one, same = (task(batch, torch.Generator().manual_seed(1))["loss_itm"] for _ in range(2))
+    others = {task(batch, torch.Generator().manual_seed(seed))["loss_itm"].item() for seed in range(2, 8)}
+    assert torch.equal(one, same) and len(others) > 1
+
+
+def test_temperature_is_clamped_before_use(model: CCLM) -> None:
+    task = PretrainTask(model, ObjectiveConfig()).eval()
+    for outside, bound in ((0.9, 0.5), (1e-9, 0.001)):
+        with torch.no_grad():
+            model.space.temperature.fill_(outside)
+        task(image_batch(3), torch.Generator())
+        assert model.space.temperature.item() == pytest.approx(bound)
+    with torch.no_grad():
+        model.space.temperature.fill_(0.07)
+
+
+def test_whole_image_texts_count_for_the_box_only_on_request(model: CCLM) -> None:
+    base = image_batch(3)
+    batch = RegionTextBatch(
+        images=base.images[:1],
+        text=base.text,
+        masked=base.masked,
+        image_of_text=torch.zeros(3, dtype=torch.int64),
+        patches=torch.ones(3, 65, dtype=torch.bool),
+        boxes=torch.tensor([[0.5, 0.5, 1.0, 1.0]] * 3),
+        is_whole_image=torch.ones(3, dtype=torch.bool),
+    )
+    without = PretrainTask(model, ObjectiveConfig()).eval()(batch, torch.Generator())
+    included = PretrainTask(model, ObjectiveConfig(box_loss_on_whole_images=True)).eval()(batch, torch.Generator())
+    assert without["loss_bbox"].item() == 0 and included["loss_bbox"].item() > 0
+
+
+@torch.no_grad()
+def test_rescoring_equals_the_plain_definition(model: CCLM) -> None:
+    from cclm.model.attention import Context
+
+    images = model.encoders.encode_images(torch.randn(5, 3, 64, 64))
+    text = model.encoders.encode_text(texts(9))
+    views = EncodedViews(
+        images, text, model.space.image_features(images.first()), model.space.text_features(text.first())
+    )
+    scores = two_stage_scores(model, views, 3, pairs_at_once=4)
+    similarity = views.image_features @ views.text_features.T
+    for image in range(5):
+        best = set(similarity[image].topk(3).indices.tolist())
+        for number in range(9):
+            one = torch.tensor([number])
+            fused = model.encoders.fuse(text.select(one), Context(images.select(torch.tensor([image]))))
+            wanted = model.match_head(fused.first())[0, 1].item() if number in best else -100.0
+            assert scores.image_to_text[image, number].item() == pytest.approx(wanted, abs=1e-5)
+    for number in range(9):
+        kept = (scores.text_to_image[number] != -100).nonzero().flatten().tolist()
+        assert set(kept) == set(similarity[:, number].topk(3).indices.tolist())
+
+
+@torch.no_grad()
+def test_ranking_answers_equals_the_plain_definition(model: CCLM) -> None:
+    from cclm.model.attention import Context
+
+    task = AnsweringTask(model, 2).eval()
+    images, questions, answers = torch.randn(2, 3, 64, 64), texts(2), texts(7, seed=4)
+    ranked = task.rank(images, questions, answers, candidates=3)
+    states = task.read_questions(images, questions)
+    for row in range(2):
+        context = Context(states.select(torch.tensor([row])), torch.zeros(1, dtype=torch.int64))
+        start = task.decoder(Sequences.full(torch.zeros(1, 1, dtype=torch.int64)), context)[0, 0].log_softmax(dim=0)
+        first = start[answers.data[:, 1]]
+        scores = {}
+        for number in first.topk(3).indices.tolist():
+            ids = answers.data[number, : answers.lengths[number]]
+            logits = task.decoder(Sequences.full(ids[None]), context)[0].log_softmax(dim=1)
+            scores[number] = first[number] + sum(logits[i, ids[i + 1]] for i in range(len(ids) - 1))
+        assert ranked.answers[row].tolist() == sorted(scores, key=lambda number: -scores[number])
+
+
+def test_text_assignment_trains_all_three_labels(model: CCLM) -> None:
+    task = TextAssignmentTask(model).train()
+    losses = [task(image_batch(8), torch.Generator().manual_seed(seed))["loss_ta"] for seed in range(3)]
+    assert all(loss.isfinite() for loss in losses) and len({loss.item() for loss in losses}) == 3
+
+
+def test_retrieval_metrics_by_hand() -> None:
+    """Two images, three texts: texts 0 and 1 belong to image 0."""
+    i2t = np.array([[0.1, 0.9, 0.5], [0.8, 0.2, 0.3]])
+    t2i = np.array([[0.6, 0.5], [0.1, 0.9], [0.2, 0.7]])
+    metrics = retrieval_metrics(i2t, t2i, np.array([0, 0, 1]))
+    assert metrics["txt_r1"] == 50.0  # image 0 finds text 1 first; image 1 finds text 0
+    assert metrics["img_r1"] == pytest.approx(200 / 3)
+    assert metrics["r_mean"] == pytest.approx((50 + 100 + 100) / 6 + (200 / 3 + 100 + 100) / 6)
+
+
+def test_a_constant_score_retrieves_nothing() -> None:
+    metrics = retrieval_metrics(np.zeros((20, 20)), np.zeros((20, 20)), np.arange(20))
+    assert metrics["r_mean"] == 0.0
