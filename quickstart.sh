@@ -28,19 +28,20 @@ install() {
         fi
         say "$PYTHON" -m venv .venv
     fi
-    say .venv/bin/pip install -q --disable-pip-version-check -e "$1"
+    PATH="$PWD/.venv/bin:$PATH"
+    say pip install -q --disable-pip-version-check -e "$1"
 }
 
 case ${1-} in
 "")
     install .
-    say .venv/bin/cclm demo demo_world
-    say .venv/bin/torchx run -s local_cwd cclm.pretrain --config configs/demo/pretrain.yaml
+    say cclm demo demo_world
+    say torchx run -s local_cwd cclm.pretrain --config configs/demo/pretrain.yaml
     ;;
 test)
     install '.[test]'
     shift
-    say .venv/bin/pytest "$@"
+    say pytest "$@"
     ;;
 *)
     echo "usage: sh quickstart.sh [test [pytest options]]" >&2
