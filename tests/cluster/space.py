@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
-from . import images
+import pytest
+
+from . import addons, images
 from .cluster import Cluster
 from .common import ClusterError
 from .kubectl import Kubectl, Manifest, phase
@@ -35,6 +37,12 @@ class Space:
         with contextlib.suppress(ClusterError):
             self.api("delete", "pod", "--all", "--grace-period=0", "--force", "--wait=false")
         Kubectl(self.api.kubeconfig)("delete", "namespace", self.name, "--wait=false", "--ignore-not-found")
+
+    def need(self, *options: str) -> None:
+        """Have these options installed (see addons.OPTIONS); skip the test on a cluster that is not ours to change."""
+        if self.owned is None:
+            pytest.skip(f"this test installs {', '.join(options)}, and the cluster of --kubeconfig is not ours to change")
+        addons.install(self.owned, list(options))
 
     def pod_manifest(self, name: str, script: str = "exec sleep 100000", node: str | None = None, **spec: Any) -> Manifest:
         """A pod with one container `main` that runs a shell script; further fields of its spec as keywords.

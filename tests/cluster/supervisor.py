@@ -28,12 +28,13 @@ from .teardown import remove_remains
 
 # Private copies of what programs write at fixed places of the machine. /run holds sockets and network names,
 # /var/log/containers is written by every kubelet, /var/lib/cni by every network plugin.
+# -n: without it the first `mount` itself leaves a folder in /run.
 _MACHINE = r"""
 set -e
-mount -t tmpfs -o mode=755 cclm-run /run
-mount -t tmpfs -o mode=755 cclm-log /var/log
+mount -n -t tmpfs -o mode=755 cclm-run /run
+mount -n -t tmpfs -o mode=755 cclm-log /var/log
 mkdir -p "$1/lib" "$1/work"
-mount -t overlay -o "lowerdir=/var/lib,upperdir=$1/lib,workdir=$1/work" cclm-lib /var/lib
+mount -n -t overlay -o "lowerdir=/var/lib,upperdir=$1/lib,workdir=$1/work" cclm-lib /var/lib
 exec "$2"
 """
 

@@ -1,0 +1,180 @@
+"""Builds the project's Dockerfile for real: a base image from Debian's packages, then buildah, once for each content."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+from . import debs
+from .common import PROJECT, ClusterError, cache_folder, digest, locked, run, say, versions
+
+BASE = "localhost/cclm/base:1"
+# In an image that only has to show that it is put together well, these are left out: they are 5 of its 5.5 GB.
+HEAVY = ("torch", "torchvision", "timm", "transformers", "scipy")
+
+
+# Mounts of its own: an interrupted build leaves none on the machine. Its cache under /var/lib lands in our store, and
+# the libraries are found by the helpers that it starts with an empty environment.
+_OWN_MOUNTS = """
+set -e
+mkdir -p "$1/var-lib" "$1/work"
+mount -n -t overlay -o "lowerdir=/var/lib,upperdir=$1/var-lib,workdir=$1/work" cclm-lib /var/lib
+mount -n -t overlay -o "lowerdir=$2:/usr/lib/x86_64-linux-gnu" cclm-libraries /usr/lib/x86_64-linux-gnu
+shift 2
+exec "$@"
+"""
+
+
+def base_image() -> Path:
+    """A minimal Debian with Python as an image archive: what `BASE` stands for where no registry is reached."""
+    table = versions()["debian"]
+    key = digest(table["release"], *table["base"])
+    target = cache_folder() / "images" / f"base-{key}.tar"
+    with locked(cache_folder() / "locks" / f"{target.name}.lock"):
+        if not target.exists():
+            started = time.monotonic()
+            say("making a base image from Debian's packages ...")
+            _make_base(target, table["release"], table["base"])
+            say(f"made a base image in {time.monotonic() - started:.0f} s")
+    return target
+
+
+def _make_base(target: Path, release: str, packages: list[str]) -> None:
+    root = debs.unpacked("images") / "root"
+    work = cache_folder() / "work" / target.stem
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    try:
+        # In mounts of its own: whatever debootstrap mounts goes with it.
+        run(
+            ["unshare", "--mount", "--propagation", "private", root / "usr/sbin/debootstrap", "--variant=minbase"]
+            + [f"--include={','.join(packages)}", release, work / "root"],
+            what="make a base image",
+            env={**os.environ, "DEBOOTSTRAP_DIR": str(root / "usr/share/debootstrap")},
+            timeout=900,
+        )
+        for name in ("var/cache/apt", "var/lib/apt/lists", "usr/share/doc", "usr/share/man", "usr/share/locale"):
+            shutil.rmtree(work / "root" / name, ignore_errors=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        tree = [work / "root", "/"]
+        container = _buildah("from", "scratch").strip()
+        try:
+            _buildah("add", "--quiet", container, *tree)
+            _buildah("config", "--env", "PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", container)
+            _buildah("commit", "--quiet", container, BASE)
+        finally:
+            _buildah("rm", container)
+        _export(BASE, target)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _export(reference: str, target: Path) -> None:
+    fresh = target.with_suffix(".new")
+    fresh.unlink(missing_ok=True)
+    _buildah("push", "--quiet", reference, f"docker-archive:{fresh}:{reference}")
+    os.replace(fresh, target)
+
+
+def _content() -> str:
+    """A digest of what git would commit of the files that go into the image."""
+    wanted = ["Dockerfile", ".dockerignore", "pyproject.toml", "README.md", "LICENSE", "cclm", "torchx_components", "configs"]
+    listed = run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z", "--", *wanted],
+        what="list the project's files",
+        cwd=PROJECT,
+    )
+    total = hashlib.sha256()
+    for name in sorted(set(listed.split("\0")) - {""}):
+        path = PROJECT / name
+        if path.is_file():
+            total.update(name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return total.hexdigest()
+
+
+def project_image(without: tuple[str, ...] = HEAVY) -> Path:
+    """The image of the working tree's Dockerfile as an archive, built unless one of the same content is there."""
+    base = base_image()
+    key = digest(_content(), base.name, *without)
+    reference = f"localhost/cclm/cclm:{key}"
+    target = cache_folder() / "images" / f"cclm-{key}.tar"
+    with locked(cache_folder() / "locks" / "project-image.lock"):
+        if not target.exists():
+            started = time.monotonic()
+            say("building the project's image ...")
+            if reference_missing(BASE):
+                _buildah("pull", "--quiet", f"docker-archive:{base}")
+            _buildah(
+                "bud", "--quiet", "--isolation=chroot", "--network=host", "--layers", "--pull-never",
+                f"--build-arg=BASE={BASE}", f"--build-arg=WITHOUT={' '.join(without)}",
+                *_machine_settings(), f"--tag={reference}", f"--file={PROJECT / 'Dockerfile'}", PROJECT,
+                timeout=1800,
+            )  # fmt: skip
+            for old in target.parent.glob("cclm-*.tar"):
+                old.unlink()  # one content is enough: each is hundreds of megabytes
+            _export(reference, target)
+            _forget_others(reference)
+            say(f"built the project's image in {time.monotonic() - started:.0f} s ({target.stat().st_size / 1e6:.0f} MB)")
+    return target
+
+
+def _forget_others(kept: str) -> None:
+    """Remove images of other contents from the builder's store; the layer with the requirements stays."""
+    _buildah("rm", "--all")
+    for image in json.loads(_buildah("images", "--json") or "[]"):
+        for name in image.get("names") or []:
+            if name.startswith("localhost/cclm/cclm:") and name != kept:
+                _buildah("rmi", name)
+
+
+def reference_missing(reference: str) -> bool:
+    """Whether the builder's store lacks an image."""
+    listed = json.loads(_buildah("images", "--json") or "[]")
+    return not any(reference in (image.get("names") or []) for image in listed)
+
+
+def _machine_settings() -> list[str]:
+    """Lend the machine's way to its package index to the build, without leaving a trace in the image."""
+    mounts = [path for path in ("/etc/ssl/certs", "/etc/pip.conf") if Path(path).exists()]
+    return [f"--volume={path}:{path}:ro" for path in mounts]
+
+
+def _buildah(*arguments: str | Path, timeout: float = 900) -> str:
+    store = cache_folder() / "buildah"
+    settings = store / "settings"
+    settings.mkdir(parents=True, exist_ok=True)
+    (settings / "policy.json").write_text('{"default": [{"type": "insecureAcceptAnything"}]}')
+    (settings / "registries.conf").write_text("unqualified-search-registries = []\n")
+    (settings / "storage.conf").write_text(f'[storage]\ndriver = "overlay"\nrunroot = "{store}/run"\ngraphroot = "{store}/graph"\n')
+    (settings / "containers.conf").write_text("")
+    (store / "tmp").mkdir(exist_ok=True)
+    env = {
+        **os.environ,
+        **debs.environment("images"),
+        "HOME": str(store),
+        "TMPDIR": str(store / "tmp"),
+        "XDG_RUNTIME_DIR": str(store / "tmp"),
+        "CONTAINERS_CONF": str(settings / "containers.conf"),
+        "CONTAINERS_REGISTRIES_CONF": str(settings / "registries.conf"),
+        "CONTAINERS_STORAGE_CONF": str(settings / "storage.conf"),
+    }
+    libraries = debs.unpacked("images") / "root/usr/lib/x86_64-linux-gnu"
+    command = ["unshare", "--mount", "--propagation", "private", "--", "sh", "-c", _OWN_MOUNTS, "sh"]
+    command += [str(store), str(libraries), str(debs.program("images", "buildah"))]
+    policy = [f"--signature-policy={settings / 'policy.json'}"] if arguments[0] in ("bud", "push", "pull", "commit") else []
+    words = [str(arguments[0]), *policy, *(str(argument) for argument in arguments[1:])]
+    try:
+        done = subprocess.run(
+            [*command, *words], env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise ClusterError(f"buildah {arguments[0]} did not finish within {timeout:g} s") from error
+    if done.returncode != 0:
+        last = (done.stderr.strip() or done.stdout.strip()).splitlines()[-12:]
+        raise ClusterError(f"buildah {arguments[0]}: {' | '.join(last)}")
+    return done.stdout

@@ -1,0 +1,62 @@
+"""The project's own image, really built from its Dockerfile, and the quick way without one."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from tests.cluster import builder, mounted
+from tests.cluster.cluster import Cluster
+from tests.cluster.space import Space
+
+pytestmark = pytest.mark.cluster
+
+
+def test_the_projects_image_runs_without_rights_on_every_node(space: Space, machines: Cluster) -> None:
+    """Built without PyTorch and its company (5 GB), which the command line needs only when it computes."""
+    image = builder.project_image()
+    reference = machines.load(image)
+    script = "id -u; cclm --help > /dev/null && echo help works; touch /opt/cclm/x 2>&1; touch /tmp/y && echo tmp works"
+    for node in machines.node_names:
+        pod = {
+            "name": "main",
+            "image": reference,
+            "imagePullPolicy": "Never",
+            "command": ["sh", "-c", script],
+            "volumeMounts": [{"name": "scratch", "mountPath": "/tmp"}],
+            "securityContext": {
+                "runAsNonRoot": True,
+                "readOnlyRootFilesystem": True,
+                "allowPrivilegeEscalation": False,
+                "capabilities": {"drop": ["ALL"]},
+            },
+        }
+        manifest = space.pod_manifest(f"on-{node}", node=node, volumes=[{"name": "scratch", "emptyDir": {}}])
+        manifest["spec"]["containers"] = [pod]
+        space.api.apply(manifest)
+    for node in machines.node_names:
+        space.wait_phase(f"on-{node}", "Succeeded", "Failed")
+        said = space.api("logs", f"on-{node}").splitlines()
+        assert said[:2] == ["10001", "help works"]
+        assert "Read-only file system" in said[2]
+        assert said[3] == "tmp works"
+
+
+def test_the_image_is_built_once_for_a_content(machines: Cluster) -> None:
+    first = builder.project_image()
+    written = first.stat().st_mtime_ns
+    assert builder.project_image() == first
+    assert first.stat().st_mtime_ns == written
+
+
+def test_the_working_tree_runs_in_a_bare_image(space: Space, machines: Cluster) -> None:
+    parts = mounted.pod_parts()
+    manifest = space.pod_manifest("quick", volumes=parts["volumes"])
+    program = "import torch, cclm; print('sum', torch.ones(3).sum().item(), cclm.__file__)"
+    manifest["spec"]["containers"] = [{"name": "main", "command": [sys.executable, "-c", program], **parts["container"]}]
+    space.api.apply(manifest)
+    space.wait_phase("quick", "Succeeded", "Failed")
+    said = space.api("logs", "quick")
+    assert "sum 3.0" in said
+    assert str(mounted.PROJECT) in said
