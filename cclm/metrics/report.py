@@ -24,11 +24,11 @@ class Report:
     Args:
         output_dir: folder of the files; created.
         active: whether this process reports.
-        total: outer steps of the run.
-        start: outer steps done before; later lines of `metrics.jsonl`, from a run that was cut off, are dropped.
+        total: outer steps of the run, for the progress bar; 0 shows none.
+        start: outer steps done before.
     """
 
-    def __init__(self, output_dir: Path, *, active: bool, total: int, start: int) -> None:
+    def __init__(self, output_dir: Path, *, active: bool, total: int = 0, start: int = 0) -> None:
         self._active = active
         self._total = total
         self._bar: tqdm | None = None
@@ -37,8 +37,7 @@ class Report:
         output_dir.mkdir(parents=True, exist_ok=True)
         self._metrics = output_dir / METRICS
         self._log = output_dir / LOG
-        _drop_lines_after(self._metrics, start)
-        if sys.stderr.isatty():
+        if total and sys.stderr.isatty():
             self._bar = tqdm(total=total, initial=start, unit="step", dynamic_ncols=True, smoothing=0.05)
 
     def say(self, text: str) -> None:
@@ -50,6 +49,12 @@ class Report:
         if self._bar is not None:
             self._bar.clear()
         print(text, flush=True)
+
+    def forget_after(self, step: int) -> None:
+        """Drop lines of `metrics.jsonl` about later steps: a run that was cut off wrote them, and makes them again."""
+        if self._active and self._metrics.exists():
+            lines = self._metrics.read_text(encoding="utf-8").splitlines()
+            self._metrics.write_text("".join(f"{line}\n" for line in lines if _is_until(line, step)), encoding="utf-8")
 
     def line(self, values: Mapping[str, Any]) -> None:
         """Append `values`, JSON, as a line of `metrics.jsonl`; `values["step"]` is the number of outer steps done."""
@@ -119,14 +124,8 @@ def mean_rows(scores: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, 
     }
 
 
-def _drop_lines_after(path: Path, step: int) -> None:
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line)
-        except (ValueError, KeyError):  # a line cut off when the run was
-            continue
-    path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+def _is_until(line: str, step: int) -> bool:
+    try:
+        return json.loads(line)["step"] <= step
+    except (ValueError, KeyError):  # cut off when the run was
+        return False

@@ -5,34 +5,21 @@ Whatever can be wrong is looked at first, before a model is built.
 
 from __future__ import annotations
 
-import json
 import platform
-import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from cclm import __version__, distributed
 from cclm.checkpoints.initial import build_model
-from cclm.checkpoints.save import (
-    Checkpoint,
-    TornCheckpointError,
-    checkpoint_folders,
-    load_model,
-    load_optimizer,
-    newest_checkpoint,
-    open_checkpoint,
-    prune_checkpoints,
-    save_checkpoint,
-)
+from cclm.checkpoints.save import load_model, load_optimizer, prune_checkpoints, save_checkpoint
 from cclm.config import PretrainConfig
 from cclm.data.loader import open_source
 from cclm.data.text import Tokenizer, load_tokenizer
 from cclm.errors import UserError
-from cclm.metrics.report import METRICS, Report
+from cclm.metrics.report import Report
 from cclm.model.cclm import CCLM
 from cclm.tasks.pretrain import PretrainTask
 from cclm.training import environment
@@ -40,15 +27,11 @@ from cclm.training.evaluation import HeldOut
 from cclm.training.loop import Run, Source, fit
 from cclm.training.optimizer import build_optimizer
 from cclm.training.plan import KINDS, Plan, steps_of_run
+from cclm.training.resume import Resume, find_checkpoint, find_start
 from cclm.training.schedule import warmup_steps
-
-Resume = Literal["auto", "never"]
 
 KEPT_CHECKPOINTS = 2
 """Newest checkpoints kept while training; the one at the end is kept beside them."""
-
-_FREE_TO_CHANGE = {"weights", "tokenizer", "dropout", "attention_dropout", "drop_path", "initializer_range", "temperature"}
-"""Settings of the model that a resumed run may change: they do not decide what fits into it."""
 
 
 def pretrain(config: PretrainConfig, *, resume: Resume = "auto") -> int:
@@ -104,6 +87,7 @@ def pretrain(config: PretrainConfig, *, resume: Resume = "auto") -> int:
             held_out.publish(scores, done, report, output_dir)
 
     # 5. Train.
+    report.forget_after(start)
     report.say(headline(config, model, device, records, start, total))
     run = Run(
         task=distributed.wrap(task, device),
@@ -155,7 +139,7 @@ def evaluate(config: PretrainConfig, weights: str) -> None:
     else:
         model = build_model(config.model.model_copy(update={"weights": weights}))
     output_dir = Path(config.output_dir)
-    report = Report(output_dir, active=distributed.rank() == 0, total=0, start=step)
+    report = Report(output_dir, active=distributed.rank() == 0)
     scores = held_out.measure(model.to(device), tokenizer, config.model.vision.image_size, device)
     held_out.publish(scores, step, report, output_dir)
     distributed.shutdown()
@@ -202,99 +186,6 @@ def open_sources(config: PretrainConfig) -> dict[str, Source]:
                     )
         distributed.barrier()
     return sources
-
-
-def find_start(output_dir: Path, config: PretrainConfig, records: Mapping[str, int], resume: Resume) -> Checkpoint | None:
-    """The checkpoint to go on from, the same on every process, or None to start anew.
-
-    Raises:
-        UserError: the checkpoint is of another run, or all there are are torn.
-    """
-    if resume == "never":
-        if distributed.rank() == 0:
-            set_aside(output_dir)
-        distributed.barrier()
-        return None
-    chosen = [None]
-    if distributed.rank() == 0:
-        found = newest_checkpoint(output_dir, print)
-        chosen = [None if found is None else str(found.path)]
-    path = distributed.gather_objects(chosen[0])[0]  # what the first process found
-    if path is None:
-        if checkpoint_folders(output_dir):
-            raise UserError(f"no checkpoint in {output_dir} is whole (see above); start anew with --resume never")
-        return None
-    checkpoint = Checkpoint(Path(path), *read_state(Path(path)))
-    differences = differences_that_forbid_resuming(checkpoint.state, config, records)
-    if differences:
-        raise UserError(
-            f"{checkpoint.path} is of another run: {'; '.join(differences)}. Go back to its settings, choose another "
-            "output_dir, or start anew with --resume never"
-        )
-    return checkpoint
-
-
-def read_state(path: Path) -> tuple[int, dict[str, Any]]:
-    """Step and state of a checkpoint that was checked already."""
-    state = json.loads((path / "state.json").read_text(encoding="utf-8"))
-    return state["step"], state
-
-
-def find_checkpoint(path: Path) -> Checkpoint:
-    """The checkpoint in a folder: the folder itself, or the newest whole one of a run's folder.
-
-    Raises:
-        UserError: there is none, or it is torn.
-    """
-    if checkpoint_folders(path):
-        found = newest_checkpoint(path, print)
-        if found is None:
-            raise UserError(f"no checkpoint in {path} is whole (see above)")
-        return found
-    try:
-        return open_checkpoint(path)
-    except TornCheckpointError as problem:
-        raise UserError(f"{path} is not a whole checkpoint: {problem}") from None
-
-
-def differences_that_forbid_resuming(
-    state: Mapping[str, Any], config: PretrainConfig, records: Mapping[str, int]
-) -> list[str]:
-    """What differs between a checkpoint and this run so that going on would not be the same run, in words."""
-    then, now = _identity(state["config"], state["records"]), _identity(config.model_dump(mode="json"), records)
-    return [
-        f"{name} was {then.get(name)} and is {now.get(name)}"
-        for name in sorted(then.keys() | now.keys())
-        if then.get(name) != now.get(name)
-    ]
-
-
-def _identity(config: Mapping[str, Any], records: Mapping[str, int]) -> dict[str, Any]:
-    """What decides the sizes of the model and the order of the data, by the names that users know."""
-    identity: dict[str, Any] = {"seed": config["seed"], "model.embed_dim": config["model"]["embed_dim"]}
-    for part in ("vision", "text"):
-        for name, value in config["model"][part].items():
-            if name not in _FREE_TO_CHANGE:
-                identity[f"model.{part}.{name}"] = value
-    for kind in KINDS:
-        source = config["data"][kind]
-        if source is not None:
-            for name in ("batch_size", "probability", "max_images"):
-                if name in source:
-                    identity[f"data.{kind}.{name}"] = source[name]
-            identity[f"number of records of data.{kind}"] = records[kind]
-    return identity
-
-
-def set_aside(output_dir: Path) -> None:
-    """Move what an earlier run left in `output_dir` into a folder of its own there; nothing is deleted."""
-    left = [*checkpoint_folders(output_dir), *(output_dir / name for name in (METRICS, "log.txt", "retrieval.json"))]
-    left = [path for path in left if path.exists()]
-    if left:
-        folder = output_dir / time.strftime("earlier-%Y%m%d-%H%M%S")
-        folder.mkdir()
-        for path in left:
-            path.rename(folder / path.name)
 
 
 def write_checkpoint(

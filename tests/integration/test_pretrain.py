@@ -68,6 +68,9 @@ def test_it_trains_saves_evaluates_and_goes_on_bit_for_bit(config, held_out, tmp
     assert_equal_checkpoints(tmp_path / "parts" / "step-00000020", tmp_path / "whole" / "step-00000020")
 
     again = run("evaluate", whole, "--checkpoint", tmp_path / "whole", f"output_dir={tmp_path}/again")
+    before = metrics(tmp_path / "whole")
+    run("evaluate", whole, "--checkpoint", tmp_path / "whole" / "step-00000010")
+    assert metrics(tmp_path / "whole")[:-1] == before  # evaluating an early checkpoint forgets nothing
     assert json.loads((tmp_path / "again" / "retrieval.json").read_text()) == result
     assert "image to text" in again.stdout
 

@@ -80,6 +80,8 @@ def make_run(folder: Path, *, total=12, start_from=None, task=None, **training) 
         load_model(checkpoint, task)
         load_optimizer(checkpoint, optimizer)
         start = checkpoint.step
+    report = Report(folder, active=True, total=total, start=start)
+    report.forget_after(start)
     run = Run(
         task=task,
         optimizer=optimizer,
@@ -91,7 +93,7 @@ def make_run(folder: Path, *, total=12, start_from=None, task=None, **training) 
         warmup_steps=3,
         seed=3,
         device=CPU,
-        report=Report(folder, active=True, total=total, start=start),
+        report=report,
         save=lambda done: save_checkpoint(folder, done, task, optimizer, {}),
         evaluate=None,
     )
@@ -215,5 +217,5 @@ def test_evaluation_does_not_leave_the_model_in_evaluation_mode(tmp_path):
 def test_lines_after_the_resumed_step_are_dropped(tmp_path):
     lines = [json.dumps({"step": step}) for step in (5, 10, 15)] + ['{"step": 2']
     (tmp_path / "metrics.jsonl").write_text("\n".join(lines))
-    Report(tmp_path, active=True, total=20, start=10)
+    Report(tmp_path, active=True).forget_after(10)
     assert [line["step"] for line in metrics(tmp_path)] == [5, 10]
