@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,8 +35,8 @@ def start_supervisor(folder: Path, owner: int) -> None:
         return reachable(folder)
 
     wait_for(listening, what="the start of the supervisor", timeout=20, every=0.02)
-    # Not waited for by anyone: forget it, else Python warns about it at exit.
-    process.returncode = 0
+    # Someone must wait for it, or it stays a zombie after its end for as long as this process lives.
+    threading.Thread(target=process.wait, daemon=True).start()
 
 
 def reachable(folder: Path) -> bool:
