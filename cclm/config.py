@@ -176,6 +176,8 @@ class ImageTextSource(SourceConfig):
 class RegionSource(ImageTextSource):
     """Images with boxes, each with captions of its own."""
 
+    probability: Probability = 0.5
+    """How often an outer step trains on regions; on images otherwise."""
     max_images: int = Field(384, gt=0)
     """Images a step, over all processes."""
     max_regions: int = Field(5, gt=0)
@@ -300,6 +302,10 @@ class PretrainConfig(Settings):
                 raise ValueError(
                     f"data.{name}.text.max_tokens = {source.text.max_tokens} exceeds model.text.max_positions = {longest}"
                 )
+        if self.data.images.probability != 1:
+            raise ValueError(
+                "data.images.probability must be 1: every outer step trains regions (data.regions.probability) or images"
+            )
         joined = self.data.texts.text.max_tokens * 2 if self.data.texts and self.objective.use_tlm else 0
         if joined > longest:
             raise ValueError(f"use_tlm joins two texts: {joined} tokens exceed model.text.max_positions = {longest}")

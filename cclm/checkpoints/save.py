@@ -136,6 +136,23 @@ def open_checkpoint(path: Path) -> Checkpoint:
         raise TornCheckpointError(f"unreadable manifest or state ({type(error).__name__}: {error})") from None
 
 
+def find_checkpoint(path: Path) -> Checkpoint:
+    """The checkpoint in a folder: the folder itself, or the newest whole one of a run's folder.
+
+    Raises:
+        UserError: there is none, or it is torn.
+    """
+    if checkpoint_folders(path):
+        found = newest_checkpoint(path, print)
+        if found is None:
+            raise UserError(f"no checkpoint in {path} is whole (see above)")
+        return found
+    try:
+        return open_checkpoint(path)
+    except TornCheckpointError as problem:
+        raise UserError(f"{path} is not a whole checkpoint: {problem}") from None
+
+
 def load_model(checkpoint: Checkpoint, model: nn.Module) -> None:
     """Copy the checkpoint's parameters into `model`, which stays where it is.
 

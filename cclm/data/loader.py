@@ -79,9 +79,13 @@ class SourceStream:
         stream = iter(parts) if self._num_workers == 0 else iter(self._loader(parts))
         per_batch = max(1, self._num_workers)
         batch = start
-        while True:
-            yield self._assemble([next(stream) for _ in range(per_batch)], batch)
-            batch += 1
+        try:
+            while True:
+                yield self._assemble([next(stream) for _ in range(per_batch)], batch)
+                batch += 1
+        finally:
+            # A traceback would keep the iterator alive, and Python waits for its processes at exit.
+            del stream
 
     def _assemble(self, parts: list[Part], batch: int) -> PretrainBatch:
         for part in parts:

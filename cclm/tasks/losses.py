@@ -82,7 +82,8 @@ def draw_hard_negatives(
 
 def _draw(similarity: Tensor, possible: Tensor, exist: Tensor, generator: torch.Generator) -> Tensor:
     """One column for each row of (B, B) -> (B,) int64; any column for rows where none is possible."""
-    weights = (similarity.softmax(dim=1) + 1e-5).masked_fill(~possible, 0.0)
+    # Diverged features must reach the loop's check as a loss that is not finite, not break the draw.
+    weights = (similarity.softmax(dim=1).nan_to_num(nan=1.0) + 1e-5).masked_fill(~possible, 0.0)
     weights = torch.where(exist[:, None], weights, torch.ones_like(weights))
     return torch.multinomial(weights, 1, generator=generator)[:, 0]
 

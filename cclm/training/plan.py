@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from cclm.config import DataConfig, PretrainConfig
-from cclm.errors import UserError
 
 KINDS = ("texts", "images_mono", "images", "regions")
 """Kinds of batch by the name of their source in `config.data`, in the order in which an outer step trains them."""
@@ -40,17 +39,8 @@ class Plan:
 
     @staticmethod
     def of(config: PretrainConfig) -> Plan:
-        """The plan of a config.
-
-        Raises:
-            UserError: the images source has a probability of its own; it takes what regions leave.
-        """
+        """The plan of a config; the images source takes every main update that regions leave."""
         data = config.data
-        if data.images.probability != 1:
-            raise UserError(
-                f"data.images.probability = {data.images.probability} has no meaning: every outer step trains either "
-                "regions (data.regions.probability) or images; leave it at 1"
-            )
         return Plan(config.seed, *(_probability(data, kind) for kind in ("texts", "images_mono", "regions")))
 
     def kinds_of_step(self, step: int) -> tuple[str, ...]:

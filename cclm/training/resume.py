@@ -9,14 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cclm import distributed
-from cclm.checkpoints.save import (
-    STATE,
-    Checkpoint,
-    TornCheckpointError,
-    checkpoint_folders,
-    newest_checkpoint,
-    open_checkpoint,
-)
+from cclm.checkpoints.save import STATE, Checkpoint, checkpoint_folders, newest_checkpoint
 from cclm.config import PretrainConfig
 from cclm.errors import UserError
 from cclm.metrics.report import LOG, METRICS
@@ -55,23 +48,6 @@ def find_start(output_dir: Path, config: PretrainConfig, records: Mapping[str, i
             "output_dir, or start anew with --resume never"
         )
     return checkpoint
-
-
-def find_checkpoint(path: Path) -> Checkpoint:
-    """The checkpoint in a folder: the folder itself, or the newest whole one of a run's folder.
-
-    Raises:
-        UserError: there is none, or it is torn.
-    """
-    if checkpoint_folders(path):
-        found = newest_checkpoint(path, print)
-        if found is None:
-            raise UserError(f"no checkpoint in {path} is whole (see above)")
-        return found
-    try:
-        return open_checkpoint(path)
-    except TornCheckpointError as problem:
-        raise UserError(f"{path} is not a whole checkpoint: {problem}") from None
 
 
 def differences_that_forbid_resuming(

@@ -14,7 +14,7 @@ from torch import nn
 
 from cclm import __version__, distributed
 from cclm.checkpoints.initial import build_model
-from cclm.checkpoints.save import load_model, load_optimizer, prune_checkpoints, save_checkpoint
+from cclm.checkpoints.save import find_checkpoint, load_model, load_optimizer, prune_checkpoints, save_checkpoint
 from cclm.config import PretrainConfig
 from cclm.data.loader import open_source
 from cclm.data.text import Tokenizer, load_tokenizer
@@ -27,7 +27,7 @@ from cclm.training.evaluation import HeldOut
 from cclm.training.loop import Run, Source, fit
 from cclm.training.optimizer import build_optimizer
 from cclm.training.plan import KINDS, Plan, steps_of_run
-from cclm.training.resume import Resume, find_checkpoint, find_start
+from cclm.training.resume import Resume, find_start
 from cclm.training.schedule import warmup_steps
 
 KEPT_CHECKPOINTS = 2

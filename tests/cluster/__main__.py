@@ -19,7 +19,9 @@ PACKAGE_EXTRAS = ("prometheus", "images")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m tests.cluster", description="A real Kubernetes cluster on this machine.")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.cluster", description="A real Kubernetes cluster on this machine."
+    )
     parser.add_argument("--name", default="cclm", help="which cluster (several can be up; default: cclm)")
     commands = parser.add_subparsers(dest="command", required=True)
     build = commands.add_parser("build", help="build and fetch what is missing into the cache")

@@ -134,7 +134,11 @@ def _jobset(cluster: Cluster) -> None:
 
 def _trainer(cluster: Cluster) -> None:
     install(cluster, ["jobset"])
-    _install(cluster, "trainer", _chart("trainer", "charts/kubeflow-trainer", "kubeflow-system", "--set", "image.tag=replaced"))
+    _install(
+        cluster,
+        "trainer",
+        _chart("trainer", "charts/kubeflow-trainer", "kubeflow-system", "--set", "image.tag=replaced"),
+    )
 
 
 def _kwok(cluster: Cluster) -> None:
@@ -157,7 +161,9 @@ def _prometheus_operator(cluster: Cluster) -> None:
 class Option:
     """Something that `up --with NAME` installs."""
 
-    def __init__(self, installer: Callable[[Cluster], None], programs: list[str], namespace: str | None, what: str) -> None:
+    def __init__(
+        self, installer: Callable[[Cluster], None], programs: list[str], namespace: str | None, what: str
+    ) -> None:
         self.installer = installer
         self.programs = programs
         self.namespace = namespace
@@ -165,10 +171,10 @@ class Option:
 
 
 OPTIONS = {
-    "training-operator": Option(_training_operator, ["training-operator"], TRAINING_NAMESPACE, "PyTorchJob (kubeflow.org/v1)"),
+    "training-operator": Option(_training_operator, ["training-operator"], TRAINING_NAMESPACE, "PyTorchJob"),
     "kueue": Option(_kueue, ["kueue", "helm"], "kueue-system", "queues and quota"),
     "jobset": Option(_jobset, ["jobset", "helm"], "jobset-system", "groups of jobs"),
-    "trainer": Option(_trainer, ["trainer", "jobset", "helm"], "kubeflow-system", "TrainJob (trainer.kubeflow.org), with JobSet"),
+    "trainer": Option(_trainer, ["trainer", "jobset", "helm"], "kubeflow-system", "TrainJob, with JobSet"),
     "kwok": Option(_kwok, ["kwok"], "kube-system", "fake nodes that run fake pods"),
     "karpenter-crds": Option(_karpenter, ["helm"], None, "NodePool and EC2NodeClass definitions"),
     "prometheus-crds": Option(_prometheus_operator, [], None, "PodMonitor and PrometheusRule definitions"),

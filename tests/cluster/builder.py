@@ -1,4 +1,4 @@
-"""Builds the project's Dockerfile for real: a base image from Debian's packages, then buildah, once for each content."""
+"""Builds the project's Dockerfile for real: a base image from Debian's packages, then buildah; once a content."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def _make_base(target: Path, release: str, packages: list[str]) -> None:
     try:
         # In mounts of its own: whatever debootstrap mounts goes with it.
         run(
-            ["unshare", "--mount", "--propagation", "private", root / "usr/sbin/debootstrap", "--variant=minbase"]
-            + [f"--include={','.join(packages)}", release, work / "root"],
+            ["unshare", "--mount", "--propagation", "private", str(root / "usr/sbin/debootstrap"), "--variant=minbase"]
+            + [f"--include={','.join(packages)}", release, str(work / "root")],
             what="make a base image",
             env={**os.environ, "DEBOOTSTRAP_DIR": str(root / "usr/share/debootstrap")},
             timeout=900,
@@ -61,10 +61,9 @@ def _make_base(target: Path, release: str, packages: list[str]) -> None:
         for name in ("var/cache/apt", "var/lib/apt/lists", "usr/share/doc", "usr/share/man", "usr/share/locale"):
             shutil.rmtree(work / "root" / name, ignore_errors=True)
         target.parent.mkdir(parents=True, exist_ok=True)
-        tree = [work / "root", "/"]
         container = _buildah("from", "scratch").strip()
         try:
-            _buildah("add", "--quiet", container, *tree)
+            _buildah("add", "--quiet", container, work / "root", "/")
             _buildah("config", "--env", "PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", container)
             _buildah("commit", "--quiet", container, BASE)
         finally:
@@ -83,7 +82,16 @@ def _export(reference: str, target: Path) -> None:
 
 def _content() -> str:
     """A digest of what git would commit of the files that go into the image."""
-    wanted = ["Dockerfile", ".dockerignore", "pyproject.toml", "README.md", "LICENSE", "cclm", "torchx_components", "configs"]
+    wanted = [
+        "Dockerfile",
+        ".dockerignore",
+        "pyproject.toml",
+        "README.md",
+        "LICENSE",
+        "cclm",
+        "torchx_components",
+        "configs",
+    ]
     listed = run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z", "--", *wanted],
         what="list the project's files",
@@ -119,7 +127,8 @@ def project_image(without: tuple[str, ...] = HEAVY) -> Path:
                 old.unlink()  # one content is enough: each is hundreds of megabytes
             _export(reference, target)
             _forget_others(reference)
-            say(f"built the project's image in {time.monotonic() - started:.0f} s ({target.stat().st_size / 1e6:.0f} MB)")
+            size = target.stat().st_size / 1e6
+            say(f"built the project's image in {time.monotonic() - started:.0f} s ({size:.0f} MB)")
     return target
 
 
@@ -150,7 +159,9 @@ def _buildah(*arguments: str | Path, timeout: float = 900) -> str:
     settings.mkdir(parents=True, exist_ok=True)
     (settings / "policy.json").write_text('{"default": [{"type": "insecureAcceptAnything"}]}')
     (settings / "registries.conf").write_text("unqualified-search-registries = []\n")
-    (settings / "storage.conf").write_text(f'[storage]\ndriver = "overlay"\nrunroot = "{store}/run"\ngraphroot = "{store}/graph"\n')
+    (settings / "storage.conf").write_text(
+        f'[storage]\ndriver = "overlay"\nrunroot = "{store}/run"\ngraphroot = "{store}/graph"\n'
+    )
     (settings / "containers.conf").write_text("")
     (store / "tmp").mkdir(exist_ok=True)
     env = {
@@ -166,11 +177,19 @@ def _buildah(*arguments: str | Path, timeout: float = 900) -> str:
     libraries = debs.unpacked("images") / "root/usr/lib/x86_64-linux-gnu"
     command = ["unshare", "--mount", "--propagation", "private", "--", "sh", "-c", _OWN_MOUNTS, "sh"]
     command += [str(store), str(libraries), str(debs.program("images", "buildah"))]
-    policy = [f"--signature-policy={settings / 'policy.json'}"] if arguments[0] in ("bud", "push", "pull", "commit") else []
+    policy = (
+        [f"--signature-policy={settings / 'policy.json'}"] if arguments[0] in ("bud", "push", "pull", "commit") else []
+    )
     words = [str(arguments[0]), *policy, *(str(argument) for argument in arguments[1:])]
     try:
         done = subprocess.run(
-            [*command, *words], env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout, check=False
+            [*command, *words],
+            env=env,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
         )
     except subprocess.TimeoutExpired as error:
         raise ClusterError(f"buildah {arguments[0]} did not finish within {timeout:g} s") from error

@@ -80,7 +80,9 @@ class Cluster:
     def _check_places(self) -> None:
         for place in ("/var/lib", "/var/log", "/run"):
             if self.folder.is_relative_to(place):
-                raise ClusterError(f"the cache must not be below {place}, which every node sees a copy of: set CCLM_CLUSTER_CACHE")
+                raise ClusterError(
+                    f"the cache must not be below {place}, which every node sees a copy of: set CCLM_CLUSTER_CACHE"
+                )
         cgroups.hierarchies()
 
     def _bring_up(self, owner: int) -> None:
@@ -89,9 +91,9 @@ class Cluster:
         self.start_machine(layout.CONTROL)
         self.start_program(layout.CONTROL, "etcd")
         self.start_program(layout.CONTROL, "kube-apiserver")
-        port = control.order(
-            self.folder, "forward", machine=layout.CONTROL, host=layout.GATEWAY, port=layout.API_PORT
-        )["port"]
+        port = control.order(self.folder, "forward", machine=layout.CONTROL, host=layout.GATEWAY, port=layout.API_PORT)[
+            "port"
+        ]
         authority.kubeconfig(self.kubeconfig, "admin", "/O=system:masters/CN=admin", f"https://127.0.0.1:{port}")
         for machine in self.node_names:
             self.start_machine(machine)
@@ -155,7 +157,8 @@ class Cluster:
     @property
     def settings(self) -> dict[str, Any]:
         """What was asked for at the start."""
-        return json.loads((self.folder / "cluster.json").read_text())
+        settings: dict[str, Any] = json.loads((self.folder / "cluster.json").read_text())
+        return settings
 
     @property
     def node_names(self) -> list[str]:
@@ -222,7 +225,13 @@ class Cluster:
                 return True
             return False
 
-        wait_for(answers, what=f"containerd on {machine}", timeout=60, every=0.1, why=lambda: self.last_words(machine, "containerd"))
+        wait_for(
+            answers,
+            what=f"containerd on {machine}",
+            timeout=60,
+            every=0.1,
+            why=lambda: self.last_words(machine, "containerd"),
+        )
         for image in (images.pause(), images.tools(), images.bare()):
             self.load(image, [machine])
 
@@ -271,7 +280,11 @@ class Cluster:
         if not path.exists():
             return f"{name} never wrote a log"
         text = path.read_text(errors="replace").splitlines()[-400:]
-        bad = [line for line in text if re.search(r"^[EF]\d{4} |level=(error|fatal)|\"level\":\"(error|fatal)\"|panic", line)]
+        bad = [
+            line
+            for line in text
+            if re.search(r"^[EF]\d{4} |level=(error|fatal)|\"level\":\"(error|fatal)\"|panic", line)
+        ]
         return " | ".join((bad or text)[-lines:])[-1500:]
 
     def resident_bytes(self) -> dict[str, int]:

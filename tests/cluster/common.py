@@ -107,7 +107,9 @@ def run(
     except subprocess.TimeoutExpired as error:
         raise ClusterError(f"{what}: {Path(str(command[0])).name} did not finish within {timeout:g} s") from error
     if done.returncode != 0:
-        said = (done.stderr.decode(errors="replace").strip() or done.stdout.decode(errors="replace").strip()).splitlines()
+        said = (
+            done.stderr.decode(errors="replace").strip() or done.stdout.decode(errors="replace").strip()
+        ).splitlines()
         raise ClusterError(f"{what}: {' | '.join(said[-6:]) or f'exit status {done.returncode}'}")
     return done.stdout.decode(errors="replace")
 

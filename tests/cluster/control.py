@@ -31,7 +31,9 @@ def start_supervisor(folder: Path, owner: int) -> None:
 
     def listening() -> bool:
         if process.poll() is not None:
-            raise ClusterError(f"the supervisor did not start: {(folder / 'logs' / 'supervisor.log').read_text()[-800:]}")
+            raise ClusterError(
+                f"the supervisor did not start: {(folder / 'logs' / 'supervisor.log').read_text()[-800:]}"
+            )
         return reachable(folder)
 
     wait_for(listening, what="the start of the supervisor", timeout=20, every=0.02)
@@ -53,7 +55,9 @@ def order(folder: Path, verb: str, /, **arguments: Any) -> dict[str, Any]:
     try:
         connection = linux.unix_connect(folder / "control.sock")
     except OSError as error:
-        raise ClusterError(f"the cluster {folder.name} is not up (start it with `python -m tests.cluster up`)") from error
+        raise ClusterError(
+            f"the cluster {folder.name} is not up (start it with `python -m tests.cluster up`)"
+        ) from error
     with connection, connection.makefile("rwb") as stream:
         stream.write(json.dumps({"order": verb, **arguments}).encode() + b"\n")
         stream.flush()
@@ -66,8 +70,6 @@ def order(folder: Path, verb: str, /, **arguments: Any) -> dict[str, Any]:
     return answer
 
 
-def start_program(
-    folder: Path, machine: str, name: str, command: Sequence[str | Path], env: Mapping[str, str]
-) -> None:
+def start_program(folder: Path, machine: str, name: str, command: Sequence[str | Path], env: Mapping[str, str]) -> None:
     """Start a program inside a machine of the cluster."""
     order(folder, "start", machine=machine, name=name, command=[str(part) for part in command], env=dict(env))

@@ -87,7 +87,8 @@ def _fetch(packages: list[str], tree: Path) -> None:
 
 def packages(group: str) -> dict[str, str]:
     """Names and versions of what was unpacked."""
-    return json.loads((unpacked(group) / "packages.json").read_text())
+    found: dict[str, str] = json.loads((unpacked(group) / "packages.json").read_text())
+    return found
 
 
 def program(group: str, name: str) -> Path:

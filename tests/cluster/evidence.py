@@ -16,7 +16,8 @@ def keep(space: Space, folder: Path) -> Path:
     """Write events, objects, pod logs and component logs into the folder, and return it."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    columns = "custom-columns=TIME:.lastTimestamp,KIND:.involvedObject.kind,NAME:.involvedObject.name,REASON:.reason,MESSAGE:.message"
+    involved = "KIND:.involvedObject.kind,NAME:.involvedObject.name"
+    columns = f"custom-columns=TIME:.lastTimestamp,{involved},REASON:.reason,MESSAGE:.message"
     for name, words in {
         "events.txt": ["get", "events", "--sort-by=.metadata.creationTimestamp", "-o", columns],
         "pods.txt": ["get", "pods", "-o", "wide"],
@@ -27,8 +28,13 @@ def keep(space: Space, folder: Path) -> Path:
         done = space.api.attempt(*words, timeout=_PATIENCE)
         (folder / name).write_text(done.stdout + done.stderr)
     for pod in space.api.attempt("get", "pods", "-o", "name", timeout=_PATIENCE).stdout.split():
-        for name, more in ((f"{pod.rpartition('/')[2]}.log", []), (f"{pod.rpartition('/')[2]}.previous.log", ["--previous"])):
-            done = space.api.attempt("logs", pod, "--all-containers", "--prefix", "--timestamps", *more, timeout=_PATIENCE)
+        for name, more in (
+            (f"{pod.rpartition('/')[2]}.log", []),
+            (f"{pod.rpartition('/')[2]}.previous.log", ["--previous"]),
+        ):
+            done = space.api.attempt(
+                "logs", pod, "--all-containers", "--prefix", "--timestamps", *more, timeout=_PATIENCE
+            )
             if done.stdout:
                 (folder / name).write_text(done.stdout)
     if space.owned:

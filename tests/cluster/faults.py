@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import subprocess
 import time
+from functools import partial
 from typing import Any
 
 from . import addons, control, controlplane, layout, node
@@ -55,12 +56,22 @@ def uncordon_node(api: Kubectl, machine: str) -> None:
 
 def drain_node(api: Kubectl, machine: str, timeout: float = 120) -> None:
     """Cordon a node and evict its pods, as before maintenance."""
-    api("drain", machine, "--ignore-daemonsets", "--delete-emptydir-data", "--force", f"--timeout={timeout:g}s", timeout=timeout + 10)
+    api(
+        "drain",
+        machine,
+        "--ignore-daemonsets",
+        "--delete-emptydir-data",
+        "--force",
+        f"--timeout={timeout:g}s",
+        timeout=timeout + 10,
+    )
 
 
 def _worker(cluster: Cluster, machine: str) -> None:
     if machine not in cluster.node_names:
-        raise ClusterError(f"{machine} is no worker node of cluster {cluster.name}; there are {', '.join(cluster.node_names)}")
+        raise ClusterError(
+            f"{machine} is no worker node of cluster {cluster.name}; there are {', '.join(cluster.node_names)}"
+        )
 
 
 def _cable(cluster: Cluster, machine: str, state: str) -> None:
@@ -89,7 +100,18 @@ def lossy_link(cluster: Cluster, machine: str, percent: float) -> None:
     _worker(cluster, machine)
     steady_link(cluster, machine)
     for table, chain, option in (("raw", "PREROUTING", "-i"), ("mangle", "POSTROUTING", "-o")):
-        rule = [option, "eth0", "-m", "statistic", "--mode", "random", "--probability", f"{percent / 100:.4f}", "-j", "DROP"]
+        rule = [
+            option,
+            "eth0",
+            "-m",
+            "statistic",
+            "--mode",
+            "random",
+            "--probability",
+            f"{percent / 100:.4f}",
+            "-j",
+            "DROP",
+        ]
         _iptables(cluster, machine, "-t", table, "-I", chain, *rule)
 
 
@@ -101,7 +123,9 @@ def delayed_link(cluster: Cluster, machine: str, milliseconds: int) -> None:
             shape = ["netem", "delay", f"{milliseconds}ms"]
             node.in_network(pid, "tc", "qdisc", "replace", "dev", device, "root", *shape, what="delay a link")
         except ClusterError as error:
-            raise ClusterError("this kernel has no netem (CONFIG_NET_SCH_NETEM), so a link cannot be delayed") from error
+            raise ClusterError(
+                "this kernel has no netem (CONFIG_NET_SCH_NETEM), so a link cannot be delayed"
+            ) from error
 
 
 def steady_link(cluster: Cluster, machine: str) -> None:
@@ -152,7 +176,9 @@ def restart_component(cluster: Cluster, name: str) -> None:
 
 def _component(name: str) -> None:
     if name not in controlplane.COMPONENTS:
-        raise ClusterError(f"{name} is no component of the control plane; there are {', '.join(controlplane.COMPONENTS)}")
+        raise ClusterError(
+            f"{name} is no component of the control plane; there are {', '.join(controlplane.COMPONENTS)}"
+        )
 
 
 def kill_operator(api: Kubectl, option: str = "training-operator") -> None:
@@ -163,7 +189,12 @@ def kill_operator(api: Kubectl, option: str = "training-operator") -> None:
         selector = ",".join(f"{key}={value}" for key, value in item["spec"]["selector"]["matchLabels"].items())
         within("scale", f"deployment/{name}", "--replicas=0")
         within("delete", "pod", "-l", selector, "--grace-period=0", "--force")
-        wait_for(lambda: not within.get("pod", None, "-l", selector), what=f"the end of {name}", timeout=60)  # noqa: B023
+        gone = partial(_none_left, within, selector)
+        wait_for(gone, what=f"the end of {name}", timeout=60)
+
+
+def _none_left(within: Kubectl, selector: str) -> bool:
+    return not within.get("pod", None, "-l", selector)
 
 
 def restart_operator(cluster: Cluster, option: str = "training-operator") -> None:
@@ -187,7 +218,11 @@ def _namespace(option: str) -> str:
 
 def delete_pod(api: Kubectl, pod: str, grace_seconds: int | None = None) -> None:
     """Delete a pod; without a number, with its own grace period."""
-    grace = [] if grace_seconds is None else [f"--grace-period={grace_seconds}", *(["--force"] if grace_seconds == 0 else [])]
+    grace = (
+        []
+        if grace_seconds is None
+        else [f"--grace-period={grace_seconds}", *(["--force"] if grace_seconds == 0 else [])]
+    )
     api("delete", "pod", pod, "--wait=false", *grace)
 
 
@@ -237,7 +272,9 @@ def exhaust_quota(api: Kubectl, **more: str) -> None:
     hard = more or {"pods": str(len(api.get("pod")))}
     quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "exhausted"}, "spec": {"hard": hard}}
     api.apply(quota)
-    api.wait("resourcequota", "exhausted", lambda item: item and item.get("status", {}).get("hard") == hard, what="the quota")
+    api.wait(
+        "resourcequota", "exhausted", lambda item: item and item.get("status", {}).get("hard") == hard, what="the quota"
+    )
 
 
 # --- afterwards -----------------------------------------------------------------------------------------------
@@ -269,5 +306,7 @@ def repair(cluster: Cluster) -> None:
             uncordon_node(cluster.kubectl, item["metadata"]["name"])
     for option in addons.installed(cluster):
         namespace = addons.OPTIONS[option].namespace
-        if namespace and any(not item["spec"]["replicas"] for item in cluster.kubectl.within(namespace).get("deployment")):
+        if namespace and any(
+            not item["spec"]["replicas"] for item in cluster.kubectl.within(namespace).get("deployment")
+        ):
             restart_operator(cluster, option)

@@ -39,7 +39,12 @@ def give_devices(api: Kubectl, node: str, **counts: int) -> None:
 
 def take_devices(api: Kubectl, node: str) -> None:
     """Take all such devices from a node again."""
-    api.patch("node", node, {"status": {kind: {GPU: None, EFA: None} for kind in ("capacity", "allocatable")}}, "--subresource=status")
+    api.patch(
+        "node",
+        node,
+        {"status": {kind: {GPU: None, EFA: None} for kind in ("capacity", "allocatable")}},
+        "--subresource=status",
+    )
 
 
 def fake_node(kind: str, name: str, zone: str = "zone-a") -> Manifest:

@@ -19,8 +19,13 @@ _NOBODY = "65532:65532"
 
 
 def archive(
-    reference: str, files: Mapping[str, Path | bytes], *, entrypoint: Sequence[str] = (), user: str = "", links: Mapping[str, str] | None = None
-) -> Path:  # fmt: skip
+    reference: str,
+    files: Mapping[str, Path | bytes],
+    *,
+    entrypoint: Sequence[str] = (),
+    user: str = "",
+    links: Mapping[str, str] | None = None,
+) -> Path:
     """An image archive with these files (target path to source), made once for each content."""
     links = links or {}
     parts: list[str | bytes] = [reference, user, json.dumps(list(entrypoint)), json.dumps(dict(links), sort_keys=True)]
@@ -62,7 +67,11 @@ def _write(target: Path, reference: str, layer: bytes, entrypoint: Sequence[str]
         {
             "architecture": "amd64",
             "os": "linux",
-            "config": {"Entrypoint": list(entrypoint) or None, "User": user, "Env": ["PATH=/usr/bin:/bin:/usr/sbin:/sbin"]},
+            "config": {
+                "Entrypoint": list(entrypoint) or None,
+                "User": user,
+                "Env": ["PATH=/usr/bin:/bin:/usr/sbin:/sbin"],
+            },
             "rootfs": {"type": "layers", "diff_ids": ["sha256:" + hashlib.sha256(layer).hexdigest()]},
         }
     ).encode()

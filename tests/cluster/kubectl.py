@@ -49,7 +49,9 @@ class Kubectl:
         """Run a command and return what it printed; a failure becomes a ClusterError with kubectl's words."""
         return run(self.command(*arguments), what=f"kubectl {arguments[0]}", stdin=stdin, timeout=timeout)
 
-    def attempt(self, *arguments: str, stdin: str | None = None, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    def attempt(
+        self, *arguments: str, stdin: str | None = None, timeout: float = 120
+    ) -> subprocess.CompletedProcess[str]:
         """Run a command whose failure is an answer too, as is none in time (status 124)."""
         command = self.command(*arguments)
         try:
@@ -75,7 +77,14 @@ class Kubectl:
         self("patch", kind, name, f"--type={form}", "-p", json.dumps(change), *options)
 
     def wait(
-        self, kind: str, name: str, condition: Callable[[Any], Any], *, what: str, timeout: float = 120, every: float = 0.5
+        self,
+        kind: str,
+        name: str,
+        condition: Callable[[Any], Any],
+        *,
+        what: str,
+        timeout: float = 120,
+        every: float = 0.5,
     ) -> Any:
         """Wait until the object fulfils the condition (it is asked with None while there is no object)."""
         last: Any = None
@@ -101,7 +110,7 @@ class _Loader(yaml.SafeLoader):
     """YAML as Kubernetes reads it: a lone `=`, which occurs in definitions, is a string."""
 
 
-_Loader.add_constructor("tag:yaml.org,2002:value", _Loader.construct_scalar)
+_Loader.add_constructor("tag:yaml.org,2002:value", lambda loader, node: str(node.value))
 
 
 def documents(text: str) -> list[Manifest]:

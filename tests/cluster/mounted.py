@@ -15,7 +15,7 @@ from .common import PROJECT
 
 
 def folders() -> list[Path]:
-    """What a Python process of this environment reads: the system's programs, the interpreter, the packages, the project."""
+    """What a Python process of this environment reads: the system, the interpreter, the packages, the project."""
     system = [Path(name) for name in ("/usr", "/bin", "/sbin", "/lib", "/lib64") if Path(name).exists()]
     own = [Path(sys.base_prefix), Path(sys.prefix), PROJECT]
     # One folder inside another is mounted with it.

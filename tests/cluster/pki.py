@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +48,11 @@ class Authority:
     def kubeconfig(self, target: Path, name: str, subject: str, server: str) -> Path:
         """Write a client's configuration, with its certificate inside, so that the file alone is enough."""
         certificate, key = self.issue(name, subject)
+        trust = _data("certificate-authority", self.certificate)
         content: dict[str, Any] = {
             "apiVersion": "v1",
             "kind": "Config",
-            "clusters": [{"name": "cclm", "cluster": {"server": server, **_data("certificate-authority", self.certificate)}}],
+            "clusters": [{"name": "cclm", "cluster": {"server": server, **trust}}],
             "users": [{"name": name, "user": {**_data("client-certificate", certificate), **_data("client-key", key)}}],
             "contexts": [{"name": "cclm", "context": {"cluster": "cclm", "user": name}}],
             "current-context": "cclm",
@@ -68,5 +70,5 @@ def _data(key: str, path: Path) -> dict[str, str]:
     return {f"{key}-data": base64.b64encode(path.read_bytes()).decode()}
 
 
-def _openssl(arguments: list[str | Path]) -> None:
-    run(["openssl", *arguments], what="make a certificate")
+def _openssl(arguments: Sequence[object]) -> None:
+    run(["openssl", *(str(argument) for argument in arguments)], what="make a certificate")

@@ -28,7 +28,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Where tests marked `cluster` find their cluster."""
     group = parser.getgroup("cluster", "Kubernetes cluster for tests marked `cluster`")
     group.addoption("--kubeconfig", metavar="FILE", help="use the cluster of this file instead of bringing one up")
-    group.addoption("--cluster", metavar="NAME", help="use the cluster that `python -m tests.cluster --name NAME up` made")
+    group.addoption(
+        "--cluster", metavar="NAME", help="use the cluster that `python -m tests.cluster --name NAME up` made"
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

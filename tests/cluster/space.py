@@ -30,7 +30,9 @@ class Space:
         """Make the namespace and wait until pods can be created in it."""
         Kubectl(self.api.kubeconfig)("create", "namespace", self.name)
         # A pod is refused until its namespace has its service account.
-        self.api.wait("serviceaccount", "default", lambda item: item is not None, what="the namespace's account", every=0.1)
+        self.api.wait(
+            "serviceaccount", "default", lambda item: item is not None, what="the namespace's account", every=0.1
+        )
 
     def remove(self) -> None:
         """Remove the namespace and wait until its pods are gone, those on lost nodes by force."""
@@ -41,10 +43,14 @@ class Space:
     def need(self, *options: str) -> None:
         """Have these options installed (see addons.OPTIONS); skip the test on a cluster that is not ours to change."""
         if self.owned is None:
-            pytest.skip(f"this test installs {', '.join(options)}, and the cluster of --kubeconfig is not ours to change")
+            pytest.skip(
+                f"this test installs {', '.join(options)}, and the cluster of --kubeconfig is not ours to change"
+            )
         addons.install(self.owned, list(options))
 
-    def pod_manifest(self, name: str, script: str = "exec sleep 100000", node: str | None = None, **spec: Any) -> Manifest:
+    def pod_manifest(
+        self, name: str, script: str = "exec sleep 100000", node: str | None = None, **spec: Any
+    ) -> Manifest:
         """A pod with one container `main` that runs a shell script; further fields of its spec as keywords.
 
         The keyword `resources` goes to the container.

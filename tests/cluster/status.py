@@ -67,7 +67,7 @@ def _nodes(cluster: Cluster, health: Health) -> None:
     present = {item["metadata"]["name"]: item for item in cluster.kubectl.get("node")}
     for machine in cluster.machines:
         item = present.get(machine)
-        if condition(item, "Ready"):
+        if item is not None and condition(item, "Ready"):
             note = "cordoned" if item["spec"].get("unschedulable") else ""
             health.row(f"node {machine}", "Ready", note)
         else:

@@ -197,7 +197,7 @@ class Supervisor:
             try:
                 request = json.loads(line)
                 reply = orders[request.pop("order")](**request)
-            except Exception as error:  # noqa: BLE001 - whatever goes wrong belongs to the one who asked
+            except Exception as error:  # whatever goes wrong belongs to the one who asked
                 reply = {"error": f"{error}" if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"}
             stream.write(json.dumps(reply).encode() + b"\n")
             stream.flush()

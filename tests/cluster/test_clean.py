@@ -78,7 +78,9 @@ def test_down_leaves_nothing(owned_cluster: Cluster) -> None:
         second.up(nodes=1)
         second.kubectl("run", "x", "--image=localhost/cclm/tools:1", "--restart=Never", "--", "sleep", "1000")
         wait_for(
-            lambda: second.kubectl.get("pod", "x")["status"]["phase"] == "Running", what="a pod on the second", timeout=90
+            lambda: second.kubectl.get("pod", "x")["status"]["phase"] == "Running",
+            what="a pod on the second",
+            timeout=90,
         )
         # Each has its own API, and the same addresses inside.
         assert second.kubeconfig.read_text() != owned_cluster.kubeconfig.read_text()
@@ -91,7 +93,11 @@ def test_down_leaves_nothing(owned_cluster: Cluster) -> None:
     assert _links() == before[0]
     assert _mounts() == before[1]
     # Other work on this machine may make and end namespaces and files; ours carry its names or its programs.
-    strange = {name for name in _names() - before[3] if any(word in name for word in ("kube", "cni", "containerd", "cclm", "netns", "mount", "flex"))}
+    strange = {
+        name
+        for name in _names() - before[3]
+        if any(word in name for word in ("kube", "cni", "containerd", "cclm", "netns", "mount", "flex"))
+    }
     assert not strange
 
 
@@ -116,7 +122,11 @@ sys.stdin.read()
 def test_the_owners_death_takes_the_cluster_down(moment: str) -> None:
     cluster = Cluster(f"orphan-{os.getpid()}")
     owner = subprocess.Popen(
-        [sys.executable, "-c", _OWNER, cluster.name], cwd=PROJECT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", _OWNER, cluster.name],
+        cwd=PROJECT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     try:
         if moment == "when it is up":

@@ -66,8 +66,12 @@ def test_drain_moves_pods_away_and_uncordon_lets_them_back(space: Space, machine
 
 def _template(space: Space) -> dict[str, object]:
     spec = space.pod_manifest("ignored")["spec"]
-    spread = {"maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway"}
-    spread["labelSelector"] = {"matchLabels": {"app": "service"}}  # type: ignore[assignment]
+    spread = {
+        "maxSkew": 1,
+        "topologyKey": "kubernetes.io/hostname",
+        "whenUnsatisfiable": "ScheduleAnyway",
+        "labelSelector": {"matchLabels": {"app": "service"}},
+    }
     return {**spec, "restartPolicy": "Always", "topologySpreadConstraints": [spread]}
 
 
@@ -99,7 +103,8 @@ def _address(space: Space, pod: str) -> str:
 
 def _serving(space: Space) -> str:
     """A pod on node-1 that serves half a megabyte, and its address; `client` on node-2 fetches it."""
-    serve = "mkdir /tmp/www; dd if=/dev/zero of=/tmp/www/data bs=1k count=512 2>/dev/null; exec busybox httpd -f -p 8000 -h /tmp/www"
+    data = "mkdir /tmp/www; dd if=/dev/zero of=/tmp/www/data bs=1k count=512 2>/dev/null"
+    serve = f"{data}; exec busybox httpd -f -p 8000 -h /tmp/www"
     space.start_pod("server", serve, node="node-1")
     space.start_pod("client", node="node-2")
     address = _address(space, "server")

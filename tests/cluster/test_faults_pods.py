@@ -18,7 +18,9 @@ def test_a_deleted_pod_gets_its_grace_and_is_gone(space: Space) -> None:
     space.api.wait("pod", "victim", lambda _: "ready" in space.api("logs", "victim"), what="the script's start")
     uid = space.api.get("pod", "victim")["metadata"]["uid"]
     faults.delete_pod(space.api, "victim")
-    space.api.wait("pod", "victim", lambda item: item is None or "deletionTimestamp" in item["metadata"], what="the deletion")
+    space.api.wait(
+        "pod", "victim", lambda item: item is None or "deletionTimestamp" in item["metadata"], what="the deletion"
+    )
     space.wait_gone("victim", timeout=60)
     events = [item for item in space.api.get("event") if item["involvedObject"].get("uid") == uid]
     assert "Killing" in {event["reason"] for event in events}
@@ -62,7 +64,9 @@ def test_memory_without_a_limit_is_refused_not_eaten(space: Space) -> None:
 def test_shared_memory_is_64_megabytes_unless_asked_for(space: Space) -> None:
     space.start_pod("plain")
     assert faults.fill_shared_memory(space.api, "plain") == 64 << 20
-    assert "No space left" in space.shell("plain", "echo x 2>&1 > /dev/shm/more || true; dd if=/dev/zero of=/dev/shm/more bs=1k count=8 2>&1 || true")
+    assert "No space left" in space.shell(
+        "plain", "echo x 2>&1 > /dev/shm/more || true; dd if=/dev/zero of=/dev/shm/more bs=1k count=8 2>&1 || true"
+    )
     volume = {"name": "dshm", "emptyDir": {"medium": "Memory", "sizeLimit": "96Mi"}}
     manifest = space.pod_manifest("roomy", volumes=[volume])
     manifest["spec"]["containers"][0]["volumeMounts"] = [{"name": "dshm", "mountPath": "/dev/shm"}]

@@ -8,6 +8,7 @@ import pytest
 
 from tests.cluster import builder, mounted
 from tests.cluster.cluster import Cluster
+from tests.cluster.common import PROJECT
 from tests.cluster.space import Space
 
 pytestmark = pytest.mark.cluster
@@ -54,9 +55,11 @@ def test_the_working_tree_runs_in_a_bare_image(space: Space, machines: Cluster) 
     parts = mounted.pod_parts()
     manifest = space.pod_manifest("quick", volumes=parts["volumes"])
     program = "import torch, cclm; print('sum', torch.ones(3).sum().item(), cclm.__file__)"
-    manifest["spec"]["containers"] = [{"name": "main", "command": [sys.executable, "-c", program], **parts["container"]}]
+    manifest["spec"]["containers"] = [
+        {"name": "main", "command": [sys.executable, "-c", program], **parts["container"]}
+    ]
     space.api.apply(manifest)
     space.wait_phase("quick", "Succeeded", "Failed")
     said = space.api("logs", "quick")
     assert "sum 3.0" in said
-    assert str(mounted.PROJECT) in said
+    assert str(PROJECT) in said

@@ -56,7 +56,11 @@ def test_kueue_admits_one_job_and_lets_the_next_wait(space: Space) -> None:
 def test_a_trainjob_makes_a_jobset_and_completes(space: Space) -> None:
     space.need("trainer")
     pod = space.pod_manifest("ignored")["spec"]
-    container = {"name": "node", "image": pod["containers"][0]["image"], "command": ["sh", "-c", "echo nodes=$PET_NNODES"]}
+    container = {
+        "name": "node",
+        "image": pod["containers"][0]["image"],
+        "command": ["sh", "-c", "echo nodes=$PET_NNODES"],
+    }
     replicated = {
         "name": "node",
         "template": {

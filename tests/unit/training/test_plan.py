@@ -76,8 +76,8 @@ def test_plan_of_config_leaves_out_absent_sources():
 
 
 def test_images_take_what_regions_leave():
-    with pytest.raises(UserError, match=r"data\.images\.probability = 0\.5"):
-        Plan.of(make_config(data={"images": {"files": ["x"], "batch_size": 32, "probability": 0.5}}))
+    with pytest.raises(ValueError, match=r"data.images.probability must be 1"):
+        make_config(data={"images": {"files": ["x"], "batch_size": 32, "probability": 0.5}})
 
 
 def test_number_of_steps():
