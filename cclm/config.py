@@ -218,8 +218,8 @@ class ObjectiveConfig(Settings):
     sample_two_captions: bool = False
     box_loss_on_whole_images: bool = False
     contrastive_gradient: Literal["local", "global"] = "local"
-    """local: each process keeps the gradient of its own features only, as published (encoders receive 1/processes of the
-    global gradient). global: the gradient of the global batch."""
+    """local: each process keeps the gradient of its own features only, as published (encoders receive 1/processes of
+    the global gradient). global: the gradient of the global batch."""
 
 
 class OptimizerConfig(Settings):
@@ -300,11 +300,12 @@ class PretrainConfig(Settings):
             source = getattr(self.data, name)
             if source is not None and source.text.max_tokens > longest:
                 raise ValueError(
-                    f"data.{name}.text.max_tokens = {source.text.max_tokens} exceeds model.text.max_positions = {longest}"
+                    f"data.{name}.text.max_tokens = {source.text.max_tokens} exceeds "
+                    f"model.text.max_positions = {longest}"
                 )
         if self.data.images.probability != 1:
             raise ValueError(
-                "data.images.probability must be 1: every outer step trains regions (data.regions.probability) or images"
+                "data.images.probability must be 1: an outer step trains regions (data.regions.probability) or images"
             )
         joined = self.data.texts.text.max_tokens * 2 if self.data.texts and self.objective.use_tlm else 0
         if joined > longest:

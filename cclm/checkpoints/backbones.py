@@ -132,7 +132,9 @@ def _check_sizes(folder: str, config: TextConfig) -> None:
     }
     for key, value in expected.items():
         if theirs.get(key) != value:
-            raise UserError(f"text weights {path}: {key} is {theirs.get(key)}, the config's model.text asks for {value}")
+            raise UserError(
+                f"text weights {path}: {key} is {theirs.get(key)}, the config's model.text asks for {value}"
+            )
 
 
 def _weights_file(folder: Path) -> Path:

@@ -65,11 +65,10 @@ def published_name(name: str, *, num_text_layers: int, finetuned: bool = False) 
     """
     while _WRAPPERS.match(name):
         name = _WRAPPERS.sub("", name)
-    for component, prefix in _COMPONENTS.items():
-        if name.startswith(component):
-            break
-    else:
+    component = next((known for known in _COMPONENTS if name.startswith(known)), None)
+    if component is None:
         raise KeyError(f"parameter {name} has no published name")
+    prefix = _COMPONENTS[component]
     rest = name.removeprefix(component)
     if component == "image_encoder.trunk.":
         rest = _swin_downsampling(rest, shift=-1)
@@ -105,9 +104,7 @@ def _layer(rest: str, first: int) -> str:
 
 def _swin_downsampling(rest: str, *, shift: int) -> str:
     """Microsoft's Swin merges patches at the end of a stage, timm's at the start of the next one."""
-    return re.sub(
-        r"^layers\.(\d+)\.downsample\.", lambda found: f"layers.{int(found[1]) + shift}.downsample.", rest
-    )
+    return re.sub(r"^layers\.(\d+)\.downsample\.", lambda found: f"layers.{int(found[1]) + shift}.downsample.", rest)
 
 
 def to_published(module: nn.Module, *, num_text_layers: int, finetuned: bool = False) -> dict[str, Tensor]:
@@ -191,8 +188,8 @@ def read_torch_file(path: str | Path) -> Any:
     except Exception as error:  # torch raises pickle, zip, runtime and EOF errors alike
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
-            f"weights {path}: refused, since it is not a plain file of tensors ({type(error).__name__}: {reason[:200]}); "
-            "save it again as tensors only, or fetch it anew if it is torn"
+            f"weights {path}: refused, since it is not a plain file of tensors ({type(error).__name__}: "
+            f"{reason[:200]}); save it again as tensors only, or fetch it anew if it is torn"
         ) from None
 
 
@@ -209,5 +206,7 @@ def write_published_file(path: str | Path, state: Mapping[str, Tensor], config: 
     """Write the published layout; the file appears whole or not at all."""
     path = Path(path)
     temporary = path.with_name(path.name + ".tmp")
-    torch.save({"model": {name: tensor.cpu().clone() for name, tensor in state.items()}, "config": dict(config)}, temporary)
+    torch.save(
+        {"model": {name: tensor.cpu().clone() for name, tensor in state.items()}, "config": dict(config)}, temporary
+    )
     temporary.replace(path)

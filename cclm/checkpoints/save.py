@@ -197,7 +197,9 @@ def _load_parameters(model: nn.Module, tensors: dict[str, Tensor], source: str) 
     mine = dict(model.named_parameters())
     for missing in sorted(mine.keys() ^ tensors.keys()):
         where = "the model" if missing in mine else source
-        raise UserError(f"{source} does not fit this model: only {where} has {missing}; use the config it was made with")
+        raise UserError(
+            f"{source} does not fit this model: only {where} has {missing}; use the config it was made with"
+        )
     for name, parameter in mine.items():
         if parameter.shape != tensors[name].shape:
             raise UserError(

@@ -25,7 +25,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_config_arguments(parser)
-    parser.add_argument("--checkpoint", required=True, metavar="PATH", help="checkpoint folder, run folder, or .th file")
+    parser.add_argument(
+        "--checkpoint", required=True, metavar="PATH", help="checkpoint folder, run folder, or .th file"
+    )
     parser.set_defaults(func=evaluate)
 
 

@@ -8,8 +8,8 @@ import os
 from cclm.cli.arguments import add_config_arguments
 
 EPILOG = """\
-Checkpoints, metrics.jsonl, log.txt and retrieval.json go to the config's output_dir. A run that was cut off goes on from
-its newest checkpoint when the same command is given again. SIGTERM finishes the step, saves, and exits with 143.
+Checkpoints, metrics.jsonl, log.txt and retrieval.json go to the config's output_dir. A run that was cut off goes on
+from its newest checkpoint when the same command is given again. SIGTERM finishes the step, saves, and exits with 143.
 
 examples:
   cclm pretrain configs/demo/pretrain.yaml

@@ -97,9 +97,7 @@ class PartStream(IterableDataset):
 
 
 class _PartMaker:
-    def __init__(
-        self, kind: str, config: PretrainConfig, indexes: list[FileIndex], order: Order, slots: range
-    ) -> None:
+    def __init__(self, kind: str, config: PretrainConfig, indexes: list[FileIndex], order: Order, slots: range) -> None:
         self._kind, self._indexes, self._order, self._slots = kind, indexes, order, slots
         self._seed, self._source = config.seed, SOURCES.index(kind)
         self._make = example_maker(kind, config, load_tokenizer(config.model.text.tokenizer))
@@ -111,7 +109,7 @@ class _PartMaker:
         while True:
             skipped: list[Skipped] = []
             refs = self._order.records_of(batch, self._slots)
-            examples = [self._good_example(batch, slot, ref, skipped) for slot, ref in zip(self._slots, refs)]
+            examples = [self._good_example(batch, slot, ref, skipped) for slot, ref in zip(self._slots, refs, strict=True)]
             yield _stack(examples, skipped)
             batch += 1
 

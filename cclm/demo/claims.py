@@ -189,5 +189,3 @@ def _sayable(mentions: tuple[Mention, ...], scene: Scene) -> bool:
         mention.shape and mention.colour and mention.place and is_held_out(mention.shape, mention.colour, mention.place)
         for mention in mentions
     )
-
-

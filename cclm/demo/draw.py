@@ -23,8 +23,14 @@ Draw = ImageDraw.ImageDraw
 Point = tuple[float, float]
 
 RGB = {
-    "red": (214, 24, 32), "orange": (255, 132, 0), "yellow": (255, 232, 40), "green": (20, 140, 50),
-    "blue": (28, 64, 214), "purple": (140, 30, 160), "black": (14, 14, 16), "white": (252, 252, 252),
+    "red": (214, 24, 32),
+    "orange": (255, 132, 0),
+    "yellow": (255, 232, 40),
+    "green": (20, 140, 50),
+    "blue": (28, 64, 214),
+    "purple": (140, 30, 160),
+    "black": (14, 14, 16),
+    "white": (252, 252, 252),
 }
 # Everything below is a fraction of the picture's side.
 _CENTRES = dict(zip(PLACES, ((0.215, 0.215), (0.785, 0.215), (0.215, 0.785), (0.785, 0.785), (0.5, 0.5)), strict=True))
@@ -97,8 +103,10 @@ def _stamp(thing: Thing, side: int, rng: Random) -> tuple[Image.Image, tuple[int
 def _turned(centre: Point, radius: float, turn: float, polar: list[Point]) -> list[Point]:
     """Corners given as (angle in degrees, distance in radii), turned and moved to the centre."""
     return [
-        (centre[0] + radius * distance * math.cos(math.radians(angle) + turn),
-         centre[1] + radius * distance * math.sin(math.radians(angle) + turn))
+        (
+            centre[0] + radius * distance * math.cos(math.radians(angle) + turn),
+            centre[1] + radius * distance * math.sin(math.radians(angle) + turn),
+        )
         for angle, distance in polar
     ]
 
@@ -157,6 +165,12 @@ def _heart(pen: Draw, centre: Point, radius: float, turn: float) -> None:
 
 
 _SHAPES: dict[str, Callable[[Draw, Point, float, float], None]] = {
-    "circle": _circle, "square": _square, "triangle": _triangle, "star": _star, "heart": _heart, "cross": _cross,
-    "ring": _ring, "moon": _moon,
+    "circle": _circle,
+    "square": _square,
+    "triangle": _triangle,
+    "star": _star,
+    "heart": _heart,
+    "cross": _cross,
+    "ring": _ring,
+    "moon": _moon,
 }

@@ -54,9 +54,16 @@ def _nlvr2(world: World, split: str, pairs: int) -> None:
             claim = draw_pair_claim(left, right, truth == "True", rng)
             sentence = LANGUAGES["en"].sentence(claim_text(claim, LANGUAGES["en"], rng))
             record = {
-                "validation": {"1": truth}, "sentence": sentence, "left_url": f"https://example.org/{name}-0.png",
-                "writer": "1", "label": truth, "right_url": f"https://example.org/{name}-1.png", "synset": "shape",
-                "query": "drawn shapes", "identifier": f"{name}-{number}", "extra_validations": {},
+                "validation": {"1": truth},
+                "sentence": sentence,
+                "left_url": f"https://example.org/{name}-0.png",
+                "writer": "1",
+                "label": truth,
+                "right_url": f"https://example.org/{name}-1.png",
+                "synset": "shape",
+                "query": "drawn shapes",
+                "identifier": f"{name}-{number}",
+                "extra_validations": {},
             }
             records.append(record | {"directory": directory} if split == "train" else record)
             listed.append({"sentence": sentence, "label": truth, "images": images})
@@ -130,9 +137,14 @@ def _marvl_record(
     claim = draw_pair_claim(pool[left], pool[right], truth, rng)
     english = LANGUAGES["en"].sentence(claim_text(claim, LANGUAGES["en"], rng))
     record = {
-        "concept": concept, "language": language.code,
-        "caption": language.sentence(claim_text(claim, language, rng)), "left_img": "", "right_img": "",
-        "chapter": "Shapes", "id": f"{language.code}-{index}", "label": truth,
+        "concept": concept,
+        "language": language.code,
+        "caption": language.sentence(claim_text(claim, language, rng)),
+        "left_img": "",
+        "right_img": "",
+        "chapter": "Shapes",
+        "id": f"{language.code}-{index}",
+        "label": truth,
     }
     return record, english, (left, right)
 

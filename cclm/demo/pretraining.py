@@ -29,14 +29,27 @@ def write_pretraining(world: World, image_text: int, regions: int, mono: int, pa
     """Write the four kinds of pre-training file; the numbers are records. Returns all their texts by language."""
     texts: dict[str, list[str]] = {code: [] for code in LANGUAGES}
     folder = "data/pretrain"
-    world.parts(f"{folder}/image_text", [_image_text(world, number, texts) for number in range(image_text)],
-                _PARTS, "image_text")
-    world.parts(f"{folder}/regions", [_regions(world, number, texts) for number in range(regions)],
-                _PARTS // 2, "regions")
-    world.parts(f"{folder}/image_text_mono", [_mono(world, number, texts) for number in range(mono)],
-                _PARTS // 2, "image_text_mono")
-    world.parts(f"{folder}/parallel_text", [_parallel(world, number, texts) for number in range(parallel)],
-                _PARTS // 2, "parallel_text")
+    world.parts(
+        f"{folder}/image_text",
+        [_image_text(world, number, texts) for number in range(image_text)],
+        _PARTS,
+        "image_text",
+    )
+    world.parts(
+        f"{folder}/regions", [_regions(world, number, texts) for number in range(regions)], _PARTS // 2, "regions"
+    )
+    world.parts(
+        f"{folder}/image_text_mono",
+        [_mono(world, number, texts) for number in range(mono)],
+        _PARTS // 2,
+        "image_text_mono",
+    )
+    world.parts(
+        f"{folder}/parallel_text",
+        [_parallel(world, number, texts) for number in range(parallel)],
+        _PARTS // 2,
+        "parallel_text",
+    )
     return texts
 
 

@@ -79,14 +79,16 @@ def _xvnli_records(
         for label in labels:
             claim = draw_claim(scene, _LABELS[label], world.rng("xvnli", split, name, label))
             text = claim_text(claim, language, world.rng("xvnli", split, name, label, code, wording))
-            records.append({
-                "gold_label": label,
-                "sentence1": premise,
-                "sentence2": language.sentence(text),
-                "captionID": f"{name}.jpg#0",
-                "pairID": f"{name}.jpg#0r1{label[0]}",
-                "Flikr30kID": name,
-            })
+            records.append(
+                {
+                    "gold_label": label,
+                    "sentence1": premise,
+                    "sentence2": language.sentence(text),
+                    "captionID": f"{name}.jpg#0",
+                    "pairID": f"{name}.jpg#0r1{label[0]}",
+                    "Flikr30kID": name,
+                }
+            )
     return records
 
 

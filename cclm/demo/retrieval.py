@@ -120,9 +120,7 @@ def _lists(
     world.json(path, entries, f"{kind} {'train' if training else 'val and test'}")
 
 
-def _flickr_record(
-    world: World, code: str, path: str, scene: Scene, sentences: int, *seed: str
-) -> dict[str, Any]:
+def _flickr_record(world: World, code: str, path: str, scene: Scene, sentences: int, *seed: str) -> dict[str, Any]:
     language = LANGUAGES[code]
     texts = [caption(scene, language, world.rng("flickr", code, path, sentences, i, *seed)) for i in range(sentences)]
     identity = path.removesuffix(".jpg")
@@ -148,11 +146,13 @@ def _wit_records(
     for number, scene in enumerate(scenes):
         for copy in range(2 if number % 10 == 9 else 1):
             text = caption(scene, LANGUAGES[written], world.rng("wit", split, code, number, copy, translated))
-            records.append({
-                "language": code,
-                "page_url": f"https://{code}.example.org/wiki/Scene_{split}_{number}_{copy}",
-                "image_url": _wit_url(split, number),
-                "caption_reference_description": text,
-                "wit_ix": f"wit-{split}_{len(records)}",
-            })
+            records.append(
+                {
+                    "language": code,
+                    "page_url": f"https://{code}.example.org/wiki/Scene_{split}_{number}_{copy}",
+                    "image_url": _wit_url(split, number),
+                    "caption_reference_description": text,
+                    "wit_ix": f"wit-{split}_{len(records)}",
+                }
+            )
     return records

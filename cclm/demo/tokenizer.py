@@ -38,17 +38,37 @@ def write_tokenizer(folder: Path, texts: Mapping[str, Sequence[str]]) -> int:
     size = tokenizer.get_vocab_size()
     folder.mkdir(parents=True, exist_ok=True)
     special = {
-        "bos_token": "<s>", "cls_token": "<s>", "eos_token": "</s>", "sep_token": "</s>", "pad_token": "<pad>",
-        "unk_token": "<unk>", "mask_token": _MASK,
+        "bos_token": "<s>",
+        "cls_token": "<s>",
+        "eos_token": "</s>",
+        "sep_token": "</s>",
+        "pad_token": "<pad>",
+        "unk_token": "<unk>",
+        "mask_token": _MASK,
     }
-    settings = special | {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": _MODEL_LENGTH,
-                          "clean_up_tokenization_spaces": False}
+    settings = special | {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": _MODEL_LENGTH,
+        "clean_up_tokenization_spaces": False,
+    }
     config = {
-        "model_type": "xlm-roberta", "architectures": ["XLMRobertaForMaskedLM"], "vocab_size": size,
-        "hidden_size": 128, "num_hidden_layers": 12, "num_attention_heads": 4, "intermediate_size": 512,
-        "hidden_act": "gelu", "hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1,
-        "max_position_embeddings": _MODEL_LENGTH + 2, "type_vocab_size": 1, "initializer_range": 0.02,
-        "layer_norm_eps": 1e-5, "bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2,
+        "model_type": "xlm-roberta",
+        "architectures": ["XLMRobertaForMaskedLM"],
+        "vocab_size": size,
+        "hidden_size": 128,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 4,
+        "intermediate_size": 512,
+        "hidden_act": "gelu",
+        "hidden_dropout_prob": 0.1,
+        "attention_probs_dropout_prob": 0.1,
+        "max_position_embeddings": _MODEL_LENGTH + 2,
+        "type_vocab_size": 1,
+        "initializer_range": 0.02,
+        "layer_norm_eps": 1e-5,
+        "bos_token_id": 0,
+        "pad_token_id": 1,
+        "eos_token_id": 2,
     }
     (folder / "tokenizer.json").write_text(tokenizer.to_str(pretty=False), encoding="utf-8")
     for name, content in (("tokenizer_config", settings), ("special_tokens_map", special), ("config", config)):

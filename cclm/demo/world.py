@@ -15,8 +15,8 @@ from tqdm import tqdm
 from cclm.demo.files import World
 from cclm.demo.finetuning import write_finetuning
 from cclm.demo.languages import LANGUAGES
-from cclm.demo.preview import write_preview
 from cclm.demo.pretraining import write_held_out, write_pretraining
+from cclm.demo.preview import write_preview
 from cclm.demo.tokenizer import write_tokenizer
 from cclm.errors import UserError
 
@@ -54,8 +54,15 @@ class DemoSize:
 
 
 DemoSize.TINY = DemoSize(
-    image_side=32, image_text=24, regions=8, mono=8, parallel=24, held_out_test=8, held_out_validation=4,
-    finetune_train=6, finetune_test=4,
+    image_side=32,
+    image_text=24,
+    regions=8,
+    mono=8,
+    parallel=24,
+    held_out_test=8,
+    held_out_validation=4,
+    finetune_train=6,
+    finetune_test=4,
 )
 
 

@@ -99,7 +99,8 @@ def retrieval_table(scores: Mapping[str, Mapping[str, float]]) -> str:
     """Rows of recalls in percent, columns aligned.
 
     Args:
-        scores: row name (a language, or a mean) -> `txt_r1`, `txt_r5`, `txt_r10` (image to text), `img_r1` ..., `r_mean`.
+        scores: row name (a language, or a mean) -> `txt_r1`, `txt_r5`, `txt_r10` (image to text), `img_r1` ...,
+            `r_mean`.
     """
     columns = [f"{side}_r{k}" for side in ("txt", "img") for k in (1, 5, 10)] + ["r_mean"]
     first = max(len("language"), *(len(name) for name in scores))
@@ -119,9 +120,7 @@ def mean_rows(scores: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, 
     others = [row for language, row in scores.items() if language != "en"]
     if others and len(others) < len(scores):
         rows["mean without en"] = others
-    return {
-        name: {metric: sum(row[metric] for row in of) / len(of) for metric in of[0]} for name, of in rows.items()
-    }
+    return {name: {metric: sum(row[metric] for row in of) / len(of) for metric in of[0]} for name, of in rows.items()}
 
 
 def _is_until(line: str, step: int) -> bool:

@@ -52,7 +52,7 @@ class RunningValues:
 
 
 def sums_and_counts(updates: Iterable[Update]) -> dict[str, float]:
-    """"kind/name" -> sum of the values and "kind/name#" -> their number, ready to be added up over processes."""
+    """ "kind/name" -> sum of the values and "kind/name#" -> their number, ready to be added up over processes."""
     totals: dict[str, float] = {}
     for update in updates:
         for name, value in update.values.items():

@@ -24,7 +24,9 @@ class AnswerDecoder(nn.Module):
         super().__init__()
         layers = pretrained.encoders.fusion_encoder.layers
         if num_layers > len(layers):
-            raise ValueError(f"the decoder has {num_layers} layers, the fusion encoder to start from only {len(layers)}")
+            raise ValueError(
+                f"the decoder has {num_layers} layers, the fusion encoder to start from only {len(layers)}"
+            )
         self.embeddings = copy.deepcopy(pretrained.encoders.text_encoder.embeddings)
         self.layers = nn.ModuleList(copy.deepcopy(layer) for layer in layers[:num_layers])
         self.token_head = copy.deepcopy(pretrained.token_head)

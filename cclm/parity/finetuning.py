@@ -94,9 +94,7 @@ def _nlvr(golden: Golden, expected: dict[str, Item]) -> dict[str, Item]:
     pairs = task.encoders.fusion_encoder.layers
     right_parts = dict(pairs[0].right.cross_attention.named_parameters())
     shared = [
-        name
-        for name, parameter in pairs[0].left.cross_attention.named_parameters()
-        if right_parts[name] is parameter
+        name for name, parameter in pairs[0].left.cross_attention.named_parameters() if right_parts[name] is parameter
     ]
     return found | {
         "outputs/nlvr_logits": task.logits(left, right, text),

@@ -23,7 +23,6 @@ from cclm.tasks import losses
 from cclm.tasks.pretrain import PretrainTask
 from cclm.training.optimizer import build_optimizer, parameter_groups
 
-
 WATCHED = (
     "vision_encoder.patch_embed.proj.weight",
     "text_encoder.bert.embeddings.word_embeddings.weight",
@@ -66,7 +65,9 @@ def step_items(golden: Golden, expected: dict[str, Item]) -> dict[str, Item]:
     found: dict[str, Item] = {}
     for kind, batch in _batches(golden).items():
         prefix = f"manifest.json/scalars/{kind}"
-        items, _ = losses_and_norms(golden, task, batch, watched=watched_names(expected, f"{prefix}/grad_norm", WATCHED))
+        items, _ = losses_and_norms(
+            golden, task, batch, watched=watched_names(expected, f"{prefix}/grad_norm", WATCHED)
+        )
         found |= {f"{prefix}/{name}": item for name, item in items.items()}
     features = golden.input("itc_image_feat"), golden.input("itc_text_feat")
     temperature = task.model.space.temperature.detach()

@@ -1,6 +1,7 @@
 """Losses: tensors in, scalars out (paper section 3.2; details as published).
 
-Dimension letters: B rows of this process, G = B x processes, E width of the shared space, V vocabulary, M masked tokens.
+Dimension letters: B rows of this process, G = B x processes, E width of the shared space, V vocabulary,
+M masked tokens.
 """
 
 from __future__ import annotations
@@ -135,7 +136,7 @@ def _corners(box: Tensor) -> Tensor:
 
 
 def generalized_iou(a: Tensor, b: Tensor) -> Tensor:
-    """GIoU (arXiv 1902.09630) of corner boxes (B, 4), pair by pair -> (B,) in [-1, 1]. Boxes without area give 0 IoU."""
+    """GIoU (arXiv 1902.09630) of corner boxes (B, 4), pair by pair -> (B,) in [-1, 1]. Without area the IoU is 0."""
     tiny = torch.finfo(a.dtype).tiny
 
     def area(low: Tensor, high: Tensor) -> Tensor:

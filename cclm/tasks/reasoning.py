@@ -80,7 +80,7 @@ class TextAssignmentTask(nn.Module):
         return features @ features.T
 
     def forward(self, batch: ImageTextBatch, generator: torch.Generator) -> dict[str, Tensor]:
-        """With probability 2/3 the text's own image and one hard negative, left or right by a coin; else two negatives."""
+        """With probability 2/3 the text's own image and one hard negative, left or right by a coin; else two."""
         images = self.encoders.image_encoder(batch.images)  # (B, 1+P, H)
         own = torch.arange(len(batch.text), device=batch.text.device)
         weights = (self.image_similarity(images) / ASSIGNMENT_TEMPERATURE).softmax(dim=1).fill_diagonal_(0.0)

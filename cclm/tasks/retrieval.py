@@ -124,9 +124,7 @@ def encode_views(
     ]
     texts = [
         model.encoders.encode_text(batch.to(device, non_blocking=True))
-        for batch in evaluation_texts(
-            dataset.texts, tokenizer, config.max_words, config.max_tokens, config.batch_size
-        )
+        for batch in evaluation_texts(dataset.texts, tokenizer, config.max_words, config.max_tokens, config.batch_size)
     ]
     all_images, all_texts = Sequences.concat(images), Sequences.concat(texts)
     return EncodedViews(

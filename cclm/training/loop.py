@@ -143,8 +143,8 @@ def refuse_non_finite(updates: list[Update]) -> None:
     if found:
         step, rank, update = min(found, key=lambda item: item[:2])
         raise NonFiniteLossError(
-            f"training diverged: {', '.join(update.non_finite)} of the {update.kind} batch is not finite in step {step} "
-            f"(process {rank}); nothing was saved since. Lower optimizer.lr, lengthen the warm-up, or look at the data "
+            f"training diverged: {', '.join(update.non_finite)} of the {update.kind} batch is not finite in step "
+            f"{step} (process {rank}); nothing was saved since. Lower optimizer.lr, lengthen the warm-up, or look at the data "
             "of that step"
         )
 

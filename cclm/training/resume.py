@@ -18,11 +18,21 @@ from cclm.training.plan import KINDS
 
 Resume = Literal["auto", "never"]
 
-_FREE_TO_CHANGE = {"weights", "tokenizer", "dropout", "attention_dropout", "drop_path", "initializer_range", "temperature"}
+_FREE_TO_CHANGE = {
+    "weights",
+    "tokenizer",
+    "dropout",
+    "attention_dropout",
+    "drop_path",
+    "initializer_range",
+    "temperature",
+}
 """Settings of the model that a resumed run may change: they do not decide what fits into it."""
 
 
-def find_start(output_dir: Path, config: PretrainConfig, records: Mapping[str, int], resume: Resume) -> Checkpoint | None:
+def find_start(
+    output_dir: Path, config: PretrainConfig, records: Mapping[str, int], resume: Resume
+) -> Checkpoint | None:
     """The checkpoint to go on from, the same on every process, or None to start anew.
 
     Raises:

@@ -156,7 +156,9 @@ def check_divisible(config: PretrainConfig, processes: int) -> None:
         sizes["data.regions.max_images"] = config.data.regions.max_images
     for name, size in sizes.items():
         if size % processes:
-            raise UserError(f"{name} = {size} cannot be shared by {processes} processes: make it a multiple of {processes}")
+            raise UserError(
+                f"{name} = {size} cannot be shared by {processes} processes: make it a multiple of {processes}"
+            )
 
 
 def load_checked_tokenizer(config: PretrainConfig) -> Tokenizer:
@@ -220,6 +222,5 @@ def headline(
     counted = ", ".join(f"{count:,} {kind}" for kind, count in records.items())
     begin = f"resuming after step {start}" if start else "starting"
     return (
-        f"{begin}: {total} steps, {millions:.1f} M parameters, {where}\n"
-        f"records: {counted}\noutput: {config.output_dir}"
+        f"{begin}: {total} steps, {millions:.1f} M parameters, {where}\nrecords: {counted}\noutput: {config.output_dir}"
     )

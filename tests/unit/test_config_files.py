@@ -157,7 +157,7 @@ SENTENCES = {
     "data.augment.horizontal_flip=2": "data.augment.horizontal_flip must be at most 1.0, but it is 2",
     "data.images=null": "data.images must be a block of `key: value` lines, but it is empty",
     "data.images.batch_size=null": "data.images.batch_size must be a whole number, but it is empty",
-    "model.vision.architecture=swim": "but it is \"swim\"; did you mean swin?",
+    "model.vision.architecture=swim": 'but it is "swim"; did you mean swin?',
     "task=pretrian": "which is no known task; did you mean pretrain?",
     "evaluation.image_root=x": "evaluation.files is missing; add it",
     # settings that contradict each other

@@ -15,6 +15,15 @@ from cclm.demo.languages.zh import CHINESE
 LANGUAGES: dict[str, Language] = {
     language.code: language
     for language in (
-        ENGLISH, GERMAN, FRENCH, SPANISH, INDONESIAN, TURKISH, RUSSIAN, CHINESE, JAPANESE, ARABIC,
+        ENGLISH,
+        GERMAN,
+        FRENCH,
+        SPANISH,
+        INDONESIAN,
+        TURKISH,
+        RUSSIAN,
+        CHINESE,
+        JAPANESE,
+        ARABIC,
     )
 }

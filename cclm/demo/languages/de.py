@@ -5,13 +5,25 @@ from random import Random
 from cclm.demo.languages.base import Forms, Language, Mention, Pattern, place, words
 
 _NOUNS = {
-    "circle": ("Kreis", "m"), "square": ("Quadrat", "n"), "triangle": ("Dreieck", "n"), "star": ("Stern", "m"),
-    "heart": ("Herz", "n"), "cross": ("Kreuz", "n"), "ring": ("Ring", "m"), "moon": ("Mond", "m"),
+    "circle": ("Kreis", "m"),
+    "square": ("Quadrat", "n"),
+    "triangle": ("Dreieck", "n"),
+    "star": ("Stern", "m"),
+    "heart": ("Herz", "n"),
+    "cross": ("Kreuz", "n"),
+    "ring": ("Ring", "m"),
+    "moon": ("Mond", "m"),
     None: ("Ding", "n"),
 }
 _COLOURS = {
-    "red": "rot", "orange": "orangefarben", "yellow": "gelb", "green": "grün", "blue": "blau", "purple": "violett",
-    "black": "schwarz", "white": "weiß",
+    "red": "rot",
+    "orange": "orangefarben",
+    "yellow": "gelb",
+    "green": "grün",
+    "blue": "blau",
+    "purple": "violett",
+    "black": "schwarz",
+    "white": "weiß",
 }
 _SIZES = {"small": "klein", "large": "groß"}
 _AT = {
@@ -79,8 +91,10 @@ GERMAN = Language(
         "pair_left": ("das linke Bild zeigt {acc}", "auf dem linken Bild ist {a}"),
         "pair_right": ("das rechte Bild zeigt {acc}", "auf dem rechten Bild ist {a}"),
         "pair_both": ("beide Bilder zeigen {acc}", "auf beiden Bildern ist {a}"),
-        "pair_two": ("das linke Bild zeigt {acc} und das rechte Bild zeigt {acc2}",
-                     "auf dem linken Bild ist {a} und auf dem rechten {a2}"),
+        "pair_two": (
+            "das linke Bild zeigt {acc} und das rechte Bild zeigt {acc2}",
+            "auf dem linken Bild ist {a} und auf dem rechten {a2}",
+        ),
     },
     materials={"wood": "Holz", "paper": "Papier", "glass": "Glas", "metal": "Metall"},
     counts=("es gibt ein Ding", "es gibt zwei Dinge", "es gibt drei Dinge"),

@@ -63,8 +63,10 @@ ENGLISH = Language(
         "pair_left": ("the left picture shows {a}", "there is {a} in the left picture"),
         "pair_right": ("the right picture shows {a}", "there is {a} in the right picture"),
         "pair_both": ("both pictures show {a}", "there is {a} in both pictures"),
-        "pair_two": ("the left picture shows {a} and the right picture shows {a2}",
-                     "there is {a} in the left picture and {a2} in the right one"),
+        "pair_two": (
+            "the left picture shows {a} and the right picture shows {a2}",
+            "there is {a} in the left picture and {a2} in the right one",
+        ),
     },
     materials={material: material for material in MATERIALS},
     counts=("there is one thing", "there are two things", "there are three things"),

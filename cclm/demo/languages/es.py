@@ -5,14 +5,26 @@ from random import Random
 from cclm.demo.languages.base import Forms, Language, Mention, Pattern, place, words
 
 _NOUNS = {
-    "circle": ("círculo", "m"), "square": ("cuadrado", "m"), "triangle": ("triángulo", "m"),
-    "star": ("estrella", "f"), "heart": ("corazón", "m"), "cross": ("cruz", "f"), "ring": ("anillo", "m"),
-    "moon": ("luna", "f"), None: ("objeto", "m"),
+    "circle": ("círculo", "m"),
+    "square": ("cuadrado", "m"),
+    "triangle": ("triángulo", "m"),
+    "star": ("estrella", "f"),
+    "heart": ("corazón", "m"),
+    "cross": ("cruz", "f"),
+    "ring": ("anillo", "m"),
+    "moon": ("luna", "f"),
+    None: ("objeto", "m"),
 }
 _ADJECTIVES = {  # masculine, feminine
-    "red": ("rojo", "roja"), "orange": ("naranja", "naranja"), "yellow": ("amarillo", "amarilla"),
-    "green": ("verde", "verde"), "blue": ("azul", "azul"), "purple": ("morado", "morada"),
-    "black": ("negro", "negra"), "white": ("blanco", "blanca"), "small": ("pequeño", "pequeña"),
+    "red": ("rojo", "roja"),
+    "orange": ("naranja", "naranja"),
+    "yellow": ("amarillo", "amarilla"),
+    "green": ("verde", "verde"),
+    "blue": ("azul", "azul"),
+    "purple": ("morado", "morada"),
+    "black": ("negro", "negra"),
+    "white": ("blanco", "blanca"),
+    "small": ("pequeño", "pequeña"),
     "large": ("grande", "grande"),
 }
 _AT = {
@@ -81,8 +93,10 @@ SPANISH = Language(
         "pair_left": ("la imagen izquierda muestra {a}", "en la imagen izquierda hay {a}"),
         "pair_right": ("la imagen derecha muestra {a}", "en la imagen derecha hay {a}"),
         "pair_both": ("las dos imágenes muestran {a}", "en ambas imágenes hay {a}"),
-        "pair_two": ("la imagen izquierda muestra {a} y la imagen derecha muestra {a2}",
-                     "en la imagen izquierda hay {a} y en la derecha hay {a2}"),
+        "pair_two": (
+            "la imagen izquierda muestra {a} y la imagen derecha muestra {a2}",
+            "en la imagen izquierda hay {a} y en la derecha hay {a2}",
+        ),
     },
     materials={"wood": "madera", "paper": "papel", "glass": "vidrio", "metal": "metal"},
     counts=("hay un objeto", "hay dos objetos", "hay tres objetos"),

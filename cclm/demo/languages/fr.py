@@ -5,14 +5,26 @@ from random import Random
 from cclm.demo.languages.base import Forms, Language, Mention, Pattern, place, words
 
 _NOUNS = {
-    "circle": ("cercle", "m"), "square": ("carré", "m"), "triangle": ("triangle", "m"), "star": ("étoile", "f"),
-    "heart": ("cœur", "m"), "cross": ("croix", "f"), "ring": ("anneau", "m"), "moon": ("lune", "f"),
+    "circle": ("cercle", "m"),
+    "square": ("carré", "m"),
+    "triangle": ("triangle", "m"),
+    "star": ("étoile", "f"),
+    "heart": ("cœur", "m"),
+    "cross": ("croix", "f"),
+    "ring": ("anneau", "m"),
+    "moon": ("lune", "f"),
     None: ("objet", "m"),
 }
 _ADJECTIVES = {  # masculine, feminine
-    "red": ("rouge", "rouge"), "orange": ("orange", "orange"), "yellow": ("jaune", "jaune"),
-    "green": ("vert", "verte"), "blue": ("bleu", "bleue"), "purple": ("violet", "violette"),
-    "black": ("noir", "noire"), "white": ("blanc", "blanche"), "small": ("petit", "petite"),
+    "red": ("rouge", "rouge"),
+    "orange": ("orange", "orange"),
+    "yellow": ("jaune", "jaune"),
+    "green": ("vert", "verte"),
+    "blue": ("bleu", "bleue"),
+    "purple": ("violet", "violette"),
+    "black": ("noir", "noire"),
+    "white": ("blanc", "blanche"),
+    "small": ("petit", "petite"),
     "large": ("grand", "grande"),
 }
 _AT = {
@@ -78,8 +90,10 @@ FRENCH = Language(
         "pair_left": ("l'image de gauche montre {a}", "il y a {a} sur l'image de gauche"),
         "pair_right": ("l'image de droite montre {a}", "il y a {a} sur l'image de droite"),
         "pair_both": ("les deux images montrent {a}", "il y a {a} sur les deux images"),
-        "pair_two": ("l'image de gauche montre {a} et l'image de droite montre {a2}",
-                     "il y a {a} sur l'image de gauche et {a2} sur celle de droite"),
+        "pair_two": (
+            "l'image de gauche montre {a} et l'image de droite montre {a2}",
+            "il y a {a} sur l'image de gauche et {a2} sur celle de droite",
+        ),
     },
     materials={"wood": "bois", "paper": "papier", "glass": "verre", "metal": "métal"},
     counts=("il y a un objet", "il y a deux objets", "il y a trois objets"),

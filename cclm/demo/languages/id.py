@@ -5,18 +5,33 @@ from random import Random
 from cclm.demo.languages.base import Forms, Language, Mention, Pattern, place, words
 
 _NOUNS = {
-    "circle": "lingkaran", "square": "persegi", "triangle": "segitiga", "star": "bintang", "heart": "hati",
-    "cross": "salib", "ring": "cincin", "moon": "bulan", None: "benda",
+    "circle": "lingkaran",
+    "square": "persegi",
+    "triangle": "segitiga",
+    "star": "bintang",
+    "heart": "hati",
+    "cross": "salib",
+    "ring": "cincin",
+    "moon": "bulan",
+    None: "benda",
 }
 _COLOURS = {
-    "red": "merah", "orange": "oranye", "yellow": "kuning", "green": "hijau", "blue": "biru", "purple": "ungu",
-    "black": "hitam", "white": "putih",
+    "red": "merah",
+    "orange": "oranye",
+    "yellow": "kuning",
+    "green": "hijau",
+    "blue": "biru",
+    "purple": "ungu",
+    "black": "hitam",
+    "white": "putih",
 }
 _SIZES = {"small": "kecil", "large": "besar"}
 _AT = {
-    "top left": ("di kiri atas", "di sudut kiri atas"), "top right": ("di kanan atas", "di sudut kanan atas"),
+    "top left": ("di kiri atas", "di sudut kiri atas"),
+    "top right": ("di kanan atas", "di sudut kanan atas"),
     "bottom left": ("di kiri bawah", "di sudut kiri bawah"),
-    "bottom right": ("di kanan bawah", "di sudut kanan bawah"), "middle": ("di tengah", "di bagian tengah"),
+    "bottom right": ("di kanan bawah", "di sudut kanan bawah"),
+    "middle": ("di tengah", "di bagian tengah"),
 }
 
 
@@ -51,8 +66,7 @@ INDONESIAN = Language(
         Pattern("{a} {at}", lead="gambar dengan ", last=" dan "),
         Pattern("{at} ada {a}", last=" dan ", needs=("place",)),
         Pattern("{at} terdapat {bare}", last=" dan ", needs=("place",)),
-        Pattern("{noun} {at} berwarna {colour} dan berukuran {size}", last=", ",
-                needs=("place", "size", "colour")),
+        Pattern("{noun} {at} berwarna {colour} dan berukuran {size}", last=", ", needs=("place", "size", "colour")),
     ),
     templates={
         "region": ("{a}", "{bare}"),
@@ -75,8 +89,10 @@ INDONESIAN = Language(
         "pair_left": ("gambar kiri menunjukkan {a}", "ada {a} di gambar sebelah kiri"),
         "pair_right": ("gambar kanan menunjukkan {a}", "ada {a} di gambar sebelah kanan"),
         "pair_both": ("kedua gambar menunjukkan {a}", "ada {a} di kedua gambar"),
-        "pair_two": ("gambar kiri menunjukkan {a} dan gambar kanan menunjukkan {a2}",
-                     "ada {a} di gambar sebelah kiri dan {a2} di gambar sebelah kanan"),
+        "pair_two": (
+            "gambar kiri menunjukkan {a} dan gambar kanan menunjukkan {a2}",
+            "ada {a} di gambar sebelah kiri dan {a2} di gambar sebelah kanan",
+        ),
     },
     materials={"wood": "kayu", "paper": "kertas", "glass": "kaca", "metal": "logam"},
     counts=("ada satu benda", "ada dua benda", "ada tiga benda"),

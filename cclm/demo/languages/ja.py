@@ -5,18 +5,36 @@ from random import Random
 from cclm.demo.languages.base import Forms, Language, Mention, Pattern, place
 
 _NOUNS = {
-    "circle": "円", "square": "正方形", "triangle": "三角形", "star": "星", "heart": "ハート", "cross": "十字",
-    "ring": "リング", "moon": "月", None: "物",
+    "circle": "円",
+    "square": "正方形",
+    "triangle": "三角形",
+    "star": "星",
+    "heart": "ハート",
+    "cross": "十字",
+    "ring": "リング",
+    "moon": "月",
+    None: "物",
 }
 _COLOURS = {  # before a noun; as a noun of its own
-    "red": ("赤い", "赤色"), "orange": ("オレンジ色の", "オレンジ色"), "yellow": ("黄色い", "黄色"),
-    "green": ("緑の", "緑色"), "blue": ("青い", "青色"), "purple": ("紫の", "紫色"), "black": ("黒い", "黒色"),
+    "red": ("赤い", "赤色"),
+    "orange": ("オレンジ色の", "オレンジ色"),
+    "yellow": ("黄色い", "黄色"),
+    "green": ("緑の", "緑色"),
+    "blue": ("青い", "青色"),
+    "purple": ("紫の", "紫色"),
+    "black": ("黒い", "黒色"),
     "white": ("白い", "白色"),
 }
-_SIZES = {"small": ("小さな", "小さい", "小さくて"), "large": ("大きな", "大きい", "大きくて")}  # before a noun; ending; joining
+_SIZES = {
+    "small": ("小さな", "小さい", "小さくて"),
+    "large": ("大きな", "大きい", "大きくて"),
+}  # before a noun; ending; joining
 _AT = {
-    "top left": ("左上", "左上の隅"), "top right": ("右上", "右上の隅"), "bottom left": ("左下", "左下の隅"),
-    "bottom right": ("右下", "右下の隅"), "middle": ("真ん中", "中央"),
+    "top left": ("左上", "左上の隅"),
+    "top right": ("右上", "右上の隅"),
+    "bottom left": ("左下", "左下の隅"),
+    "bottom right": ("右下", "右下の隅"),
+    "middle": ("真ん中", "中央"),
 }
 
 
@@ -48,8 +66,9 @@ JAPANESE = Language(
         Pattern("{at}の{a}", tail="の絵", comma="と", last="と", needs=("place",)),
         Pattern("{in_at}{a}", lead="この絵には", tail="があります", comma="、", last="、"),
         Pattern("{at}は{a}", tail="です", comma="、", last="、", needs=("place",)),
-        Pattern("{at}の{the0}は{size_and}{colour}", tail="です", comma="、", last="、",
-                needs=("place", "size", "colour")),
+        Pattern(
+            "{at}の{the0}は{size_and}{colour}", tail="です", comma="、", last="、", needs=("place", "size", "colour")
+        ),
     ),
     templates={
         "region": ("{a}",),

@@ -5,19 +5,32 @@ from random import Random
 from cclm.demo.languages.base import Forms, Language, Mention, Pattern, place, words
 
 _NOUNS = {  # nominative, accusative, genitive
-    "circle": ("daire", "daireyi", "dairenin"), "square": ("kare", "kareyi", "karenin"),
-    "triangle": ("üçgen", "üçgeni", "üçgenin"), "star": ("yıldız", "yıldızı", "yıldızın"),
-    "heart": ("kalp", "kalbi", "kalbin"), "cross": ("haç", "haçı", "haçın"),
-    "ring": ("halka", "halkayı", "halkanın"), "moon": ("ay", "ayı", "ayın"), None: ("şekil", "şekli", "şeklin"),
+    "circle": ("daire", "daireyi", "dairenin"),
+    "square": ("kare", "kareyi", "karenin"),
+    "triangle": ("üçgen", "üçgeni", "üçgenin"),
+    "star": ("yıldız", "yıldızı", "yıldızın"),
+    "heart": ("kalp", "kalbi", "kalbin"),
+    "cross": ("haç", "haçı", "haçın"),
+    "ring": ("halka", "halkayı", "halkanın"),
+    "moon": ("ay", "ayı", "ayın"),
+    None: ("şekil", "şekli", "şeklin"),
 }
 _COLOURS = {
-    "red": "kırmızı", "orange": "turuncu", "yellow": "sarı", "green": "yeşil", "blue": "mavi", "purple": "mor",
-    "black": "siyah", "white": "beyaz",
+    "red": "kırmızı",
+    "orange": "turuncu",
+    "yellow": "sarı",
+    "green": "yeşil",
+    "blue": "mavi",
+    "purple": "mor",
+    "black": "siyah",
+    "white": "beyaz",
 }
 _SIZES = {"small": "küçük", "large": "büyük"}
 _AT = {
-    "top left": ("sol üstte", "sol üst köşede"), "top right": ("sağ üstte", "sağ üst köşede"),
-    "bottom left": ("sol altta", "sol alt köşede"), "bottom right": ("sağ altta", "sağ alt köşede"),
+    "top left": ("sol üstte", "sol üst köşede"),
+    "top right": ("sağ üstte", "sağ üst köşede"),
+    "bottom left": ("sol altta", "sol alt köşede"),
+    "bottom right": ("sağ altta", "sağ alt köşede"),
     "middle": ("ortada", "merkezde"),
 }
 
@@ -77,8 +90,10 @@ TURKISH = Language(
         "pair_left": ("soldaki resimde {a} var", "soldaki resim {a} gösteriyor"),
         "pair_right": ("sağdaki resimde {a} var", "sağdaki resim {a} gösteriyor"),
         "pair_both": ("resimlerin her ikisinde {a} var", "her iki resim {a} gösteriyor"),
-        "pair_two": ("soldaki resimde {a}, sağdaki resimde {a2} var",
-                     "soldaki resim {a}, sağdaki resim ise {a2} gösteriyor"),
+        "pair_two": (
+            "soldaki resimde {a}, sağdaki resimde {a2} var",
+            "soldaki resim {a}, sağdaki resim ise {a2} gösteriyor",
+        ),
     },
     materials={"wood": "ahşaptan", "paper": "kağıttan", "glass": "camdan", "metal": "metalden"},
     counts=("bir şekil var", "burada iki şekil var", "burada üç şekil var"),

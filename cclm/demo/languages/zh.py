@@ -5,17 +5,33 @@ from random import Random
 from cclm.demo.languages.base import Forms, Language, Mention, Pattern, place
 
 _NOUNS = {
-    "circle": "圆形", "square": "正方形", "triangle": "三角形", "star": "星星", "heart": "心形", "cross": "十字",
-    "ring": "圆环", "moon": "月亮", None: "东西",
+    "circle": "圆形",
+    "square": "正方形",
+    "triangle": "三角形",
+    "star": "星星",
+    "heart": "心形",
+    "cross": "十字",
+    "ring": "圆环",
+    "moon": "月亮",
+    None: "东西",
 }
 _COLOURS = {
-    "red": "红色", "orange": "橙色", "yellow": "黄色", "green": "绿色", "blue": "蓝色", "purple": "紫色",
-    "black": "黑色", "white": "白色",
+    "red": "红色",
+    "orange": "橙色",
+    "yellow": "黄色",
+    "green": "绿色",
+    "blue": "蓝色",
+    "purple": "紫色",
+    "black": "黑色",
+    "white": "白色",
 }
 _SIZES = {"small": "小", "large": "大"}
 _AT = {
-    "top left": ("左上角", "左上方"), "top right": ("右上角", "右上方"), "bottom left": ("左下角", "左下方"),
-    "bottom right": ("右下角", "右下方"), "middle": ("中间", "中央"),
+    "top left": ("左上角", "左上方"),
+    "top right": ("右上角", "右上方"),
+    "bottom left": ("左下角", "左下方"),
+    "bottom right": ("右下角", "右下方"),
+    "middle": ("中间", "中央"),
 }
 
 

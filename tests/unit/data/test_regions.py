@@ -90,8 +90,19 @@ def test_flip_scale_and_target() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["the Left hand", "oben links", "in der linken Ecke", "à droite", "a la izquierda", "kiri", "sağda", "слева",
-     "вправо", "左上", "في الزاوية اليسرى"],
+    [
+        "the Left hand",
+        "oben links",
+        "in der linken Ecke",
+        "à droite",
+        "a la izquierda",
+        "kiri",
+        "sağda",
+        "слева",
+        "вправо",
+        "左上",
+        "في الزاوية اليسرى",
+    ],
 )
 def test_sides_are_recognised_in_many_languages(text: str) -> None:
     assert regions.says_left_or_right(["nothing here", text])

@@ -15,52 +15,68 @@ PLACES = ("top left", "top right", "bottom left", "bottom right", "middle")
 # Per language, for shapes, colours, sizes, places: one alternative of stems a value, in the order above.
 _WORDS = {
     "en": (
-        "circle square triangle star heart cross ring moon", "red orange yellow green blue purple black white",
-        "small large", "top left|upper left,top right|upper right,bottom left|lower left,bottom right|lower right,"
+        "circle square triangle star heart cross ring moon",
+        "red orange yellow green blue purple black white",
+        "small large",
+        "top left|upper left,top right|upper right,bottom left|lower left,bottom right|lower right,"
         "the middle|the centre",
     ),
     "de": (
-        "kreis quadrat dreieck stern herz kreuz ring mond", "rot orange gelb grün blau violett schwarz weiß",
+        "kreis quadrat dreieck stern herz kreuz ring mond",
+        "rot orange gelb grün blau violett schwarz weiß",
         "klein groß",
         "oben links|linken oberen,oben rechts|rechten oberen,unten links|linken unteren,unten rechts|rechten unteren,"
         "mitte|zentrum",
     ),
     "fr": (
-        "cercle carré triangle étoile cœur croix anneau lune", "rouge orange jaune vert bleu violet noir blanc",
-        "petit grand", "haut à gauche|supérieur gauche,haut à droite|supérieur droit,bas à gauche|inférieur gauche,"
+        "cercle carré triangle étoile cœur croix anneau lune",
+        "rouge orange jaune vert bleu violet noir blanc",
+        "petit grand",
+        "haut à gauche|supérieur gauche,haut à droite|supérieur droit,bas à gauche|inférieur gauche,"
         "bas à droite|inférieur droit,milieu|centre",
     ),
     "es": (
         "círculo cuadrado triángulo estrella corazón cruz anillo luna",
-        "rojo|roja naranja amarill verde azul morad negr blanc", "pequeñ grande",
+        "rojo|roja naranja amarill verde azul morad negr blanc",
+        "pequeñ grande",
         "arriba a la izquierda|superior izquierda,arriba a la derecha|superior derecha,"
         "abajo a la izquierda|inferior izquierda,abajo a la derecha|inferior derecha,el centro|el medio",
     ),
     "id": (
-        "lingkaran persegi segitiga bintang hati salib cincin bulan", "merah oranye kuning hijau biru ungu hitam putih",
-        "kecil besar", "kiri atas,kanan atas,kiri bawah,kanan bawah,tengah",
+        "lingkaran persegi segitiga bintang hati salib cincin bulan",
+        "merah oranye kuning hijau biru ungu hitam putih",
+        "kecil besar",
+        "kiri atas,kanan atas,kiri bawah,kanan bawah,tengah",
     ),
     "tr": (
-        "daire kare üçgen yıldız kalp|kalb haç halka ay|ayı|ayın", "kırmızı turuncu sarı yeşil mavi mor siyah beyaz",
-        "küçük büyük", "sol üst,sağ üst,sol alt,sağ alt,orta|merkez",
+        "daire kare üçgen yıldız kalp|kalb haç halka ay|ayı|ayın",
+        "kırmızı turuncu sarı yeşil mavi mor siyah beyaz",
+        "küçük büyük",
+        "sol üst,sağ üst,sol alt,sağ alt,orta|merkez",
     ),
     "ru": (
         "круг квадрат треугольник звезд сердц крест кольц лун",
-        "красн оранжев жёлт зелён син фиолетов чёрн бел", "маленьк больш",
+        "красн оранжев жёлт зелён син фиолетов чёрн бел",
+        "маленьк больш",
         "слева вверху|левом верхнем,справа вверху|правом верхнем,слева внизу|левом нижнем,справа внизу|правом нижнем,"
         "центре|посередине",
     ),
     "zh": (
-        "圆形 正方形 三角形 星星 心形 十字 圆环 月亮", "红色 橙色 黄色 绿色 蓝色 紫色 黑色 白色", "小 大",
+        "圆形 正方形 三角形 星星 心形 十字 圆环 月亮",
+        "红色 橙色 黄色 绿色 蓝色 紫色 黑色 白色",
+        "小 大",
         "左上,右上,左下,右下,中间|中央",
     ),
     "ja": (
-        "円 正方形 三角形 星 ハート 十字 リング 月", "赤 オレンジ 黄 緑 青 紫 黒 白", "小さ 大き",
+        "円 正方形 三角形 星 ハート 十字 リング 月",
+        "赤 オレンジ 黄 緑 青 紫 黒 白",
+        "小さ 大き",
         "左上,右上,左下,右下,真ん中|中央",
     ),
     "ar": (
         "دائرة مربع مثلث نجمة قلب صليب حلقة هلال",
-        "أحمر|حمراء برتقالي أصفر|صفراء أخضر|خضراء أزرق|زرقاء بنفسجي أسود|سوداء أبيض|بيضاء", "صغير كبير",
+        "أحمر|حمراء برتقالي أصفر|صفراء أخضر|خضراء أزرق|زرقاء بنفسجي أسود|سوداء أبيض|بيضاء",
+        "صغير كبير",
         "أعلى اليسار|اليسرى العليا,أعلى اليمين|اليمنى العليا,أسفل اليسار|اليسرى السفلى,أسفل اليمين|اليمنى السفلى,"
         "الوسط|المنتصف",
     ),
@@ -122,7 +138,8 @@ def answer(question: str, scene: set[tuple[str, str, str, str]]) -> str:
     if asks_size:
         told[2] = []
     matching = [
-        thing for thing in scene
+        thing
+        for thing in scene
         if all(not values or values[0] == value for values, value in zip(told, thing, strict=True))
     ]
     if re.match(r"is there|does the picture", text):

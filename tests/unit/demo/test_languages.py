@@ -3,11 +3,11 @@
 from itertools import product
 from random import Random
 
+import demo_reading as reading
 import pytest
 
 from cclm.demo.languages import LANGUAGES
 from cclm.demo.languages.base import COLOURS, KINDS, MATERIALS, PAIR_STATEMENTS, PLACES, SHAPES, SIZES, Mention
-import demo_reading as reading
 
 
 def test_ten_languages_in_a_fixed_order() -> None:
@@ -54,27 +54,30 @@ def wordings(code: str, kind: str, mention: Mention) -> set[str]:
     return {LANGUAGES[code].say(kind, [mention], Random(seed)) for seed in range(40)}
 
 
-@pytest.mark.parametrize(("code", "kind", "mention", "expected"), [
-    ("en", "region", Mention("star", "orange"), "an orange star"),
-    ("de", "exists", Mention("star", "red", "small"), "es gibt einen kleinen roten Stern"),
-    ("de", "exists", Mention("heart", "red", "small"), "auf dem Bild ist ein kleines rotes Herz"),
-    ("de", "is_size", Mention("heart", "white", "large"), "das weiße Herz ist groß"),
-    ("fr", "region", Mention("star", "white", "small"), "une petite étoile blanche"),
-    ("fr", "region", Mention("square", "white", "small"), "un petit carré blanc"),
-    ("fr", "is_colour", Mention("star", "green"), "l'étoile est verte"),
-    ("es", "is_size", Mention("moon", "red", "small"), "la luna roja es pequeña"),
-    ("es", "absent", Mention("star", "black"), "no hay ninguna estrella negra"),
-    ("id", "is_colour", Mention("star", "red"), "bintang itu berwarna merah"),
-    ("tr", "q_colour", Mention("heart"), "kalbin rengi ne"),
-    ("ru", "exists", Mention("star", "blue", "large"), "мы видим большую синюю звезду"),
-    ("ru", "absent", Mention("heart", "red"), "здесь нет красного сердца"),
-    ("ru", "made_of", Mention("moon", "white"), "белая луна сделана из дерева"),
-    ("zh", "exists", Mention("star", "red"), "图片里有一个红色的星星"),
-    ("ja", "q_where", Mention("star", "red"), "赤い星はどこにありますか"),
-    ("ar", "exists", Mention("star", "red"), "توجد نجمة حمراء"),
-    ("ar", "exists", Mention("square", "red"), "تعرض الصورة مربعا أحمر"),
-    ("ar", "is_size", Mention("star", "white", "small"), "النجمة البيضاء صغيرة"),
-])
+@pytest.mark.parametrize(
+    ("code", "kind", "mention", "expected"),
+    [
+        ("en", "region", Mention("star", "orange"), "an orange star"),
+        ("de", "exists", Mention("star", "red", "small"), "es gibt einen kleinen roten Stern"),
+        ("de", "exists", Mention("heart", "red", "small"), "auf dem Bild ist ein kleines rotes Herz"),
+        ("de", "is_size", Mention("heart", "white", "large"), "das weiße Herz ist groß"),
+        ("fr", "region", Mention("star", "white", "small"), "une petite étoile blanche"),
+        ("fr", "region", Mention("square", "white", "small"), "un petit carré blanc"),
+        ("fr", "is_colour", Mention("star", "green"), "l'étoile est verte"),
+        ("es", "is_size", Mention("moon", "red", "small"), "la luna roja es pequeña"),
+        ("es", "absent", Mention("star", "black"), "no hay ninguna estrella negra"),
+        ("id", "is_colour", Mention("star", "red"), "bintang itu berwarna merah"),
+        ("tr", "q_colour", Mention("heart"), "kalbin rengi ne"),
+        ("ru", "exists", Mention("star", "blue", "large"), "мы видим большую синюю звезду"),
+        ("ru", "absent", Mention("heart", "red"), "здесь нет красного сердца"),
+        ("ru", "made_of", Mention("moon", "white"), "белая луна сделана из дерева"),
+        ("zh", "exists", Mention("star", "red"), "图片里有一个红色的星星"),
+        ("ja", "q_where", Mention("star", "red"), "赤い星はどこにありますか"),
+        ("ar", "exists", Mention("star", "red"), "توجد نجمة حمراء"),
+        ("ar", "exists", Mention("square", "red"), "تعرض الصورة مربعا أحمر"),
+        ("ar", "is_size", Mention("star", "white", "small"), "النجمة البيضاء صغيرة"),
+    ],
+)
 def test_agreement(code: str, kind: str, mention: Mention, expected: str) -> None:
     assert expected in wordings(code, kind, mention)
 

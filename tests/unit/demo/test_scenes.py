@@ -4,6 +4,7 @@ from collections import Counter, defaultdict
 from itertools import product
 from random import Random
 
+import demo_reading as reading
 import pytest
 
 from cclm.demo.claims import claim_text, draw_claim, draw_pair_claim, draw_question
@@ -12,7 +13,6 @@ from cclm.demo.languages import LANGUAGES
 from cclm.demo.languages.base import COLOURS, PLACES, SHAPES
 from cclm.demo.pretraining import caption
 from cclm.demo.scenes import Scene, distinct_test_scenes, is_held_out, shows_held_out, test_scene, training_scene
-import demo_reading as reading
 
 
 def facts(scene: Scene) -> set[tuple[str, str, str, str]]:
@@ -112,7 +112,9 @@ def test_pictures_show_what_the_scene_says(side: int) -> None:
             inside = image.crop((int(x), int(y), int(x + width), int(y + height)))
             colours = [inside.getpixel((i, j)) for i in range(inside.width) for j in range(inside.height)]
             near = Counter(
-                name for pixel in colours for name, rgb in RGB.items()
+                name
+                for pixel in colours
+                for name, rgb in RGB.items()
                 if max(abs(a - b) for a, b in zip(pixel, rgb, strict=True)) < 24
             )
             assert near.most_common(1)[0][0] == thing.colour

@@ -26,9 +26,20 @@ def document(path: Path):  # noqa: ANN201 - any JSON
 
 def test_multi30k_and_coco_lists(world: Path) -> None:
     names = [f"multi30k/{split}.{code}" for split in ("train", "val", "test_2016_flickr") for code in LANGUAGES]
-    names += ["mscoco/" + name for name in (
-        "en.train", "en.valid", "zh.train", "zh.val", "ja.train", "ja.valid", "en.1k_test", "zh.test", "ja.1k_test",
-    )]
+    names += [
+        "mscoco/" + name
+        for name in (
+            "en.train",
+            "en.valid",
+            "zh.train",
+            "zh.val",
+            "ja.train",
+            "ja.valid",
+            "en.1k_test",
+            "zh.test",
+            "ja.1k_test",
+        )
+    ]
     for name in names:
         entries = document(world / f"data/finetune/{name}.json")
         assert entries
@@ -74,8 +85,11 @@ def test_gqa_and_xgqa(world: Path) -> None:
         few_shot = world / f"iglue/datasets/xGQA/annotations/few_shot/{code}"
         questions = document(few_shot / "test.json")
         assert {key: q["answer"] for key, q in questions.items()} == {key: q["answer"] for key, q in english.items()}
-        pictures = {q["imageId"] for shots in (1, 5, 10, 20, 25, 48)
-                    for q in document(few_shot / f"train_{shots}.json").values()}
+        pictures = {
+            q["imageId"]
+            for shots in (1, 5, 10, 20, 25, 48)
+            for q in document(few_shot / f"train_{shots}.json").values()
+        }
         assert len(pictures) == 48 and not pictures & {q["imageId"] for q in questions.values()}
         for question in (*questions.values(), *document(few_shot / "dev.json").values()):
             assert question.keys() == {"question", "imageId", "isBalanced", "answer", "fullAnswer"}
@@ -136,8 +150,11 @@ def test_flickr30k_and_xflickrco(world: Path) -> None:
 
 def test_wit(world: Path) -> None:
     def pictures(folder: str) -> set[str]:
-        rows = [line.split("\t") for path in sorted((world / "images" / folder).glob("*.csv"))
-                for line in path.read_text().splitlines()]
+        rows = [
+            line.split("\t")
+            for path in sorted((world / "images" / folder).glob("*.csv"))
+            for line in path.read_text().splitlines()
+        ]
         for row in rows:
             assert Image.open(io.BytesIO(base64.b64decode(row[1], validate=True))).format == "JPEG"
         return {row[0] for row in rows}

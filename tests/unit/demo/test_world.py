@@ -38,7 +38,8 @@ def parts(world: Path, folder: str) -> list[dict]:
 def digests(world: Path) -> dict[str, str]:
     return {
         str(path.relative_to(world)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(world.rglob("*")) if path.is_file()
+        for path in sorted(world.rglob("*"))
+        if path.is_file()
     }
 
 
@@ -50,7 +51,10 @@ def test_same_seed_gives_the_same_bytes_in_another_process(world: Path, tmp_path
     environment = os.environ | {"PYTHONHASHSEED": "12345", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "again")],
-        env=environment, capture_output=True, text=True, check=True,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert digests(tmp_path / "again") == digests(world)
     assert "drawing" not in done.stderr  # no progress bar without a terminal

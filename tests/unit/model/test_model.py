@@ -23,9 +23,7 @@ from cclm.model.cclm import CCLM
 from cclm.sequences import Sequences
 
 GOLDEN = Path(__file__).parents[2] / "golden"
-TEXT = TextConfig(
-    vocab_size=997, hidden_size=128, num_heads=4, intermediate_size=256, max_positions=66, num_layers=12
-)
+TEXT = TextConfig(vocab_size=997, hidden_size=128, num_heads=4, intermediate_size=256, max_positions=66, num_layers=12)
 SWIN = VisionConfig(image_size=128, embed_dim=16, depths=(2, 2, 2, 2), num_heads=(1, 2, 4, 8), window_size=4)
 TINY = ModelConfig(vision=SWIN, text=TEXT, embed_dim=32)
 
@@ -60,7 +58,9 @@ def test_shared_images_equal_repeated_images(model: CCLM) -> None:
 
 
 def test_concat_keeps_what_each_part_may_see() -> None:
-    regions = Sequences(torch.randn(2, 5, 8), None, visible=torch.tensor([[True] * 5, [True, False, True, False, False]]))
+    regions = Sequences(
+        torch.randn(2, 5, 8), None, visible=torch.tensor([[True] * 5, [True, False, True, False, False]])
+    )
     images = Sequences.full(torch.randn(1, 5, 8))
     texts = Sequences(torch.randn(1, 3, 8), torch.tensor([2]))
     mask = Sequences.concat([regions, images, texts]).padding_mask()
@@ -121,7 +121,9 @@ def test_swin_release_loads_at_another_resolution(model: CCLM, tmp_path: Path) -
         for name, tensor in published.items()
         if name.startswith("vision_encoder.")
     }
-    torch.save({"model": release | {"head.weight": torch.zeros(5, 128), "head.bias": torch.zeros(5)}}, tmp_path / "s.pth")
+    torch.save(
+        {"model": release | {"head.weight": torch.zeros(5, 128), "head.bias": torch.zeros(5)}}, tmp_path / "s.pth"
+    )
     larger = SWIN.model_copy(update={"image_size": 192, "window_size": 6})
     encoder = CCLM(ModelConfig(vision=larger, text=TEXT, embed_dim=32)).encoders.image_encoder
     load_swin(encoder, larger, str(tmp_path / "s.pth"))

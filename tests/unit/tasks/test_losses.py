@@ -37,8 +37,12 @@ def test_hard_negatives_follow_the_softmax() -> None:
 def test_negatives_never_share_the_id_and_the_generator_decides() -> None:
     features, ids = unit(6), torch.tensor([1, 1, 2, 2, 2, 3])
     for seed in range(50):
-        drawn = losses.draw_hard_negatives(features, features, torch.tensor(0.07), torch.Generator().manual_seed(seed), ids)
-        again = losses.draw_hard_negatives(features, features, torch.tensor(0.07), torch.Generator().manual_seed(seed), ids)
+        drawn = losses.draw_hard_negatives(
+            features, features, torch.tensor(0.07), torch.Generator().manual_seed(seed), ids
+        )
+        again = losses.draw_hard_negatives(
+            features, features, torch.tensor(0.07), torch.Generator().manual_seed(seed), ids
+        )
         assert (ids[drawn.left_of_right] != ids).all() and (ids[drawn.right_of_left] != ids).all()
         assert torch.equal(drawn.left_of_right, again.left_of_right)
 

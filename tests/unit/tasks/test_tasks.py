@@ -25,7 +25,13 @@ def model() -> CCLM:
     config = ModelConfig(
         vision=VisionConfig(image_size=64, embed_dim=16, depths=(1, 1), num_heads=(1, 2), window_size=4),
         text=TextConfig(
-            vocab_size=60, hidden_size=32, num_heads=2, intermediate_size=64, num_layers=4, num_text_layers=2, max_positions=32
+            vocab_size=60,
+            hidden_size=32,
+            num_heads=2,
+            intermediate_size=64,
+            num_layers=4,
+            num_text_layers=2,
+            max_positions=32,
         ),
         embed_dim=16,
     )

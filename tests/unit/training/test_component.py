@@ -33,9 +33,20 @@ def command_of(app: AppDef) -> list[str]:
 
 
 def test_command_line():
-    app = torchx_components.pretrain("a.b=1", "c=[2, 3]", config="my run.yaml", j="2x8", gpu=8, env={"NCCL_DEBUG": "INFO"})
+    app = torchx_components.pretrain(
+        "a.b=1", "c=[2, 3]", config="my run.yaml", j="2x8", gpu=8, env={"NCCL_DEBUG": "INFO"}
+    )
     words = command_of(app)
-    assert words[words.index("-m") :] == ["-m", "cclm", "pretrain", "--resume", "auto", "my run.yaml", "a.b=1", "c=[2, 3]"]
+    assert words[words.index("-m") :] == [
+        "-m",
+        "cclm",
+        "pretrain",
+        "--resume",
+        "auto",
+        "my run.yaml",
+        "a.b=1",
+        "c=[2, 3]",
+    ]
     assert words[words.index("--nnodes") + 1] == "2"
     assert words[words.index("--nproc_per_node") + 1] == "8"
     role = app.roles[0]

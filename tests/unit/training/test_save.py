@@ -23,8 +23,11 @@ def make_trained(seed: int, updates: int = 3):
     torch.manual_seed(seed)
     model = nn.ModuleDict({"used": nn.Linear(4, 3), "unused": nn.Linear(2, 2)})
     groups = [
-        {"params": [p for n, p in model.named_parameters() if n.endswith(end)], "lr": lr,
-         "names": [n for n, _ in model.named_parameters() if n.endswith(end)]}
+        {
+            "params": [p for n, p in model.named_parameters() if n.endswith(end)],
+            "lr": lr,
+            "names": [n for n, _ in model.named_parameters() if n.endswith(end)],
+        }
         for end, lr in (("weight", 0.1), ("bias", 0.2))
     ]
     optimizer = torch.optim.AdamW(groups, fused=True)
@@ -149,7 +152,9 @@ def test_other_model_is_refused_by_name(tmp_path):
     with pytest.raises(UserError, match=r"used\.weight is \(3, 4\) there and \(3, 5\) here"):
         load_model(checkpoint, nn.ModuleDict({"used": nn.Linear(5, 3), "unused": nn.Linear(2, 2)}))
     with pytest.raises(UserError, match=r"only the model has extra\.bias"):
-        load_model(checkpoint, nn.ModuleDict({"used": nn.Linear(4, 3), "unused": nn.Linear(2, 2), "extra": nn.Linear(1, 1)}))
+        load_model(
+            checkpoint, nn.ModuleDict({"used": nn.Linear(4, 3), "unused": nn.Linear(2, 2), "extra": nn.Linear(1, 1)})
+        )
 
 
 def test_manifest_of_the_right_kind(tmp_path):
