@@ -56,6 +56,7 @@ def _build(programs: list[str], everything: bool) -> None:
         debs.unpacked(group)
     if everything:
         addons.build(list(addons.OPTIONS))
+    gobuild.forget_objects()
     for name, entry in versions()["go"].items():
         if gobuild.binary(name).exists():
             print(f"{name:<20} {entry['version']:<12} {gobuild.binary(name)}")

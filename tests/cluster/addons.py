@@ -162,12 +162,18 @@ class Option:
     """Something that `up --with NAME` installs."""
 
     def __init__(
-        self, installer: Callable[[Cluster], None], programs: list[str], namespace: str | None, what: str
+        self,
+        installer: Callable[[Cluster], None],
+        programs: list[str],
+        namespace: str | None,
+        what: str,
+        files: tuple[str, ...] = (),
     ) -> None:
         self.installer = installer
         self.programs = programs
         self.namespace = namespace
         self.what = what
+        self.files = files
 
 
 OPTIONS = {
@@ -176,8 +182,8 @@ OPTIONS = {
     "jobset": Option(_jobset, ["jobset", "helm"], "jobset-system", "groups of jobs"),
     "trainer": Option(_trainer, ["trainer", "jobset", "helm"], "kubeflow-system", "TrainJob, with JobSet"),
     "kwok": Option(_kwok, ["kwok"], "kube-system", "fake nodes that run fake pods"),
-    "karpenter-crds": Option(_karpenter, ["helm"], None, "NodePool and EC2NodeClass definitions"),
-    "prometheus-crds": Option(_prometheus_operator, [], None, "PodMonitor and PrometheusRule definitions"),
+    "karpenter-crds": Option(_karpenter, ["helm"], None, "NodePool, EC2NodeClass", ("karpenter",)),
+    "prometheus-crds": Option(_prometheus_operator, [], None, "PodMonitor, PrometheusRule", ("prometheus-operator",)),
 }  # fmt: skip
 
 
@@ -194,6 +200,8 @@ def build(names: list[str]) -> None:
     for name in names:
         for program in OPTIONS[name].programs:
             gobuild.build(program)
+        for module in OPTIONS[name].files:
+            gobuild.files_of(module)
 
 
 def install(cluster: Cluster, names: list[str]) -> None:

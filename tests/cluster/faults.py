@@ -236,17 +236,19 @@ def evict_pod(api: Kubectl, pod: str) -> None:
 def oom_kill_pod(api: Kubectl, pod: str, container: str | None = None) -> None:
     """Eat a container's memory until the kernel kills its first process; it needs a memory limit and a shell.
 
-    The kernel kills the process that looks worst by its size and a bias. The first process is given the worst bias
-    and the eater the best it may have, because a container of which only a child was killed goes on. That is certain
-    for pods whose requests equal their limits (class Guaranteed); in others the eater's bias may be too bad.
+    The kernel kills the process that looks worst by its size and a bias. The first process is given the worst bias,
+    and the eaters are four with the best bias they may have, because a container of which only a child was killed
+    goes on. That is certain for pods whose requests equal their limits (class Guaranteed); in others the runtime may
+    forbid a better bias.
     """
     if not _memory_limit(api, pod, container):
         raise ClusterError(f"the pod {pod} has no memory limit, so its memory cannot be exhausted")
     chosen = ["-c", container] if container else []
-    hog = "echo 1000 > /proc/1/oom_score_adj; echo 0 > /proc/self/oom_score_adj; exec tail /dev/zero"
-    done = api.attempt("exec", pod, *chosen, "--", "sh", "-c", f"({hog}) 2>/dev/null", timeout=300)
+    eat = "for eater in 1 2 3 4; do tail /dev/zero & done; wait"
+    script = f"(echo 1000 > /proc/1/oom_score_adj; echo 0 > /proc/self/oom_score_adj; {eat}) 2>/dev/null"
+    done = api.attempt("exec", pod, *chosen, "--", "sh", "-c", script, timeout=300)
     if done.returncode == 0:
-        raise ClusterError(f"the pod {pod} was given all the memory it asked for")
+        raise ClusterError(f"the kernel killed those who ate the memory of pod {pod}, and spared its first process")
 
 
 def _memory_limit(api: Kubectl, pod: str, container: str | None) -> Any:

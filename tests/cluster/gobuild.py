@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -101,7 +102,8 @@ def build(name: str) -> Path:
     target = binary(name)
     if target.exists():
         return target
-    with locked(cache_folder() / "locks" / f"{target.parent.name}.lock"):
+    locks = cache_folder() / "locks"
+    with locked(locks / f"{target.parent.name}.lock"), locked(locks / "objects.lock", shared=True):
         if target.exists():
             return target
         started = time.monotonic()
@@ -112,6 +114,12 @@ def build(name: str) -> Path:
         (target.parent / "built.json").write_text(json.dumps({"seconds": round(seconds, 1), "megabytes": round(size)}))
         say(f"built {name} in {seconds:.0f} s ({size:.0f} MB)")
     return target
+
+
+def forget_objects() -> None:
+    """Remove what the compiler kept (9 GB): the programs are built, and nobody builds just now."""
+    with contextlib.suppress(BlockingIOError), locked(cache_folder() / "locks" / "objects.lock", wait=False):
+        shutil.rmtree(cache_folder() / "go" / "build", ignore_errors=True)
 
 
 def _compile(name: str, target: Path) -> None:
