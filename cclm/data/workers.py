@@ -109,7 +109,8 @@ class _PartMaker:
         while True:
             skipped: list[Skipped] = []
             refs = self._order.records_of(batch, self._slots)
-            examples = [self._good_example(batch, slot, ref, skipped) for slot, ref in zip(self._slots, refs, strict=True)]
+            places = zip(self._slots, refs, strict=True)
+            examples = [self._good_example(batch, slot, ref, skipped) for slot, ref in places]
             yield _stack(examples, skipped)
             batch += 1
 
