@@ -142,9 +142,10 @@ def refuse_non_finite(updates: list[Update]) -> None:
     found = [(update.step, rank, update) for rank, update in enumerate(distributed.gather_objects(bad)) if update]
     if found:
         step, rank, update = min(found, key=lambda item: item[:2])
+        lost = ", ".join(update.non_finite)
         raise NonFiniteLossError(
-            f"training diverged: {', '.join(update.non_finite)} of the {update.kind} batch is not finite in step "
-            f"{step} (process {rank}); nothing was saved since. Lower optimizer.lr, lengthen the warm-up, or look at the data "
+            f"training diverged: {lost} of the {update.kind} batch is not finite in step {step} (process {rank}); "
+            "nothing was saved since. Lower optimizer.lr, lengthen the warm-up, or look at the data "
             "of that step"
         )
 
