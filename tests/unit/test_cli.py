@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -27,9 +26,7 @@ def cclm(*args: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
 
 def test_help_names_every_command_and_imports_nothing_heavy() -> None:
     script = "import sys, cclm.cli.main as m\ntry: m.run(['--help'])\nexcept SystemExit: print(sorted(sys.modules))"
-    start = time.monotonic()
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert time.monotonic() - start < 2  # 0.03 s on an idle machine; torch alone takes seconds
     assert all(f"    {name} " in done.stdout for name in cli.COMMANDS)
     assert "examples:" in done.stdout
     assert not {"'torch'", "'pydantic'", "'yaml'"} & set(done.stdout.split("[")[-1].rstrip("]\n").split(", "))
