@@ -111,6 +111,9 @@ class Cluster:
             self.start_program(machine, "kube-proxy")
         for machine in self.machines:
             self.wait_for_node(machine)
+        # A pod is refused until its namespace has its account.
+        default = self.kubectl.within("default")
+        default.wait("serviceaccount", "default", lambda item: item is not None, what="the default account", every=0.1)
         self.kubectl("label", "node", layout.CONTROL, "node-role.kubernetes.io/control-plane=", "--overwrite")
 
     def _allow_kubelet_client(self) -> None:
@@ -134,7 +137,7 @@ class Cluster:
         """Take the cluster down and remove everything it made; nothing happens if there is none."""
         if self.up_now:
             control.order(self.folder, "leave")
-            wait_for(lambda: not self.folder.exists(), what=f"the end of cluster {self.name}", timeout=90, every=0.05)
+            wait_for(lambda: not self.folder.exists(), what=f"the end of cluster {self.name}", timeout=300, every=0.05)
         elif self.folder.exists():
             remove_remains(self.folder)
 
@@ -236,9 +239,9 @@ class Cluster:
             self.load(image, [machine])
 
     def load(self, image: Path, machines: list[str] | None = None) -> str:
-        """Import an image archive into the containerd of every machine (or of these), and return its name."""
+        """Import an image archive into the containerd of every worker node (or of these machines); its name."""
         reference = images.reference_of(image)
-        for machine in machines or self.machines:
+        for machine in machines or self.node_names:
             client = node.containerd_client(self.pid(machine), "images")
             if f"{reference} " not in run([*client, "ls", "-q"], what="list images").replace("\n", " ") + " ":
                 run([*client, "import", str(image)], what=f"load {reference} into {machine}", timeout=900)
