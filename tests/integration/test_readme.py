@@ -1,0 +1,74 @@
+"""README's commands, as written."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+LANGUAGES = ("en", "de", "fr", "es", "id", "tr", "ru", "zh", "ja", "ar")
+
+
+def commands() -> list[str]:
+    """Every line of README's shell blocks."""
+    blocks = re.findall(r"```sh\n(.*?)```", README, flags=re.DOTALL)
+    return [line for block in blocks for line in block.splitlines() if line.strip()]
+
+
+def shell(command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run one line as a user would who has activated the environment."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = os.environ | {"PATH": path}
+    return subprocess.run(
+        ["sh", "-c", command], cwd=cwd, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL
+    )
+
+
+def test_ci_runs_the_test_command_of_readme() -> None:
+    assert "sh quickstart.sh test" in commands()
+    assert "exec sh quickstart.sh test" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_quickstart_runs_what_readme_says() -> None:
+    script = (ROOT / "quickstart.sh").read_text()
+    shown = next(line for line in commands() if line.startswith("torchx run"))
+    assert f"say {shown}" in script
+    assert subprocess.run(["sh", "-n", str(ROOT / "quickstart.sh")]).returncode == 0
+    wrong = shell("sh quickstart.sh tset", ROOT)
+    assert wrong.returncode == 2 and "usage" in wrong.stderr
+
+
+def test_parity_command(tmp_path: Path) -> None:
+    command = next(line for line in commands() if line.startswith("cclm parity"))
+    done = shell(command, ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " 0 not ok" in done.stdout
+
+
+def test_every_command_of_the_table_exists() -> None:
+    names = set(re.findall(r"^\| `cclm (\w+)", README, flags=re.MULTILINE))
+    assert {"demo", "pretrain", "evaluate", "describe", "parity", "convert"} <= names
+    for name in names:
+        assert shell(f"cclm {name} --help", ROOT).returncode == 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2400)
+def test_the_main_job_learns_every_language(tmp_path: Path) -> None:
+    """The demo run as README has it: at least 10 % R@1 both ways in every language; chance is 0.2 %."""
+    shutil.copytree(ROOT / "configs", tmp_path / "configs")
+    drawn = shell("cclm demo demo_world", tmp_path)
+    assert drawn.returncode == 0, drawn.stderr
+    done = shell(next(line for line in commands() if line.startswith("torchx run")), tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    table = done.stdout + done.stderr
+    for language in LANGUAGES:
+        row = re.search(rf"^\S*\s*{language}((?:\s+\d+\.\d+)+)\s*$", table, flags=re.MULTILINE)
+        assert row, f"no row for {language} in\n{table}"
+        recalls = [float(number) for number in row[1].split()]
+        assert recalls[0] >= 10 and recalls[3] >= 10, f"{language}: {recalls}"
