@@ -118,14 +118,16 @@ sys.stdin.read()
 
 
 @pytest.mark.usefixtures("needs_own")
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 @pytest.mark.parametrize("moment", ["while it starts", "when it is up"])
-def test_the_owners_death_takes_the_cluster_down(moment: str) -> None:
+def test_the_owners_death_takes_the_cluster_down(moment: str, number: int) -> None:
     cluster = Cluster(f"orphan-{os.getpid()}")
     owner = subprocess.Popen(
         [sys.executable, "-c", _OWNER, cluster.name],
         cwd=PROJECT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
         text=True,
     )
     try:
@@ -133,7 +135,7 @@ def test_the_owners_death_takes_the_cluster_down(moment: str) -> None:
             assert owner.stdout is not None and owner.stdout.readline() == "up\n"
         else:
             wait_for(cluster.log("node-1", "containerd").exists, what="the start of containerd", timeout=60, every=0.01)
-        owner.send_signal(signal.SIGKILL)
+        owner.send_signal(number)
         owner.wait()
         wait_for(lambda: not cluster.folder.exists(), what="the end of the cluster", timeout=60)
         _assert_nothing(cluster)

@@ -1,0 +1,81 @@
+"""What is missing or misspelt is said in one sentence; no cluster is needed to see that."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cluster import debs, gobuild, images, layout
+from tests.cluster.common import PROJECT, ClusterError, versions
+
+
+def _run(*words: str, cache: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    surroundings = {"PATH": os.environ["PATH"], "CCLM_CLUSTER_CACHE": str(cache), "HOME": str(cache), **env}
+    return subprocess.run(
+        [sys.executable, *words], cwd=PROJECT, env=surroundings, capture_output=True, text=True, check=False
+    )
+
+
+def test_a_machine_without_go_is_told_so_in_one_sentence(tmp_path: Path) -> None:
+    done = _run("-m", "tests.cluster", "up", cache=tmp_path, PATH="/nonexistent")
+    assert done.returncode != 0
+    assert done.stdout == ""
+    (sentence,) = done.stderr.splitlines()
+    assert "a test cluster needs" in sentence
+    assert os.geteuid() != 0 or "Go" in sentence
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("ci", "outcome"), [("", "1 skipped"), ("true", "1 error")])
+def test_marked_tests_are_skipped_without_prerequisites_and_fail_in_ci(tmp_path: Path, ci: str, outcome: str) -> None:
+    test = "tests/cluster/test_faults_pods.py::test_memory_without_a_limit_is_refused_not_eaten"
+    words = ["-m", "pytest", "-p", "tests.cluster.plugin", "-p", "no:cacheprovider", "-rsE", test]
+    done = _run(*words, cache=tmp_path, PATH="/nonexistent", CI=ci)
+    assert outcome in done.stdout
+    assert "a test cluster needs" in done.stdout
+    assert "Traceback" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--name", "Big Name", "status"], "is no name for a cluster"),
+        (["status"], "is not up"),
+        (["run", "true"], "is not up"),
+        (["up", "--with", "kuue"], "there is no option kuue; there are training-operator"),
+        (["load", "absent.tar"], "is not an image archive"),
+    ],
+)
+def test_mistakes_are_answered_in_one_sentence(tmp_path: Path, words: list[str], sentence: str) -> None:
+    done = _run("-m", "tests.cluster", *words, cache=tmp_path)
+    assert done.returncode != 0
+    assert sentence in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_every_program_has_its_version_from_one_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("CCLM_CLUSTER_CACHE", str(tmp_path))
+    for name, entry in versions()["go"].items():
+        assert entry["version"] in str(gobuild.binary(name))
+    with pytest.raises(ClusterError, match="names no program"):
+        gobuild.binary("kubernets")
+    with pytest.raises(ClusterError, match="names no package group"):
+        debs.unpacked("nodes")
+
+
+def test_an_image_is_written_once_for_a_content(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("CCLM_CLUSTER_CACHE", str(tmp_path))
+    one = images.archive("localhost/cclm/x:1", {"bin/a": b"1"})
+    assert images.archive("localhost/cclm/x:1", {"bin/a": b"1"}) == one
+    assert images.archive("localhost/cclm/x:1", {"bin/a": b"2"}) != one
+    assert images.reference_of(one) == "localhost/cclm/x:1"
+
+
+def test_addresses_of_machines_do_not_meet() -> None:
+    machines = [layout.CONTROL, *layout.node_names(layout.MOST_NODES)]
+    assert len({layout.address(machine) for machine in machines}) == len(machines)
+    assert len({layout.pod_range(machine) for machine in machines}) == len(machines)
