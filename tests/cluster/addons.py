@@ -167,24 +167,43 @@ class Option:
         programs: list[str],
         namespace: str | None,
         what: str,
+        definition: str,
         files: tuple[str, ...] = (),
     ) -> None:
         self.installer = installer
         self.programs = programs
         self.namespace = namespace
         self.what = what
+        self.definition = definition  # a cluster that serves this has the option, whoever installed it
         self.files = files
 
 
 OPTIONS = {
-    "training-operator": Option(_training_operator, ["training-operator"], TRAINING_NAMESPACE, "PyTorchJob"),
-    "kueue": Option(_kueue, ["kueue", "helm"], "kueue-system", "queues and quota"),
-    "jobset": Option(_jobset, ["jobset", "helm"], "jobset-system", "groups of jobs"),
-    "trainer": Option(_trainer, ["trainer", "jobset", "helm"], "kubeflow-system", "TrainJob, with JobSet"),
-    "kwok": Option(_kwok, ["kwok"], "kube-system", "fake nodes that run fake pods"),
-    "karpenter-crds": Option(_karpenter, ["helm"], None, "NodePool, EC2NodeClass", ("karpenter",)),
-    "prometheus-crds": Option(_prometheus_operator, [], None, "PodMonitor, PrometheusRule", ("prometheus-operator",)),
-}  # fmt: skip
+    "training-operator": Option(
+        _training_operator, ["training-operator"], TRAINING_NAMESPACE, "PyTorchJob", "pytorchjobs.kubeflow.org"
+    ),
+    "kueue": Option(_kueue, ["kueue", "helm"], "kueue-system", "queues and quota", "clusterqueues.kueue.x-k8s.io"),
+    "jobset": Option(_jobset, ["jobset", "helm"], "jobset-system", "groups of jobs", "jobsets.jobset.x-k8s.io"),
+    "trainer": Option(
+        _trainer,
+        ["trainer", "jobset", "helm"],
+        "kubeflow-system",
+        "TrainJob, with JobSet",
+        "trainjobs.trainer.kubeflow.org",
+    ),
+    "kwok": Option(_kwok, ["kwok"], "kube-system", "fake nodes that run fake pods", "stages.kwok.x-k8s.io"),
+    "karpenter-crds": Option(
+        _karpenter, ["helm"], None, "NodePool, EC2NodeClass", "nodepools.karpenter.sh", ("karpenter",)
+    ),
+    "prometheus-crds": Option(
+        _prometheus_operator,
+        [],
+        None,
+        "PodMonitor, PrometheusRule",
+        "podmonitors.monitoring.coreos.com",
+        ("prometheus-operator",),
+    ),
+}
 
 
 def check(names: list[str]) -> None:

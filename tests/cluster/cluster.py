@@ -72,8 +72,9 @@ class Cluster:
         (self.folder / "cluster.json").write_text(json.dumps(settings))
         try:
             self._bring_up(owner or os.getpid())
-        except BaseException:
-            self._keep_logs()
+        except BaseException as error:
+            if isinstance(error, Exception):  # not an interrupt
+                self._keep_logs()
             self.down()
             raise
 

@@ -41,12 +41,14 @@ class Space:
         Kubectl(self.api.kubeconfig)("delete", "namespace", self.name, "--wait=false", "--ignore-not-found")
 
     def need(self, *options: str) -> None:
-        """Have these options installed (see addons.OPTIONS); skip the test on a cluster that is not ours to change."""
-        if self.owned is None:
-            pytest.skip(
-                f"this test installs {', '.join(options)}, and the cluster of --kubeconfig is not ours to change"
-            )
-        addons.install(self.owned, list(options))
+        """Have these options (see addons.OPTIONS): installed on a cluster of ours, else the test is skipped without."""
+        addons.check(list(options))
+        if self.owned is not None:
+            addons.install(self.owned, list(options))
+            return
+        for option in options:
+            if self.api.get("crd", addons.OPTIONS[option].definition) is None:
+                pytest.skip(f"the cluster of --kubeconfig has no {option}")
 
     def pod_manifest(
         self, name: str, script: str = "exec sleep 100000", node: str | None = None, **spec: Any

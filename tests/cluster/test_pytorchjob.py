@@ -64,6 +64,7 @@ def test_stock_job_fails_when_its_node_is_lost(space: Space, machines: Cluster) 
 
 
 def test_dry_run_refuses_a_manifest_with_a_typo(space: Space) -> None:
+    space.need("training-operator")
     right = stock_job("typo", steps=1)
     options = ("apply", "--dry-run=server", "--validate=strict", "-f", "-")
     space.api(*options, stdin=yaml.safe_dump(right))
