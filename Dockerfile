@@ -34,8 +34,7 @@ ENV PATH=/opt/cclm/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONPYCACHEPREFIX=/tmp/pycache \
     HOME=/tmp \
-    XDG_CACHE_HOME=/tmp/cache \
-    HF_HUB_OFFLINE=1
+    XDG_CACHE_HOME=/tmp/cache
 # A number, so that Kubernetes can see that it is not root (runAsNonRoot).
 USER 10001:10001
 WORKDIR /opt/cclm

@@ -83,13 +83,20 @@ def owned_cluster(request: pytest.FixtureRequest) -> Iterator[Cluster | None]:
         return
     cluster = Cluster(f"test-{os.getpid()}")
     try:
+        _bring_up(cluster)
+        yield cluster
+    finally:
+        cluster.down()
+
+
+def _bring_up(cluster: Cluster) -> None:
+    try:
         build_core()
         addons.build(SESSION_OPTIONS)
         cluster.up()  # owned by this process: if it is killed, the cluster goes too
         addons.install(cluster, SESSION_OPTIONS)
-        yield cluster
-    finally:
-        cluster.down()
+    except ClusterError as error:
+        pytest.fail(f"the cluster could not be brought up: {error}", pytrace=False)
 
 
 @pytest.fixture(scope="session")
