@@ -210,9 +210,32 @@ class DataConfig(Settings):
     """Where indexes of the files are kept; beside the data if unset."""
 
 
+class LossWeights(Settings):
+    """What each loss is multiplied with before they are summed; all 1 as published.
+
+    A small model that starts from nothing learns to match sooner when the losses of the fusion encoder count less.
+    """
+
+    itc: float = Field(1.0, ge=0)
+    """Image-text contrast."""
+    ttc: float = Field(1.0, ge=0)
+    """Text-text contrast."""
+    itm: float = Field(1.0, ge=0)
+    """Image-text matching."""
+    ttm: float = Field(1.0, ge=0)
+    """Text-text matching."""
+    mlm: float = Field(1.0, ge=0)
+    """Masked tokens."""
+    bbox: float = Field(1.0, ge=0)
+    """Boxes, L1."""
+    giou: float = Field(1.0, ge=0)
+    """Boxes, 1 - GIoU."""
+
+
 class ObjectiveConfig(Settings):
     """Which losses pre-training sums (paper section 3)."""
 
+    weights: LossWeights = LossWeights()
     use_tlm: bool = False
     """Parallel text: translation language modelling on the joined pair instead of cross-attention between the two."""
     sample_two_captions: bool = False

@@ -43,7 +43,7 @@ class PretrainTask(nn.Module):
         return {name for name, _ in self.named_parameters() if is_fresh(name)}
 
     def forward(self, batch: PretrainBatch, generator: torch.Generator) -> dict[str, Tensor]:
-        """Losses by name, each (), to be summed with weight 1.
+        """Losses by name, each (); published training sums them with weight 1.
 
         `generator` draws the hard negatives; it lives on the batch's device.
         """

@@ -47,7 +47,9 @@ class Run:
     """What the loop works with; `run.py` builds it."""
 
     task: nn.Module
-    """`task(batch, generator)` -> losses by name, each (), summed with weight 1; wrapped for distributed training."""
+    """`task(batch, generator)` -> losses by name, each (); wrapped for distributed training."""
+    loss_weights: Mapping[str, float]
+    """By name of loss; their weighted sum is what is trained. What is logged is not weighted."""
     optimizer: torch.optim.Optimizer
     """Its groups start with their base rates."""
     plan: StepPlan
@@ -98,7 +100,7 @@ def fit(run: Run, start: int) -> int:
                 generator.manual_seed(seed)
                 with autocast(settings.precision, run.device):
                     losses = task(batch, generator)
-                sum(losses.values()).backward()
+                sum(run.loss_weights[name] * loss for name, loss in losses.items()).backward()
                 norm = nn.utils.clip_grad_norm_(parameters, run.clip_grad_norm or math.inf)
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)

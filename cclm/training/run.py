@@ -51,9 +51,8 @@ def pretrain(config: PretrainConfig, *, resume: Resume = "auto") -> int:
     device = distributed.initialize()
     environment.set_threads(device)
     check_divisible(config, distributed.world_size())
-    plan = Plan.of(config)
     tokenizer = load_checked_tokenizer(config)
-    held_out = None if config.evaluation is None else HeldOut(config.evaluation, config.training.precision)
+    held_out = config.evaluation and HeldOut(config.evaluation, config.training.precision)
     sources = open_sources(config)
     records = {kind: source.num_records for kind, source in sources.items()}
     total = steps_of_run(config, records["images"])
@@ -79,7 +78,7 @@ def pretrain(config: PretrainConfig, *, resume: Resume = "auto") -> int:
     def save(done: int) -> None:
         if distributed.rank() == 0:
             write_checkpoint(output_dir, done, model, optimizer, state, is_final=done == total)
-            report.say(f"saved step {done} to {output_dir}")
+        report.say(f"saved step {done} to {output_dir}")
 
     def evaluate(done: int) -> None:
         if held_out is not None:
@@ -91,8 +90,9 @@ def pretrain(config: PretrainConfig, *, resume: Resume = "auto") -> int:
     report.say(headline(config, model, device, records, start, total))
     run = Run(
         task=distributed.wrap(task, device),
+        loss_weights={f"loss_{name}": weight for name, weight in config.objective.weights},
         optimizer=optimizer,
-        plan=plan,
+        plan=Plan.of(config),
         sources=sources,
         training=config.training,
         clip_grad_norm=config.optimizer.clip_grad_norm,

@@ -70,7 +70,7 @@ class NumberTask(nn.Module):
         return losses
 
 
-def make_run(folder: Path, *, total=12, start_from=None, task=None, **training) -> tuple[Run, int]:
+def make_run(folder: Path, *, total=12, start_from=None, task=None, weights=None, **training) -> tuple[Run, int]:
     task = task or NumberTask()
     names = [name for name, _ in task.named_parameters()]
     optimizer = torch.optim.AdamW([{"params": list(task.parameters()), "names": names, "lr": 0.05}], fused=True)
@@ -84,6 +84,7 @@ def make_run(folder: Path, *, total=12, start_from=None, task=None, **training) 
     report.forget_after(start)
     run = Run(
         task=task,
+        loss_weights={"loss_size": 1.0, "loss_head": 1.0} | (weights or {}),
         optimizer=optimizer,
         plan=Plan(seed=3, texts=0.5, images_mono=0.3, regions=0.5),
         sources={kind: NumberSource(kind) for kind in ("texts", "images_mono", "images", "regions")},
@@ -219,3 +220,12 @@ def test_lines_after_the_resumed_step_are_dropped(tmp_path):
     (tmp_path / "metrics.jsonl").write_text("\n".join(lines))
     Report(tmp_path, active=True).forget_after(10)
     assert [line["step"] for line in metrics(tmp_path)] == [5, 10]
+
+
+def test_a_loss_of_weight_zero_trains_nothing_but_is_logged(tmp_path):
+    run, _ = make_run(tmp_path, log_every=12, weights={"loss_head": 0.0})
+    before = run.task.head.weight.detach().clone()
+    fit(run, 0)
+    decay = before * (1 - 0.01 * 0.05) ** 40  # AdamW's default decay is all that may touch it
+    assert (run.task.head.weight.abs() >= decay.abs()).all() and (run.task.head.weight.abs() <= before.abs()).all()
+    assert metrics(tmp_path)[-1]["losses"]["images/loss_head"] > 0
