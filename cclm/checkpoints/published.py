@@ -7,6 +7,7 @@ are rebuilt on writing and never read.
 
 from __future__ import annotations
 
+import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -185,7 +186,13 @@ def read_torch_file(path: str | Path) -> Any:
         raise UserError(f"weights {path}: no such file")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises pickle, zip, runtime and EOF errors alike
+    except pickle.UnpicklingError:
+        # torch's own text would advise to load it unsafely.
+        raise UserError(
+            f"weights {path}: refused and not run, since the file holds more than tensors and plain containers; "
+            "ask its author for a file of tensors only"
+        ) from None
+    except Exception as error:  # torch raises zip, runtime and EOF errors alike
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
             f"weights {path}: refused, since it is not a plain file of tensors ({type(error).__name__}: "

@@ -85,7 +85,9 @@ def two_stage_scores(
     A pair is a candidate of its image, of its text, or of both; its score is the same either way and computed once.
     With `candidates` 0 the similarities themselves are the scores. All other pairs score -100, as published.
     """
-    similarity = views.image_features @ views.text_features.T  # (N, T)
+    # Ranks need float32: rounded to bfloat16, many similarities would be equal.
+    with torch.autocast(views.image_features.device.type, enabled=False):
+        similarity = views.image_features.float() @ views.text_features.float().T  # (N, T)
     if candidates == 0:
         return TwoStageScores(similarity, similarity.T)
     of_image = _best(similarity, candidates)  # (N, T) bool

@@ -148,3 +148,16 @@ def test_retrieval_metrics_by_hand() -> None:
 def test_a_constant_score_retrieves_nothing() -> None:
     metrics = retrieval_metrics(np.zeros((20, 20)), np.zeros((20, 20)), np.arange(20))
     assert metrics["r_mean"] == 0.0
+
+
+@pytest.mark.parametrize("candidates", [0, 3])
+def test_bfloat16_evaluation_ranks_in_float32(model: CCLM, candidates: int) -> None:
+    """Under autocast features come from bfloat16 layers, but ranking must not round similarities once more."""
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        images = model.encoders.encode_images(torch.randn(5, 3, 64, 64))
+        text = model.encoders.encode_text(texts(9))
+        features = model.space.image_features(images.first()), model.space.text_features(text.first())
+        scores = two_stage_scores(model, EncodedViews(images, text, *features), candidates)
+    assert scores.image_to_text.dtype == scores.text_to_image.dtype == torch.float32
+    if candidates == 0:
+        torch.testing.assert_close(scores.image_to_text, features[0] @ features[1].T)
