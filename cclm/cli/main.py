@@ -21,7 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "pretrain": ("cclm.cli.pretrain", "train a model from a config"),
     "evaluate": ("cclm.cli.evaluate", "measure retrieval of a trained model, language by language"),
     "describe": ("cclm.cli.describe", "print a config with all its defaults, and the model's parameter counts"),
-    "convert": ("cclm.cli.convert", "turn published weights into ours and back"),
+    "convert": ("cclm.cli.convert", "write a checkpoint in the published layout (.th)"),
     "parity": ("cclm.cli.parity", "compare this build with numbers of the published implementation"),
 }
 """name -> module, one line of help."""
