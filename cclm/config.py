@@ -13,6 +13,8 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
+Count = Annotated[int, Field(gt=0)]
 
 
 class Settings(BaseModel):
@@ -31,9 +33,9 @@ class VisionConfig(Settings):
     """Side of one patch at the input, px. Swin halves the grid after every stage but the last."""
     embed_dim: int = Field(128, gt=0)
     """Width of the first Swin stage (it doubles from stage to stage); the width of a ViT."""
-    depths: tuple[int, ...] = (2, 2, 18, 2)
+    depths: tuple[Count, ...] = Field((2, 2, 18, 2), min_length=1)
     """Blocks of each stage; one number for a ViT."""
-    num_heads: tuple[int, ...] = (4, 8, 16, 32)
+    num_heads: tuple[Count, ...] = Field((4, 8, 16, 32), min_length=1)
     """Attention heads of each stage; one number for a ViT."""
     window_size: int = Field(7, gt=0)
     """Swin's attention window, in patches."""
@@ -84,7 +86,7 @@ class TextConfig(Settings):
     """Longest text, tokens."""
     dropout: Probability = 0.1
     attention_dropout: Probability = 0.1
-    initializer_range: float = 0.02
+    initializer_range: float = Field(0.02, ge=0)
     """Standard deviation of fresh weights."""
     tokenizer: str = "data/xlm-roberta-large"
     """Folder of the tokenizer."""
@@ -107,8 +109,8 @@ class ModelConfig(Settings):
     text: TextConfig = TextConfig()
     embed_dim: int = Field(256, gt=0)
     """Width of the space in which images and texts are compared."""
-    temperature: float = Field(0.07, gt=0)
-    """Start of the learnt temperature."""
+    temperature: float = Field(0.07, ge=0.001, le=0.5)
+    """Start of the learnt temperature, which training keeps in the same range."""
     weights: str | None = None
     """A whole model: a published checkpoint (.th) or a folder written by cclm."""
 
@@ -131,6 +133,15 @@ class AugmentConfig(Settings):
     rand_augment_ops: int = Field(2, ge=0)
     """Operations of RandAugment an image; 0 turns it off."""
     rand_augment_magnitude: int = Field(7, ge=0, le=10)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        low, high = self.crop_scale
+        if not 0 < low <= high <= 1:
+            raise ValueError(
+                f"crop_scale = [{low}, {high}] must be two parts of the area, 0 < smallest <= largest <= 1"
+            )
+        return self
 
 
 class MaskingConfig(Settings):
@@ -169,8 +180,8 @@ class ImageTextSource(SourceConfig):
     """The image field is a path (relative to `image_root`) instead of base64."""
     image_root: str = ""
     caption_key: str = "caption"
-    languages: tuple[str, ...] | None = None
-    """Draw captions of these languages only."""
+    languages: tuple[str, ...] | None = Field(None, min_length=1)
+    """Draw captions of these languages only; unset: of all."""
 
 
 class RegionSource(ImageTextSource):
@@ -250,7 +261,7 @@ class OptimizerConfig(Settings):
 
     lr: float = Field(1e-4, gt=0)
     weight_decay: float = Field(0.01, ge=0)
-    betas: tuple[float, float] = (0.9, 0.98)
+    betas: tuple[Decay, Decay] = (0.9, 0.98)
     eps: float = Field(1e-8, gt=0)
     lr_mult: float = Field(2.0, gt=0)
     """Rate of parameters without initial weights, as a multiple of `lr`."""
@@ -306,7 +317,7 @@ class PretrainConfig(Settings):
     """One pre-training run."""
 
     task: Literal["pretrain"] = "pretrain"
-    seed: int = Field(42, ge=0)
+    seed: int = Field(42, ge=0, lt=2**63)
     output_dir: str = "output/pretrain"
     model: ModelConfig
     data: DataConfig
@@ -326,6 +337,10 @@ class PretrainConfig(Settings):
                     f"data.{name}.text.max_tokens = {source.text.max_tokens} exceeds "
                     f"model.text.max_positions = {longest}"
                 )
+        if self.evaluation is not None and self.evaluation.max_tokens > longest:
+            raise ValueError(
+                f"evaluation.max_tokens = {self.evaluation.max_tokens} exceeds model.text.max_positions = {longest}"
+            )
         if self.data.images.probability != 1:
             raise ValueError(
                 "data.images.probability must be 1: an outer step trains regions (data.regions.probability) or images"

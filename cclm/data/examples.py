@@ -243,8 +243,9 @@ def _region_image(
 
 
 def _all_texts(record: records.RegionRecord) -> Iterator[str]:
-    """Every text of a record, in all languages."""
-    for captions in (record.captions or (), *(element.captions for element in record.elements)):
+    """Every text of a record, in all languages; attributes too, since they are put before captions."""
+    of_elements = (each or () for element in record.elements for each in (element.captions, element.attributes))
+    for captions in (record.captions or (), *of_elements):
         for by_language in captions:
             for texts in by_language.values():
                 yield from texts

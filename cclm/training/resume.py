@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from collections.abc import Mapping
@@ -94,7 +95,9 @@ def set_aside(output_dir: Path) -> None:
     left = [*checkpoint_folders(output_dir), *(output_dir / name for name in (METRICS, LOG, RESULT))]
     left = [path for path in left if path.exists()]
     if left:
-        folder = output_dir / time.strftime("earlier-%Y%m%d-%H%M%S")
+        name = time.strftime("earlier-%Y%m%d-%H%M%S")
+        names = (name if number == 1 else f"{name}-{number}" for number in itertools.count(1))  # twice in a second
+        folder = next(output_dir / name for name in names if not (output_dir / name).exists())
         folder.mkdir()
         for path in left:
             path.rename(folder / path.name)
