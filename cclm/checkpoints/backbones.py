@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,75 +25,117 @@ _CLASSIFIER = re.compile(r"^(head|fc_norm|head_dist)\.")
 
 
 def load_swin(encoder: ImageEncoder, config: VisionConfig, path: str) -> None:
-    """Microsoft's Swin release ({"model": state dict}); position tables are resampled to the config's windows.
+    """Copy Microsoft's Swin release into the encoder; raises as `read_swin` does."""
+    put(encoder, read_swin(encoder, path))
+
+
+def read_swin(encoder: ImageEncoder, path: str) -> dict[str, Tensor]:
+    """Microsoft's Swin release ({"model": state dict}), position tables resampled to the encoder's windows.
+
+    As the other `read_...` here it looks at names and shapes of the encoder only, so that one on the meta device does.
+
+    Returns:
+        the encoder's parameter names -> values that fit.
 
     Raises:
         UserError: absent, unsafe or unfitting file.
     """
     content = read_torch_file(path)
     state = content.get("model", content) if isinstance(content, dict) else None
-    if not isinstance(state, dict):
+    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
         raise UserError(f'weights {path}: expected {{"model": state dict}} as in Microsoft\'s Swin release')
-    wanted = _published_vision_parameters(encoder)
+    names = _published_vision_names(encoder)
+    parameters = dict(encoder.named_parameters())
+    wanted = {published: parameters[name] for name, published in names.items()}
     given = {}
     for name, tensor in state.items():
         if _CLASSIFIER.match(name) or name.endswith(("relative_position_index", "attn_mask")):
             continue
-        if name in wanted and name.endswith("relative_position_bias_table") and tensor.shape != wanted[name].shape:
+        if name in wanted and name.endswith("relative_position_bias_table") and _is_other_window(tensor, wanted[name]):
             new_side = round(wanted[name].shape[0] ** 0.5)
             tensor = resize_position_table(tensor, (new_side + 1) // 2)
         given[name] = tensor
-    _copy(wanted, given, path)
+    check_names_and_shapes(wanted, given, path)
+    return {name: given[published] for name, published in names.items()}
 
 
-def _published_vision_parameters(encoder: ImageEncoder) -> dict[str, Tensor]:
-    """The trunk's parameters under Microsoft's names."""
+def _is_square(number: int) -> bool:
+    return number > 0 and math.isqrt(number) ** 2 == number
+
+
+def _is_other_window(table: Tensor, wanted: Tensor) -> bool:
+    """Whether a table ((2w-1)^2, A) differs from the wanted one in w alone; splines need at least w = 3."""
+    if table.ndim != 2 or table.shape[1] != wanted.shape[1] or table.shape == wanted.shape:
+        return False
+    return _is_square(len(table)) and len(table) >= 25
+
+
+def _published_vision_names(encoder: ImageEncoder) -> dict[str, str]:
+    """The trunk's parameter names -> Microsoft's."""
     return {
-        published_name(f"image_encoder.{name}", num_text_layers=0).removeprefix("vision_encoder."): parameter
-        for name, parameter in encoder.named_parameters()
+        name: published_name(f"image_encoder.{name}", num_text_layers=0).removeprefix("vision_encoder.")
+        for name, _ in encoder.named_parameters()
     }
 
 
-def load_vit(encoder: ImageEncoder, path: str) -> None:
-    """A timm state dict of a ViT (CLIP's or DeiT's image tower); absolute positions are resampled to the image size.
+def read_vit(encoder: ImageEncoder, path: str) -> dict[str, Tensor]:
+    """A timm state dict of a ViT (CLIP's or DeiT's image tower), absolute positions resampled to the image size.
+
+    Returns:
+        the encoder's parameter names -> values that fit.
 
     Raises:
         UserError: absent, unsafe or unfitting file.
     """
     state = _read_state(Path(path))
     state = state.get("model", state)
+    _check_tensors(state, path)
     given = {name: tensor for name, tensor in state.items() if not _CLASSIFIER.match(name)}
     grid = list(encoder.trunk.patch_embed.grid_size)
     wanted = dict(encoder.trunk.named_parameters())
-    if "pos_embed" in given and given["pos_embed"].shape != wanted["pos_embed"].shape:
-        given["pos_embed"] = resample_abs_pos_embed(given["pos_embed"], new_size=grid)
-    _copy(wanted, given, path)
+    positions = given.get("pos_embed")  # (1, 1 + patches, H)
+    if positions is not None and positions.ndim == 3 and _is_square(positions.shape[1] - 1):
+        given["pos_embed"] = resample_abs_pos_embed(positions, new_size=grid)
+    check_names_and_shapes(wanted, given, path)
+    return {f"trunk.{name}": tensor for name, tensor in given.items()}
 
 
 def load_xlm_roberta(model: CCLM, config: TextConfig, folder: str) -> None:
+    """Copy a Hugging Face XLM-R folder into the model; raises as `read_xlm_roberta` does."""
+    put(model, read_xlm_roberta(model, config, folder))
+
+
+def read_xlm_roberta(model: CCLM, config: TextConfig, folder: str) -> dict[str, Tensor]:
     """A Hugging Face XLM-R folder: every second layer of twice as many (1, 3, 5, ...), embeddings row for row, LM head.
 
     Cross-attention has no counterpart there and keeps its fresh weights.
+
+    Returns:
+        the model's parameter names -> values that fit.
 
     Raises:
         UserError: absent or unsafe files, or sizes that are not the config's.
     """
     _check_sizes(folder, config)
     state = _read_state(_weights_file(Path(folder)))
+    _check_tensors(state, folder)
     given = {}
     for name, tensor in state.items():
         renamed = _from_xlm_roberta(name.removeprefix("module."), config.num_layers)
         if renamed is not None:
             given[renamed] = tensor
-    wanted = {
-        published_name(name, num_text_layers=config.num_text_layers): parameter
-        for name, parameter in model.named_parameters()
+    parameters = dict(model.named_parameters())
+    names = {
+        name: published_name(name, num_text_layers=config.num_text_layers)
+        for name in parameters
         if _in_text_stack(name) and "cross_attention." not in name
     }
+    wanted = {published: parameters[name] for name, published in names.items()}
     words = "text_encoder.bert.embeddings.position_embeddings.weight"
     if words in given and given[words].shape[0] > config.max_positions:
         given[words] = given[words][: config.max_positions]  # row 0 to position 0; the rest is never reached
-    _copy(wanted, given, folder)
+    check_names_and_shapes(wanted, given, folder)
+    return {name: given[published] for name, published in names.items()}
 
 
 def _in_text_stack(name: str) -> bool:
@@ -122,7 +165,13 @@ def _check_sizes(folder: str, config: TextConfig) -> None:
     path = Path(folder) / "config.json"
     if not path.is_file():
         raise UserError(f"text weights {folder}: no config.json there; give a Hugging Face XLM-R folder")
-    theirs = json.loads(path.read_text())
+    advice = "fetch the Hugging Face XLM-R folder again"
+    try:
+        theirs = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"text weights {path}: not a readable JSON file ({error}); {advice}") from None
+    if not isinstance(theirs, dict):
+        raise UserError(f"text weights {path}: expected an object with the sizes of the model; {advice}")
     expected = {
         "vocab_size": config.vocab_size,
         "hidden_size": config.hidden_size,
@@ -158,8 +207,17 @@ def _read_state(path: Path) -> dict[str, Tensor]:
         raise UserError(f"weights {path}: not a readable safetensors file ({error}); fetch it again") from None
 
 
-def _copy(wanted: Mapping[str, Tensor | nn.Parameter], given: Mapping[str, Tensor], source: str) -> None:
-    check_names_and_shapes(wanted, given, source)
+def _check_tensors(state: object, source: str) -> None:
+    """A file may be safe to read and yet hold something else than a state dict."""
+    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+        raise UserError(
+            f"weights {source}: expected a state dict, parameter names with their tensors; give another file"
+        )
+
+
+def put(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Copy tensors into the module's parameters of the same names, which must have their shapes."""
+    parameters = dict(module.named_parameters())
     with torch.no_grad():
-        for name, parameter in wanted.items():
-            parameter.copy_(given[name])
+        for name, tensor in tensors.items():
+            parameters[name].copy_(tensor)

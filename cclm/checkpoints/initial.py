@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
-from cclm.checkpoints.backbones import load_swin, load_vit, load_xlm_roberta
+from cclm.checkpoints.backbones import put, read_swin, read_vit, read_xlm_roberta
 from cclm.checkpoints.published import load_published, read_published_file
-from cclm.checkpoints.save import find_checkpoint, load_model
+from cclm.checkpoints.save import Checkpoint, find_checkpoint, load_model
 from cclm.config import ModelConfig
 from cclm.model.cclm import CCLM
 
@@ -17,30 +18,66 @@ def build_model(config: ModelConfig, *, seed: int = 0) -> CCLM:
     """Build the model on the CPU and load what the config names; the rest is drawn from `seed`.
 
     `model.weights` (a whole model: a published .th file, or a folder of ours) goes before the encoders' own weights.
+    Files are read and held against the model's names and shapes before it is built.
 
     Raises:
         UserError: weights are absent, unsafe to read, or of another size.
     """
+    load = _whole(config) if config.weights is not None else _encoders(config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = CCLM(config)
-    if config.weights is not None:
-        _load_whole(model, config)
-        return model
-    if config.vision.weights is not None:
-        if config.vision.architecture == "swin":
-            load_swin(model.encoders.image_encoder, config.vision, config.vision.weights)
-        else:
-            load_vit(model.encoders.image_encoder, config.vision.weights)
-    if config.text.weights is not None:
-        load_xlm_roberta(model, config.text, config.text.weights)
+    load(model)
     return model
 
 
-def _load_whole(model: CCLM, config: ModelConfig) -> None:
+def restore_model(config: ModelConfig, checkpoint: Checkpoint) -> CCLM:
+    """The model of a checkpoint of ours, on the CPU; its parameters are checked before the model is built.
+
+    Raises:
+        UserError: the checkpoint is of another model.
+    """
+    load_model(checkpoint, outline(config))
+    model = CCLM(config)
+    load_model(checkpoint, model)
+    return model
+
+
+def outline(config: ModelConfig) -> CCLM:
+    """The model without numbers: names and shapes of its parameters, on the meta device. Cheap at any size."""
+    with torch.device("meta"):
+        return CCLM(config)
+
+
+def _whole(config: ModelConfig) -> Callable[[CCLM], None]:
+    """Read and check a whole model's weights; what comes back copies them into a model."""
     if Path(config.weights).is_dir():
-        load_model(find_checkpoint(Path(config.weights)), model)
-    else:
-        state = read_published_file(config.weights)
+        checkpoint = find_checkpoint(Path(config.weights))
+        load_model(checkpoint, outline(config))  # copying onto the meta device checks, and moves nothing
+        return lambda model: load_model(checkpoint, model)
+    state = read_published_file(config.weights)
+
+    def load(model: CCLM) -> None:
         source = f"weights {config.weights}"
         load_published(model, state, num_text_layers=config.text.num_text_layers, source=source)
+
+    load(outline(config))
+    return load
+
+
+def _encoders(config: ModelConfig) -> Callable[[CCLM], None]:
+    """The same for the encoders' own weights, as far as the config names any."""
+    vision, text = {}, {}
+    if config.vision.weights is not None or config.text.weights is not None:
+        shape = outline(config)
+        if config.vision.weights is not None:
+            read = read_swin if config.vision.architecture == "swin" else read_vit
+            vision = read(shape.encoders.image_encoder, config.vision.weights)
+        if config.text.weights is not None:
+            text = read_xlm_roberta(shape, config.text, config.text.weights)
+
+    def load(model: CCLM) -> None:
+        put(model.encoders.image_encoder, vision)
+        put(model, text)
+
+    return load
