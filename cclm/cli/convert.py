@@ -28,27 +28,32 @@ def convert(args: argparse.Namespace) -> None:
     """Read, rename, write.
 
     Raises:
-        UserError: no whole checkpoint there, or OUT exists.
+        UserError: no whole checkpoint there, or OUT exists or cannot be written.
     """
     from pathlib import Path
 
+    from cclm.checkpoints.initial import restore_model
     from cclm.checkpoints.published import to_published, write_published_file
-    from cclm.checkpoints.save import find_checkpoint, load_model
+    from cclm.checkpoints.save import find_checkpoint
     from cclm.config import PretrainConfig
     from cclm.errors import UserError
-    from cclm.model.cclm import CCLM
+    from cclm.training.preflight import check_writable
 
     out = Path(args.out)
     if out.exists():
         raise UserError(f"{out} exists already; choose another name or remove it")
-    if not out.parent.is_dir():
+    if not out.parent.exists():
         raise UserError(f"the folder {out.parent} for the output does not exist; create it")
+    check_writable(out.parent, "output folder")
     if not Path(args.checkpoint).is_dir():
         raise UserError(f"{args.checkpoint} is not a checkpoint folder of cclm")
     checkpoint = find_checkpoint(Path(args.checkpoint))
     config = PretrainConfig.model_validate(checkpoint.state["config"])
-    model = CCLM(config.model)
-    load_model(checkpoint, model)
+    model = restore_model(config.model, checkpoint)
     state = to_published(model, num_text_layers=config.model.text.num_text_layers)
-    write_published_file(out, state, config.model_dump(mode="json"))
+    try:
+        write_published_file(out, state, config.model_dump(mode="json"))
+    except (OSError, RuntimeError) as error:  # torch tells of a full disk by a RuntimeError
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{out} cannot be written ({reason}); free some space or choose another place") from None
     print(f"wrote {out}: {len(state)} tensors of step {checkpoint.step}")

@@ -74,7 +74,7 @@ def make_demo_world(
     The same seed and size give the same files, byte for byte. A folder that already holds this very world is left as
     it is; another demo world there is replaced. Everything is written beside `out` and moved in one step at the end.
     `progress`: a bar on stderr; None shows it on a terminal only.
-    Raises UserError if `out` holds anything else.
+    Raises UserError if `out` holds anything else or cannot be written.
     """
     out = Path(out).resolve()
     identity = {"version": VERSION, "seed": seed, "size": asdict(size)}
@@ -82,8 +82,8 @@ def make_demo_world(
     if earlier is not None and {key: earlier.get(key) for key in identity} == identity:
         print(f"{out} already holds this demo world (seed {seed}); nothing to do", file=sys.stderr)
         return dict(earlier["counts"])
-    out.parent.mkdir(parents=True, exist_ok=True)
     half_made = out.parent / f".{out.name}.{uuid.uuid4().hex[:8]}.partial"
+    _create(half_made, out)
     try:
         counts = _write(half_made, seed, size, progress)
         manifest = identity | {"languages": list(LANGUAGES), "counts": counts}
@@ -92,6 +92,16 @@ def make_demo_world(
     finally:
         shutil.rmtree(half_made, ignore_errors=True)
     return counts
+
+
+def _create(half_made: Path, out: Path) -> None:
+    """The folder to draw into, with its parents; what keeps the system from making it is said in one sentence."""
+    try:
+        half_made.mkdir(parents=True)
+    except OSError as error:
+        raise UserError(
+            f"the demo world {out} cannot be written ({error.strerror}: {error.filename}); choose another folder"
+        ) from None
 
 
 def _earlier_world(out: Path) -> dict | None:

@@ -1,21 +1,25 @@
 """Where a run's numbers go: `metrics.jsonl`, `log.txt`, the console, and a progress bar on a terminal.
 
-Only the first process reports; a `Report` of another process does nothing.
+Only the first process reports. What the data side warns of (skipped records) comes from all processes: each keeps its
+own warnings in `log.txt` and shows them on stderr.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from tqdm import tqdm
 
 METRICS = "metrics.jsonl"
 LOG = "log.txt"
+_PACKAGE = "cclm"
+"""The logger above all of ours."""
 
 
 class Report:
@@ -32,11 +36,13 @@ class Report:
         self._active = active
         self._total = total
         self._bar: tqdm | None = None
+        self._metrics = output_dir / METRICS
+        self._log = output_dir / LOG
+        self._warnings = _Warnings(self)
+        self._warnings.replace_earlier()
         if not active:
             return
         output_dir.mkdir(parents=True, exist_ok=True)
-        self._metrics = output_dir / METRICS
-        self._log = output_dir / LOG
         if total and sys.stderr.isatty():
             self._bar = tqdm(total=total, initial=start, unit="step", dynamic_ncols=True, smoothing=0.05)
 
@@ -44,11 +50,26 @@ class Report:
         """Show text, and keep it with the time in `log.txt`."""
         if not self._active:
             return
+        self._keep(text)
+        self._show(text, sys.stdout)
+
+    def warn(self, text: str) -> None:
+        """Keep a warning in `log.txt`, and show it on stderr unless the program's own logging does."""
+        try:
+            self._keep(text)
+        except OSError as error:  # a full disk, say: no reason to stop here, the next checkpoint will
+            text = f"{text} (not kept in {self._log}: {error})"
+        if not logging.getLogger().handlers:
+            self._show(text, sys.stderr)
+
+    def _keep(self, text: str) -> None:
         with self._log.open("a", encoding="utf-8") as file:
             file.write(f"{datetime.now().astimezone().isoformat(timespec='seconds')} {text}\n")
+
+    def _show(self, text: str, stream: TextIO) -> None:
         if self._bar is not None:
             self._bar.clear()
-        print(text, flush=True)
+        print(text, file=stream, flush=True)
 
     def forget_after(self, step: int) -> None:
         """Drop lines of `metrics.jsonl` about later steps: a run that was cut off wrote them, and makes them again."""
@@ -73,9 +94,29 @@ class Report:
             self._bar.update()
 
     def close(self) -> None:
+        """Take the bar away, and hear no more warnings."""
+        logging.getLogger(_PACKAGE).removeHandler(self._warnings)
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+
+class _Warnings(logging.Handler):
+    """Hands this package's warnings to a report."""
+
+    def __init__(self, report: Report) -> None:
+        super().__init__(logging.WARNING)
+        self._report = report
+
+    def replace_earlier(self) -> None:
+        """Become the only one: warnings belong to the run that goes on, not to an earlier one of this process."""
+        logger = logging.getLogger(_PACKAGE)
+        for handler in [handler for handler in logger.handlers if isinstance(handler, _Warnings)]:
+            logger.removeHandler(handler)
+        logger.addHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._report.warn(self.format(record))
 
 
 def interval_text(values: Mapping[str, Any], total: int) -> str:

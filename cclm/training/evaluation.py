@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
 
-from cclm import distributed
+from cclm import distributed, storage
 from cclm.config import EvaluationConfig
-from cclm.data.annotations import read_retrieval_list
-from cclm.data.text import Tokenizer
+from cclm.data.annotations import RetrievalSet, read_retrieval_list
+from cclm.data.text import EmptyTextError, Tokenizer, clean_caption
 from cclm.errors import UserError
 from cclm.metrics.report import Report, mean_rows, retrieval_table
 from cclm.model.cclm import CCLM
@@ -24,16 +27,16 @@ Scores = dict[str, dict[str, float]]
 
 
 class HeldOut:
-    """The held-out lists of a config, read once.
+    """The held-out lists of a config, read and checked once: what is wrong with them shows before training.
 
     Args:
         precision: as in TrainingConfig; evaluation computes as training does.
 
     Raises:
-        UserError: a list is absent or unreadable.
+        UserError: a list is absent or unreadable, an image is not there, or nothing is left of a caption.
     """
 
-    def __init__(self, config: EvaluationConfig, precision: str) -> None:
+    def __init__(self, config: EvaluationConfig, precision: str, tokenizer: Tokenizer) -> None:
         self._config = config
         self._precision = precision
         for language, path in config.files.items():
@@ -41,6 +44,9 @@ class HeldOut:
                 raise UserError(f"evaluation.files.{language}: {path} does not exist")
         mine = list(config.files)[distributed.rank() :: distributed.world_size()]
         self._sets = {language: read_retrieval_list(config.files[language], config.image_root) for language in mine}
+        for language, dataset in self._sets.items():
+            _check_captions(dataset, config, config.files[language], tokenizer)
+        _check_images(self._sets, config)
 
     def measure(self, model: CCLM, tokenizer: Tokenizer, image_size: int, device: torch.device) -> Scores:
         """Scores of all languages, in the config's order, on every process; the model is left in evaluation mode.
@@ -66,3 +72,29 @@ class HeldOut:
         report.line({"step": step, "retrieval": {**scores, **means}})
         result = {"step": step, "languages": scores, **{name.replace(" ", "_"): row for name, row in means.items()}}
         (output_dir / RESULT).write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _check_captions(dataset: RetrievalSet, config: EvaluationConfig, path: str, tokenizer: Tokenizer) -> None:
+    for text, entry in zip(dataset.texts, dataset.image_of_text, strict=True):
+        try:
+            tokenizer.ids(clean_caption(text, config.max_words), config.max_tokens)
+        except EmptyTextError as error:
+            raise UserError(f"{path}, entry {entry}, caption {text[:40]!r}: {error}; remove it from the list") from None
+
+
+def _check_images(sets: Mapping[str, RetrievalSet], config: EvaluationConfig) -> None:
+    """Every image is there; one that several languages or entries share is looked for once."""
+    places = {}
+    for language, dataset in sets.items():
+        for entry, image in enumerate(dataset.image_paths):
+            places.setdefault(image, f"{config.files[language]}, entry {entry}")
+    with ThreadPoolExecutor(16) as pool:  # a store answers each question in tens of milliseconds
+        for (image, place), is_there in zip(places.items(), pool.map(_is_file, places), strict=True):
+            if not is_there:
+                raise UserError(
+                    f"{place}: the image {image} does not exist; correct evaluation.image_root or fetch the image"
+                )
+
+
+def _is_file(url: str) -> bool:
+    return os.path.isfile(storage.local_path(url)) if storage.is_local(url) else storage.exists(url)

@@ -13,20 +13,19 @@ import torch
 from torch import nn
 
 from cclm import __version__, distributed
-from cclm.checkpoints.initial import build_model
-from cclm.checkpoints.save import find_checkpoint, load_model, load_optimizer, prune_checkpoints, save_checkpoint
+from cclm.checkpoints.initial import build_model, restore_model
+from cclm.checkpoints.save import find_checkpoint, load_optimizer, prune_checkpoints, save_checkpoint
 from cclm.config import PretrainConfig
 from cclm.data.loader import open_source
-from cclm.data.text import Tokenizer, load_tokenizer
 from cclm.errors import UserError
 from cclm.metrics.report import Report
-from cclm.model.cclm import CCLM
 from cclm.tasks.pretrain import PretrainTask
 from cclm.training import environment
 from cclm.training.evaluation import HeldOut
 from cclm.training.loop import Run, Source, fit
 from cclm.training.optimizer import build_optimizer
 from cclm.training.plan import KINDS, Plan, steps_of_run
+from cclm.training.preflight import check_divisible, check_writable, load_checked_tokenizer
 from cclm.training.resume import Resume, find_start
 from cclm.training.schedule import warmup_steps
 
@@ -51,21 +50,21 @@ def pretrain(config: PretrainConfig, *, resume: Resume = "auto") -> int:
     device = distributed.initialize()
     environment.set_threads(device)
     check_divisible(config, distributed.world_size())
+    output_dir = claim_output_dir(config)
     tokenizer = load_checked_tokenizer(config)
-    held_out = config.evaluation and HeldOut(config.evaluation, config.training.precision)
+    held_out = config.evaluation and HeldOut(config.evaluation, config.training.precision, tokenizer)
     sources = open_sources(config)
     records = {kind: source.num_records for kind, source in sources.items()}
     total = steps_of_run(config, records["images"])
 
     # 2. Where to start.
-    output_dir = Path(config.output_dir)
     checkpoint = find_start(output_dir, config, records, resume)
     start = 0 if checkpoint is None else checkpoint.step
 
     # 3. Model, objective, optimizer.
-    model = build_model(config.model, seed=config.seed) if checkpoint is None else CCLM(config.model)
-    if checkpoint is not None:
-        load_model(checkpoint, model)
+    model = (
+        build_model(config.model, seed=config.seed) if checkpoint is None else restore_model(config.model, checkpoint)
+    )
     task = PretrainTask(model.to(device), config.objective)
     optimizer = build_optimizer(task, config.optimizer)
     if checkpoint is not None:
@@ -129,51 +128,34 @@ def evaluate(config: PretrainConfig, weights: str) -> None:
     environment.set_threads(device)
     if config.evaluation is None:
         raise UserError("the config has no evaluation: name held-out lists in evaluation.files (language: file)")
+    output_dir = claim_output_dir(config)
     tokenizer = load_checked_tokenizer(config)
-    held_out = HeldOut(config.evaluation, config.training.precision)
+    held_out = HeldOut(config.evaluation, config.training.precision, tokenizer)
     step = 0
     if Path(weights).is_dir():
         checkpoint = find_checkpoint(Path(weights))
-        model, step = CCLM(config.model), checkpoint.step
-        load_model(checkpoint, model)
+        model, step = restore_model(config.model, checkpoint), checkpoint.step
     else:
         model = build_model(config.model.model_copy(update={"weights": weights}))
-    output_dir = Path(config.output_dir)
     report = Report(output_dir, active=distributed.rank() == 0)
-    scores = held_out.measure(model.to(device), tokenizer, config.model.vision.image_size, device)
-    held_out.publish(scores, step, report, output_dir)
+    try:
+        scores = held_out.measure(model.to(device), tokenizer, config.model.vision.image_size, device)
+        held_out.publish(scores, step, report, output_dir)
+    finally:
+        report.close()
     distributed.shutdown()
 
 
-def check_divisible(config: PretrainConfig, processes: int) -> None:
-    """Global batch sizes must be divisible by the number of processes.
+def claim_output_dir(config: PretrainConfig) -> Path:
+    """Create the folder of results, or say why it cannot be: after hours of training would be too late.
 
     Raises:
-        UserError: names the first setting that is not.
+        UserError: it is a file, lies under one, or takes no files.
     """
-    sizes = {f"data.{kind}.batch_size": source.batch_size for kind in KINDS if (source := getattr(config.data, kind))}
-    if config.data.regions is not None:
-        sizes["data.regions.max_images"] = config.data.regions.max_images
-    for name, size in sizes.items():
-        if size % processes:
-            raise UserError(
-                f"{name} = {size} cannot be shared by {processes} processes: make it a multiple of {processes}"
-            )
-
-
-def load_checked_tokenizer(config: PretrainConfig) -> Tokenizer:
-    """The config's tokenizer.
-
-    Raises:
-        UserError: it is absent, or has more tokens than the model.
-    """
-    tokenizer = load_tokenizer(config.model.text.tokenizer)
-    if tokenizer.vocab_size > config.model.text.vocab_size:
-        raise UserError(
-            f"the tokenizer {config.model.text.tokenizer} has {tokenizer.vocab_size} tokens, but "
-            f"model.text.vocab_size = {config.model.text.vocab_size}; set it to at least the former"
-        )
-    return tokenizer
+    if distributed.rank() == 0:
+        check_writable(Path(config.output_dir), "output_dir")
+    distributed.barrier()
+    return Path(config.output_dir)
 
 
 def open_sources(config: PretrainConfig) -> dict[str, Source]:

@@ -160,6 +160,43 @@ def test_what_is_wrong_is_one_sentence(config, tmp_path, change, sentence):
     assert not folders(tmp_path / "run")
 
 
+@pytest.mark.parametrize(
+    ("block", "sentence"),
+    [
+        ({"image_root": "/nowhere"}, "evaluation.image_root"),
+        ({"max_tokens": 65}, "evaluation.max_tokens = 65 exceeds model.text.max_positions = 64"),
+    ],
+)
+def test_what_is_wrong_with_the_evaluation_shows_before_training(config, held_out, tmp_path, block, sentence):
+    failed = run("pretrain", config(evaluation=held_out("en") | block), code=2)
+    assert sentence in failed.stderr
+    assert "Traceback" not in failed.stderr
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_output_dir_under_a_file(config, held_out, tmp_path):
+    (tmp_path / "file").touch()
+    path = config(evaluation=held_out("en"))
+    for command in (("pretrain", path), ("evaluate", path, "--checkpoint", tmp_path)):
+        failed = run(*command, f"output_dir={tmp_path}/file/run", code=2)
+        assert f"since {tmp_path}/file is a file" in failed.stderr
+        assert "Traceback" not in failed.stderr
+
+
+@pytest.mark.slow
+def test_skipped_records_are_named_in_the_log_and_once_on_stderr(config, tmp_path, world):
+    files = sorted((world / "data" / "pretrain" / "image_text").glob("*.jsonl"))
+    good = [line for file in files for line in file.read_bytes().splitlines()][:11]
+    assert len(good) == 11
+    broken = tmp_path / "broken.jsonl"
+    broken.write_bytes(b"\n".join([*good, b"no JSON"]) + b"\n")
+    path = config(**{"training.max_steps": 3, "data.images.files": [str(broken)], "data.regions": None})
+    done = run("pretrain", path)
+    told = f"skipped a record of data.images at {broken}:12"
+    assert done.stderr.count(told) == 1
+    assert (tmp_path / "run" / "log.txt").read_text().count(told) == 1
+
+
 def test_evaluate_without_a_checkpoint(config, held_out, tmp_path):
     path = config(evaluation=held_out("en"))
     failed = run("evaluate", path, "--checkpoint", tmp_path, code=2)

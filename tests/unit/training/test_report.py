@@ -1,10 +1,11 @@
 """Tables and means of a run."""
 
 import json
+import logging
 
 import pytest
 
-from cclm.metrics.report import mean_rows, retrieval_table
+from cclm.metrics.report import Report, mean_rows, retrieval_table
 from cclm.metrics.running import Update, means, sums_and_counts
 
 
@@ -34,3 +35,24 @@ def test_mean_of_unequal_processes_is_over_updates_not_over_means():
 
 def test_rows_are_json():
     assert json.loads(json.dumps(mean_rows({"de": row(1.0)})))["mean"]["txt_r5"] == 6
+
+
+def test_warnings_of_the_data_side_are_kept_while_the_run_lasts(tmp_path, caplog):
+    log = logging.getLogger("cclm.data.loader")
+    Report(tmp_path / "earlier", active=True)
+    report = Report(tmp_path / "run", active=True)
+    log.warning("skipped a record of data.%s", "images")
+    log.info("read the index")
+    report.close()
+    log.warning("skipped another one")
+    assert not (tmp_path / "earlier" / "log.txt").exists()
+    (line,) = (tmp_path / "run" / "log.txt").read_text().splitlines()
+    assert line.endswith(" skipped a record of data.images")
+    assert len(caplog.messages) == 2
+
+
+def test_a_log_that_takes_no_more_stops_nothing(tmp_path):
+    report = Report(tmp_path, active=True)
+    (tmp_path / "log.txt").mkdir()
+    logging.getLogger("cclm.data.loader").warning("skipped")
+    report.close()

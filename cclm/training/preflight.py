@@ -1,0 +1,64 @@
+"""What can be wrong with a run before anything is built: batch sizes, the tokenizer, the folder of results."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from cclm.config import PretrainConfig
+from cclm.data.text import Tokenizer, load_tokenizer
+from cclm.errors import UserError
+from cclm.training.plan import KINDS
+
+
+def check_writable(folder: Path, name: str) -> None:
+    """Create `folder`, and a file in it that is gone again at once.
+
+    Args:
+        name: what the user calls the folder.
+
+    Raises:
+        UserError: it is a file, lies under one, or takes no files.
+    """
+    try:
+        for path in (folder, *folder.parents):
+            if path.exists() and not path.is_dir():
+                raise UserError(f"{name} {folder} cannot be a folder, since {path} is a file; choose another {name}")
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".probe-"):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"{name} {folder} cannot be written to ({error.strerror}); make it writable or choose another {name}"
+        ) from None
+
+
+def check_divisible(config: PretrainConfig, processes: int) -> None:
+    """Global batch sizes must be divisible by the number of processes.
+
+    Raises:
+        UserError: names the first setting that is not.
+    """
+    sizes = {f"data.{kind}.batch_size": source.batch_size for kind in KINDS if (source := getattr(config.data, kind))}
+    if config.data.regions is not None:
+        sizes["data.regions.max_images"] = config.data.regions.max_images
+    for name, size in sizes.items():
+        if size % processes:
+            raise UserError(
+                f"{name} = {size} cannot be shared by {processes} processes: make it a multiple of {processes}"
+            )
+
+
+def load_checked_tokenizer(config: PretrainConfig) -> Tokenizer:
+    """The config's tokenizer.
+
+    Raises:
+        UserError: it is absent, or has more tokens than the model.
+    """
+    tokenizer = load_tokenizer(config.model.text.tokenizer)
+    if tokenizer.vocab_size > config.model.text.vocab_size:
+        raise UserError(
+            f"the tokenizer {config.model.text.tokenizer} has {tokenizer.vocab_size} tokens, but "
+            f"model.text.vocab_size = {config.model.text.vocab_size}; set it to at least the former"
+        )
+    return tokenizer

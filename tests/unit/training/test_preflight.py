@@ -1,0 +1,135 @@
+"""What is found out before a model is built: folders that take no files, held-out lists that cannot be measured."""
+
+import argparse
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from cclm.cli.convert import convert
+from cclm.config import EvaluationConfig
+from cclm.data.text import Tokenizer
+from cclm.demo.world import DemoSize, make_demo_world
+from cclm.errors import UserError
+from cclm.training import evaluation, resume
+from cclm.training.evaluation import HeldOut
+from cclm.training.preflight import check_writable
+
+
+class Letters:
+    """The smallest tokenizer: a token a letter; what is no letter is no token."""
+
+    def encode(self, text: str, add_special_tokens: bool) -> list[int]:
+        return [4 + ord(letter) % 90 for letter in text if letter.isalpha()]
+
+
+TOKENIZER = Tokenizer("letters", Letters(), bos=0, eos=1, pad=2, mask=3, vocab_size=100)
+
+
+# Folders: tests may run as root, who may write anywhere; /proc takes no files from anybody.
+
+
+def test_a_folder_is_made_and_left_empty(tmp_path):
+    check_writable(tmp_path / "a" / "b", "output_dir")
+    check_writable(tmp_path / "a" / "b", "output_dir")
+    assert list((tmp_path / "a" / "b").iterdir()) == []
+
+
+@pytest.mark.parametrize("below", ["", "run", "run/one"])
+def test_a_file_is_no_folder(tmp_path, below):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=f"^output_dir .*/file.* cannot be a folder, since {tmp_path}/file is a file"):
+        check_writable(tmp_path / "file" / below, "output_dir")
+
+
+@pytest.mark.parametrize("folder", ["/proc", "/proc/zz", "/proc/zz/run"])
+def test_a_folder_that_takes_no_files(folder):
+    with pytest.raises(
+        UserError, match=rf"^output_dir {folder} cannot be written to \(.+\); make it writable or choose"
+    ):
+        check_writable(Path(folder), "output_dir")
+
+
+@pytest.mark.parametrize(
+    ("out", "sentence"),
+    [("/proc/out.th", "output folder /proc cannot be written to"), ("/nowhere/out.th", "/nowhere .* does not exist")],
+)
+def test_convert_looks_at_its_output_first(tmp_path, out, sentence):
+    with pytest.raises(UserError, match=sentence):
+        convert(argparse.Namespace(checkpoint=str(tmp_path), out=out))
+
+
+def test_convert_under_a_file(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=f"since {tmp_path}/file is a file"):
+        convert(argparse.Namespace(checkpoint=str(tmp_path), out=str(tmp_path / "file" / "out.th")))
+
+
+def test_demo_world_where_none_can_be(tmp_path):
+    (tmp_path / "file").touch()
+    for out in (Path("/proc/zz"), tmp_path / "file" / "world"):
+        with pytest.raises(UserError, match=f"^the demo world {out} cannot be written .*; choose another folder"):
+            make_demo_world(out, size=DemoSize.TINY, progress=False)
+
+
+def test_runs_set_aside_within_a_second(tmp_path, monkeypatch):
+    monkeypatch.setattr(resume.time, "strftime", lambda _: "earlier-20260101-000000")
+    for content in "123":
+        (tmp_path / "metrics.jsonl").write_text(content)
+        resume.set_aside(tmp_path)
+    names = ["earlier-20260101-000000", "earlier-20260101-000000-2", "earlier-20260101-000000-3"]
+    assert [(tmp_path / name / "metrics.jsonl").read_text() for name in names] == ["1", "2", "3"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+
+
+# Held-out lists.
+
+
+@pytest.fixture
+def lists(tmp_path):
+    """Writes one list a language over two shared images, and returns the evaluation block."""
+    (tmp_path / "images").mkdir()
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (8, 8)).save(tmp_path / "images" / name)
+
+    def write(image_root: str | None = None, **captions: list[list[str]]) -> EvaluationConfig:
+        files = {}
+        for language, of_images in captions.items():
+            entries = [
+                {"image": name, "caption": texts} for name, texts in zip(["a.png", "b.png"], of_images, strict=True)
+            ]
+            files[language] = str(tmp_path / f"{language}.json")
+            Path(files[language]).write_text(json.dumps(entries))
+        return EvaluationConfig(files=files, image_root=image_root or str(tmp_path / "images"))
+
+    return write
+
+
+def test_good_lists_look_for_each_image_once(lists, tmp_path, monkeypatch):
+    asked = []
+    real = evaluation._is_file
+    monkeypatch.setattr(evaluation, "_is_file", lambda url: (asked.append(url), real(url))[1])
+    HeldOut(lists(en=[["a dog"], ["a cat", "cat"]], de=[["ein Hund"], ["Katze"]]), "auto", TOKENIZER)
+    assert sorted(asked) == [str(tmp_path / "images" / name) for name in ("a.png", "b.png")]
+
+
+def test_wrong_image_root(lists, tmp_path):
+    config = lists(image_root=str(tmp_path / "elsewhere"), en=[["a dog"], ["a cat"]])
+    expected = f"en.json, entry 0: the image {tmp_path}/elsewhere/a.png does not exist; correct evaluation.image_root"
+    with pytest.raises(UserError, match=expected):
+        HeldOut(config, "auto", TOKENIZER)
+
+
+def test_one_image_is_not_there(lists, tmp_path):
+    config = lists(en=[["a dog"], ["a cat"]])
+    (tmp_path / "images" / "b.png").unlink()
+    with pytest.raises(UserError, match="en.json, entry 1: the image .*b.png does not exist"):
+        HeldOut(config, "auto", TOKENIZER)
+
+
+@pytest.mark.parametrize(("caption", "what"), [(" ?! ", "empty after cleaning"), ("☃", "the tokenizer finds no token")])
+def test_nothing_is_left_of_a_caption(lists, caption, what):
+    config = lists(en=[["a dog"], ["a cat"]], de=[["Hund"], ["Katze", caption]])
+    with pytest.raises(UserError, match=f"de.json, entry 1, caption .*{what}.*; remove it from the list"):
+        HeldOut(config, "auto", TOKENIZER)
