@@ -6,6 +6,7 @@ Dimension letters: B texts, L tokens, A answers.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from cclm.config_published import published_model
 from cclm.data.batch import MaskedText
 from cclm.errors import UserError
 from cclm.model.cclm import CCLM
+from cclm.parity.check_inputs import check_files, check_numbers, check_tensors
 from cclm.parity.compare import Item, flatten
 from cclm.sequences import Sequences
 
@@ -35,6 +37,7 @@ MORE_INPUTS = {
     "nlvr_labels", "xvnli_labels", "two_stage_text_ids", "two_stage_text_atts", "two_stage_images", "ta_head.weight",
     "ta_head.bias", "rel_pos_table_169",
 }  # fmt: skip
+_INPUT_NUMBERS = re.compile(r"extra\.json/(text_cleaning/\d+/(raw|lang)|retrieval/scores_(i2t|t2i)/\d+)")
 
 
 @dataclass(frozen=True)
@@ -106,12 +109,12 @@ class Golden:
             if name not in MORE_INPUTS:
                 items[f"more/{name}"] = tensor
         for file in ("manifest", "extra", "more"):
-            content = {key: value for key, value in self.numbers[file].items() if key != "note"}
+            content = {
+                key: value for key, value in self.numbers[file].items() if key != "note" or not isinstance(value, str)
+            }
             items |= flatten(f"{file}.json", content)
         # Sentences and raw scores are what the other fields are computed from.
-        is_input = ("/raw", "/lang")
-        items = {name: item for name, item in items.items() if not name.endswith(is_input)}
-        return {name: item for name, item in items.items() if not name.startswith("extra.json/retrieval/scores")}
+        return {name: item for name, item in items.items() if not _INPUT_NUMBERS.fullmatch(name)}
 
 
 def sequences(ids: Tensor, attention: Tensor) -> Sequences:
@@ -126,21 +129,21 @@ def read_golden(folder: str | Path) -> Golden:
     """Read a folder in the layout of the published numbers.
 
     Raises:
-        UserError: a file is absent or unreadable, or the folder holds data files that this build does not know.
+        UserError: a file is absent or unreadable, an input does not fit, or a file is unknown.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"golden folder {folder} does not exist")
     known = {f"{name}.safetensors" for name in TENSOR_FILES} | {f"{name}.json" for name in JSON_FILES}
-    for path in sorted(folder.iterdir()):
-        if path.suffix in (".safetensors", ".json") and path.name not in known:
-            raise UserError(f"{path}: this build does not know the file, so its numbers would go unchecked")
+    check_files(folder, known | {WEIGHTS}, XLM_ROBERTA)
     tensors = {name: _read_tensors(folder / f"{name}.safetensors") for name in TENSOR_FILES}
     numbers = {name: _read_json(folder / f"{name}.json") for name in JSON_FILES}
+    check_numbers(folder, numbers)
     settings = numbers["manifest"].get("config")
     if not isinstance(settings, dict):
         raise UserError(f"{folder / 'manifest.json'}: key config is missing")
     config = published_model(settings, folder)
+    check_tensors(folder, tensors, config)
     return Golden(folder, tensors, numbers, config.model_copy(update={"weights": str(folder / WEIGHTS)}))
 
 

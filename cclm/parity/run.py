@@ -2,34 +2,58 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
-from cclm.errors import UserError
 from cclm.parity.arithmetic import arithmetic_items
+from cclm.parity.check_inputs import MIN_CLEANING_LINES
 from cclm.parity.compare import Item, Verdict, compare
 from cclm.parity.finetuning import finetuning_items
 from cclm.parity.golden import Golden, read_golden, stored_config
 from cclm.parity.pretraining import optimizer_items, state_items, step_items, weight_items
 from cclm.parity.two_process import two_process_items
 
+_FAILURES = (ValueError, IndexError, RuntimeError, TypeError, AttributeError, KeyError, ArithmeticError, AssertionError)
 
-def compute(golden: Golden) -> dict[str, Item]:
-    """Every item this build knows, by file and name."""
+
+def compute(golden: Golden) -> tuple[dict[str, Item], dict[str, str]]:
+    """Every item this build knows, by file and name; and the groups of items that failed, with one line why."""
     expected = golden.expected()
-    found = stored_config(golden) | state_items(golden) | step_items(golden, expected) | weight_items(golden)
-    found |= optimizer_items(golden) | finetuning_items(golden, expected) | arithmetic_items(golden)
-    return found | two_process_items(golden)
+    groups: dict[str, Callable[[], dict[str, Item]]] = {
+        "config": lambda: stored_config(golden),
+        "states": lambda: state_items(golden),
+        "steps": lambda: step_items(golden, expected),
+        "weights": lambda: weight_items(golden),
+        "optimizer": lambda: optimizer_items(golden),
+        "fine-tuning": lambda: finetuning_items(golden, expected),
+        "arithmetic": lambda: arithmetic_items(golden),
+        "two processes": lambda: two_process_items(golden),
+    }
+    found: dict[str, Item] = {}
+    failures: dict[str, str] = {}
+    for name, items in groups.items():
+        try:
+            found |= items()
+        except _FAILURES as error:
+            failures[f"({name})"] = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    return found, failures | missing_sections(golden)
+
+
+def missing_sections(golden: Golden) -> dict[str, str]:
+    """Lists that hold fewer entries than the layout has, where computing from them cannot tell."""
+    lines = len(golden.section("text_cleaning"))
+    if lines >= MIN_CLEANING_LINES:
+        return {}
+    name = f"extra.json/text_cleaning/{lines}..{MIN_CLEANING_LINES - 1}"
+    return {name: "missing in the folder"}
 
 
 def check(folder: str | Path) -> list[Verdict]:
     """Compare this build with a golden folder.
 
     Raises:
-        UserError: the folder is incomplete, or its weights do not fit its config.
+        UserError: the folder is incomplete, its inputs do not fit, or its weights do not fit its config.
     """
     golden = read_golden(folder)
-    try:
-        computed = compute(golden)
-    except KeyError as error:
-        raise UserError(f"{folder}: {error} is missing from the golden numbers") from None
-    return compare(golden.expected(), computed)
+    computed, failures = compute(golden)
+    return compare(golden.expected(), computed, failures)

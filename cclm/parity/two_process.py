@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -16,7 +17,6 @@ import torch
 
 from cclm import distributed
 from cclm.config import ObjectiveConfig
-from cclm.errors import UserError
 from cclm.parity.compare import Item
 from cclm.parity.golden import Golden, read_golden
 from cclm.parity.gradients import gradient_norms, watched_names
@@ -36,7 +36,7 @@ def two_process_items(golden: Golden) -> dict[str, Item]:
     """Start two processes on this machine and collect their numbers.
 
     Raises:
-        UserError: they failed; their last words are shown.
+        RuntimeError: they failed; the first error they printed is shown.
     """
     with tempfile.TemporaryDirectory() as scratch:
         answer = Path(scratch) / "answer.json"
@@ -45,7 +45,8 @@ def two_process_items(golden: Golden) -> dict[str, Item]:
         environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
         done = subprocess.run(command, capture_output=True, text=True, env=environment)
         if done.returncode != 0:
-            raise UserError(f"the two-process case failed:\n{done.stderr[-2000:]}")
+            lines = [line for line in done.stderr.splitlines() if re.search(r"(Error|error): ", line)]
+            raise RuntimeError(f"the two-process case failed: {lines[0] if lines else done.stderr[-200:]}")
         return json.loads(answer.read_text())
 
 

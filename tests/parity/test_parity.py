@@ -18,7 +18,9 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 
 @pytest.fixture(scope="module")
 def computed() -> dict[str, Item]:
-    return compute(read_golden(GOLDEN))
+    found, failures = compute(read_golden(GOLDEN))
+    assert failures == {}
+    return found
 
 
 def test_every_item_is_equal(computed: dict[str, Item]) -> None:
