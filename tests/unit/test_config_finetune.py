@@ -20,7 +20,8 @@ data:
 TASKS = {
     "retrieval": FILES,
     "classification": FILES + "  image_root: images\n",
-    "answering": FILES + "  answer_list: answers.json\ndecoder_layers: 3\n",
+    "answering": FILES
+    + "  answer_list: answers.json\nmodel: {text: {num_layers: 6, num_text_layers: 3}}\ndecoder_layers: 3\n",
     "reasoning": FILES,
     "text_assignment": "data: {images: {files: [a], batch_size: 8}}\n",
 }
