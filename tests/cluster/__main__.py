@@ -67,7 +67,7 @@ def _build(programs: list[str], everything: bool) -> None:
 
 def _up(cluster: Cluster, nodes: int, options: list[str]) -> None:
     addons.check(options)
-    require_prerequisites()
+    cluster.check(nodes)
     build_core()
     addons.build(options)
     started = time.monotonic()
@@ -143,3 +143,5 @@ if __name__ == "__main__":
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as problem:  # a folder that may not be written, a file where a folder should be, a full disk
+        sys.exit(f"python -m tests.cluster: {problem}")

@@ -58,18 +58,16 @@ class Cluster:
 
     def up(self, nodes: int = 2, owner: int | None = None) -> None:
         """Bring the cluster up and wait until its nodes are Ready; it goes down when the process `owner` ends."""
-        if not 1 <= nodes <= layout.MOST_NODES:
-            raise ClusterError(f"a cluster has 1 to {layout.MOST_NODES} nodes, not {nodes}")
-        if self.up_now:
-            raise ClusterError(f"the cluster {self.name} is up already; take it down first")
+        self.check(nodes)
         build_core()
-        self._check_places()
         remove_remains(self.folder)  # of one whose supervisor was killed
         self.folder.mkdir(parents=True)
         # The folder is part of the group's name: two caches may each hold a cluster of one name.
         group = f"cclm-{self.name}-{digest(str(self.folder))[:6]}"
         settings = {"name": self.name, "nodes": nodes, "cgroup": group, "pause": str(gobuild.binary("pause"))}
-        (self.folder / "cluster.json").write_text(json.dumps(settings))
+        fresh = self.folder / "cluster.json.new"
+        fresh.write_text(json.dumps(settings))
+        os.replace(fresh, self.folder / "cluster.json")
         try:
             self._bring_up(owner or os.getpid())
         except BaseException as error:
@@ -78,13 +76,18 @@ class Cluster:
             self.down()
             raise
 
-    def _check_places(self) -> None:
+    def check(self, nodes: int) -> None:
+        """Raise a sentence if `up` cannot work: at once, before anything is built."""
+        if not 1 <= nodes <= layout.MOST_NODES:
+            raise ClusterError(f"a cluster has 1 to {layout.MOST_NODES} nodes, not {nodes}")
+        require_prerequisites()
+        if self.up_now:
+            raise ClusterError(f"the cluster {self.name} is up already; take it down first")
         for place in ("/var/lib", "/var/log", "/run"):
             if self.folder.is_relative_to(place):
                 raise ClusterError(
                     f"the cache must not be below {place}, which every node sees a copy of: set CCLM_CLUSTER_CACHE"
                 )
-        cgroups.hierarchies()
 
     def _bring_up(self, owner: int) -> None:
         authority = controlplane.make_certificates(self.folder)

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -43,6 +44,8 @@ def missing_prerequisite() -> str | None:
     """One sentence that names what this machine lacks to own a cluster, or None."""
     if sys.platform != "linux":
         return f"a test cluster needs Linux, and this is {sys.platform}; use --kubeconfig FILE with a cluster elsewhere"
+    if platform.machine() != "x86_64":
+        return f"a test cluster needs x86-64, and this is {platform.machine()}; use --kubeconfig FILE instead"
     if os.geteuid() != 0:
         return "a test cluster needs root (for network namespaces, cgroups and mounts), and this user is not root"
     needed = {
@@ -50,12 +53,19 @@ def missing_prerequisite() -> str | None:
         "apt-get": "apt-get (Debian's packages)",
         "dpkg-deb": "dpkg-deb",
         "ip": "ip (iproute2)",
+        "tc": "tc (iproute2)",
         "nsenter": "nsenter (util-linux)",
+        "unshare": "unshare (util-linux)",
         "openssl": "openssl",
     }
     absent = [name for program, name in needed.items() if shutil.which(program) is None]
     if absent:
         return f"a test cluster needs {', '.join(absent)}, which this machine does not have"
+    if " - cgroup " not in Path("/proc/self/mountinfo").read_text():
+        return (
+            "a test cluster needs cgroup v1 hierarchies, which this machine does not have; "
+            "use --kubeconfig FILE with a cluster made by another tool"
+        )
     return None
 
 

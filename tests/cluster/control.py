@@ -36,7 +36,7 @@ def start_supervisor(folder: Path, owner: int) -> None:
             )
         return reachable(folder)
 
-    wait_for(listening, what="the start of the supervisor", timeout=20, every=0.02)
+    wait_for(listening, what="the start of the supervisor", timeout=60, every=0.02)
     # Someone must wait for it, or it stays a zombie after its end for as long as this process lives.
     threading.Thread(target=process.wait, daemon=True).start()
 

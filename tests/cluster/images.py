@@ -115,8 +115,8 @@ def reference_of(image: Path) -> str:
     try:
         with tarfile.open(image) as whole:
             member = whole.extractfile("manifest.json")
-            names = json.load(member)[0]["RepoTags"] if member else []
-    except (OSError, KeyError, tarfile.TarError, ValueError) as error:
+            names = list(json.load(member)[0]["RepoTags"] or []) if member else []
+    except (OSError, LookupError, TypeError, tarfile.TarError, ValueError) as error:
         raise ClusterError(f"{image} is not an image archive (docker-archive with a manifest.json)") from error
     if not names:
         raise ClusterError(f"the image archive {image} carries no name; write it with a tag")

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from . import gobuild
-from .common import ClusterError, run, wait_for
+from .common import ClusterError, cache_folder, digest, run, wait_for
 
 Manifest = dict[str, Any]
 
@@ -27,6 +27,11 @@ def program() -> Path:
     if found is None:
         raise ClusterError("kubectl is neither in the cache (`python -m tests.cluster build`) nor on this machine")
     return Path(found)
+
+
+def cache_of(kubeconfig: Path) -> Path:
+    """Where kubectl remembers what the API offers: not in the home folder, and no cluster takes another's word."""
+    return cache_folder() / "kubectl" / digest(str(kubeconfig))
 
 
 class Kubectl:
@@ -43,7 +48,8 @@ class Kubectl:
     def command(self, *arguments: str) -> list[str]:
         """The whole command line."""
         namespace = ["--namespace", self.namespace] if self.namespace else []
-        return [str(program()), "--kubeconfig", str(self.kubeconfig), *namespace, *arguments]
+        place = ["--kubeconfig", str(self.kubeconfig), "--cache-dir", str(cache_of(self.kubeconfig))]
+        return [str(program()), *place, *namespace, *arguments]
 
     def __call__(self, *arguments: str, stdin: str | None = None, timeout: float = 120) -> str:
         """Run a command and return what it printed; a failure becomes a ClusterError with kubectl's words."""
@@ -137,4 +143,5 @@ def condition(item: Any, kind: str) -> bool:
 def kubeconfig_environment(kubeconfig: Path) -> dict[str, str]:
     """The caller's environment with this cluster as the one that every client finds."""
     folders = [str(program().parent), os.environ.get("PATH", "")]
-    return {**os.environ, "KUBECONFIG": str(kubeconfig), "PATH": os.pathsep.join(folders)}
+    places = {"KUBECONFIG": str(kubeconfig), "KUBECACHEDIR": str(cache_of(kubeconfig))}
+    return {**os.environ, **places, "PATH": os.pathsep.join(folders)}

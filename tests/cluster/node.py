@@ -19,7 +19,7 @@ PAUSE_IMAGE = "localhost/cclm/pause:1"
 
 def environment() -> dict[str, str]:
     """What containerd and the kubelet need of their surroundings: unpacked programs before installed ones."""
-    return {"HOME": "/nonexistent", "GOGC": "50", **debs.environment("node")}
+    return {"HOME": "/nonexistent", "TMPDIR": "/run", "GOGC": "50", **debs.environment("node")}
 
 
 def prepare_programs() -> None:
@@ -114,6 +114,9 @@ root = "{own / "containerd"}"
 state = "/run/containerd"
 [grpc]
 address = "{SOCKET}"
+# Unused, but made at the start: by default in the machine's own /opt.
+[plugins."io.containerd.internal.v1.opt"]
+path = "{own / "opt"}"
 [{cri}]
 sandbox_image = "{PAUSE_IMAGE}"
 # Without CAP_SYS_RESOURCE a lower score than one's own is refused, and runc dies of it.

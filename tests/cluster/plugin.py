@@ -49,8 +49,13 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     report = outcome.get_result()
     space = getattr(item, "funcargs", {}).get("space")
     if report.failed and isinstance(space, Space):
-        kept = evidence.keep(space, _evidence_folder(item.config, item.nodeid))
-        report.sections.append(("cluster", f"what the cluster says is kept in {kept}"))
+        folder = _evidence_folder(item.config, item.nodeid)
+        try:
+            evidence.keep(space, folder)
+            said = f"what the cluster says is kept in {folder}"
+        except Exception as error:  # an error in this hook would end the whole session
+            said = f"not all that the cluster says could be kept in {folder}: {type(error).__name__}: {error}"
+        report.sections.append(("cluster", said))
 
 
 def _evidence_folder(config: pytest.Config, test: str) -> Path:

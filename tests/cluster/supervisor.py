@@ -29,9 +29,17 @@ from .teardown import remove_remains
 # Private copies of what programs write at fixed places of the machine. /run holds sockets and network names,
 # /var/log/containers is written by every kubelet, /var/lib/cni by every network plugin.
 # -n: without it the first `mount` itself leaves a folder in /run.
+# The kubelet sets some settings of the kernel; they have no namespaces, so each machine sees files of its own instead.
 _MACHINE = r"""
 set -e
 mount -n -t tmpfs -o mode=755 cclm-run /run
+for pair in vm/overcommit_memory=1 vm/panic_on_oom=0 kernel/panic=10 kernel/panic_on_oops=1 \
+    kernel/keys/root_maxkeys=1000000 kernel/keys/root_maxbytes=25000000
+do
+    private="/run/sysctl-$(echo "${pair%=*}" | tr / -)"
+    echo "${pair#*=}" > "$private"
+    mount -n --bind "$private" "/proc/sys/${pair%=*}"
+done
 mount -n -t tmpfs -o mode=755 cclm-log /var/log
 mkdir -p "$1/lib" "$1/work"
 mount -n -t overlay -o "lowerdir=/var/lib,upperdir=$1/lib,workdir=$1/work" cclm-lib /var/lib
@@ -78,7 +86,7 @@ class Supervisor:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-        end = time.monotonic() + 10
+        end = time.monotonic() + 60
         while True:
             inside = linux.children(holder.pid)
             if inside and Path(f"/proc/{inside[0]}/comm").read_text().strip() == "pause":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import time
@@ -9,13 +10,19 @@ from pathlib import Path
 
 from . import cgroups
 from .common import ClusterError
+from .kubectl import cache_of
 
 
 def remove_remains(folder: Path, timeout: float = 30) -> None:
     """Remove the control groups and the folder of a cluster; its namespaces and mounts ended with its processes."""
     settings = folder / "cluster.json"
-    if settings.exists():
-        cgroups.remove(json.loads(settings.read_text())["cgroup"], timeout)
+    group = None
+    with contextlib.suppress(FileNotFoundError, ValueError, LookupError, TypeError):
+        # Settings that cannot be read were cut off while they were written, before any group was made.
+        group = str(json.loads(settings.read_text())["cgroup"])
+    if group:
+        cgroups.remove(group, timeout)
+    shutil.rmtree(cache_of(folder / "kubeconfig"), ignore_errors=True)
     end = time.monotonic() + timeout
     while folder.exists():
         # The kernel lets go of the last mounts a moment after the last process has ended.

@@ -21,6 +21,15 @@ pytestmark = pytest.mark.cluster
 _WATCHED = ("/run", "/var/lib", "/var/log", "/etc", "/opt", "/usr/libexec", "/usr/local", "/tmp", "/var/tmp")
 
 
+# What a kubelet sets for the whole machine where it may.
+_SETTINGS = ("vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops")
+_SETTINGS += ("kernel/keys/root_maxkeys", "kernel/keys/root_maxbytes")
+
+
+def _settings() -> dict[str, str]:
+    return {name: Path("/proc/sys", name).read_text() for name in _SETTINGS}
+
+
 def _links() -> set[str]:
     return {path.name for path in Path("/sys/class/net").iterdir()}
 
@@ -73,6 +82,7 @@ def needs_own(owned_cluster: Cluster | None) -> Iterator[None]:
 @pytest.mark.usefixtures("needs_own")
 def test_down_leaves_nothing(owned_cluster: Cluster) -> None:
     before = (_links(), _mounts(), _namespaces(), _names())
+    settings = _settings()
     second = Cluster(f"second-{os.getpid()}")
     try:
         second.up(nodes=1)
@@ -87,6 +97,7 @@ def test_down_leaves_nothing(owned_cluster: Cluster) -> None:
         assert len(second.kubectl.get("node")) == 2
         assert not status.examine(owned_cluster).troubles
         assert (_links(), _mounts()) == before[:2], "a running cluster shows on the machine"
+        assert _settings() == settings, "a kubelet has set the machine's kernel"
     finally:
         second.down()
     _assert_nothing(second)

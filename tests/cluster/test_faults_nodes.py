@@ -138,7 +138,7 @@ def test_a_lossy_link_loses_about_as_much_as_asked(space: Space, machines: Clust
     # A ping is lost if either way loses it: 1 - 0.7 * 0.7 = 51 %.
     assert 30 < _ping_loss(space, address) < 72
     faults.steady_link(machines, "node-1")
-    assert _ping_loss(space, address) == 0
+    assert _ping_loss(space, address) <= 5
 
 
 def _ping_loss(space: Space, address: str) -> int:
@@ -154,7 +154,7 @@ def test_delay_is_made_or_its_absence_said(space: Space, machines: Cluster) -> N
         faults.delayed_link(machines, "node-1", milliseconds=100)
     except ClusterError as error:
         assert "no netem" in str(error)
-        assert _ping_loss(space, address) == 0  # and nothing was changed
+        assert _ping_loss(space, address) <= 5  # and nothing was changed
         return
     said = space.shell("client", f"ping -c 5 {address}")
     least = re.search(r"min/avg/max = ([\d.]+)", said)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,7 @@ def test_marked_tests_are_skipped_without_prerequisites_and_fail_in_ci(tmp_path:
         (["status"], "is not up"),
         (["run", "true"], "is not up"),
         (["up", "--with", "kuue"], "there is no option kuue; there are training-operator"),
+        (["up", "--nodes", "9"], "a cluster has 1 to 4 nodes, not 9"),
         (["load", "absent.tar"], "is not an image archive"),
     ],
 )
@@ -55,6 +57,23 @@ def test_mistakes_are_answered_in_one_sentence(tmp_path: Path, words: list[str],
     assert done.returncode != 0
     assert sentence in done.stderr
     assert len(done.stderr.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == [], "something was built first"
+
+
+@pytest.mark.parametrize("manifest", ["{}", "[]", "[1]", "3", '[{"RepoTags": 1}]', "no JSON"])
+def test_an_archive_with_a_strange_manifest_is_answered_in_one_sentence(tmp_path: Path, manifest: str) -> None:
+    (tmp_path / "manifest.json").write_text(manifest)
+    with tarfile.open(tmp_path / "image.tar", "w") as whole:
+        whole.add(tmp_path / "manifest.json", "manifest.json")
+    with pytest.raises(ClusterError, match="is not an image archive"):
+        images.reference_of(tmp_path / "image.tar")
+
+
+def test_a_cache_that_cannot_be_made_is_answered_in_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = _run("-m", "tests.cluster", "build", "kubectl", cache=tmp_path / "file")
+    assert done.returncode != 0
+    assert len(done.stderr.splitlines()) == 1, done.stderr
 
 
 def test_every_program_has_its_version_from_one_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
