@@ -12,7 +12,7 @@ Exit 0 if every item is within 1e-4 relative (1e-3 after optimizer steps), else 
 know, and one that is missing in the folder, are failures. Unknown files, folders and input tensors are refused.
 
 Numbers, learning rates and probabilities count relative to themselves; an element of another tensor relative to itself
-plus 0.05 of the tensor's root mean square, so a change below 5e-6 of that root mean square is not seen (float32 noise).
+plus 0.06 of the tensor's root mean square, so a change below 6e-6 of that root mean square is not seen (float32 noise).
 Inputs that no published number depends on can change unnoticed: target_bbox of rows whose is_image is 1, scores of
 extra.json/retrieval that change no rank, tokens behind a text's end, masked_pos where masked_ids is -100 (save the
 row of mlm_logits), lang of text_cleaning, and the notes."""
