@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import jpeg
+from record_files import jpeg
 
 from cclm.data.annotations import evaluation_images, evaluation_texts, read_retrieval_list
 from cclm.data.images import evaluation_image

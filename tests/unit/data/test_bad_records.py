@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import b64, image_text, jpeg, pair, region, write_lines
+from record_files import b64, image_text, jpeg, pair, region, write_lines
 
 from cclm.data import records
 from cclm.data.examples import example_maker

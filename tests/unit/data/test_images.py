@@ -5,8 +5,8 @@ import random
 
 import numpy as np
 import pytest
-from conftest import jpeg
 from PIL import Image
+from record_files import jpeg
 
 from cclm.config import AugmentConfig
 from cclm.data import images, randaugment

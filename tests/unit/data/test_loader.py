@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import image_text, pair, region, write_lines
+from record_files import image_text, pair, region, write_lines
 
 from cclm import storage
 from cclm.config import PretrainConfig
@@ -188,7 +188,7 @@ def test_region_batches_are_reproduced(make_config: Any, files: dict[str, str]) 
 
 
 def test_images_from_paths(make_config: Any, tmp_path: Path) -> None:
-    from conftest import jpeg
+    from record_files import jpeg
 
     (tmp_path / "pictures").mkdir()
     for i in range(4):

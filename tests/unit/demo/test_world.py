@@ -91,7 +91,11 @@ def test_a_foreign_folder_is_refused_and_untouched(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_run_leaves_nothing(tmp_path: Path) -> None:
-    code = "import sys; from pathlib import Path; from cclm.demo.world import *; make_demo_world(Path(sys.argv[1]))"
+    code = (
+        # A shell's background job starts with SIGINT ignored; a user's Ctrl-C is not.
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "import sys; from pathlib import Path; from cclm.demo.world import *; make_demo_world(Path(sys.argv[1]))"
+    )
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path / "world")], env=environment, stderr=subprocess.PIPE, text=True
