@@ -9,12 +9,13 @@ import os
 import re
 import signal
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from . import cgroups, control, controlplane, debs, gobuild, images, layout, node
-from .common import ClusterError, cache_folder, digest, require_prerequisites, run, versions, wait_for
+from .common import ClusterError, cache_folder, digest, locked, require_prerequisites, run, versions, wait_for
 from .kubectl import Kubectl, condition
 from .pki import Authority
 from .teardown import remove_remains
@@ -60,6 +61,23 @@ class Cluster:
         """Bring the cluster up and wait until its nodes are Ready; it goes down when the process `owner` ends."""
         self.check(nodes)
         build_core()
+        with self._alone():
+            self.check(nodes)  # another `up` may have been faster
+            self._make(nodes, owner or os.getpid())
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep a second `up` of this name from removing what the first is making."""
+        lock = cache_folder() / "locks" / f"up-{self.name}.lock"
+        with contextlib.ExitStack() as held:
+            try:
+                held.enter_context(locked(lock, wait=False))
+            except BlockingIOError as error:
+                raise ClusterError(f"the cluster {self.name} is being brought up by another process") from error
+            held.callback(lock.unlink, missing_ok=True)
+            yield
+
+    def _make(self, nodes: int, owner: int) -> None:
         remove_remains(self.folder)  # of one whose supervisor was killed
         self.folder.mkdir(parents=True)
         # The folder is part of the group's name: two caches may each hold a cluster of one name.
@@ -69,7 +87,7 @@ class Cluster:
         fresh.write_text(json.dumps(settings))
         os.replace(fresh, self.folder / "cluster.json")
         try:
-            self._bring_up(owner or os.getpid())
+            self._bring_up(owner)
         except BaseException as error:
             if isinstance(error, Exception):  # not an interrupt
                 self._keep_logs()

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster import cgroups, faults, status
+from tests.cluster import cgroups, faults, linux, status
 from tests.cluster.cluster import Cluster
-from tests.cluster.common import PROJECT, wait_for
+from tests.cluster.common import PROJECT, ClusterError, wait_for
 
 pytestmark = pytest.mark.cluster
 
@@ -38,15 +38,9 @@ def _mounts() -> set[str]:
     return {line.split(" ")[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()}
 
 
-def _namespaces() -> set[str]:
-    found = set()
-    for kind in ("net", "pid", "mnt"):
-        for process in Path("/proc").glob("[0-9]*"):
-            try:
-                found.add(os.readlink(process / "ns" / kind))
-            except OSError:
-                continue  # it ended while we looked
-    return found
+def _members(cluster: Cluster) -> dict[int, str | None]:
+    """Every process of a cluster, its pods' too, with the moment it began."""
+    return {pid: linux.start_time(pid) for pid in cgroups.processes(cluster.settings["cgroup"])}
 
 
 def _groups(name: str) -> list[Path]:
@@ -81,7 +75,7 @@ def needs_own(owned_cluster: Cluster | None) -> Iterator[None]:
 
 @pytest.mark.usefixtures("needs_own")
 def test_down_leaves_nothing(owned_cluster: Cluster) -> None:
-    before = (_links(), _mounts(), _namespaces(), _names())
+    before = (_links(), _mounts(), _names())
     settings = _settings()
     second = Cluster(f"second-{os.getpid()}")
     try:
@@ -98,15 +92,20 @@ def test_down_leaves_nothing(owned_cluster: Cluster) -> None:
         assert not status.examine(owned_cluster).troubles
         assert (_links(), _mounts()) == before[:2], "a running cluster shows on the machine"
         assert _settings() == settings, "a kubelet has set the machine's kernel"
+        members = _members(second)
+        assert len(members) > 15
     finally:
         second.down()
     _assert_nothing(second)
     assert _links() == before[0]
+    # A namespace lives by its processes and its mounts, so with both gone none is left. (Their numbers say nothing:
+    # the kernel gives them out again.)
+    assert [pid for pid, began in members.items() if began and linux.start_time(pid) == began] == []
     assert _mounts() == before[1]
-    # Other work on this machine may make and end namespaces and files; ours carry its names or its programs.
+    # Other work on this machine may make and end files; ours carry its names or its programs.
     strange = {
         name
-        for name in _names() - before[3]
+        for name in _names() - before[2]
         if any(word in name for word in ("kube", "cni", "containerd", "cclm", "netns", "mount", "flex"))
     }
     assert not strange
@@ -126,6 +125,23 @@ cluster.up(nodes=1)
 print("up", flush=True)
 sys.stdin.read()
 """
+
+
+@pytest.mark.usefixtures("needs_own")
+def test_of_two_who_bring_up_one_name_the_second_is_told() -> None:
+    cluster = Cluster(f"twice-{os.getpid()}")
+    words = [sys.executable, "-c", _OWNER, cluster.name]
+    first = subprocess.Popen(words, cwd=PROJECT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        wait_for(cluster.log("control", "etcd").exists, what="the start of etcd", timeout=60, every=0.01)
+        with pytest.raises(ClusterError, match="is being brought up by another process|is up already"):
+            cluster.up(nodes=1)
+        assert first.stdout is not None and first.stdout.readline() == "up\n"
+        assert not status.examine(cluster).troubles
+    finally:
+        first.communicate()
+        cluster.down()
+    _assert_nothing(cluster)
 
 
 @pytest.mark.usefixtures("needs_own")
