@@ -89,7 +89,7 @@ def test_down_leaves_nothing(owned_cluster: Cluster) -> None:
         # Each has its own API, and the same addresses inside.
         assert second.kubeconfig.read_text() != owned_cluster.kubeconfig.read_text()
         assert len(second.kubectl.get("node")) == 2
-        assert not status.examine(owned_cluster).troubles
+        wait_for(lambda: not status.examine(owned_cluster).troubles, what="the first, healthy beside it", timeout=90)
         assert (_links(), _mounts()) == before[:2], "a running cluster shows on the machine"
         assert _settings() == settings, "a kubelet has set the machine's kernel"
         members = _members(second)
@@ -118,7 +118,8 @@ def _assert_nothing(cluster: Cluster) -> None:
 
 
 _OWNER = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell starts with it ignored
 from tests.cluster.cluster import Cluster
 cluster = Cluster(sys.argv[1])
 cluster.up(nodes=1)
@@ -137,7 +138,11 @@ def test_of_two_who_bring_up_one_name_the_second_is_told() -> None:
         with pytest.raises(ClusterError, match="is being brought up by another process|is up already"):
             cluster.up(nodes=1)
         assert first.stdout is not None and first.stdout.readline() == "up\n"
-        assert not status.examine(cluster).troubles
+        wait_for(
+            lambda: not status.examine(cluster).troubles,
+            what="a healthy cluster after the second was refused",
+            timeout=90,
+        )
     finally:
         first.communicate()
         cluster.down()
