@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from . import gobuild
 from .common import ClusterError, cache_folder, digest, run, wait_for
 
 Manifest = dict[str, Any]
+
+_WEBHOOK_PATIENCE = 15.0
+"""Seconds for which an operator's webhook may refuse the connection before that is an error."""
 
 
 def program() -> Path:
@@ -73,9 +77,22 @@ class Kubectl:
         return json.loads(text) if text.strip() else None
 
     def apply(self, *manifests: Manifest, server_side: bool = False) -> None:
-        """Apply objects; server-side for those too large for the annotation of a client-side apply."""
+        """Apply objects; server-side for those too large for the annotation of a client-side apply.
+
+        An operator that has just become Ready is not yet known to kube-proxy everywhere: while its webhook refuses the
+        connection, the objects are sent again for a while.
+        """
         options = ["--server-side", "--force-conflicts"] if server_side else []
-        self("apply", *options, "-f", "-", stdin=yaml.safe_dump_all(manifests))
+        end = time.monotonic() + _WEBHOOK_PATIENCE
+        while True:
+            try:
+                self("apply", *options, "-f", "-", stdin=yaml.safe_dump_all(manifests))
+                return
+            except ClusterError as error:
+                unheard = "failed calling webhook" in str(error) and "connection refused" in str(error)
+                if not unheard or time.monotonic() > end:
+                    raise
+            time.sleep(0.5)
 
     def patch(self, kind: str, name: str, change: Any, *options: str) -> None:
         """Change an object by a JSON patch (a list) or a merge patch (an object)."""
