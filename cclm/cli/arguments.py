@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cclm.config import PretrainConfig
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,3 +30,20 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
             parser.parse_known_args = in_any_order  # type: ignore[method-assign]
 
     parser.parse_known_args = in_any_order  # type: ignore[method-assign]
+
+
+def load_pretrain_config(args: argparse.Namespace, command: str) -> PretrainConfig:
+    """The config that `add_config_arguments` asked for, for a command that takes pre-training configs only.
+
+    Raises:
+        UserError: the config cannot be used, or is for another task; `command` says what takes which task.
+    """
+    # Here, since `cclm --help` must not wait for pydantic.
+    from cclm.config import PretrainConfig
+    from cclm.config_files import load_config
+    from cclm.errors import UserError
+
+    config = load_config(args.config, args.overrides, processes=int(os.environ.get("WORLD_SIZE", 1)))
+    if not isinstance(config, PretrainConfig):
+        raise UserError(f"{args.config} is a config for task {config.task}; {command}")
+    return config

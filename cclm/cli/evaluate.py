@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import os
 
-from cclm.cli.arguments import add_config_arguments
+from cclm.cli.arguments import add_config_arguments, load_pretrain_config
 
 EPILOG = """\
 examples:
@@ -37,13 +36,7 @@ def evaluate(args: argparse.Namespace) -> None:
     Raises:
         UserError: config, data or checkpoint cannot be used.
     """
-    from cclm.config import PretrainConfig
-    from cclm.config_files import load_config
-    from cclm.errors import UserError
-
-    config = load_config(args.config, args.overrides, processes=int(os.environ.get("WORLD_SIZE", 1)))
-    if not isinstance(config, PretrainConfig):
-        raise UserError(f"{args.config} is a config for task {config.task}; cclm evaluate takes task: pretrain for now")
+    config = load_pretrain_config(args, "cclm evaluate takes task: pretrain for now")
     from cclm.training import run  # imports torch: seconds, and a wrong config should not wait for it
 
     run.evaluate(config, args.checkpoint)

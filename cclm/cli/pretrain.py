@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import os
 
-from cclm.cli.arguments import add_config_arguments
+from cclm.cli.arguments import add_config_arguments, load_pretrain_config
 
 EPILOG = """\
 Checkpoints, metrics.jsonl, log.txt and retrieval.json go to the config's output_dir. A run that was cut off goes on
@@ -44,13 +43,7 @@ def pretrain(args: argparse.Namespace) -> int:
     Raises:
         UserError: config, data or weights cannot be used.
     """
-    from cclm.config import PretrainConfig
-    from cclm.config_files import load_config
-    from cclm.errors import UserError
-
-    config = load_config(args.config, args.overrides, processes=int(os.environ.get("WORLD_SIZE", 1)))
-    if not isinstance(config, PretrainConfig):
-        raise UserError(f"{args.config} is a config for task {config.task}; cclm pretrain takes task: pretrain")
+    config = load_pretrain_config(args, "cclm pretrain takes task: pretrain")
     from cclm.training import run  # imports torch: seconds, and a wrong config should not wait for it
 
     return run.pretrain(config, resume=args.resume)
