@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from cclm.config import EvaluationConfig
-from cclm.data.annotations import RetrievalSet, evaluation_images, evaluation_texts
+from cclm.data.annotations.types import RetrievalSet
 from cclm.data.batch_finetune import RetrievalBatch
+from cclm.data.evaluation_batches import evaluation_images, evaluation_texts
 from cclm.data.text import Tokenizer
 from cclm.metrics.retrieval import retrieval_metrics
 from cclm.model.attention import Context
@@ -122,7 +123,7 @@ def encode_views(
     """All images and texts of a test set through the encoders, `config.batch_size` at once."""
     images = [
         model.encoders.encode_images(batch.to(device, non_blocking=True))
-        for batch in evaluation_images(dataset.image_paths, image_size, config.batch_size)
+        for batch in evaluation_images(dataset.images, image_size, config.batch_size)
     ]
     texts = [
         model.encoders.encode_text(batch.to(device, non_blocking=True))

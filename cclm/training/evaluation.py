@@ -12,7 +12,8 @@ import torch
 
 from cclm import distributed, storage
 from cclm.config import EvaluationConfig
-from cclm.data.annotations import RetrievalSet, read_retrieval_list
+from cclm.data.annotations.lists import read_retrieval_list
+from cclm.data.annotations.types import RetrievalSet
 from cclm.data.text import EmptyTextError, Tokenizer, clean_caption
 from cclm.errors import UserError
 from cclm.metrics.report import Report, mean_rows, retrieval_table
@@ -86,8 +87,8 @@ def _check_images(sets: Mapping[str, RetrievalSet], config: EvaluationConfig) ->
     """Every image is there; one that several languages or entries share is looked for once."""
     places = {}
     for language, dataset in sets.items():
-        for entry, image in enumerate(dataset.image_paths):
-            places.setdefault(image, f"{config.files[language]}, entry {entry}")
+        for entry, image in enumerate(dataset.images):
+            places.setdefault(image.url, f"{config.files[language]}, entry {entry}")
     with ThreadPoolExecutor(16) as pool:  # a store answers each question in tens of milliseconds
         for (image, place), is_there in zip(places.items(), pool.map(_is_file, places), strict=True):
             if not is_there:

@@ -8,7 +8,8 @@ import pytest
 import torch
 from record_files import jpeg
 
-from cclm.data.annotations import evaluation_images, evaluation_texts, read_retrieval_list
+from cclm.data.annotations.lists import read_retrieval_list
+from cclm.data.evaluation_batches import evaluation_images, evaluation_texts
 from cclm.data.images import evaluation_image
 from cclm.data.text import Tokenizer, clean_caption
 from cclm.errors import UserError
@@ -25,7 +26,7 @@ def test_a_list_becomes_images_and_texts(tmp_path: Path) -> None:
         {"image": "a/2.jpg", "caption": "three"},
     ]
     found = read_retrieval_list(_write(tmp_path / "l.json", entries), "root")
-    assert found.image_paths == ["root/a/1.jpg", "root/a/2.jpg"] and found.image_ids == [77, 1]
+    assert [image.url for image in found.images] == ["root/a/1.jpg", "root/a/2.jpg"] and found.image_ids == [77, 1]
     assert found.texts == ["one", "two", "three"] and found.image_of_text == [0, 0, 1]
 
 
@@ -55,7 +56,7 @@ def test_images_come_in_order_and_in_batches(tmp_path: Path) -> None:
     for i in range(7):
         (tmp_path / f"{i}.jpg").write_bytes(jpeg(i))
         paths.append(str(tmp_path / f"{i}.jpg"))
-    batches = list(evaluation_images(paths, 32, 3))
+    batches = list(evaluation_images([ImageRef(path) for path in paths], 32, 3))
     assert [len(batch) for batch in batches] == [3, 3, 1] and batches[0].shape[1:] == (3, 32, 32)
     expected = np.stack([evaluation_image(jpeg(i), 32) for i in range(7)])
     assert torch.equal(torch.cat(batches), torch.from_numpy(expected))
@@ -65,9 +66,9 @@ def test_images_come_in_order_and_in_batches(tmp_path: Path) -> None:
 def test_missing_and_broken_images_are_named(tmp_path: Path) -> None:
     (tmp_path / "half.jpg").write_bytes(jpeg(1)[:-200])
     with pytest.raises(UserError, match="half.jpg cannot be read"):
-        list(evaluation_images([str(tmp_path / "half.jpg")], 32, 3))
+        list(evaluation_images([ImageRef(str(tmp_path / "half.jpg"))], 32, 3))
     with pytest.raises(UserError, match="none.jpg does not exist"):
-        list(evaluation_images([str(tmp_path / "none.jpg")], 32, 3))
+        list(evaluation_images([ImageRef(str(tmp_path / "none.jpg"))], 32, 3))
 
 
 def test_texts_are_cleaned_cut_and_padded(tokenizer: Tokenizer) -> None:
