@@ -9,6 +9,7 @@ import torch
 from record_files import jpeg
 
 from cclm.data.annotations.lists import read_retrieval_list
+from cclm.data.annotations.types import ImageRef
 from cclm.data.evaluation_batches import evaluation_images, evaluation_texts
 from cclm.data.images import evaluation_image
 from cclm.data.text import Tokenizer, clean_caption
