@@ -110,6 +110,8 @@ class AnnotatedData(Settings):
     """The same tests machine-translated to English; read instead of `test_files` in translate-test."""
     text: TextLimits = TextLimits()
     augment: AugmentConfig = AugmentConfig(crop_scale=(0.5, 1.0))
+    missing_images: Literal["error", "skip"] = "error"
+    """skip: annotations whose image is not there are left out and counted."""
 
     @property
     def few_shot(self) -> bool:
@@ -136,9 +138,13 @@ class RetrievalData(AnnotatedData):
     format: Literal["list", "xflickrco", "wit"] = "list"
     """list: the JSON lists of Multi30K and COCO; xflickrco, wit: IGLUE's line-JSON."""
     image_root: str = ""
-    """What image paths are relative to; for wit, the folder of its image files."""
+    """list: what image paths are relative to."""
     image_roots: dict[Literal["flickr30k", "coco"], str] | None = None
     """xflickrco takes images from two places."""
+    image_tables: Files = ()
+    """wit: its tab-separated .csv files of URL and base64 image, or folders of them, first the one to look in first."""
+    index_dir: str | None = None
+    """wit: where the indexes of `image_tables` are kept; beside them if unset."""
 
     @model_validator(mode="after")
     def _check_roots(self) -> Self:
@@ -146,6 +152,8 @@ class RetrievalData(AnnotatedData):
             raise ValueError(f"image_roots belongs to format xflickrco, and only to it; here format is {self.format}")
         if self.image_roots is not None and set(self.image_roots) != {"flickr30k", "coco"}:
             raise ValueError("image_roots must name both flickr30k and coco")
+        if self.image_tables and self.format != "wit":
+            raise ValueError(f"image_tables belongs to format wit, and only to it; here format is {self.format}")
         return self
 
 
@@ -153,6 +161,15 @@ class ImageFolderData(AnnotatedData):
     """Records that name images under one folder."""
 
     image_root: str = ""
+
+
+class ReasoningData(ImageFolderData):
+    """NLVR2 under `image_root`, MaRVL in folders of its own."""
+
+    marvl_root: str = "images/marvl-images"
+    """MaRVL's images: <language>/images/<concept>/<file>."""
+    marvl_few_shot_root: str = "images/marvl_fewshot"
+    """Those of its few-shot files: <language>/all/<file>."""
 
 
 class AnsweringData(ImageFolderData):
@@ -234,7 +251,7 @@ class ReasoningConfig(FinetuneConfig):
     """NLVR2, and MaRVL in evaluation: a sentence about two images."""
 
     task: Literal["reasoning"]
-    data: ImageFolderData
+    data: ReasoningData
     training: EpochTrainingConfig = EpochTrainingConfig()
     evaluation: EvaluationBatchConfig = EvaluationBatchConfig()
 

@@ -16,7 +16,7 @@ MAX_FILE, MAX_FUNCTION = 400, 80
 # Who may import whom inside cclm; everything may import errors, sequences and the top-level config.
 LAYERS = {
     "model": {"model", "config", "sequences"},
-    "data": {"data", "config", "sequences", "errors", "storage"},
+    "data": {"data", "config", "config_finetune", "sequences", "errors", "storage"},
     "metrics": {"metrics", "errors", "config", "sequences", "data"},
     "storage": {"errors"},
     "tasks": {"tasks", "model", "data", "metrics", "config", "sequences", "distributed", "errors"},

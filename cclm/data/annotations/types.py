@@ -36,11 +36,29 @@ class ImageRef:
         try:
             if self.start is None or self.end is None:
                 return storage.read_bytes(self.url)
-            return base64.b64decode(storage.read_range(self.url, self.start, self.end), validate=True)
+            text = storage.read_range(self.url, self.start, self.end)
+            return base64.b64decode(text.replace(b"\\/", b"/"), validate=True)  # JSON may write / as \\/
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             raise UserError(f"the image {self.url} does not exist; correct image_root or fetch the image") from None
         except binascii.Error as error:
             raise BrokenRecord("broken image", f"{self.url}, byte {self.start}: not base64 ({error})") from None
+
+
+@dataclass(frozen=True, slots=True)
+class FewShot:
+    """What `--fewshot` asks for: a language and how many examples of it; unset where a task has only one number."""
+
+    language: str
+    shots: str | None = None
+    """Text, since MaRVL has a `10x2`."""
+
+    @staticmethod
+    def parse(text: str) -> FewShot:
+        """`ar,48` or `bn`. Raises UserError."""
+        language, comma, shots = (part.strip() for part in text.partition(","))
+        if not language or (comma and not shots) or "," in shots or "/" in text:
+            raise UserError(f"--fewshot {text}: give a language and a number of shots, as ar,48, or a language alone")
+        return FewShot(language, shots or None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,11 +77,16 @@ class RetrievalSet(AnnotationSet):
     images: list[ImageRef]
     """I"""
     image_ids: list[int | str]
-    """I ids, as in the file; an image without one has its place in the list."""
+    """I ids, as in the file; an image without one has its place in the list. Texts of images with equal ids are no
+    negatives of each other in training."""
+    image_places: list[str]
+    """I times the file and line, or entry, that first names the image: for messages."""
     texts: list[str]
     """T captions."""
     image_of_text: list[int]
     """T places in `images`."""
+    uncleaned_if_empty: bool = False
+    """A caption of which cleaning leaves nothing is used as it is (WIT)."""
 
     def __len__(self) -> int:
         return len(self.texts)

@@ -35,12 +35,13 @@ def test_a_list_becomes_images_and_texts(tmp_path: Path) -> None:
     "content, message",
     [
         ("{", "not a JSON file"),
-        ({"a": 1}, "a list of images"),
+        ({"a": 1}, "a list of annotations is expected"),
         ([], "at least one"),
         ([{"image": "1.jpg", "caption": ["x"]}, {"image": "2.jpg"}], "entry 1: caption is missing"),
         ([{"caption": ["x"]}], "entry 0: image is missing"),
         ([{"image": "1.jpg", "caption": []}], "entry 0: the image 1.jpg has no caption"),
-        ([{"image": "1.jpg", "caption": [5]}], "entry 0: image has to be a text"),
+        ([{"image": "1.jpg", "caption": [5]}], "entry 0: caption has to be a text"),
+        ([{"image": "1.jpg", "caption": ["...", "x"]}], "entry 0: the caption '...' is empty"),
         (["1.jpg"], "entry 0: not an object"),
     ],
 )

@@ -1,0 +1,101 @@
+"""GQA and xGQA: questions about images, in three forms, and the list of all answers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from cclm import storage
+from cclm.data.annotations.source import Record, file_size, join, read_document, read_lines, records_of_list, shown
+from cclm.data.annotations.types import ImageRef, QuestionEntry, QuestionSet
+from cclm.errors import UserError
+
+
+def read_answer_list(path: str) -> list[str]:
+    """All answers, in the order of the file: a JSON object {answer: number}, or a list of answers.
+
+    Raises UserError if it is anything else, or holds none.
+    """
+    document = read_document(path)
+    answers = list(document) if isinstance(document, dict | list) else []
+    if not answers or not all(isinstance(answer, str) and answer for answer in answers):
+        raise UserError(f"{path}: a JSON object {{answer: number}} is expected, but it is {shown(document)}")
+    if len(set(answers)) < len(answers):
+        double = next(answer for i, answer in enumerate(answers) if answer in answers[:i])
+        raise UserError(f"{path}: the answer {double!r} is there twice; keep one")
+    return answers
+
+
+def read_questions(paths: Sequence[str], image_root: str, answers: Iterable[str]) -> QuestionSet:
+    """Questions of any of the three forms, read as one.
+
+    - a list of `{"img_id", "question_id", "sent", "label": {answer: weight}}` (GQA), weights ignored;
+    - an object `question id -> {"imageId", "question", "answer"}` (xGQA);
+    - a list or lines of `{"question_id", "question", "image", "answer"}`, the image a file name.
+
+    Images lie under `image_root`. Raises UserError that names the file and the question, also for an answer that is
+    not among `answers`. Images are not opened.
+    """
+    known = frozenset(answers)
+    entries = []
+    for path in paths:
+        for record in _records(path):
+            entry = _entry(record, image_root)
+            for answer in entry.answers:
+                if answer not in known:
+                    raise UserError(
+                        f"{record.place}: the answer {answer!r} is not among the {len(known)} of data.answer_list; "
+                        "correct it or name the list that has it"
+                    )
+            entries.append(entry)
+    return QuestionSet(files=tuple(paths), entries=entries)
+
+
+def _records(path: str) -> Iterator[Record]:
+    file_size(path)
+    try:
+        document = json.loads(storage.read_bytes(path))
+    except (ValueError, RecursionError) as error:
+        if getattr(error, "msg", "") != "Extra data":
+            raise UserError(f"{path}: not a JSON file: {error}") from None
+        document = None  # more than one line of JSON
+    if document is None or (isinstance(document, dict) and "question" in document):
+        yield from read_lines(path)
+    elif isinstance(document, dict) and document:
+        for identity, fields in document.items():
+            place = f"{path}, question {identity}"
+            if not isinstance(fields, dict):
+                raise UserError(f"{place}: not an object, but {shown(fields)}")
+            yield Record({"question_id": identity, **fields}, place)
+    else:
+        yield from records_of_list(document, path)
+
+
+def _entry(record: Record, image_root: str) -> QuestionEntry:
+    fields = record.fields
+    if "sent" in fields:
+        image, question, answers = f"{record.name('img_id')}.jpg", "sent", _weighted(record)
+    elif "imageId" in fields:
+        image, question, answers = f"{record.name('imageId')}.jpg", "question", (record.text("answer"),)
+    else:
+        image, question, answers = record.name("image"), "question", (record.text("answer"),)
+    text = record.text(question)
+    if not text.strip():
+        raise UserError(f"{record.place}: {question} is empty; write a question or remove the record")
+    return QuestionEntry(_number(record), ImageRef(join(image_root, image)), text, answers, record.place)
+
+
+def _weighted(record: Record) -> tuple[str, ...]:
+    label: Any = record.fields.get("label")
+    if not isinstance(label, dict) or not label:
+        raise UserError(f"{record.place}: label has to be an object {{answer: weight}}, but it is {shown(label)}")
+    return tuple(label)
+
+
+def _number(record: Record) -> int:
+    """Ids are compared as numbers: `02930152` and 2930152 are one."""
+    name = record.name("question_id")
+    if not name.isascii() or not name.isdigit():
+        raise UserError(f"{record.place}: question_id has to be a number, but it is {shown(name)}")
+    return int(name)

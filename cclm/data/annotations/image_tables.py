@@ -1,0 +1,161 @@
+"""WIT's images: tab-separated `.csv` files of URL and base64 image, looked up by URL through an index built once.
+
+The index of a table is a sidecar `<table>.urls`: a header (magic, the table's size in bytes, number of rows), then a
+row of four little-endian uint64 for each image, sorted: 128 bits of the URL's BLAKE2b, first byte and end of the base64
+text. Nothing of the tables is rewritten or kept in memory.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import logging
+import os
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+
+import numpy as np
+from tqdm import tqdm
+
+from cclm import storage
+from cclm.data.annotations.source import scan_lines
+from cclm.data.annotations.types import ImageRef
+from cclm.data.index import sidecar_of
+from cclm.errors import UserError
+
+log = logging.getLogger(__name__)
+
+_HEADER = struct.Struct("<16sQQ")
+_MAGIC = b"cclm image urls1"
+_ROW = np.dtype([("high", "<u8"), ("low", "<u8"), ("start", "<u8"), ("end", "<u8")])
+
+
+def find_images(urls: Iterable[str], tables: Sequence[str], index_dir: str | None = None) -> dict[str, ImageRef]:
+    """URL -> where its image lies, for those that the tables have; the first table that has one gives it.
+
+    Args:
+        tables: `.csv` files, or folders of them.
+        index_dir: where indexes are kept; beside the tables if None.
+
+    Raises:
+        UserError: no table there, or one that is no tab-separated file of images.
+    """
+    wanted = list(dict.fromkeys(urls))
+    keys = np.array([_key(url.encode("utf-8", "surrogatepass")) for url in wanted], dtype="<u8").reshape(-1, 2)
+    found: dict[str, ImageRef] = {}
+    for table in table_files(tables):
+        rows = open_table(table, index_dir)
+        places = np.searchsorted(rows["high"], keys[:, 0])
+        for i, place in enumerate(places.tolist()):
+            while place < len(rows) and rows["high"][place] == keys[i, 0]:
+                if rows["low"][place] == keys[i, 1]:
+                    span = int(rows["start"][place]), int(rows["end"][place])
+                    found.setdefault(wanted[i], ImageRef(table, *span))
+                    break
+                place += 1
+    return found
+
+
+def table_files(tables: Sequence[str]) -> list[str]:
+    """All `.csv` files behind `tables`. Raises UserError for what is missing or still packed."""
+    files: list[str] = []
+    for table in tables:
+        try:
+            beside = storage.list_files(table)
+        except (FileNotFoundError, NotADirectoryError):
+            raise UserError(f"data.image_tables: {table} does not exist; fetch WIT's images or correct it") from None
+        here = [file for file in beside if file.endswith(".csv")]
+        if not here:
+            packed = [file for file in beside if file.endswith(".gz")]
+            advice = f"unpack {packed[0]} and its like" if packed else "put WIT's image files there"
+            raise UserError(f"data.image_tables: {table} holds no .csv file; {advice}")
+        files += here
+    return files
+
+
+def open_table(table: str, index_dir: str | None = None) -> np.ndarray:
+    """The index of one table, sorted by key: from its sidecar if that is fresh, else built and, if possible, kept.
+
+    Processes that want it at the same time build it once: the others wait.
+    """
+    size = storage.size(table)
+    sidecar = sidecar_of(table, index_dir).removesuffix(".idx") + ".urls"
+    rows = _read_sidecar(sidecar, table, size)
+    if rows is not None:
+        return rows
+    with _alone(sidecar):
+        rows = _read_sidecar(sidecar, table, size)
+        if rows is not None:
+            return rows
+        rows = _build(table, size)
+        try:
+            storage.write_atomic(sidecar, _HEADER.pack(_MAGIC, size, len(rows)) + rows.tobytes())
+        except (OSError, NotImplementedError) as error:  # a read-only folder, or a store
+            log.info("the index of %s stays in memory (%s); set data.index_dir to keep it", table, error)
+    return rows
+
+
+def _key(url: bytes) -> tuple[int, int]:
+    digest = hashlib.blake2b(url, digest_size=16).digest()
+    return int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little")
+
+
+def _build(table: str, size: int) -> np.ndarray:
+    rows: list[tuple[int, int, int, int]] = []
+    with tqdm(
+        total=size, unit="B", unit_scale=True, desc=f"indexing {os.path.basename(table)}", disable=None, leave=False
+    ) as bar:
+        for start, line in scan_lines(table):
+            bar.update(len(line) + 1)
+            if not line.strip():
+                continue
+            url, tab, rest = line.partition(b"\t")
+            if not tab:
+                raise UserError(f"{table}, byte {start}: no tab; lines of URL, tab and base64 image are expected")
+            content = rest.partition(b"\t")[0].rstrip(b"\r")
+            at = start + len(url) + 1
+            rows.append((*_key(url), at, at + len(content)))
+    found = np.array(rows, dtype=_ROW)
+    return found[np.lexsort((found["start"], found["low"], found["high"]))]
+
+
+def _read_sidecar(sidecar: str, table: str, size: int) -> np.ndarray | None:
+    """The rows of a sidecar; None if it is missing or describes another state of the table."""
+    if not storage.is_local(sidecar):
+        return None
+    path = storage.local_path(sidecar)
+    if not os.path.exists(path):
+        return None
+    changed, written = storage.modified_ns(table), storage.modified_ns(sidecar)
+    if changed is not None and written is not None and changed > written:
+        log.info("%s changed after its index was written; indexing it again", table)
+        return None
+    with open(path, "rb") as file:
+        header = file.read(_HEADER.size)
+    if len(header) == _HEADER.size:
+        magic, indexed_size, number = _HEADER.unpack(header)
+        fits = os.path.getsize(path) == _HEADER.size + number * _ROW.itemsize
+        if magic == _MAGIC and indexed_size == size and fits:
+            return np.memmap(path, dtype=_ROW, mode="r", offset=_HEADER.size) if number else np.zeros(0, dtype=_ROW)
+    log.warning("the index %s does not describe %s (%d bytes); indexing it again", sidecar, table, size)
+    return None
+
+
+@contextmanager
+def _alone(sidecar: str) -> Iterator[None]:
+    """One process of this machine at a time; without effect where no lock file can be made."""
+    path = storage.local_path(sidecar) + ".lock"
+    file = None
+    if storage.is_local(sidecar):
+        with suppress(OSError):
+            os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+            file = open(path, "w")  # noqa: SIM115 - closed below
+    if file is None:
+        yield
+        return
+    with file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+        with suppress(OSError):
+            os.unlink(path)
