@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import PurePosixPath
-from typing import Literal, TypeVar, overload
+from typing import Any, Literal, TypeVar, cast
 
 from cclm import storage
 from cclm.data.annotations.types import (
@@ -23,18 +23,11 @@ Policy = Literal["error", "skip"]
 MISSING_IMAGE = "missing image"
 _MANY = 32  # images of a folder from which on the folder is listed, and not asked for each of them
 
-SetT = TypeVar("SetT", RetrievalSet, ClassificationSet, PairSet, QuestionSet)
+SetWithEntries = ClassificationSet | PairSet | QuestionSet
+SetT = TypeVar("SetT", bound=AnySet)
 
 
-@overload
-def missing_images(annotations: RetrievalSet, policy: Policy) -> RetrievalSet: ...
-@overload
-def missing_images(annotations: ClassificationSet, policy: Policy) -> ClassificationSet: ...
-@overload
-def missing_images(annotations: PairSet, policy: Policy) -> PairSet: ...
-@overload
-def missing_images(annotations: QuestionSet, policy: Policy) -> QuestionSet: ...
-def missing_images(annotations: AnySet, policy: Policy) -> AnySet:
+def missing_images(annotations: SetT, policy: Policy) -> SetT:
     """The set, of which every image file exists.
 
     Args:
@@ -56,9 +49,9 @@ def missing_images(annotations: AnySet, policy: Policy) -> AnySet:
             "or leave such annotations out with --missing-images skip"
         )
     if isinstance(annotations, RetrievalSet):
-        kept: AnySet = _without_images(annotations, missing)
+        kept = cast(SetT, _without_images(annotations, missing))
     else:
-        kept = _without_entries(annotations, missing)
+        kept = cast(SetT, _without_entries(annotations, missing))
     if len(kept) == 0:
         raise UserError(f"{place}: the image {url} does not exist, nor does any other that the annotations want")
     return kept
@@ -92,13 +85,14 @@ def _without_images(annotations: RetrievalSet, missing: set[str]) -> RetrievalSe
     )
 
 
-def _without_entries(annotations: SetT, missing: set[str]) -> SetT:
+def _without_entries(annotations: SetWithEntries, missing: set[str]) -> SetWithEntries:
+    kept: list[Any]
     if isinstance(annotations, PairSet):
-        entries = [e for e in annotations.entries if e.left.url not in missing and e.right.url not in missing]
+        kept = [e for e in annotations.entries if e.left.url not in missing and e.right.url not in missing]
     else:
-        entries = [entry for entry in annotations.entries if entry.image.url not in missing]
-    dropped = _counted(annotations.dropped, len(annotations.entries) - len(entries))
-    return replace(annotations, entries=entries, dropped=dropped)
+        kept = [entry for entry in annotations.entries if entry.image.url not in missing]
+    dropped = _counted(annotations.dropped, len(annotations.entries) - len(kept))
+    return replace(annotations, entries=kept, dropped=dropped)
 
 
 def _counted(dropped: Counter[str], number: int) -> Counter[str]:
