@@ -209,6 +209,17 @@ class ParallelTextSource(SourceConfig):
     text: MaskingConfig = MaskingConfig(max_words=64, max_tokens=64, max_masks=20)
 
 
+class BrokenRecordsConfig(Settings):
+    """How many broken records of a source training puts up with before it stops."""
+
+    max_rate: Probability = 1e-3
+    """Part of the records read so far, over all processes; looked at with every line of the log."""
+    min_records: int = Field(10_000, ge=0)
+    """Records read before the rate counts."""
+    max_in_a_row: int = Field(100, gt=0)
+    """Broken records that follow each other in one place of the batch."""
+
+
 class DataConfig(Settings):
     """What pre-training reads."""
 
@@ -219,6 +230,7 @@ class DataConfig(Settings):
     augment: AugmentConfig = AugmentConfig()
     index_dir: str | None = None
     """Where indexes of the files are kept; beside the data if unset."""
+    broken: BrokenRecordsConfig = BrokenRecordsConfig()
 
 
 class LossWeights(Settings):

@@ -23,6 +23,7 @@ from cclm.errors import UserError
 log = logging.getLogger(__name__)
 
 _BLOCK = 8 << 20  # bytes of one read of the scan
+_MOST_COUNTED = 64 << 20  # bytes read to tell a line's number
 _COMPRESSED = (".gz", ".bz2", ".zst", ".xz", ".zip")
 _IS_SPACE = np.zeros(256, dtype=bool)
 _IS_SPACE[list(b" \t\r\n\v\f")] = True
@@ -55,13 +56,15 @@ class FileIndex:
         """Starts of the records [first, last), then the end of the last one."""
         return [int(offset) for offset in self._offsets()[first : last + 1]]
 
-    def line_number(self, record: int) -> int:
-        """The line, from 1, on which a record stands. Reads the file up to there: for messages only."""
+    def line_number(self, record: int) -> int | None:
+        """The line, from 1, on which a record stands; for messages. None where it is far down a file, or in a store.
+
+        Reads the file up to there.
+        """
         start = self.byte_range(record, record)[0]
-        breaks = 0
-        for at in range(0, start, _BLOCK):
-            breaks += storage.read_range(self.url, at, min(at + _BLOCK, start)).count(b"\n")
-        return breaks + 1
+        if start > _MOST_COUNTED or not storage.is_local(self.url):
+            return None
+        return storage.read_range(self.url, 0, start).count(b"\n") + 1
 
     def _offsets(self) -> np.ndarray:
         if self.in_memory is not None:

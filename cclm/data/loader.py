@@ -12,7 +12,6 @@ import multiprocessing
 import random
 import signal
 import threading
-from collections import Counter
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from multiprocessing import forkserver
@@ -22,13 +21,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from cclm.config import PretrainConfig
+from cclm.data.audit import EpochCount, Tally, add_tally
 from cclm.data.batch import PretrainBatch
 from cclm.data.collate import collate_of
 from cclm.data.examples import SOURCES
 from cclm.data.index import open_indexes
 from cclm.data.order import Order, slots_of_rank
+from cclm.data.quarantine import Quarantine, Skipped, refuse_too_many
 from cclm.data.text import load_tokenizer
-from cclm.data.workers import Part, PartStream, Skipped, start_worker
+from cclm.data.workers import Part, PartStream, start_worker
 from cclm.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -37,7 +38,9 @@ log = logging.getLogger(__name__)
 class SourceStream:
     """The batches of one source, as this rank sees them. Build with `open_source`."""
 
-    def __init__(self, kind: str, config: PretrainConfig, rank: int, world_size: int) -> None:
+    def __init__(
+        self, kind: str, config: PretrainConfig, rank: int, world_size: int, quarantine: Quarantine | None
+    ) -> None:
         source = getattr(config.data, kind)
         self._kind, self._config = kind, config
         self._indexes = open_indexes(f"data.{kind}.files", source.files, config.data.index_dir)
@@ -55,8 +58,9 @@ class SourceStream:
         )
         self._collate = collate_of(kind, texts, load_tokenizer(config.model.text.tokenizer).pad)
         self._num_workers = min(source.num_workers, len(self._slots))
-        self._skipped: Counter[str] = Counter()
-        self._named: set[str] = set()
+        self._quarantine = quarantine
+        self._tally: Tally = {}
+        self._named: set[tuple[str, int]] = set()
 
     @property
     def num_records(self) -> int:
@@ -64,16 +68,36 @@ class SourceStream:
         return self._order.num_records
 
     @property
+    def tally(self) -> Tally:
+        """The records of the batches handed over so far on this rank, by epoch."""
+        return self._tally
+
+    @property
+    def read(self) -> int:
+        """Records of those batches, broken ones included."""
+        return self._total().read
+
+    @property
     def skipped(self) -> dict[str, int]:
-        """Broken records by kind that this rank has skipped so far."""
-        return dict(self._skipped)
+        """Broken ones among them, by kind."""
+        return dict(self._total().skipped)
+
+    def _total(self) -> EpochCount:
+        total = EpochCount()
+        for count in self._tally.values():
+            total.add(count)
+        return total
+
+    def refuse_too_many_broken(self, read: int, skipped: int) -> None:
+        """Raises UserError when `skipped` of `read` records, over all processes, are more than the config allows."""
+        refuse_too_many(f"data.{self._kind}", read, skipped, self._config.data.broken)
 
     def batches(self, start: int = 0) -> Generator[PretrainBatch, None, None]:
         """This rank's part of the batches `start`, `start` + 1, ... of the source, without end.
 
         CPU tensors, pinned if CUDA is there. Closing the generator ends the loader processes.
 
-        Raises UserError when 100 records in a row are broken or a file changes while it is read.
+        Raises UserError when too many records in a row are broken or a file changes while it is read.
         """
         parts = PartStream(self._kind, self._config, self._indexes, self._order, self._slots, start)
         stream = iter(parts) if self._num_workers == 0 else iter(self._loader(parts))
@@ -91,8 +115,9 @@ class SourceStream:
         for part in parts:
             if part.error is not None:
                 raise UserError(part.error)
+            add_tally(self._tally, part.tally)
             for skipped in part.skipped:
-                self._count(skipped)
+                self._name(skipped)
         pin = torch.cuda.is_available()
         images = _concat([part.images for part in parts if part.images is not None], pin)
         examples = [example for part in parts for example in part.examples]
@@ -100,13 +125,16 @@ class SourceStream:
         collated = self._collate(images, examples, rng)
         return collated.pin_memory() if pin else collated
 
-    def _count(self, skipped: Skipped) -> None:
-        """Count a broken record, and name it unless that was done."""
-        self._skipped[skipped.kind] += 1
-        if skipped.place and skipped.place not in self._named:
-            self._named.add(skipped.place)
-            text = "skipped a record of data.%s at %s: %s: %s"
-            log.warning(text, self._kind, skipped.place, skipped.kind, skipped.detail)
+    def _name(self, skipped: Skipped) -> None:
+        """Tell of a broken record, once."""
+        key = skipped.path, skipped.offset
+        if not skipped.is_new or key in self._named:
+            return
+        self._named.add(key)
+        text = "skipped a record of data.%s at %s: %s: %s"
+        log.warning(text, self._kind, skipped.place, skipped.kind, skipped.detail)
+        if self._quarantine is not None:
+            self._quarantine.add(self._kind, skipped)
 
     def _loader(self, parts: PartStream) -> DataLoader:
         # forkserver: a fork of the training process would copy its threads' locks (OpenMP, gRPC, tokenizers) and CUDA.
@@ -125,8 +153,12 @@ class SourceStream:
         )
 
 
-def open_source(kind: str, config: PretrainConfig, *, rank: int, world_size: int) -> SourceStream:
+def open_source(
+    kind: str, config: PretrainConfig, *, rank: int, world_size: int, quarantine: Quarantine | None = None
+) -> SourceStream:
     """Source `kind` (an attribute of `DataConfig`) for one of `world_size` processes.
+
+    Broken records are listed in `quarantine`, if given.
 
     Raises UserError for missing data, a missing tokenizer, or batch sizes that the processes cannot share evenly.
     """
@@ -134,7 +166,7 @@ def open_source(kind: str, config: PretrainConfig, *, rank: int, world_size: int
         raise ValueError(f"unknown source {kind!r}, not one of {', '.join(SOURCES)}")
     if getattr(config.data, kind) is None:
         raise UserError(f"the config has no data.{kind}; add that block or do not train on it")
-    return SourceStream(kind, config, rank, world_size)
+    return SourceStream(kind, config, rank, world_size, quarantine)
 
 
 def _concat(images: list[Tensor], pin: bool) -> Tensor | None:

@@ -19,25 +19,14 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from cclm import storage
 from cclm.config import PretrainConfig
+from cclm.data.audit import EpochCount, Tally
 from cclm.data.examples import SOURCES, Example, ParallelTextExample, example_maker, example_rng
 from cclm.data.index import FileIndex
 from cclm.data.order import Order, RecordRef, split_slots
+from cclm.data.quarantine import Skipped
 from cclm.data.records import BrokenRecord
 from cclm.data.text import load_tokenizer
 from cclm.errors import UserError
-
-MOST_BROKEN_IN_A_ROW = 100
-
-
-@dataclass(frozen=True)
-class Skipped:
-    """A record that was skipped at its own place of the order (not while looking for a replacement)."""
-
-    kind: str
-    place: str
-    """file:line, or "" if this process named it before."""
-    detail: str
-
 
 @dataclass(frozen=True)
 class Part:
@@ -48,6 +37,8 @@ class Part:
     examples: list[Any]
     """n examples, in the order of the slots, without their images."""
     skipped: list[Skipped] = field(default_factory=list)
+    tally: Tally = field(default_factory=dict)
+    """All records whose turn it was, by epoch."""
     error: str | None = None
     """Set if training has to stop: the sentence for the user."""
 
@@ -101,6 +92,7 @@ class _PartMaker:
         self._kind, self._indexes, self._order, self._slots = kind, indexes, order, slots
         self._seed, self._source = config.seed, SOURCES.index(kind)
         self._make = example_maker(kind, config, load_tokenizer(config.model.text.tokenizer))
+        self._most_in_a_row = config.data.broken.max_in_a_row
         self._reader = SlotReader(indexes)
         self._named: set[tuple[int, int]] = set()  # records whose place was reported
 
@@ -108,48 +100,56 @@ class _PartMaker:
         batch = start
         while True:
             skipped: list[Skipped] = []
+            tally: Tally = {}
             refs = self._order.records_of(batch, self._slots)
-            places = zip(self._slots, refs, strict=True)
-            examples = [self._good_example(batch, slot, ref, skipped) for slot, ref in places]
-            yield _stack(examples, skipped)
+            examples = []
+            for slot, ref in zip(self._slots, refs, strict=True):
+                count = tally.setdefault(ref.epoch, EpochCount())
+                examples.append(self._good_example(batch, slot, ref, count, skipped))
+            yield _stack(examples, skipped, tally)
             batch += 1
 
-    def _good_example(self, batch: int, slot: int, ref: RecordRef, skipped: list[Skipped]) -> Example:
+    def _good_example(
+        self, batch: int, slot: int, ref: RecordRef, count: EpochCount, skipped: list[Skipped]
+    ) -> Example:
         """The example of the slot's record, or of the first good one after it."""
         try:
-            return self._example(self._reader.line(slot, ref), ref)
+            example = self._example(self._reader.line(slot, ref), ref)
+            count.see(ref.number)
+            return example
         except BrokenRecord as error:
+            count.skip(ref.number, error.kind)
             skipped.append(self._report(ref, error))
             last = error
-        for ahead in range(1, MOST_BROKEN_IN_A_ROW):
+        for ahead in range(1, self._most_in_a_row):
             ref = self._order.records_of(batch + ahead, range(slot, slot + 1))[0]
             try:
                 return self._example(self._reader.alone(ref), ref)
             except BrokenRecord as error:
                 last = error
-        index = self._indexes[ref.file]
         raise UserError(
-            f"data.{self._kind}: {MOST_BROKEN_IN_A_ROW} records in a row are broken, the last one at "
-            f"{index.url}:{index.line_number(ref.record)} ({last}); check the files and the keys in the config"
+            f"data.{self._kind}: {self._most_in_a_row} records in a row are broken, the last one at "
+            f"{self._report(ref, last).place} ({last}); check the files and the keys in the config"
         )
 
     def _example(self, line: bytes, ref: RecordRef) -> Example:
         return self._make(line, example_rng(self._seed, self._source, ref.epoch, ref.number))
 
     def _report(self, ref: RecordRef, error: BrokenRecord) -> Skipped:
-        if (ref.file, ref.record) in self._named:
-            return Skipped(error.kind, "", error.detail)
-        self._named.add((ref.file, ref.record))
         index = self._indexes[ref.file]
-        return Skipped(error.kind, f"{index.url}:{index.line_number(ref.record)}", error.detail)
+        start, end = index.byte_range(ref.record, ref.record + 1)
+        is_new = (ref.file, ref.record) not in self._named
+        self._named.add((ref.file, ref.record))
+        line = index.line_number(ref.record) if is_new else None
+        return Skipped(error.kind, error.detail, index.url, start, end - start, line, is_new)
 
 
-def _stack(examples: list[Example], skipped: list[Skipped]) -> Part:
+def _stack(examples: list[Example], skipped: list[Skipped], tally: Tally) -> Part:
     """Images of all examples as one tensor (one copy), the examples without them."""
     if isinstance(examples[0], ParallelTextExample):
-        return Part(None, examples, skipped)
+        return Part(None, examples, skipped, tally)
     images = torch.from_numpy(np.stack([example.image for example in examples]))
-    return Part(images, [replace(example, image=None) for example in examples], skipped)
+    return Part(images, [replace(example, image=None) for example in examples], skipped, tally)
 
 
 def start_worker(_: int) -> None:

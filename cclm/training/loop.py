@@ -25,9 +25,12 @@ class Source(Protocol):
     """Endless batches of one kind, from any position (`cclm.data.loader`)."""
 
     num_records: int
+    read: int
     skipped: Mapping[str, int]
 
     def batches(self, start: int) -> Generator[Any]: ...
+
+    def refuse_too_many_broken(self, read: int, skipped: int) -> None: ...
 
 
 class StepPlan(Protocol):
@@ -156,10 +159,12 @@ def log(run: Run, done: int, updates: list[Update], throughput: Throughput) -> N
     """Report the means of all updates since the last report, over all processes."""
     mine = throughput.take()
     skipped = {f"skipped/{kind}": sum(source.skipped.values()) for kind, source in run.sources.items()}
-    totals = sums_and_counts(updates) | {"images": mine["images"], "texts": mine["texts"], **skipped}
+    read = {f"read/{kind}": source.read for kind, source in run.sources.items()}
+    totals = sums_and_counts(updates) | {"images": mine["images"], "texts": mine["texts"], **skipped, **read}
     totals = distributed.sum_over_processes(totals, run.device)
     images, texts = totals.pop("images"), totals.pop("texts")
-    skipped = {kind.removeprefix("skipped/"): int(totals.pop(kind)) for kind in skipped}
+    skipped = {kind: int(totals.pop(f"skipped/{kind}")) for kind in run.sources}
+    read = {kind: int(totals.pop(f"read/{kind}")) for kind in run.sources}
     averages = dict(sorted(means(totals).items()))
     norms = [averages.pop(key) for key in list(averages) if key.endswith("/grad_norm")]
     run.report.interval(
@@ -175,6 +180,8 @@ def log(run: Run, done: int, updates: list[Update], throughput: Throughput) -> N
             "skipped": {kind: count for kind, count in skipped.items() if count},
         }
     )
+    for kind, source in run.sources.items():
+        source.refuse_too_many_broken(read[kind], skipped[kind])  # the same answer on all processes
 
 
 def learnt_scalars(task: nn.Module) -> dict[str, float]:

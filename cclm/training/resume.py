@@ -12,6 +12,8 @@ from typing import Any, Literal
 from cclm import distributed
 from cclm.checkpoints.save import STATE, Checkpoint, checkpoint_folders, newest_checkpoint
 from cclm.config import PretrainConfig
+from cclm.data.audit import AUDIT
+from cclm.data.quarantine import QUARANTINE
 from cclm.errors import UserError
 from cclm.metrics.report import LOG, METRICS
 from cclm.training.evaluation import RESULT
@@ -92,7 +94,8 @@ def _identity(config: Mapping[str, Any], records: Mapping[str, int]) -> dict[str
 
 def set_aside(output_dir: Path) -> None:
     """Move what an earlier run left in `output_dir` into a folder of its own there; nothing is deleted."""
-    left = [*checkpoint_folders(output_dir), *(output_dir / name for name in (METRICS, LOG, RESULT))]
+    left = [*checkpoint_folders(output_dir), *(output_dir / name for name in (METRICS, LOG, RESULT, AUDIT))]
+    left += output_dir.glob(QUARANTINE)
     left = [path for path in left if path.exists()]
     if left:
         name = time.strftime("earlier-%Y%m%d-%H%M%S")

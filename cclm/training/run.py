@@ -14,13 +14,16 @@ from torch import nn
 
 from cclm import __version__, distributed
 from cclm.checkpoints.initial import build_model, restore_model
-from cclm.checkpoints.save import find_checkpoint, load_optimizer, prune_checkpoints, save_checkpoint
+from cclm.checkpoints.save import Checkpoint, find_checkpoint, load_optimizer, prune_checkpoints, save_checkpoint
 from cclm.config import PretrainConfig
 from cclm.data.loader import open_source
+from cclm.data.quarantine import Quarantine
 from cclm.errors import UserError
 from cclm.metrics.report import Report
+from cclm.model.cclm import CCLM
 from cclm.tasks.pretrain import PretrainTask
 from cclm.training import environment
+from cclm.training.audit import RunAudit
 from cclm.training.evaluation import HeldOut
 from cclm.training.loop import Run, Source, fit
 from cclm.training.optimizer import build_optimizer
@@ -37,8 +40,7 @@ def pretrain(config: PretrainConfig, *, resume: Resume = "auto") -> int:
     """Pre-train as `config` says; every process of a run calls this.
 
     Args:
-        resume: auto goes on from the newest whole checkpoint in `output_dir`; never starts anew and moves what an
-            earlier run left there into a folder beside it.
+        resume: auto goes on from the newest whole checkpoint in `output_dir`; never moves all there aside, and starts.
 
     Returns:
         0, or 143 when SIGTERM stopped the run after a checkpoint.
@@ -53,7 +55,7 @@ def pretrain(config: PretrainConfig, *, resume: Resume = "auto") -> int:
     output_dir = claim_output_dir(config)
     tokenizer = load_checked_tokenizer(config)
     held_out = config.evaluation and HeldOut(config.evaluation, config.training.precision, tokenizer)
-    sources = open_sources(config)
+    sources = open_sources(config, output_dir)
     records = {kind: source.num_records for kind, source in sources.items()}
     total = steps_of_run(config, records["images"])
 
@@ -62,9 +64,7 @@ def pretrain(config: PretrainConfig, *, resume: Resume = "auto") -> int:
     start = 0 if checkpoint is None else checkpoint.step
 
     # 3. Model, objective, optimizer.
-    model = (
-        build_model(config.model, seed=config.seed) if checkpoint is None else restore_model(config.model, checkpoint)
-    )
+    model = model_at(checkpoint, config)
     task = PretrainTask(model.to(device), config.objective)
     optimizer = build_optimizer(task, config.optimizer)
     if checkpoint is not None:
@@ -74,7 +74,10 @@ def pretrain(config: PretrainConfig, *, resume: Resume = "auto") -> int:
     report = Report(output_dir, active=distributed.rank() == 0, total=total, start=start)
     state = {"config": config.model_dump(mode="json"), "records": records, "versions": versions()}
 
+    audit = RunAudit(output_dir, sources, None if checkpoint is None else checkpoint.state.get("audit"))
+
     def save(done: int) -> None:
+        state["audit"] = audit.collect()
         if distributed.rank() == 0:
             write_checkpoint(output_dir, done, model, optimizer, state, is_final=done == total)
         report.say(f"saved step {done} to {output_dir}")
@@ -158,18 +161,27 @@ def claim_output_dir(config: PretrainConfig) -> Path:
     return Path(config.output_dir)
 
 
-def open_sources(config: PretrainConfig) -> dict[str, Source]:
+def open_sources(config: PretrainConfig, output_dir: Path) -> dict[str, Source]:
     """The sources of the config by kind; the first process goes ahead, so that indexes are built once."""
     sources: dict[str, Source] = {}
-    for is_turn in (distributed.rank() == 0, distributed.rank() != 0):
+    rank = distributed.rank()
+    quarantine = Quarantine(output_dir, rank)
+    for is_turn in (rank == 0, rank != 0):
         if is_turn:
             for kind in KINDS:
                 if getattr(config.data, kind) is not None:
                     sources[kind] = open_source(
-                        kind, config, rank=distributed.rank(), world_size=distributed.world_size()
+                        kind, config, rank=rank, world_size=distributed.world_size(), quarantine=quarantine
                     )
         distributed.barrier()
     return sources
+
+
+def model_at(checkpoint: Checkpoint | None, config: PretrainConfig) -> CCLM:
+    """The model where the run starts."""
+    if checkpoint is None:
+        return build_model(config.model, seed=config.seed)
+    return restore_model(config.model, checkpoint)
 
 
 def write_checkpoint(

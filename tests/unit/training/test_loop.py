@@ -37,7 +37,10 @@ class NumberSource:
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
-        self.skipped = {"broken": 1}
+        self.read, self.skipped = 100, {"broken": 1}
+
+    def refuse_too_many_broken(self, read, skipped):
+        assert (read, skipped) == (100, 1)
 
     def batches(self, start):
         while True:
