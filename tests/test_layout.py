@@ -18,7 +18,7 @@ LAYERS = {
     "model": {"model", "config", "sequences"},
     "data": {"data", "config", "config_finetune", "sequences", "errors", "storage"},
     "metrics": {"metrics", "errors", "config", "sequences", "data"},
-    "storage": {"errors"},
+    "storage": {"storage", "errors"},
     "tasks": {"tasks", "model", "data", "metrics", "config", "sequences", "distributed", "errors"},
     "checkpoints": {"checkpoints", "model", "config", "errors", "sequences"},
     "demo": {"demo", "data", "errors"},
