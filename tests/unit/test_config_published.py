@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,48 @@ def test_our_pretraining_files_are_the_released_ones_on_eight_processes(released
     ours = load_config(ROOT / f"configs/Pretrain_{size}.yaml")
     theirs = load(released, f"configs/Pretrain_{size}.yaml", processes=8)
     assert ours.model_copy(update={"output_dir": theirs.output_dir}) == theirs
+
+
+REPLACED = {
+    "data/finetune/nlvr_en/nlvr_": "iglue/datasets/nlvr2/annotations/",
+    "data/marvl/marvl-{language}_train": "iglue/datasets/marvl/few_shot/annotations/marvl-{language}_train",
+    "data/marvl/": "iglue/datasets/marvl/zero_shot/annotations/",
+    "data/wit/annotations-bs64/": "iglue/datasets/wit/annotations/",
+    "data/wit/annotations_machine-translate-bs64/": "iglue/datasets/wit/annotations_machine-translate/",
+}
+"""Where the released files read what a preprocessing step wrote, ours read what that step would have read."""
+
+
+def original(name: str) -> str:
+    for prepared, source in REPLACED.items():
+        if name.startswith(prepared):
+            return source + name.removeprefix(prepared).replace(".jsonl", ".json").replace(".json", ".jsonl")
+    return name
+
+
+@pytest.mark.parametrize("name", [name for name in YAMLS if name.startswith(FT)])
+def test_our_fine_tuning_files_are_the_released_ones(released: Path, name: str) -> None:
+    """In everything but prepared annotations, the global batch of the published commands, and MaRVL's translations."""
+    ours, theirs = load_config(ROOT / name).model_dump(), load(released, name).model_dump()
+    theirs["output_dir"] = ours["output_dir"]
+    if "train_files" in theirs["data"]:
+        theirs["training"]["batch_size"] = 128
+        theirs["data"]["train_files"] = tuple(map(original, theirs["data"]["train_files"]))
+        for key in ("validation_files", "test_files", "translated_test_files"):
+            theirs["data"][key] = {k: tuple(map(original, files)) for k, files in theirs["data"][key].items()}
+    if name.endswith("WIT.yaml"):
+        theirs["data"]["image_tables"] = ("images/image_data_train/image_pixels", "images/wit_test")
+    if name.endswith("NLVR.yaml"):
+        translated = ours["data"]["translated_test_files"]
+        assert translated.keys() == theirs["data"]["test_files"].keys() - {"en"}
+        theirs["data"]["translated_test_files"] = translated
+    assert ours == theirs
+
+
+def test_our_fine_tuning_files_have_the_released_names_and_shared_bases() -> None:
+    files = sorted((ROOT / FT).glob("*.yaml"))
+    assert [f"{FT}{path.name}" for path in files] == sorted(name for name in YAMLS if name.startswith(FT))
+    assert all(re.search(r"^base: ", path.read_text(), re.MULTILINE) for path in files)
 
 
 def test_pretraining_values(released: Path) -> None:
