@@ -13,10 +13,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from cclm.launch.report import COLLECTIVE_TIMEOUT
 
-def initialize(timeout: timedelta = timedelta(minutes=10)) -> torch.device:
+
+def initialize() -> torch.device:
     """Join the process group that torchrun announced in the environment and return this process's device.
 
+    Waiting for another process ends with an error after CCLM_COLLECTIVE_TIMEOUT seconds (600; `cclm launch` sets it).
     nccl on GPUs, gloo on CPUs. Without torchrun's variables nothing is joined: one process.
     """
     cuda = torch.cuda.is_available()
@@ -24,8 +27,12 @@ def initialize(timeout: timedelta = timedelta(minutes=10)) -> torch.device:
     if cuda:
         torch.cuda.set_device(device)
     if "WORLD_SIZE" in os.environ and not dist.is_initialized():
-        dist.init_process_group("nccl" if cuda else "gloo", timeout=timeout, device_id=device if cuda else None)
+        dist.init_process_group("nccl" if cuda else "gloo", timeout=_timeout(), device_id=device if cuda else None)
     return device
+
+
+def _timeout() -> timedelta:
+    return timedelta(seconds=int(os.environ.get(COLLECTIVE_TIMEOUT, 600)))
 
 
 def shutdown() -> None:
@@ -133,7 +140,7 @@ def any_process(condition: bool) -> bool:
     if world_size() == 1:
         return condition
     if _control_group is None:
-        _control_group = dist.group.WORLD if dist.get_backend() == "gloo" else dist.new_group(backend="gloo")
+        _control_group = dist.group.WORLD if dist.get_backend() == "gloo" else dist.new_group(backend="gloo", timeout=_timeout())
     flag = torch.tensor(int(condition))
     dist.all_reduce(flag, dist.ReduceOp.MAX, group=_control_group)
     return bool(flag)

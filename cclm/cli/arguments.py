@@ -7,6 +7,8 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from cclm.launch.report import FULL_WORLD_SIZE
+
 if TYPE_CHECKING:
     from cclm.config import PretrainConfig
 
@@ -43,7 +45,9 @@ def load_pretrain_config(args: argparse.Namespace, command: str) -> PretrainConf
     from cclm.config_files import load_config
     from cclm.errors import UserError
 
-    config = load_config(args.config, args.overrides, processes=int(os.environ.get("WORLD_SIZE", 1)))
+    # Published configs count per process. Where processes come and go, all that may come are meant.
+    processes = os.environ.get(FULL_WORLD_SIZE) or os.environ.get("WORLD_SIZE", 1)
+    config = load_config(args.config, args.overrides, processes=int(processes))
     if not isinstance(config, PretrainConfig):
         raise UserError(f"{args.config} is a config for task {config.task}; {command}")
     return config

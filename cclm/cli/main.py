@@ -15,11 +15,14 @@ from collections.abc import Sequence
 
 from cclm import __version__
 from cclm.errors import UserError
+from cclm.launch import report
+from cclm.launch.causes import EXIT_INTERRUPTED, EXIT_USER_ERROR, Cause, of_exception
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("cclm.cli.demo", "draw the demo world: a small data set in ten languages, in the original file formats"),
     "pretrain": ("cclm.cli.pretrain", "train a model from a config"),
     "evaluate": ("cclm.cli.evaluate", "measure retrieval of a trained model, language by language"),
+    "launch": ("cclm.cli.launch", "run a command on several processes and machines; exit codes for schedulers"),
     "describe": ("cclm.cli.describe", "print a config with all its defaults, and the model's parameter counts"),
     "convert": ("cclm.cli.convert", "write a checkpoint in the published layout (.th)"),
     "parity": ("cclm.cli.parity", "compare this build with numbers of the published implementation"),
@@ -41,8 +44,6 @@ examples:
   cclm COMMAND --help                                        more about one command
 """
 
-EXIT_USER_ERROR = 2
-EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
 
 
@@ -55,21 +56,19 @@ def run(argv: Sequence[str]) -> int:
     """Run one command.
 
     Returns:
-        0, or what the command returned; 2 after a UserError, 130 after Ctrl-C, 141 when the reader of a pipe has gone.
-        Other exceptions are bugs and keep their traceback.
+        0, or what the command returned; else the exit code of `cclm.launch.causes`: 2 after a UserError, 130 after
+        Ctrl-C, 128 and above for what may be tried again; 141 when the reader of a pipe has gone. Other exceptions
+        are bugs and keep their traceback.
     """
     try:
-        parser = _build_parser(argv)
-        args = parser.parse_args(argv)
+        report.die_with_launcher()
+        args = parse(argv)
         if not hasattr(args, "func"):
-            parser.print_help()
+            _build_parser(argv).print_help()
             return EXIT_USER_ERROR
         code = args.func(args) or 0
         sys.stdout.flush()  # a closed pipe shows here, not at interpreter exit
         return code
-    except UserError as error:
-        print(f"cclm: error: {error}", file=sys.stderr)
-        return EXIT_USER_ERROR
     except KeyboardInterrupt:
         print("cclm: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
@@ -77,6 +76,23 @@ def run(argv: Sequence[str]) -> int:
         # `cclm describe ... | head`: the interpreter would complain once more when it flushes stdout at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_BROKEN_PIPE
+    except Exception as error:
+        failure = of_exception(error)
+        told = report.write(failure, error) and report.is_launched()  # the launcher prints it, once for all processes
+        if failure.cause is Cause.BUG and not told:
+            raise
+        if not told:
+            print(f"cclm: error: {failure.message}", file=sys.stderr)
+        return failure.cause.code
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """The arguments of one command; argparse ends the process where they do not parse.
+
+    Raises:
+        UserError: no such command.
+    """
+    return _build_parser(argv).parse_args(argv)
 
 
 def _build_parser(argv: Sequence[str]) -> argparse.ArgumentParser:

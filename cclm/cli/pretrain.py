@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from cclm.cli.arguments import add_config_arguments, load_pretrain_config
+
+if TYPE_CHECKING:
+    from cclm.config import PretrainConfig
 
 EPILOG = """\
 Checkpoints, metrics.jsonl, log.txt and retrieval.json go to the config's output_dir. A run that was cut off goes on
@@ -14,7 +18,7 @@ examples:
   cclm pretrain configs/demo/pretrain.yaml
   cclm pretrain configs/demo/pretrain.yaml training.epochs=2 output_dir=output/short
   cclm pretrain --resume never configs/demo/pretrain.yaml
-  torchrun --nproc-per-node 8 -m cclm pretrain configs/Pretrain_4m.yaml        eight GPUs of one machine
+  cclm launch --nproc-per-node 8 -- pretrain configs/Pretrain_4m.yaml          eight GPUs of one machine
 """
 
 
@@ -34,7 +38,12 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         default="auto",
         help="auto: go on from the newest checkpoint in output_dir; never: start anew, what is there is moved aside",
     )
-    parser.set_defaults(func=pretrain)
+    parser.set_defaults(func=pretrain, load_config=load)
+
+
+def load(args: argparse.Namespace) -> PretrainConfig:
+    """The run's config. Raises UserError if it cannot be used."""
+    return load_pretrain_config(args, "cclm pretrain takes task: pretrain")
 
 
 def pretrain(args: argparse.Namespace) -> int:
@@ -43,7 +52,8 @@ def pretrain(args: argparse.Namespace) -> int:
     Raises:
         UserError: config, data or weights cannot be used.
     """
-    config = load_pretrain_config(args, "cclm pretrain takes task: pretrain")
-    from cclm.training import run  # imports torch: seconds, and a wrong config should not wait for it
+    config = load(args)
+    from cclm.training import environment, run  # imports torch: seconds, and a wrong config should not wait for it
 
-    return run.pretrain(config, resume=args.resume)
+    with environment.StopSignal() as stop:
+        return run.pretrain(config, resume=args.resume, stop=stop)

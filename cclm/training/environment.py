@@ -7,13 +7,12 @@ import hashlib
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
-EXIT_STOPPED = 143
-"""Exit code after SIGTERM (128 + 15): the run was stopped from outside, saved, and can go on."""
-
+from cclm.launch.causes import EXIT_PREEMPTED
 
 def set_threads(device: torch.device) -> int:
     """Share the cores of this machine among its training processes, where the CPU computes; returns the threads used.
@@ -50,21 +49,47 @@ def seed_of(seed: int, *place: int | str) -> int:
 
 
 class StopSignal:
-    """Remembers SIGTERM instead of dying of it, so that the loop can finish its step and save."""
+    """SIGTERM while a run goes on. Where there is something to save it is remembered, elsewhere it ends the process.
+
+    A context around the run; entering it again inside does nothing more. From `remember()` on, the loop looks at `received` after each step and saves;
+    before (models and loaders are built) and in `leave_at_once()` (what came before is saved) SystemExit is raised.
+    """
 
     def __init__(self) -> None:
         self.received = False
+        self._remembers = False
         self._previous = None
+        self._entered = 0
 
     def __enter__(self) -> StopSignal:
-        if threading.current_thread() is threading.main_thread():  # Python allows handlers nowhere else
-            self._previous = signal.signal(signal.SIGTERM, self._remember)
+        self._entered += 1
+        if self._entered == 1 and threading.current_thread() is threading.main_thread():  # Python allows handlers nowhere else
+            self._previous = signal.signal(signal.SIGTERM, self._handle)
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self._previous is not None:
+        self._entered -= 1
+        self._remembers = False
+        if self._entered == 0 and self._previous is not None:
             signal.signal(signal.SIGTERM, self._previous)
             self._previous = None
 
-    def _remember(self, number: int, frame: object) -> None:
-        self.received = True
+    def remember(self) -> None:
+        """From now on a step that has begun is finished, and saved."""
+        self._remembers = True
+
+    @contextlib.contextmanager
+    def leave_at_once(self) -> Iterator[None]:
+        """For what takes long and can be done again, after a save."""
+        before, self._remembers = self._remembers, False
+        try:
+            if self.received:
+                raise SystemExit(EXIT_PREEMPTED)
+            yield
+        finally:
+            self._remembers = before
+
+    def _handle(self, number: int, frame: object) -> None:
+        again, self.received = self.received, True
+        if not self._remembers and not again:  # a second one must not cut off what the first one makes clean up
+            raise SystemExit(EXIT_PREEMPTED)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -69,6 +69,7 @@ class Run:
     """Write a checkpoint after so many outer steps; called on every process."""
     evaluate: Callable[[int], None] | None
     """Measure the model after so many outer steps; called on every process."""
+    stop: StopSignal = field(default_factory=StopSignal)
 
 
 def fit(run: Run, start: int) -> int:
@@ -86,7 +87,7 @@ def fit(run: Run, start: int) -> int:
     values, updates, throughput = RunningValues(), [], Throughput()
     task.train()
     positions = run.plan.batches_before(start)
-    with StopSignal() as stop, ExitStack() as opened:
+    with run.stop as stop, ExitStack() as opened:
         # Closed whatever happens: loader processes that are left over would keep a failed run from ending.
         batches = {
             kind: opened.enter_context(closing(source.batches(positions[kind]))) for kind, source in run.sources.items()
@@ -111,11 +112,13 @@ def fit(run: Run, start: int) -> int:
                 throughput.add(batch)
 
             done = step + 1
+            stop.remember()
             run.report.step()
             stopping = distributed.any_process(stop.received)
             is_last = stopping or done == run.total_steps
             log_due = is_last or is_due(done, settings.log_every)
-            save_due = is_last or is_due(done, settings.save_every)
+            evaluate_due = run.evaluate and not is_last and is_due(done, settings.evaluate_every)
+            save_due = is_last or evaluate_due or is_due(done, settings.save_every)
             if log_due or save_due:
                 updates += values.take()
                 refuse_non_finite(updates)
@@ -124,8 +127,9 @@ def fit(run: Run, start: int) -> int:
                 updates = []
             if save_due:
                 run.save(done)
-            if run.evaluate and not is_last and is_due(done, settings.evaluate_every):
-                run.evaluate(done)
+            if evaluate_due:
+                with stop.leave_at_once():  # saved just above
+                    run.evaluate(done)
                 task.train()
                 throughput.restart()
             if stopping:

@@ -6,7 +6,7 @@ Whatever can be wrong is looked at first, before a model is built.
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -19,6 +19,7 @@ from cclm.config import PretrainConfig
 from cclm.data.loader import open_source
 from cclm.data.quarantine import Quarantine
 from cclm.errors import UserError
+from cclm.launch.causes import EXIT_PEER_STOPPED, EXIT_PREEMPTED
 from cclm.metrics.report import Report
 from cclm.model.cclm import CCLM
 from cclm.tasks.pretrain import PretrainTask
@@ -36,14 +37,14 @@ KEPT_CHECKPOINTS = 2
 """Newest checkpoints kept while training; the one at the end is kept beside them."""
 
 
-def pretrain(config: PretrainConfig, *, resume: Resume = "auto") -> int:
+def pretrain(config: PretrainConfig, *, resume: Resume = "auto", stop: environment.StopSignal | None = None) -> int:
     """Pre-train as `config` says; every process of a run calls this.
 
     Args:
         resume: auto goes on from the newest whole checkpoint in `output_dir`; never moves all there aside, and starts.
 
     Returns:
-        0, or 143 when SIGTERM stopped the run after a checkpoint.
+        0, or after a checkpoint 143 when SIGTERM stopped this process, 202 when it stopped another one.
 
     Raises:
         UserError: data, weights or settings do not serve; before training, unless training itself diverges.
@@ -105,17 +106,24 @@ def pretrain(config: PretrainConfig, *, resume: Resume = "auto") -> int:
         report=report,
         save=save,
         evaluate=None if held_out is None else evaluate,
+        stop=stop or environment.StopSignal(),
     )
     try:
-        done = fit(run, start)
-        if done >= total:
-            evaluate(total)
-        else:
-            report.say(f"stopped by SIGTERM after step {done} of {total}; the same command goes on from there")
+        code = finish(run, fit(run, start), evaluate)
     finally:
         report.close()
     distributed.shutdown()
-    return 0 if done >= total else environment.EXIT_STOPPED
+    return code
+
+
+def finish(run: Run, done: int, evaluate: Callable[[int], None]) -> int:
+    """What follows the last step; returns the exit code."""
+    if done >= run.total_steps:
+        with run.stop.leave_at_once():  # the model is saved
+            evaluate(done)
+        return 0
+    run.report.say(f"stopped by SIGTERM after step {done} of {run.total_steps}; the same command goes on from there")
+    return EXIT_PREEMPTED if run.stop.received else EXIT_PEER_STOPPED
 
 
 def evaluate(config: PretrainConfig, weights: str) -> None:

@@ -1,0 +1,147 @@
+"""`cclm launch`: run a command of cclm on several processes and machines, with exit codes that schedulers understand."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from cclm.launch.attempts import DEFAULT_MAX_ATTEMPTS
+from cclm.launch.causes import table
+
+DESCRIPTION = """\
+Run a command of cclm under torchrun's elastic agent: on all GPUs of a machine, and on several machines.
+
+Options are torchrun's, and like torchrun's they may come from PET_* variables, as training operators set them.
+What fails for a passing reason is started again from the newest checkpoint, here up to --max-restarts times and then,
+by its exit code, by the scheduler; what cannot succeed ends at once, with one sentence.
+"""
+
+EPILOG = f"""\
+exit codes: 128 and above may be tried again, below must not (restartPolicy: ExitCode of training operators)
+{table()}
+
+attempts: each start is counted in attempts-COMMAND.json beside the checkpoints. A newer checkpoint starts the count
+anew; SIGTERM, Ctrl-C and nodes that come or leave do not count. Jobs are told apart by --rdzv-id, or the scheduler's id.
+
+SIGTERM (to this process, its group, or one training process): training finishes its step, saves, and leaves within
+--shutdown-timeout; give the scheduler a longer grace period than that.
+
+examples:
+  cclm launch --nproc-per-node 2 -- pretrain configs/demo/pretrain.yaml
+  cclm launch --nproc-per-node gpu -- pretrain configs/Pretrain_4m.yaml optimizer.lr=2e-4
+
+  elastic, one to two machines (give the same command on both; the second may come and go):
+  cclm launch --nnodes 1:2 --nproc-per-node 8 --max-restarts 3 --rdzv-id run7 --rdzv-endpoint host1:29500 -- \\
+      pretrain configs/Pretrain_4m.yaml
+"""
+
+PASSED_ON = {
+    "nnodes": "number of machines, or MIN:MAX for a run that goes on while machines come and leave",
+    "nproc-per-node": "processes on each machine: a number, gpu, cpu or auto",
+    "max-restarts": "restarts after failures within this launch, on each machine",
+    "rdzv-endpoint": "HOST:PORT where the machines meet; HOST runs the store",
+    "rdzv-id": "name of the job, the same on all machines",
+    "rdzv-backend": "how machines meet (default c10d)",
+    "rdzv-conf": "settings of the rendezvous, as join_timeout=1800,last_call_timeout=60",
+    "node-rank": "without rendezvous: number of this machine",
+    "master-addr": "without rendezvous: address of machine 0",
+    "master-port": "without rendezvous: port of machine 0",
+    "local-addr": "address of this machine",
+    "monitor-interval": "seconds between looks at the processes",
+    "log-dir": "folder for what --tee and --redirects write",
+    "tee": "streams to copy to files: 0 none, 1 stdout, 2 stderr, 3 both",
+    "redirects": "streams to write to files instead of the terminal",
+}
+"""Options of torchrun's that are passed on as they are."""
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    """Add the subcommand and its options."""
+    parser = subparsers.add_parser(
+        "launch",
+        help="run a command on several processes and machines",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="cclm launch [options] [--] COMMAND ...",
+        allow_abbrev=False,
+    )
+    for name, text in PASSED_ON.items():
+        parser.add_argument(f"--{name}", metavar="X", help=text)
+        if "-" in name:
+            parser.add_argument(f"--{name.replace('-', '_')}", help=argparse.SUPPRESS)  # torchrun takes both
+    parser.add_argument("--standalone", action="store_true", help="this machine only (the default)")
+    parser.add_argument(
+        "--shutdown-timeout", type=_positive, default=30, metavar="S",
+        help="seconds that processes get to save and leave before they are killed (default %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--collective-timeout", type=_positive, default=600, metavar="S",
+        help="seconds that a process waits for another one before it gives up (default %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--max-attempts", type=_positive, default=DEFAULT_MAX_ATTEMPTS, metavar="N",
+        help="starts in a row without a newer checkpoint before it gives up for good (default %(default)s)",
+    )  # fmt: skip
+    parser.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND ...", help="a command of cclm")
+    parser.set_defaults(func=launch)
+
+
+def launch(args: argparse.Namespace) -> int:
+    """Run; returns the exit code.
+
+    Raises:
+        UserError: options, or the command's config, cannot be used.
+    """
+    from cclm.cli.main import parse
+    from cclm.errors import UserError
+    from cclm.launch.run import Launch
+    from cclm.launch.run import launch as run
+
+    command = args.command[1:] if args.command[:1] == ["--"] else args.command
+    if not command or command[0] == "launch":
+        raise UserError("cclm launch needs a command to run, for example: cclm launch -- pretrain CONFIG")
+    parsed = parse(command)  # what is wrong with it shows here, once, and before any process starts
+    load = getattr(parsed, "load_config", None)
+    config = load(parsed) if load else None
+    return run(
+        Launch(
+            command=command,
+            torchrun=_torchrun_options(args),
+            folders=folders_of(config),
+            run_id=_job_id(args),
+            max_attempts=args.max_attempts,
+            shutdown_timeout=args.shutdown_timeout,
+            collective_timeout=args.collective_timeout,
+        )
+    )
+
+
+def folders_of(config: object) -> list[str]:
+    """Where a run with this config saves, the one that outlives the machine last."""
+    names = ("output_dir", "output_hdfs")
+    return [str(value) for name in names if (value := getattr(config, name, None))]
+
+
+def _torchrun_options(args: argparse.Namespace) -> list[str]:
+    if os.environ.get("PET_STANDALONE") == "":
+        del os.environ["PET_STANDALONE"]  # as training operators set it; torchrun cannot read that
+    options = ["--standalone"] if args.standalone else []
+    for name in PASSED_ON:
+        value = getattr(args, name.replace("-", "_"))
+        if value is not None:
+            options.append(f"--{name}={value}")
+    return options
+
+
+def _job_id(args: argparse.Namespace) -> str:
+    """What tells this job from another one in the same folder."""
+    known = (os.environ.get(name) for name in ("PET_RDZV_ID", "TORCHX_JOB_ID", "SLURM_JOB_ID"))
+    return next((value for value in (args.rdzv_id, *known) if value), "local")
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError(text)
+    return value

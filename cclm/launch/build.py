@@ -1,0 +1,100 @@
+"""torchrun's options become an agent. Imports torch."""
+
+from __future__ import annotations
+
+import logging
+import os
+import uuid
+from collections.abc import Callable
+
+import torch.distributed.elastic.rendezvous.registry as rendezvous
+from torch.distributed import run as torchrun
+from torch.distributed.elastic.agent.server.api import WorkerSpec
+from torch.distributed.elastic.rendezvous import RendezvousParameters
+from torch.distributed.elastic.rendezvous.api import RendezvousClosedError, RendezvousError, RendezvousTimeoutError
+from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.launcher.api import LaunchConfig
+
+from cclm.errors import UserError
+from cclm.launch.agent import Agent
+from cclm.launch.attempts import Attempts
+from cclm.launch.causes import Cause, Failure, of_exception
+
+
+__all__ = ["SignalException", "agent", "of_agent_error", "quiet", "settings"]
+
+
+def quiet() -> None:
+    """Let torch's agent log nothing, as its errors are told in our words; LOGLEVEL brings them back."""
+    if "LOGLEVEL" not in os.environ:
+        for name in list(logging.root.manager.loggerDict):
+            if name.startswith(("torch.distributed.elastic", "torch.distributed.run", "torch.distributed.launcher")):
+                logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def settings(options: list[str], command: list[str], logs: str) -> tuple[LaunchConfig, list[str]]:
+    """torchrun's settings, and the command line of a training process.
+
+    Raises:
+        UserError: an option cannot be used.
+    """
+    try:
+        args = torchrun.parse_args([*options, "-m", "cclm", *command])
+        low, high = torchrun.parse_min_max_nnodes(args.nnodes)
+        if args.rdzv_backend == "static" and (args.rdzv_endpoint or low != high):
+            args.rdzv_backend = "c10d"  # static knows no address but the master's, and no change of members
+        if args.rdzv_backend == "static" and args.master_port is None and high == 1:
+            args.rdzv_backend, args.rdzv_endpoint, args.rdzv_id = "c10d", "localhost:0", uuid.uuid4().hex
+        if args.rdzv_backend != "static" and not args.rdzv_endpoint:
+            raise UserError("several nodes need a place to meet: name the first one, --rdzv-endpoint HOST:PORT")
+        if args.master_port is None:
+            args.master_port = 29500
+        if args.log_dir is None:
+            args.log_dir = logs
+        hosts = os.environ.get("TORCHX_REPLICA_ID", "")
+        if args.rdzv_backend == "c10d" and high > 1 and hosts.isdigit() and "is_host" not in args.rdzv_conf:
+            # Left alone, torch compares host names, which fails for cut ones and in host networks.
+            args.rdzv_conf = ",".join(filter(None, (args.rdzv_conf, f"is_host={hosts == '0'}")))
+        config, program, arguments = torchrun.config_from_args(args)
+    except (ValueError, AssertionError, RuntimeError) as error:
+        raise UserError(f"cclm launch: {error}") from None
+    return config, [program, *arguments]
+
+
+def agent(
+    config: LaunchConfig, command: list[str], attempts: Attempts | None, grace: int, say: Callable[[str], None]
+) -> Agent:
+    """The agent of this node."""
+    os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] = config.signals_to_handle
+    parameters = RendezvousParameters(
+        backend=config.rdzv_backend, endpoint=config.rdzv_endpoint, run_id=config.run_id, min_nodes=config.min_nodes,
+        max_nodes=config.max_nodes, local_addr=config.local_addr, **config.rdzv_configs,
+    )  # fmt: skip
+    host, port = None, None
+    if config.rdzv_backend == "static":
+        host, _, port = config.rdzv_endpoint.rpartition(":")
+    spec = WorkerSpec(
+        role=config.role, local_world_size=config.nproc_per_node, entrypoint=command[0], args=tuple(command[1:]),
+        rdzv_handler=rendezvous.get_rendezvous_handler(parameters), max_restarts=config.max_restarts,
+        monitor_interval=config.monitor_interval, master_addr=host, master_port=port and int(port),
+        local_addr=config.local_addr, event_log_handler=config.event_log_handler, numa_options=config.numa_options,
+        duplicate_stdout_filters=config.duplicate_stdout_filters,
+        duplicate_stderr_filters=config.duplicate_stderr_filters, virtual_local_rank=config.virtual_local_rank,
+    )  # fmt: skip
+    return Agent(
+        spec, attempts=attempts, grace=grace, say=say,
+        may_wait=config.max_restarts > 0 or config.min_nodes < config.max_nodes, logs_specs=config.logs_specs,
+        start_method=config.start_method, log_line_prefix_template=config.log_line_prefix_template,
+    )  # fmt: skip
+
+
+def of_agent_error(error: Exception) -> Failure:
+    """What it means that the agent itself, not its processes, failed."""
+    if isinstance(error, RendezvousClosedError):
+        return Failure(Cause.LOST_PEER, "another node has ended this run")
+    if isinstance(error, RendezvousTimeoutError):
+        return Failure(Cause.LOST_PEER, "too few nodes came within the join timeout (--rdzv-conf join_timeout=SECONDS)")
+    if isinstance(error, RendezvousError):
+        first = str(error).splitlines()[0]
+        return Failure(Cause.LOST_PEER, f"lost the node that holds the rendezvous ({first})")
+    return of_exception(error)

@@ -1,0 +1,156 @@
+"""Why a run ended, as exit codes: the one table that schedulers and their users rely on.
+
+Below 128: trying again cannot help, so the scheduler should stop. 128 and above: the same command may well succeed.
+Codes of signals are the shell's (128 + number); 200 and above are ours, as no signal has such a number.
+"""
+
+from __future__ import annotations
+
+import enum
+import signal
+from dataclasses import dataclass
+
+from cclm.errors import UserError
+
+EXIT_SUCCESS = 0
+EXIT_BUG = 1
+EXIT_USER_ERROR = 2
+EXIT_ATTEMPTS_EXHAUSTED = 3
+EXIT_INTERRUPTED = 130
+EXIT_COLLECTIVE_TIMEOUT = 134
+EXIT_KILLED = 137
+EXIT_CRASHED = 139
+EXIT_PREEMPTED = 143
+EXIT_LOST_PEER = 200
+EXIT_STORAGE_OUTAGE = 201
+EXIT_PEER_STOPPED = 202
+EXIT_HARDWARE = 203
+
+
+class Cause(enum.Enum):
+    """One line of the table: exit code, and what it means."""
+
+    BUG = EXIT_BUG, "a Python exception that nobody foresaw; its traceback is printed"
+    USER_ERROR = EXIT_USER_ERROR, "config, data, weights or command line; one sentence says which and what to do"
+    ATTEMPTS_EXHAUSTED = EXIT_ATTEMPTS_EXHAUSTED, "started --max-attempts times in a row without a newer checkpoint"
+    INTERRUPTED = EXIT_INTERRUPTED, "Ctrl-C"
+    COLLECTIVE_TIMEOUT = EXIT_COLLECTIVE_TIMEOUT, "a process waited --collective-timeout for another one (NCCL, gloo)"
+    KILLED = EXIT_KILLED, "a process got SIGKILL, mostly for memory"
+    CRASHED = EXIT_CRASHED, "a process crashed in native code (SIGSEGV, SIGBUS, SIGILL, SIGFPE)"
+    PREEMPTED = EXIT_PREEMPTED, "SIGTERM: training saved and left"
+    LOST_PEER = EXIT_LOST_PEER, "another process or node is gone or cannot be reached"
+    STORAGE_OUTAGE = EXIT_STORAGE_OUTAGE, "a store did not answer for minutes"
+    PEER_STOPPED = EXIT_PEER_STOPPED, "another process was preempted; this one saved and left with it"
+    HARDWARE = EXIT_HARDWARE, "a GPU failed, or a process hangs in the kernel"
+
+    def __init__(self, code: int, meaning: str) -> None:
+        self.code, self.meaning = code, meaning
+
+    @property
+    def may_retry(self) -> bool:
+        """Whether the same command may succeed when it is given again."""
+        return self.code >= 128
+
+
+def table() -> str:
+    """The exit codes as text, for `--help`."""
+    lines = [f"  {EXIT_SUCCESS:>3}  success"]
+    lines += [f"  {cause.code:>3}  {cause.meaning}" for cause in sorted(Cause, key=lambda cause: cause.code)]
+    return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """How one process ended."""
+
+    cause: Cause
+    message: str
+    """What happened, as part of a sentence or as one."""
+    traceback: str = ""
+    """Of a BUG."""
+    rank: int | None = None
+
+
+_WEIGHT = (
+    Cause.PEER_STOPPED, Cause.LOST_PEER, Cause.PREEMPTED, Cause.COLLECTIVE_TIMEOUT, Cause.BUG, Cause.INTERRUPTED,
+    Cause.STORAGE_OUTAGE, Cause.CRASHED, Cause.HARDWARE, Cause.KILLED, Cause.USER_ERROR, Cause.ATTEMPTS_EXHAUSTED,
+)  # fmt: skip
+"""Where processes of one group end differently, the last of these is why; those before it followed from it."""
+
+
+def root_cause(failures: list[Failure]) -> Failure:
+    """The failure that made the others fail. `failures` must not be empty."""
+    return max(failures, key=lambda failure: _WEIGHT.index(failure.cause))
+
+
+def of_exit_code(code: int) -> Failure:
+    """How a process ended that left no word: `code` as subprocess has it, negative for signals."""
+    if code < 0 or code > 128:
+        number = -code if code < 0 else code - 128
+        by_signal = {
+            signal.SIGKILL: (Cause.KILLED, "was killed by SIGKILL, mostly a sign of too little memory"),
+            signal.SIGTERM: (Cause.PREEMPTED, "was stopped by SIGTERM"),
+            signal.SIGINT: (Cause.INTERRUPTED, "was interrupted"),
+            signal.SIGABRT: (Cause.COLLECTIVE_TIMEOUT, "aborted (SIGABRT), as NCCL does when a collective hangs"),
+        }
+        if number in by_signal:
+            return Failure(*by_signal[number])
+        for cause in (Cause.LOST_PEER, Cause.STORAGE_OUTAGE, Cause.HARDWARE):
+            if code == cause.code:
+                return Failure(cause, f"ended with exit code {code} ({cause.meaning})")
+        if code == Cause.PEER_STOPPED.code:
+            return Failure(Cause.PEER_STOPPED, "left as another process was stopped")
+        if number in set(signal.Signals):
+            return Failure(Cause.CRASHED, f"crashed ({signal.Signals(number).name})")
+    if code == EXIT_USER_ERROR:
+        return Failure(Cause.USER_ERROR, "refused what it was given (see above)")
+    if code == EXIT_ATTEMPTS_EXHAUSTED:
+        return Failure(Cause.ATTEMPTS_EXHAUSTED, Cause.ATTEMPTS_EXHAUSTED.meaning)
+    return Failure(Cause.BUG, f"ended with exit code {code} (see above)")
+
+
+# How libraries word what we must tell apart; torch has no types for most of it.
+_TIMEOUTS = ("timed out waiting", "timeout waiting", "wait timeout", "collective operation timeout", "timed out after")
+_LOST = (
+    "connection closed by peer", "connection reset by peer", "broken pipe", "connection refused", "socket closed",
+    "failed to recv", "unable to connect", "socket timeout", "address already in use", "eaddrinuse",
+    "connection was likely closed", "remote process exited", "no route to host",
+)  # fmt: skip
+_BROKEN_GPU = ("uncorrectable ecc", "gpu is lost", "fallen off the bus", "hardware stack error", "nvlink error")
+
+
+def of_exception(error: BaseException) -> Failure:
+    """What an exception means that ended a process."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    text = str(error)
+    # gloo appends a second line of advice, NCCL its version; the first line says what happened.
+    first = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
+    lower = text.lower()
+    if "StoreUnavailable" in names:
+        return Failure(Cause.STORAGE_OUTAGE, text)
+    if isinstance(error, UserError):
+        return Failure(Cause.USER_ERROR, text)
+    if "OutOfMemoryError" in names:
+        advice = "lower the batch sizes, or let parts of the model be recomputed"
+        return Failure(Cause.USER_ERROR, f"the GPU's memory is too small for this run ({first}); {advice}")
+    if any(phrase in lower for phrase in _BROKEN_GPU):
+        return Failure(Cause.HARDWARE, first)
+    if "dataloader worker" in lower:
+        if "killed by signal: killed" in lower:
+            return Failure(Cause.KILLED, f"lost a data loader process to SIGKILL, mostly a sign of too little memory ({first})")
+        if "bus error" in lower:
+            return Failure(Cause.USER_ERROR, f"shared memory is too small for the data loader: mount a larger /dev/shm ({first})")
+    talks = "gloo" in lower or "nccl" in lower or "DistError" in names or "tcpstore" in lower
+    if talks and any(phrase in lower for phrase in _TIMEOUTS):
+        return Failure(Cause.COLLECTIVE_TIMEOUT, f"waited too long for another process ({first})")
+    if "DistError" in names or (talks and any(phrase in lower for phrase in _LOST)):
+        return Failure(Cause.LOST_PEER, f"lost another process ({first})")
+    return Failure(Cause.BUG, f"{type(error).__name__}: {first}")
+
+
+def sentence(failure: Failure) -> str:
+    """What happened, in one line."""
+    if failure.rank is None or failure.cause in (Cause.USER_ERROR, Cause.ATTEMPTS_EXHAUSTED):
+        return failure.message
+    told = failure.cause in (Cause.BUG, Cause.STORAGE_OUTAGE)
+    return f"rank {failure.rank}{':' if told else ''} {failure.message}"

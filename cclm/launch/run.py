@@ -1,0 +1,140 @@
+"""One node's part of a run: the agent is built, runs, and how it ends becomes one line and an exit code."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from dataclasses import dataclass
+from typing import Any
+
+from cclm.errors import UserError
+from cclm.launch import report
+from cclm.launch.attempts import Attempts, AttemptsExhausted
+from cclm.launch.causes import EXIT_SUCCESS, Cause, Failure, sentence
+
+@dataclass(frozen=True)
+class Launch:
+    """What `cclm launch` was asked for."""
+
+    command: list[str]
+    """Arguments of `cclm` for each process."""
+    torchrun: list[str]
+    """Options for torchrun's own parser, which adds those of PET_* variables."""
+    folders: list[str]
+    """Where the run saves; empty if it does not."""
+    run_id: str
+    """Of the job, for counting attempts."""
+    max_attempts: int
+    shutdown_timeout: int
+    collective_timeout: int
+    check_world_size: Any = None
+    """Called with each number of processes that the run may have; raises UserError."""
+
+
+class Stopped(BaseException):
+    """A signal to the launcher, before torch's agent handles signals."""
+
+
+def launch(wish: Launch) -> int:
+    """Run to the end; returns the exit code.
+
+    Raises:
+        UserError: options that cannot be used, before anything is started.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _raise_stopped)
+    logs = tempfile.mkdtemp(prefix="cclm-launch-")
+    try:
+        return _launch(wish, logs)
+    except Stopped as stop:
+        failure = Failure(Cause.PREEMPTED, "stopped by SIGTERM before training began")
+        if stop.args[0] == signal.SIGINT:
+            failure = Failure(Cause.INTERRUPTED, "interrupted before training began")
+        return _end(failure)
+    finally:
+        shutil.rmtree(logs, ignore_errors=True)
+
+
+def _launch(wish: Launch, logs: str) -> int:
+    # A store that outlives a round is remembered by nodes whose rank changes, and they miss each other.
+    os.environ.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
+    os.environ |= {report.LAUNCHER: str(os.getpid()), report.COLLECTIVE_TIMEOUT: str(wish.collective_timeout)}
+    from cclm.launch import build  # imports torch: seconds
+
+    build.quiet()
+    config, command = build.settings(wish.torchrun, wish.command, logs)
+    for nodes in range(config.min_nodes, config.max_nodes + 1):
+        if wish.check_world_size:
+            wish.check_world_size(nodes * config.nproc_per_node)
+    os.environ[report.FULL_WORLD_SIZE] = str(config.max_nodes * config.nproc_per_node)
+    attempts = None
+    if wish.folders:
+        attempts = Attempts(wish.folders, wish.command[0], wish.run_id, wish.max_attempts)
+    agent = None
+    try:
+        agent = build.agent(config, command, attempts, wish.shutdown_timeout, say)
+        result = agent.run()
+        failure = None if result is not None and not result.is_failed() else agent.failure
+        if failure is None and result is None:
+            failure = Failure(Cause.LOST_PEER, "the other nodes went on without this one")
+    except build.SignalException as stop:
+        failure = _stopped(stop.sigval, agent.killed if agent else [], wish.shutdown_timeout)
+    except AttemptsExhausted as error:
+        failure = Failure(Cause.ATTEMPTS_EXHAUSTED, str(error))
+    except UserError as error:
+        failure = Failure(Cause.USER_ERROR, str(error))
+    except Exception as error:
+        failure = (agent and agent.shared_verdict()) or build.of_agent_error(error)
+    if agent is not None:
+        if attempts and agent.leads:
+            _settle(attempts, failure)
+        if failure is None or not failure.cause.may_retry:
+            agent.end_for_all(failure)
+    return EXIT_SUCCESS if failure is None else _end(failure)
+
+
+def _settle(attempts: Attempts, failure: Failure | None) -> None:
+    """Close this attempt's account."""
+    try:
+        if failure is None:
+            attempts.succeed()
+        elif failure.cause in (Cause.PREEMPTED, Cause.INTERRUPTED, Cause.PEER_STOPPED):
+            attempts.take_back()
+    except (OSError, UserError) as error:
+        say(f"the count of attempts could not be written: {error}")
+
+
+def _stopped(number: int, killed: list[int], grace: int) -> Failure:
+    cause = Cause.INTERRUPTED if number == signal.SIGINT else Cause.PREEMPTED
+    how = f"stopped by {signal.Signals(number).name}"
+    if killed:
+        ranks = ", ".join(map(str, killed))
+        return Failure(cause, f"{how}; local ranks {ranks} had to be killed after {grace} s")
+    return Failure(cause, f"{how}; all processes have left")
+
+
+def _end(failure: Failure) -> int:
+    """Say what happened and what that means for the scheduler; returns the exit code."""
+    if failure.traceback:
+        print(failure.traceback, file=sys.stderr, end="")
+    code = failure.cause.code
+    if failure.cause in (Cause.USER_ERROR, Cause.ATTEMPTS_EXHAUSTED):
+        print(f"cclm: error: {failure.message} (exit code {code}: not to be retried)", file=sys.stderr)
+    else:
+        decision = "not to be retried"
+        if failure.cause.may_retry:
+            decision = "the same command goes on from the newest checkpoint"
+        say(f"{sentence(failure)}; exit code {code}: {decision}")
+    return code
+
+
+def say(line: str) -> None:
+    print(f"cclm launch: {line}", file=sys.stderr, flush=True)
+
+
+def _raise_stopped(number: int, frame: object) -> None:
+    raise Stopped(number)
+

@@ -1,0 +1,52 @@
+"""Attempts are counted over processes, and only what got no further counts."""
+
+import json
+
+import pytest
+
+from cclm.launch.attempts import Attempts, AttemptsExhausted
+
+
+def attempts(folder, run_id="job", limit=3) -> Attempts:
+    return Attempts([str(folder)], "pretrain", run_id, limit)
+
+
+def checkpoint(folder, step: int) -> None:
+    (folder / f"step-{step:08d}").mkdir()
+    (folder / f"step-{step:08d}" / "manifest.json").touch()
+
+
+def test_it_gives_up_after_so_many_starts_without_a_newer_checkpoint(tmp_path):
+    assert [attempts(tmp_path).begin() for _ in range(3)] == [1, 2, 3]
+    with pytest.raises(AttemptsExhausted, match="3 attempts in a row got no further than any checkpoint"):
+        attempts(tmp_path).begin()
+    with pytest.raises(AttemptsExhausted):  # other nodes, and a scheduler that does not listen, get the same answer
+        attempts(tmp_path).begin()
+    assert attempts(tmp_path, limit=4).begin() == 4
+    assert attempts(tmp_path, run_id="next job").begin() == 1
+
+
+def test_progress_starts_the_count_anew_but_a_folder_without_manifest_is_none(tmp_path):
+    assert [attempts(tmp_path).begin() for _ in range(3)] == [1, 2, 3]
+    checkpoint(tmp_path, 10)
+    (tmp_path / "step-00000020").mkdir()
+    assert [attempts(tmp_path).begin() for _ in range(3)] == [1, 2, 3]
+    with pytest.raises(AttemptsExhausted, match="the checkpoint of step 10"):
+        attempts(tmp_path).begin()
+
+
+def test_stops_from_outside_and_success_do_not_count(tmp_path):
+    mine = attempts(tmp_path)
+    for _ in range(5):
+        assert mine.begin() == 1
+        mine.take_back()
+    mine.begin()
+    mine.begin()
+    mine.succeed()
+    assert mine.begin() == 1
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", json.dumps({"run_id": "job", "step": "x", "attempts": 1})])
+def test_a_count_that_cannot_be_read_stops_nothing(tmp_path, content):
+    (tmp_path / "attempts-pretrain.json").write_text(content)
+    assert attempts(tmp_path).begin() == 1
