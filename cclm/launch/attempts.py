@@ -10,13 +10,12 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from pathlib import Path
 
 from cclm import storage
 from cclm.errors import UserError
 
 DEFAULT_MAX_ATTEMPTS = 5
-_MANIFESTS = "step-*/manifest.json"
+_MANIFEST = "manifest.json"
 _STEP = re.compile(r"step-(\d+)")
 
 
@@ -43,7 +42,7 @@ class Attempts:
             run_id: of the job; another job in the same folders starts to count anew.
         """
         self._folders, self._run_id, self._limit = folders, run_id, limit
-        self.url = f"{folders[-1].rstrip('/')}/attempts-{command}.json"
+        self.url = storage.join(folders[-1], f"attempts-{command}.json")
 
     def begin(self) -> int:
         """Count a start; returns which one it is, from 1.
@@ -83,15 +82,21 @@ class Attempts:
     def _write(self, count: _Count) -> None:
         try:
             storage.write_atomic(self.url, (json.dumps(vars(count)) + "\n").encode())
+        except storage.StoreUnavailable:
+            raise
         except OSError as error:
             raise UserError(f"{self.url} cannot be written: {error}") from error
 
 
 def newest_step(folders: list[str]) -> int:
     """The newest checkpoint's step by its manifest's presence, 0 if none; contents are checked by who resumes."""
-    steps = [0]
-    for folder in folders:
-        for manifest in Path(storage.local_path(folder)).glob(_MANIFESTS):
-            if match := _STEP.fullmatch(manifest.parent.name):
-                steps.append(int(match[1]))
-    return max(steps)
+    return max(_newest_step(folder) for folder in folders)
+
+
+def _newest_step(folder: str) -> int:
+    try:
+        names = [entry.name for entry in storage.list_entries(folder)]
+    except FileNotFoundError:
+        return 0
+    steps = sorted(((int(match[1]), name) for name in names if (match := _STEP.fullmatch(name))), reverse=True)
+    return next((step for step, name in steps if storage.exists(storage.join(folder, name, _MANIFEST))), 0)

@@ -103,7 +103,7 @@ def _settle(attempts: Attempts, failure: Failure | None) -> None:
             attempts.succeed()
         elif failure.cause in (Cause.PREEMPTED, Cause.INTERRUPTED, Cause.PEER_STOPPED):
             attempts.take_back()
-    except (OSError, UserError) as error:
+    except (OSError, UserError) as error:  # how the run ended matters more
         say(f"the count of attempts could not be written: {error}")
 
 
