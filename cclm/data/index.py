@@ -1,32 +1,58 @@
-"""Where every record of a line-JSON file starts: small sidecar files of byte offsets.
+"""Where every record of a data file starts: small sidecar files beside the data, or in a folder of their own.
 
-A sidecar `<file>.idx` holds n + 1 little-endian uint64: the start of each of the n records, then the file's size
-(the same bytes that NVIDIA Energon writes). Record i is the bytes [offset[i], offset[i + 1]); they end with the line
-break and with the blank lines that follow, if any. A blank line is no record; a last line without line break is one.
+`<file>.idx` holds n + 1 little-endian uint64: the start of each of the n records, then the end of the last one (the
+same bytes that NVIDIA Energon writes). Record i is the bytes [offset[i], offset[i + 1]); in line-JSON they end with the
+line break and with the blank lines that follow, if any. A blank line is no record; a last line without line break is.
+
+`<file>.idx.json` says which state of the file that describes: its size and version. An index that describes another
+state is never used: local files are indexed again on the fly, files in a store are refused, since there every process
+of every run would have to read them through first.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
-import posixpath
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+import tempfile
+import zlib
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 
 from cclm import storage
+from cclm.data.formats import COMPRESSED, Format, format_of, one_format
+from cclm.data.scan import Advance, build_offsets
 from cclm.errors import UserError
 
 log = logging.getLogger(__name__)
 
-_BLOCK = 8 << 20  # bytes of one read of the scan
+SIDECARS = (".idx", ".idx.json")
+UNFINISHED = "_unfinished.json"
+"""Lies in a folder while `cclm data shard` writes into it."""
+
+_AT_ONCE = 16  # files looked at or scanned at once: a store answers each question in tens of milliseconds
 _MOST_COUNTED = 64 << 20  # bytes read to tell a line's number
-_COMPRESSED = (".gz", ".bz2", ".zst", ".xz", ".zip")
-_IS_SPACE = np.zeros(256, dtype=bool)
-_IS_SPACE[list(b" \t\r\n\v\f")] = True
+
+
+@dataclass(frozen=True)
+class IndexInfo:
+    """What `<file>.idx.json` holds: the state of the file that the offsets describe."""
+
+    records: int
+    size: int
+    """Bytes of the data file."""
+    tag: str | None
+    """Its version, as the store tells it (ETag, generation, time of change)."""
+    crc32: int
+    """Of the `.idx` file, so that two files written apart cannot be mixed up."""
+
+    def describes(self, stat: storage.FileStat) -> bool:
+        return self.size == stat.size and (self.tag == stat.tag or None in (self.tag, stat.tag))
 
 
 @dataclass
@@ -37,72 +63,88 @@ class FileIndex:
     num_records: int
     num_bytes: int
     sidecar: str | None
-    """Local file to map; None if `in_memory` holds the offsets."""
+    """Local file of the offsets; None if `in_memory` holds them."""
     in_memory: np.ndarray | None = None
     """(n + 1,) uint64."""
 
-    def __post_init__(self) -> None:
-        self._mapped: np.ndarray | None = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_mapped": None}
+    @property
+    def format(self) -> Format:
+        return format_of(self.url)
 
     def byte_range(self, first: int, last: int) -> tuple[int, int]:
         """Bytes [start, end) of the records [first, last)."""
-        offsets = self._offsets()
-        return int(offsets[first]), int(offsets[last])
+        offsets = self.offsets(first, last)
+        return offsets[0], offsets[-1]
 
     def offsets(self, first: int, last: int) -> list[int]:
         """Starts of the records [first, last), then the end of the last one."""
-        return [int(offset) for offset in self._offsets()[first : last + 1]]
+        if self.in_memory is not None:
+            return self.in_memory[first : last + 1].tolist()
+        assert self.sidecar is not None
+        # Read, not mapped: a map keeps its file open, and data sets have more files than a process may open.
+        return np.frombuffer(storage.read_range(self.sidecar, first * 8, (last + 1) * 8), dtype="<u8").tolist()
 
     def line_number(self, record: int) -> int | None:
-        """The line, from 1, on which a record stands; for messages. None where it is far down a file, or in a store.
+        """The line, from 1, on which a record stands; for messages. None far down a file, in a store, and in a tar.
 
         Reads the file up to there.
         """
         start = self.byte_range(record, record)[0]
-        if start > _MOST_COUNTED or not storage.is_local(self.url):
+        if start > _MOST_COUNTED or not storage.is_local(self.url) or self.format is Format.TAR:
             return None
         return storage.read_range(self.url, 0, start).count(b"\n") + 1
 
-    def _offsets(self) -> np.ndarray:
-        if self.in_memory is not None:
-            return self.in_memory
-        if self._mapped is None:
-            self._mapped = np.memmap(self.sidecar, dtype="<u8", mode="r")
-        return self._mapped
+
+class UnusableIndexError(Exception):
+    """A file in a store without an index of its present state; the message says what is wrong."""
 
 
 def data_files(where: str, urls: Sequence[str]) -> list[str]:
     """All data files behind `urls` (files or folders), in the order given, each folder sorted.
 
-    `where` is the config key, for messages. Raises UserError for what is missing, empty or compressed.
+    `where` is the config key, for messages. Raises UserError for what is missing, empty, unfinished or compressed.
     """
     files: list[str] = []
     for url in urls:
         try:
-            found = [file for file in storage.list_files(url) if not file.endswith(".idx")]
+            found = [file for file in storage.list_files(url) if not file.endswith(SIDECARS)]
+        except UserError:
+            raise
         except FileNotFoundError:
             raise UserError(f"{where}: {url} does not exist; correct the path or create the data") from None
         if not found:
-            raise UserError(f"{where}: the folder {url} holds no data files; put line-JSON files there")
+            raise UserError(f"{where}: the folder {url} holds no data files; put line-JSON or tar files there")
+        if found != [url] and storage.exists(storage.join(url, UNFINISHED)):
+            raise UserError(f"{where}: {url} is not finished: cclm data shard was cut off or still runs; run it (again)")
         files.extend(found)
     for file in files:
-        if file.endswith(_COMPRESSED):
-            raise UserError(f"{where}: {file} is compressed and cannot be read from the middle; unpack it first")
+        if file.endswith(COMPRESSED):
+            folder = storage.parent(file) or "."
+            raise UserError(
+                f"{where}: {file} is compressed and cannot be read from the middle; convert it with: "
+                f"cclm data shard {folder} {folder}-shards"
+            )
     doubles = sorted({file for file in files if files.count(file) > 1}) if len(set(files)) < len(files) else []
     if doubles:
         raise UserError(f"{where}: {doubles[0]} is listed twice, its records would be seen twice; name it once")
+    one_format(where, files)
     return files
 
 
 def open_indexes(where: str, urls: Sequence[str], index_dir: str | None = None) -> list[FileIndex]:
-    """The index of every file behind `urls` that holds records; built where missing, rebuilt where stale.
+    """The index of every file behind `urls` that holds records; local ones are built where missing or stale.
 
-    `where` is the config key, for messages. Raises UserError if there is no record at all.
+    `where` is the config key, for messages. Raises UserError if there is no record at all, or no index of a file in a
+    store.
     """
-    indexes = [open_index(file, index_dir) for file in data_files(where, urls)]
+    files = data_files(where, urls)
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        answers = list(pool.map(lambda file: _open_or_say(where, file, index_dir), files))
+    refused = [answer for answer in answers if isinstance(answer, UnusableIndexError)]
+    if refused:
+        others = f" ({len(refused)} of {len(files)} files)" if len(files) > 1 else ""
+        raise UserError(f"{where}: {refused[0]}{others}; index it with: {index_command(urls, index_dir)}")
+    indexes = [answer for answer in answers if isinstance(answer, FileIndex)]
     filled = [index for index in indexes if index.num_records > 0]
     for index in indexes:
         if index.num_records == 0:
@@ -112,73 +154,125 @@ def open_indexes(where: str, urls: Sequence[str], index_dir: str | None = None) 
     return filled
 
 
-def open_index(url: str, index_dir: str | None = None) -> FileIndex:
-    """The index of one file: from its sidecar if that is fresh, else built and, where possible, written."""
-    num_bytes = storage.size(url)
+def index_command(urls: Iterable[str], index_dir: str | None) -> str:
+    """What a user types to make or renew the indexes of `urls`."""
+    return " ".join(["cclm data index", *urls, *(["--index-dir", index_dir] if index_dir else [])])
+
+
+def open_index(where: str, url: str, index_dir: str | None = None) -> FileIndex:
+    """The index of one file: from its sidecars if they are fresh; else built and, where possible, written.
+
+    Raises:
+        UnusableIndexError: the file is in a store.
+        UserError: the file is not what its name says.
+    """
+    stat = storage.fingerprint(url)
+    index = fresh_index(url, stat, index_dir)
+    if index is not None:
+        return index
     sidecar = sidecar_of(url, index_dir)
-    offsets = _read_sidecar(sidecar, url, num_bytes)
-    if offsets is not None:
-        return FileIndex(url, len(offsets) - 1, num_bytes, sidecar)
-    built = build_offsets(url)
+    if not storage.is_local(url):
+        there = storage.exists(sidecar + ".json")
+        raise UnusableIndexError(f"{url} changed after it was indexed" if there else f"{url} has no index")
+    return build_index(where, url, stat, index_dir)
+
+
+def fresh_index(url: str, stat: storage.FileStat, index_dir: str | None) -> FileIndex | None:
+    """The index in the sidecars of a file, or None if there is none, or it describes another state of the file."""
+    sidecar = sidecar_of(url, index_dir)
     try:
-        storage.write_atomic(sidecar, built.tobytes())
-    except (OSError, NotImplementedError) as error:  # a read-only folder, or a store: keep it in memory
+        info = IndexInfo(**json.loads(storage.read_bytes(sidecar + ".json")))
+        if not info.describes(stat):
+            log.info("%s changed after its index was written", url)
+            return None
+        place, offsets = _offsets(sidecar, info)
+    except UserError:
+        raise
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError) as error:
+        log.warning("the index %s is damaged (%s)", sidecar, error)
+        return None
+    return FileIndex(url, info.records, stat.size, place, None if place else offsets)
+
+
+def build_index(
+    where: str, url: str, stat: storage.FileStat, index_dir: str | None, advance: Advance = lambda _: None
+) -> FileIndex:
+    """Scan a file and write its sidecars; where they cannot be written the offsets stay in memory.
+
+    Raises:
+        UserError: the file is not what its name says.
+    """
+    offsets = build_offsets(where, url, stat.size, advance)
+    try:
+        place = write_sidecars(url, stat, offsets, index_dir)
+    except OSError as error:  # a read-only folder
         log.info("the index of %s stays in memory (%s); set data.index_dir to keep it", url, error)
-        return FileIndex(url, len(built) - 1, num_bytes, None, built)
-    return FileIndex(url, len(built) - 1, num_bytes, sidecar)
+        place = None
+    return FileIndex(url, len(offsets) - 1, stat.size, place, None if place else offsets)
+
+
+def write_sidecars(url: str, stat: storage.FileStat, offsets: np.ndarray, index_dir: str | None) -> str | None:
+    """Publish the offsets, then what they describe. Returns the local path of the offsets, None if in a store.
+
+    Raises:
+        OSError: the place takes no files.
+    """
+    sidecar, raw = sidecar_of(url, index_dir), offsets.astype("<u8").tobytes()
+    info = IndexInfo(len(offsets) - 1, stat.size, stat.tag, zlib.crc32(raw))
+    storage.write_atomic(sidecar, raw)
+    storage.write_atomic(sidecar + ".json", json.dumps(asdict(info)).encode() + b"\n")
+    return storage.local_path(sidecar) if storage.is_local(sidecar) else None
 
 
 def sidecar_of(url: str, index_dir: str | None) -> str:
-    """Where the index of `url` lies: beside it, or under `index_dir` with a name that tells folders apart."""
+    """Where the offsets of `url` lie: beside it, or under `index_dir` with a name that tells folders apart."""
     if index_dir is None:
-        return storage.local_path(url) + ".idx" if storage.is_local(url) else url + ".idx"
-    folder, name = posixpath.split(os.path.abspath(storage.local_path(url)) if storage.is_local(url) else url)
-    return posixpath.join(index_dir, f"{name}.{hashlib.sha256(folder.encode()).hexdigest()[:12]}.idx")
+        return url + ".idx"
+    place = os.path.abspath(storage.local_path(url)) if storage.is_local(url) else url
+    folder = hashlib.sha256(storage.parent(place).encode()).hexdigest()[:12]
+    return storage.join(index_dir, f"{storage.name(place)}.{folder}.idx")
 
 
-def build_offsets(url: str) -> np.ndarray:
-    """Scan a file: (n + 1,) little-endian uint64 record starts and the size."""
-    num_bytes = storage.size(url)
-    starts: list[np.ndarray] = []
-    base, rest = 0, b""  # `rest` is the unfinished line at the end of the last block, and starts at `base`
-    for at in range(0, num_bytes, _BLOCK):
-        end = min(at + _BLOCK, num_bytes)
-        block = rest + storage.read_range(url, at, end)
-        cut = len(block) if end == num_bytes else block.rfind(b"\n") + 1
-        lines, rest = block[:cut], block[cut:]
-        starts.append(_record_starts(lines) + np.uint64(base))
-        base += cut
-    return np.concatenate([*starts, np.array([num_bytes])]).astype("<u8")
+def _open_or_say(where: str, url: str, index_dir: str | None) -> FileIndex | UnusableIndexError:
+    try:
+        return open_index(where, url, index_dir)
+    except UnusableIndexError as error:
+        return error
 
 
-def _record_starts(lines: bytes) -> np.ndarray:
-    """(n,) uint64: starts of the lines that are not blank in a buffer of whole lines."""
-    if not lines:
-        return np.zeros(0, dtype=np.uint64)
-    values = np.frombuffer(lines, dtype=np.uint8)
-    after_breaks = np.flatnonzero(values == ord("\n")) + 1
-    starts = np.concatenate([np.zeros(1, dtype=np.int64), after_breaks])
-    if starts[-1] == len(lines):
-        starts = starts[:-1]
-    keep = np.ones(len(starts), dtype=bool)
-    for line in np.flatnonzero(_IS_SPACE[values[starts]]):  # rare: only these can be blank
-        end = starts[line + 1] if line + 1 < len(starts) else len(lines)
-        keep[line] = bool(lines[starts[line] : end].strip())
-    return starts[keep].astype(np.uint64)
+def _offsets(sidecar: str, info: IndexInfo) -> tuple[str | None, np.ndarray]:
+    """A local file with the offsets (None: nothing takes one), and the offsets. Raises ValueError for damage.
+
+    Those in a store are copied once a machine, to where all processes of all runs find them.
+    """
+    if storage.is_local(sidecar):
+        return storage.local_path(sidecar), _checked(storage.read_bytes(sidecar), info)
+    name = hashlib.sha256(f"{sidecar} {info}".encode()).hexdigest()[:32]
+    copy = _cache_folder() / f"{name}.idx"
+    try:
+        return str(copy), _checked(copy.read_bytes(), info)
+    except (OSError, ValueError):
+        raw = storage.read_bytes(sidecar)
+    offsets = _checked(raw, info)
+    try:
+        storage.write_atomic(str(copy), raw)
+    except OSError as error:
+        log.info("the index %s stays in memory: %s", sidecar, error)
+        return None, offsets
+    return str(copy), offsets
 
 
-def _read_sidecar(sidecar: str, url: str, num_bytes: int) -> np.ndarray | None:
-    """The offsets in a sidecar, or None if it is missing or describes another state of the file."""
-    if not storage.is_local(sidecar) or not storage.exists(sidecar):
-        return None
-    changed = storage.modified_ns(url)
-    written = storage.modified_ns(sidecar)
-    if changed is not None and written is not None and changed > written:
-        log.info("%s changed after its index was written; indexing it again", url)
-        return None
-    raw = storage.read_bytes(sidecar)
-    offsets = np.frombuffer(raw, dtype="<u8") if raw and len(raw) % 8 == 0 else np.zeros(0, dtype="<u8")
-    if len(offsets) == 0 or int(offsets[-1]) != num_bytes or bool(np.any(offsets[1:] < offsets[:-1])):
-        log.warning("the index %s does not describe %s (%d bytes); indexing it again", sidecar, url, num_bytes)
-        return None
-    return offsets
+def _checked(raw: bytes, info: IndexInfo) -> np.ndarray:
+    if len(raw) != 8 * (info.records + 1) or zlib.crc32(raw) != info.crc32:
+        raise ValueError("its two files do not belong together")
+    return np.frombuffer(raw, dtype="<u8")
+
+
+def _cache_folder() -> Path:
+    """Of this machine: the user's cache, or a temporary folder where there is no home."""
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    if not os.path.isabs(home) or not os.access(os.path.dirname(home), os.W_OK):
+        home = os.path.join(tempfile.gettempdir(), f"cclm-cache-{os.getuid()}")
+    return Path(home) / "cclm" / "index"

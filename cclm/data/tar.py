@@ -1,0 +1,159 @@
+"""Tar shards as WebDataset writes them: where their records lie, and what is in one.
+
+The members of a record follow each other and share a key: the path up to the first dot of the file's name. A record is
+the bytes from the header of its first member (with the long-name or PAX headers before it) to the next record.
+"""
+
+from __future__ import annotations
+
+import re
+import tarfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from cclm.errors import UserError
+
+_BLOCK = tarfile.BLOCKSIZE
+_EMPTY = bytes(_BLOCK)
+_FILES = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
+_PAX = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE)
+_WITH_DATA = (*_FILES, *_PAX, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
+_PAX_RECORD = re.compile(rb"(\d+) ([^=]+)=")
+_LARGEST_EXTENSION = 1 << 20  # bytes of a long-name or PAX header; more is damage
+
+Read = Callable[[int, int], bytes]
+"""Bytes [start, end)."""
+
+
+class DamagedTarError(ValueError):
+    """Not a tar archive, or one that was cut off or changed; the message says where."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A file in an archive."""
+
+    name: str
+    start: int
+    """Its first header."""
+    data: int
+    """Its first byte."""
+    size: int
+    """Bytes."""
+
+    @property
+    def end(self) -> int:
+        """Where the next header starts."""
+        return self.data + _padded(self.size)
+
+    @property
+    def key(self) -> str:
+        folder, _, file = self.name.rpartition("/")
+        return f"{folder}/{file.partition('.')[0]}"
+
+    @property
+    def extension(self) -> str:
+        """What follows the first dot of the file's name, lower case."""
+        return self.name.rpartition("/")[2].partition(".")[2].lower()
+
+
+def members(read: Read, size: int) -> Iterator[Member]:
+    """The files of an archive, or of a range of whole members, of `size` bytes; hidden ones are passed over.
+
+    Raises:
+        DamagedTarError: a header is not one, or data end too early.
+    """
+    at = start = 0
+    name: str | None = None
+    length: int | None = None
+    while at + _BLOCK <= size:
+        block = read(at, at + _BLOCK)
+        if block == _EMPTY:
+            return
+        try:
+            header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+        except tarfile.HeaderError as error:
+            raise DamagedTarError(f"no tar header at byte {at} ({error})") from None
+        data, bytes_ = at + _BLOCK, header.size if length is None else length
+        if header.type not in _WITH_DATA:  # links, folders: without data whatever their size says
+            bytes_ = 0
+        at = data + _padded(bytes_)
+        if data + bytes_ > size:
+            raise DamagedTarError(f"it ends in the middle of {header.name}, at byte {size}")
+        if header.type in _PAX or header.type == tarfile.GNUTYPE_LONGNAME:
+            if bytes_ > _LARGEST_EXTENSION:
+                raise DamagedTarError(f"a header of {bytes_} bytes at byte {data}")
+            name, length = _extension(header.type, read(data, data + bytes_), name, length)
+            continue
+        if header.type in _FILES:
+            member = Member(header.name if name is None else name, start, data, bytes_)
+            if not member.name.rpartition("/")[2].startswith("."):
+                yield member
+        start, name, length = at, None, None
+
+
+def record_starts(read: Read, size: int) -> list[int]:
+    """The first byte of each record of a whole archive, then the end of the last one.
+
+    Raises:
+        DamagedTarError: as `members`; also if the end mark is missing, or something follows it.
+    """
+    starts, key, end = [], None, 0
+    for member in members(read, size):
+        if member.key != key:
+            starts.append(member.start)
+        key, end = member.key, member.end
+    if size and end + _BLOCK > size:
+        raise DamagedTarError(f"it has no end mark after byte {end}, so it was cut off")
+    if read(end, min(size, end + (1 << 20))).strip(b"\0"):
+        raise DamagedTarError(f"it goes on after its end mark at byte {end}; were archives joined with cat?")
+    return [*starts, end]
+
+
+def members_of_record(data: bytes) -> dict[str, bytes]:
+    """Extension -> contents of the files of a record. Raises DamagedTarError."""
+    return {member.extension: data[member.data : member.data + member.size] for member in members(_slice(data), len(data))}
+
+
+def key_of_record(data: bytes) -> str:
+    """The key that the members of a record share, "" if there is none. Raises DamagedTarError."""
+    return next((member.key.lstrip("/") for member in members(_slice(data), len(data))), "")
+
+
+def write_member(name: str, data: bytes) -> bytes:
+    """A file as it stands in an archive: header, contents, padding. No time and no owner: equal input, equal bytes."""
+    header = tarfile.TarInfo(name)
+    header.size, header.mode = len(data), 0o644
+    return header.tobuf(tarfile.PAX_FORMAT, "utf-8") + data + bytes(_padded(len(data)) - len(data))
+
+
+END_MARK = bytes(2 * _BLOCK)
+"""What closes an archive."""
+
+
+def refuse_damaged(where: str, url: str, error: DamagedTarError) -> UserError:
+    """The sentence for the user."""
+    return UserError(f"{where}: {url} is not a whole tar file: {error}; write or copy it again")
+
+
+def _slice(data: bytes) -> Read:
+    return lambda start, end: data[start:end]
+
+
+def _padded(size: int) -> int:
+    return -(-size // _BLOCK) * _BLOCK
+
+
+def _extension(kind: bytes, data: bytes, name: str | None, length: int | None) -> tuple[str | None, int | None]:
+    """The name and the size for the next member that a long-name or PAX header gives."""
+    if kind == tarfile.GNUTYPE_LONGNAME:
+        return data.rstrip(b"\0").decode("utf-8", "surrogateescape"), length
+    at = 0
+    while (found := _PAX_RECORD.match(data, at)) is not None and int(found[1]) > 0:
+        value = data[found.end() : at + int(found[1]) - 1]
+        if found[2] == b"path":
+            name = value.decode("utf-8", "surrogateescape")
+        elif found[2] == b"size" and value.isdigit():
+            length = int(value)
+        at += int(found[1])
+    return name, length
