@@ -23,6 +23,7 @@ from cclm.config import (
     RegionSource,
 )
 from cclm.data import images, records, regions
+from cclm.data.formats import Format
 from cclm.data.masking import MaskedIds, mask
 from cclm.data.randaugment import COLOUR_OPERATIONS, rand_augment
 from cclm.data.records import ANY_LANGUAGE, BrokenRecord, Captions
@@ -45,7 +46,7 @@ class ImageTextExample:
     """One image with one caption, or two."""
 
     image: np.ndarray
-    """(3, R, R) float32"""
+    """(R, R, 3) uint8, RGB; normalised when a batch is put together."""
     text: TextPart
     second: list[int] | None
     """Ids of the second caption (`sample_two_captions`)."""
@@ -68,7 +69,7 @@ class RegionExample:
     """One image with at least one text."""
 
     image: np.ndarray
-    """(3, R, R) float32"""
+    """(R, R, 3) uint8, RGB; normalised when a batch is put together."""
     texts: list[RegionText]
 
 
@@ -89,21 +90,29 @@ def example_rng(seed: int, source: int, epoch: int, number: int) -> random.Rando
     return random.Random((((seed << 8) + source << 32) + epoch << 64) + number)
 
 
-def example_maker(kind: str, config: PretrainConfig, tokenizer: Tokenizer) -> Callable[[bytes, random.Random], Example]:
-    """The function that makes an example of source `kind` of a line; it raises BrokenRecord."""
+def example_maker(
+    kind: str, config: PretrainConfig, tokenizer: Tokenizer, format: Format = Format.LINES
+) -> Callable[[bytes, random.Random], Example]:
+    """The function that makes an example of source `kind` of the bytes of a record; it raises BrokenRecord."""
     data, side = config.data, config.model.vision.image_size
     if kind == "regions":
         stride = config.model.vision.total_stride
-        return lambda line, rng: region_example(line, data.regions, data.augment, side, stride, tokenizer, rng)
+        return lambda raw, rng: region_example(
+            records.parse_region(raw, data.regions, format), data.regions, data.augment, side, stride, tokenizer, rng
+        )
     if kind == "texts":
-        return lambda line, rng: parallel_text_example(line, data.texts, config.objective, tokenizer, rng)
+        return lambda raw, rng: parallel_text_example(
+            records.parse_parallel_text(raw, data.texts, format), data.texts, config.objective, tokenizer, rng
+        )
     source = getattr(data, kind)
     two = config.objective.sample_two_captions and kind == "images"
-    return lambda line, rng: image_text_example(line, source, data.augment, side, two, tokenizer, rng)
+    return lambda raw, rng: image_text_example(
+        records.parse_image_text(raw, source, format), source, data.augment, side, two, tokenizer, rng
+    )
 
 
 def image_text_example(
-    line: bytes,
+    record: records.ImageTextRecord,
     source: ImageTextSource,
     augment: AugmentConfig,
     side: int,
@@ -111,8 +120,7 @@ def image_text_example(
     tokenizer: Tokenizer,
     rng: random.Random,
 ) -> ImageTextExample:
-    """Line-JSON -> an image of `side` px and a caption (two, in different languages, if asked)."""
-    record = records.parse_image_text(line, source)
+    """An image of `side` px and a caption (two, in different languages, if asked)."""
     drawn = draw_captions(record.captions, source.languages, source.text, rng)
     _, caption = next(drawn)
     second = next(drawn, None) if two_captions else None
@@ -120,11 +128,11 @@ def image_text_example(
         raise BrokenRecord(records.NO_SECOND_CAPTION, "sample_two_captions needs captions in two languages")
     text = _masked_text(caption, source.text, tokenizer, rng)
     second_ids = None if second is None else _ids(second[1], source.text, tokenizer)
-    return ImageTextExample(images.training_image(record.image, side, augment, rng), text, second_ids)
+    return ImageTextExample(np.asarray(images.training_pixels(record.image, side, augment, rng)), text, second_ids)
 
 
 def region_example(
-    line: bytes,
+    record: records.RegionRecord,
     source: RegionSource,
     augment: AugmentConfig,
     side: int,
@@ -132,11 +140,10 @@ def region_example(
     tokenizer: Tokenizer,
     rng: random.Random,
 ) -> RegionExample:
-    """Line-JSON -> a random crop around one described box, with the texts of all boxes that are still in it.
+    """A random crop around one described box, with the texts of all boxes that are still in it.
 
     The whole-image caption, where there is one, comes first. At most `max_regions` texts.
     """
-    record = records.parse_region(line, source)
     image = images.open_image(record.image)
     width, height = image.size
     boxes = []
@@ -172,10 +179,13 @@ def region_example(
 
 
 def parallel_text_example(
-    line: bytes, source: ParallelTextSource, objective: ObjectiveConfig, tokenizer: Tokenizer, rng: random.Random
+    record: records.ParallelTextRecord,
+    source: ParallelTextSource,
+    objective: ObjectiveConfig,
+    tokenizer: Tokenizer,
+    rng: random.Random,
 ) -> ParallelTextExample:
-    """Line-JSON -> a text and its translation; a coin decides which of the two is the masked one."""
-    record = records.parse_parallel_text(line, source)
+    """A text and its translation; a coin decides which of the two is the masked one."""
     texts = [record.source, record.target]
     if rng.random() < 0.5:
         texts.reverse()
@@ -239,7 +249,7 @@ def _region_image(
     if flipped:
         pixels = pixels.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     ops, magnitude = augment.rand_augment_ops, augment.rand_augment_magnitude
-    return images.normalise(rand_augment(pixels, ops, magnitude, rng, COLOUR_OPERATIONS))
+    return np.asarray(rand_augment(pixels, ops, magnitude, rng, COLOUR_OPERATIONS))
 
 
 def _all_texts(record: records.RegionRecord) -> Iterator[str]:

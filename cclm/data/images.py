@@ -78,30 +78,34 @@ def random_crop(
     return left, top, left + w, top + h
 
 
-def training_image(data: bytes, side: int, config: AugmentConfig, rng: random.Random) -> np.ndarray:
-    """Encoded image -> random crop, flip, RandAugment, normalised: float32 (3, R, R). Raises BrokenRecord."""
+def training_pixels(data: bytes, side: int, config: AugmentConfig, rng: random.Random) -> Image.Image:
+    """Encoded image -> random crop, flip, RandAugment: RGB (R, R). Raises BrokenRecord."""
     image = open_image(data)
     box = random_crop(*image.size, config.crop_scale, rng)
     pixels = crop_and_resize(image, box, side)
     if rng.random() < config.horizontal_flip:
         pixels = pixels.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    pixels = rand_augment(pixels, config.rand_augment_ops, config.rand_augment_magnitude, rng)
-    return normalise(pixels)
+    return rand_augment(pixels, config.rand_augment_ops, config.rand_augment_magnitude, rng)
+
+
+def training_image(data: bytes, side: int, config: AugmentConfig, rng: random.Random) -> np.ndarray:
+    """Encoded image -> random crop, flip, RandAugment, normalised: float32 (3, R, R). Raises BrokenRecord."""
+    return normalise(np.asarray(training_pixels(data, side, config, rng)))
 
 
 def evaluation_image(data: bytes, side: int) -> np.ndarray:
     """Encoded image -> the whole of it, squeezed to a square: float32 (3, R, R). Raises BrokenRecord."""
     pixels = decode(open_image(data))
-    return normalise(pixels.resize((side, side), Image.Resampling.BICUBIC))
+    return normalise(np.asarray(pixels.resize((side, side), Image.Resampling.BICUBIC)))
 
 
-def normalise(pixels: Image.Image) -> np.ndarray:
-    """RGB (R, R) -> float32 (3, R, R)."""
-    values = np.asarray(pixels)  # (R, R, 3) uint8
-    result = np.empty((3, *values.shape[:2]), dtype=np.float32)
+def normalise(pixels: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    """uint8 (R, R, 3), RGB -> float32 (3, R, R), into `out` if given."""
+    if out is None:
+        out = np.empty((3, *pixels.shape[:2]), dtype=np.float32)
     for channel in range(3):
-        np.take(_NORMALISED[channel], values[..., channel], out=result[channel], mode="clip")
-    return result
+        np.take(_NORMALISED[channel], pixels[..., channel], out=out[channel], mode="clip")
+    return out
 
 
 def _reason(error: BaseException) -> str:

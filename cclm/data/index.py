@@ -188,7 +188,7 @@ def fresh_index(url: str, stat: storage.FileStat, index_dir: str | None) -> File
         place, offsets = _offsets(sidecar, info)
     except UserError:
         raise
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, TypeError) as error:
         log.warning("the index %s is damaged (%s)", sidecar, error)

@@ -31,6 +31,7 @@ from cclm.data.quarantine import Quarantine, Skipped, refuse_too_many
 from cclm.data.text import load_tokenizer
 from cclm.data.workers import Part, PartStream, start_worker
 from cclm.errors import UserError
+from cclm.storage import StoreUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +98,8 @@ class SourceStream:
 
         CPU tensors, pinned if CUDA is there. Closing the generator ends the loader processes.
 
-        Raises UserError when too many records in a row are broken or a file changes while it is read.
+        Raises UserError when too many records in a row are broken or a file changes while it is read, and
+        StoreUnavailable when a store is away for longer than its patience.
         """
         parts = PartStream(self._kind, self._config, self._indexes, self._order, self._slots, start)
         stream = iter(parts) if self._num_workers == 0 else iter(self._loader(parts))
@@ -114,7 +116,7 @@ class SourceStream:
     def _assemble(self, parts: list[Part], batch: int) -> PretrainBatch:
         for part in parts:
             if part.error is not None:
-                raise UserError(part.error)
+                raise StoreUnavailable(part.error) if part.is_outage else UserError(part.error)
             add_tally(self._tally, part.tally)
             for skipped in part.skipped:
                 self._name(skipped)

@@ -46,6 +46,8 @@ class RecordRef:
     epoch: int
     run: tuple[int, int]
     """The records [first, last) of the file that this slot uses one after the other."""
+    left: int
+    """How many of them are still to come after this one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,7 @@ class Order:
         run_first = int(self._chunk_first[chunk]) + low - begin
         record = run_first + int(shuffled)
         number = int(self._file_starts[file]) + record
-        return RecordRef(file, record, number, epoch, (run_first, run_first + high - low))
+        return RecordRef(file, record, number, epoch, (run_first, run_first + high - low), high - within - 1)
 
     def _epoch(self, epoch: int) -> _Epoch:
         if epoch not in self._epochs:

@@ -6,13 +6,13 @@ b + 2, ...); those keep their own places, so nothing else moves, and the replace
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
@@ -21,10 +21,12 @@ from cclm import storage
 from cclm.config import PretrainConfig
 from cclm.data.audit import EpochCount, Tally
 from cclm.data.examples import SOURCES, Example, ParallelTextExample, example_maker, example_rng
+from cclm.data.images import normalise
 from cclm.data.index import FileIndex
 from cclm.data.order import Order, RecordRef, split_slots
 from cclm.data.quarantine import Skipped
 from cclm.data.records import BrokenRecord
+from cclm.data.slots import SlotReader
 from cclm.data.text import load_tokenizer
 from cclm.errors import UserError
 
@@ -41,30 +43,8 @@ class Part:
     """All records whose turn it was, by epoch."""
     error: str | None = None
     """Set if training has to stop: the sentence for the user."""
-
-
-class SlotReader:
-    """Bytes of records; each slot's run of records is fetched by one read and kept until the slot leaves it."""
-
-    def __init__(self, indexes: list[FileIndex]) -> None:
-        self._indexes = indexes
-        self._runs: dict[int, tuple[tuple[int, int, int], bytes, list[int]]] = {}
-
-    def line(self, slot: int, ref: RecordRef) -> bytes:
-        """The bytes of the record, line break included."""
-        key = (ref.file, *ref.run)
-        if slot not in self._runs or self._runs[slot][0] != key:
-            offsets = self._indexes[ref.file].offsets(*ref.run)
-            data = storage.read_range(self._indexes[ref.file].url, offsets[0], offsets[-1])
-            self._runs[slot] = key, data, offsets
-        _, data, offsets = self._runs[slot]
-        at = ref.record - ref.run[0]
-        return data[offsets[at] - offsets[0] : offsets[at + 1] - offsets[0]]
-
-    def alone(self, ref: RecordRef) -> bytes:
-        """The bytes of one record, without touching the runs of the slots."""
-        start, end = self._indexes[ref.file].byte_range(ref.record, ref.record + 1)
-        return storage.read_range(self._indexes[ref.file].url, start, end)
+    is_outage: bool = False
+    """The error is one of a store, for a time."""
 
 
 class PartStream(IterableDataset):
@@ -82,21 +62,28 @@ class PartStream(IterableDataset):
         slots = self._slots if info is None else split_slots(self._slots, info.id, info.num_workers)
         try:
             yield from _PartMaker(self._kind, self._config, self._indexes, self._order, slots).parts(self._start)
-        except (UserError, storage.ShortReadError, FileNotFoundError) as error:
+        except (UserError, OSError) as error:
             # An exception that crosses processes arrives as a traceback; a sentence arrives as it is.
-            yield Part(None, [], error=str(error))
+            yield Part(None, [], error=str(error), is_outage=isinstance(error, storage.StoreUnavailable))
 
 
 class _PartMaker:
     def __init__(self, kind: str, config: PretrainConfig, indexes: list[FileIndex], order: Order, slots: range) -> None:
         self._kind, self._indexes, self._order, self._slots = kind, indexes, order, slots
         self._seed, self._source = config.seed, SOURCES.index(kind)
-        self._make = example_maker(kind, config, load_tokenizer(config.model.text.tokenizer))
+        self._make = example_maker(kind, config, load_tokenizer(config.model.text.tokenizer), indexes[0].format)
         self._most_in_a_row = config.data.broken.max_in_a_row
-        self._reader = SlotReader(indexes)
+        self._reader = SlotReader(indexes, order, slots)
         self._named: set[tuple[int, int]] = set()  # records whose place was reported
 
     def parts(self, start: int) -> Iterator[Part]:
+        try:
+            yield from self._parts(start)
+        finally:
+            self._reader.close()
+
+    def _parts(self, start: int) -> Iterator[Part]:
+        self._reader.start(start, self._slots)
         batch = start
         while True:
             skipped: list[Skipped] = []
@@ -114,7 +101,7 @@ class _PartMaker:
     ) -> Example:
         """The example of the slot's record, or of the first good one after it."""
         try:
-            example = self._example(self._reader.line(slot, ref), ref)
+            example = self._example(self._reader.record(batch, slot, ref), ref)
             count.see(ref.number)
             return example
         except BrokenRecord as error:
@@ -132,8 +119,8 @@ class _PartMaker:
             f"{self._report(ref, last).place} ({last}); check the files and the keys in the config"
         )
 
-    def _example(self, line: bytes, ref: RecordRef) -> Example:
-        return self._make(line, example_rng(self._seed, self._source, ref.epoch, ref.number))
+    def _example(self, data: bytes, ref: RecordRef) -> Example:
+        return self._make(data, example_rng(self._seed, self._source, ref.epoch, ref.number))
 
     def _report(self, ref: RecordRef, error: BrokenRecord) -> Skipped:
         index = self._indexes[ref.file]
@@ -145,11 +132,23 @@ class _PartMaker:
 
 
 def _stack(examples: list[Example], skipped: list[Skipped], tally: Tally) -> Part:
-    """Images of all examples as one tensor (one copy), the examples without them."""
+    """Images of all examples, normalised, as one tensor; the examples without them."""
     if isinstance(examples[0], ParallelTextExample):
         return Part(None, examples, skipped, tally)
-    images = torch.from_numpy(np.stack([example.image for example in examples]))
+    side = examples[0].image.shape[0]
+    shape = (len(examples), 3, side, side)
+    # Written where the training process reads it: no copy on the way from a loader process.
+    images = torch.empty(shape) if get_worker_info() is None else _shared_empty(shape)
+    for example, out in zip(examples, images.numpy(), strict=True):
+        normalise(example.image, out)
     return Part(images, [replace(example, image=None) for example in examples], skipped, tally)
+
+
+def _shared_empty(shape: tuple[int, ...]) -> Tensor:
+    """A float32 tensor in memory that processes share."""
+    count = math.prod(shape)
+    memory = torch.UntypedStorage._new_shared(4 * count)  # what torch's own collate function uses
+    return torch.empty(0).set_(memory, 0, shape)
 
 
 def start_worker(_: int) -> None:

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from cclm import storage
-from cclm.data import index
+from cclm.data import index, scan
 from cclm.errors import UserError
+
+WHERE = "data.images.files"
 
 
 def _records(file: index.FileIndex) -> list[bytes]:
@@ -32,8 +34,8 @@ def _records(file: index.FileIndex) -> list[bytes]:
 )
 def test_what_a_record_is(tmp_path: Path, content: bytes, expected: list[bytes], lines: list[int]) -> None:
     (tmp_path / "f").write_bytes(content)
-    built = index.open_index(str(tmp_path / "f"))
-    again = index.open_index(str(tmp_path / "f"))  # from the sidecar
+    built = index.open_index(WHERE, str(tmp_path / "f"))
+    again = index.open_index(WHERE, str(tmp_path / "f"))  # from the sidecar
     for file in (built, again):
         assert _records(file) == expected
         assert [file.line_number(i) for i in range(file.num_records)] == lines
@@ -42,13 +44,13 @@ def test_what_a_record_is(tmp_path: Path, content: bytes, expected: list[bytes],
 
 
 def test_lines_that_cross_blocks_of_the_scan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(index, "_BLOCK", 7)
+    monkeypatch.setattr(scan, "_BLOCK", 7)
     rng = random.Random(1)
     for _ in range(50):
         lines = [rng.choice([b"x" * rng.randint(1, 30), b"", b" ", b"\r"]) for _ in range(rng.randint(1, 12))]
         content = b"\n".join(lines)
         (tmp_path / "f").write_bytes(content)
-        offsets = index.build_offsets(str(tmp_path / "f"))
+        offsets = scan.build_offsets(WHERE, str(tmp_path / "f"), len(content))
         found = [content[a:b].strip() for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
         assert found == [line for line in lines if line.strip()]
 
@@ -56,15 +58,15 @@ def test_lines_that_cross_blocks_of_the_scan(tmp_path: Path, monkeypatch: pytest
 def test_a_stale_sidecar_is_rebuilt(tmp_path: Path) -> None:
     data = tmp_path / "f"
     data.write_text("one\ntwo\n")
-    assert index.open_index(str(data)).num_records == 2
+    assert index.open_index(WHERE, str(data)).num_records == 2
     data.write_text("one\ntwo\nthree\n")  # another size
-    assert index.open_index(str(data)).num_records == 3
+    assert index.open_index(WHERE, str(data)).num_records == 3
     data.write_text("o\ntw\nth\nfour\n")  # the same size, later
     later = os.stat(tmp_path / "f.idx").st_mtime_ns + 10**9
     os.utime(data, ns=(later, later))
-    assert index.open_index(str(data)).num_records == 4
+    assert index.open_index(WHERE, str(data)).num_records == 4
     (tmp_path / "f.idx").write_bytes(b"junk!")
-    assert index.open_index(str(data)).num_records == 4
+    assert index.open_index(WHERE, str(data)).num_records == 4
 
 
 def test_index_dir_keeps_folders_apart_and_data_clean(tmp_path: Path) -> None:
@@ -74,20 +76,20 @@ def test_index_dir_keeps_folders_apart_and_data_clean(tmp_path: Path) -> None:
     kept = str(tmp_path / "index")
     files = index.open_indexes("data.images.files", [f"{tmp_path}/a", f"{tmp_path}/b"], kept)
     assert [file.num_records for file in files] == [1, 2]
-    assert len(list((tmp_path / "index").iterdir())) == 2
+    assert len(list((tmp_path / "index").iterdir())) == 4
     assert [p.name for p in (tmp_path / "a").iterdir()] == ["part"]
 
 
 def test_without_a_place_to_write_the_index_stays_in_memory(tmp_path: Path) -> None:
     (tmp_path / "part").write_text("1\n2\n")
     (tmp_path / "file").write_text("")  # a file where index_dir should be: not even root can write there
-    file = index.open_index(f"{tmp_path}/part", f"{tmp_path}/file/index")
+    file = index.open_index(WHERE, f"{tmp_path}/part", f"{tmp_path}/file/index")
     assert file.sidecar is None and _records(pickle.loads(pickle.dumps(file))) == [b"1", b"2"]
 
 
 def test_an_index_from_a_sidecar_travels_as_a_name(tmp_path: Path) -> None:
     (tmp_path / "part").write_text("1\n" * 10_000)
-    file = index.open_index(f"{tmp_path}/part")
+    file = index.open_index(WHERE, f"{tmp_path}/part")
     assert file.byte_range(9_999, 10_000) == (19_998, 20_000)
     assert len(pickle.dumps(file)) < 1_000
 
@@ -109,3 +111,37 @@ def test_bad_places_are_told_with_their_key(tmp_path: Path) -> None:
     (tmp_path / "twice").write_text("1\n")
     with pytest.raises(UserError, match="listed twice"):
         index.open_indexes(where, [f"{tmp_path}/twice", f"{tmp_path}/twice"])
+
+
+def test_files_in_a_store_need_a_fresh_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = f"memory://{tmp_path.name}"
+    for part, lines in enumerate((b"1\n2\n", b"3\n")):
+        storage.write_atomic(f"{folder}/part-{part}", lines)
+    needed = rf"^{WHERE}: {folder}/part-\d .*; index it with: cclm data index {folder}$"
+    with pytest.raises(UserError, match=needed.replace(".*", r"has no index \(2 of 2 files\)")):
+        index.open_indexes(WHERE, [folder])
+    for file in index.data_files(WHERE, [folder]):
+        index.build_index(WHERE, file, storage.fingerprint(file), None)
+    files = index.open_indexes(WHERE, [folder])
+    assert [_records(file) for file in files] == [[b"1", b"2"], [b"3"]]
+    assert all(file.sidecar.startswith(str(tmp_path / "cache")) for file in files)
+    storage.write_atomic(f"{folder}/part-1", b"3\n4\n5\n")  # grew
+    with pytest.raises(UserError, match=needed.replace(".*", r"changed after it was indexed \(1 of 2 files\)")):
+        index.open_indexes(WHERE, [folder])
+
+
+def test_one_source_has_one_format_and_says_what_it_is(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text("1\n")
+    (tmp_path / "b.tar").write_bytes(bytes(10240))
+    with pytest.raises(UserError, match=r"a\.jsonl is line-JSON and .*b\.tar is tar; a source has one format"):
+        index.open_indexes(WHERE, [str(tmp_path)])
+    (tmp_path / "b.tar").write_bytes(b"no tar at all" * 100)
+    with pytest.raises(UserError, match=r"b\.tar is not a whole tar file: no tar header at byte 0"):
+        index.open_indexes(WHERE, [f"{tmp_path}/b.tar"])
+    (tmp_path / "c.jsonl").write_bytes(b"\x1f\x8b\x08" + bytes(600))
+    with pytest.raises(UserError, match=r"c\.jsonl holds gzip data, not line-JSON"):
+        index.open_indexes(WHERE, [f"{tmp_path}/c.jsonl"])
+    (tmp_path / "_unfinished.json").write_text("{}")
+    with pytest.raises(UserError, match="is not finished: cclm data shard"):
+        index.open_indexes(WHERE, [str(tmp_path)])
