@@ -16,11 +16,13 @@ import json
 import logging
 import os
 import tempfile
+import threading
 import zlib
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -152,6 +154,64 @@ def open_indexes(where: str, urls: Sequence[str], index_dir: str | None = None) 
     if not filled:
         raise UserError(f"{where}: no records in {', '.join(urls)}; the files there are empty")
     return filled
+
+
+@dataclass(frozen=True)
+class Indexed:
+    """What `index_files` found."""
+
+    records: int
+    size: int
+    """Bytes."""
+    fresh: int
+    """Files whose index was up to date."""
+    empty: list[str]
+    """Files without a record."""
+
+
+class Bar(Protocol):
+    """A progress bar (tqdm)."""
+
+    total: float
+
+    def update(self, n: int) -> object: ...
+
+
+def index_files(where: str, files: Sequence[str], index_dir: str | None, *, force: bool, bar: Bar) -> Indexed:
+    """Write the sidecars of `files` where they are missing or stale (`force`: of all), several files at a time.
+
+    Raises:
+        UserError: a file is not what its name says. Those that were done by then keep their index.
+        OSError: the place takes no files.
+    """
+    lock = threading.Lock()
+
+    def advance(count: int) -> None:
+        with lock:
+            bar.update(count)
+
+    def one(file: str) -> tuple[int, int, bool]:
+        stat = storage.fingerprint(file)
+        found = None if force else fresh_index(file, stat, index_dir)
+        if found is not None:
+            return found.num_records, stat.size, True
+        with lock:
+            bar.total += stat.size
+        offsets = build_offsets(where, file, stat.size, advance)
+        if storage.fingerprint(file) != stat:
+            raise UserError(f"{where}: {file} changed while it was indexed; try again when it is written")
+        write_sidecars(file, stat, offsets, index_dir)
+        return len(offsets) - 1, stat.size, False
+
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        futures = [pool.submit(one, file) for file in files]
+        try:
+            done = [future.result() for future in futures]
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+    empty = [file for file, (records, _, _) in zip(files, done, strict=True) if records == 0]
+    return Indexed(sum(d[0] for d in done), sum(d[1] for d in done), sum(d[2] for d in done), empty)
 
 
 def index_command(urls: Iterable[str], index_dir: str | None) -> str:

@@ -168,7 +168,12 @@ def open_source(
         raise ValueError(f"unknown source {kind!r}, not one of {', '.join(SOURCES)}")
     if getattr(config.data, kind) is None:
         raise UserError(f"the config has no data.{kind}; add that block or do not train on it")
-    return SourceStream(kind, config, rank, world_size, quarantine)
+    try:
+        return SourceStream(kind, config, rank, world_size, quarantine)
+    except (UserError, StoreUnavailable):
+        raise
+    except OSError as error:  # what a store or a disk refuses, or a file that changes while it is indexed
+        raise UserError(f"data.{kind}.files: {error}") from error
 
 
 def _concat(images: list[Tensor], pin: bool) -> Tensor | None:

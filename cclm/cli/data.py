@@ -1,0 +1,126 @@
+"""`cclm data`: index, shard and check data files, and audit what training saw of them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+_WHERE = "files or folders: paths, hdfs://, s3:// or gs:// URLs"
+
+_INDEX = """\
+Find where each record of line-JSON files or tar shards starts, by one pass over them, and keep that in two small files
+beside each (FILE.idx, FILE.idx.json) or in --index-dir. Training reads any record with them, in any order, and resumes
+at once. Files in a store need an index; local ones are indexed at first use. A file that changed since is refused: give
+the command again. What is up to date is passed over."""
+
+_AUDIT = """\
+Print what a run saw: for each source and epoch, the records seen and skipped, a hash of the seen ones that does not
+depend on their order, and whether each record was read exactly once. Every checkpoint brings the file (audit.jsonl in
+the run's output folder) up to its step. With two runs, exit with 1 if they did not see the same records."""
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    """Add the subcommand and its own subcommands."""
+    parser = subparsers.add_parser(
+        "data",
+        help="index, re-shard and check data files, and audit what training saw of them",
+        description="Work on data files: here, in HDFS, S3 or GCS. `cclm data COMMAND --help` explains each.",
+        epilog="examples:\n  cclm data index s3://bucket/cc3m\n  cclm data audit output/run_a output/run_b",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(func=lambda args: parser.print_help() or 2)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    _add(
+        commands, "index", index, "find where each record starts", _INDEX,
+        "cclm data index data/cc3m",
+        "cclm data index hdfs://namenode/data/cc3m s3://bucket/sbu",
+        "cclm data index s3://public/laion --index-dir s3://mine/index      then data.index_dir=s3://mine/index",
+    )  # fmt: skip
+    _add(
+        commands, "audit", audit, "what a run saw, or whether two runs saw the same", _AUDIT,
+        "cclm data audit output/pretrain_4m",
+        "cclm data audit output/run_a output/run_b",
+    )  # fmt: skip
+    _arguments(commands)
+
+
+def _add(
+    commands: argparse._SubParsersAction,
+    name: str,
+    function: Callable[[argparse.Namespace], int | None],
+    summary: str,
+    description: str,
+    *examples: str,
+) -> None:
+    parser = commands.add_parser(
+        name,
+        help=summary,
+        description=description,
+        epilog="\n  ".join(["examples:", *examples]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(func=lambda args: _in_sentences(function, args))
+
+
+def _arguments(commands: argparse._SubParsersAction) -> None:
+    index = commands.choices["index"]
+    index.add_argument("urls", nargs="+", metavar="URL", help=_WHERE)
+    index.add_argument("--index-dir", metavar="DIR", help="keep the index in this folder, of any store")
+    index.add_argument("--force", action="store_true", help="index again what is up to date")
+    audit = commands.choices["audit"]
+    audit.add_argument("runs", nargs="+", metavar="RUN", help="one or two output folders, or audit.jsonl files")
+
+
+def _in_sentences(function: Callable[[argparse.Namespace], int | None], args: argparse.Namespace) -> int | None:
+    """Run a command. What a store or a disk refuses is the user's to mend, whatever the file."""
+    from cclm.errors import UserError
+    from cclm.storage import StoreUnavailable
+
+    try:
+        return function(args)
+    except (UserError, StoreUnavailable, BrokenPipeError):
+        raise
+    except OSError as error:
+        raise UserError(str(error)) from error
+
+
+def index(args: argparse.Namespace) -> None:
+    """Index files, several at a time.
+
+    Raises:
+        UserError: a file is missing, or is not what its name says.
+    """
+    from cclm.cli.progress import byte_bar
+    from cclm.data.index import data_files, index_files
+
+    where = "cclm data index"
+    files = data_files(where, args.urls)
+    with byte_bar("indexing") as bar:
+        result = index_files(where, files, args.index_dir, force=args.force, bar=bar)
+    kept = f", {result.fresh} of them up to date" if result.fresh else ""
+    print(f"{len(files)} files{kept}: {result.records:,} records, {result.size / 1e9:,.2f} GB")
+    for file in result.empty:
+        print(f"warning: {file} holds no record")
+
+
+def audit(args: argparse.Namespace) -> int:
+    """Print one run's audit, or compare two; 1 if they differ.
+
+    Raises:
+        UserError: a run has no audit.
+    """
+    from cclm.data.audit import audit_differences, audit_table, read_audit
+    from cclm.errors import UserError
+
+    if len(args.runs) > 2:
+        raise UserError(f"cclm data audit takes one run or two, not {len(args.runs)}")
+    first, *others = [read_audit(run) for run in args.runs]
+    if not others:
+        print(audit_table(first))
+        return 0
+    differences = audit_differences(first, others[0], tuple(args.runs))
+    for difference in differences:
+        print(difference)
+    if not differences:
+        print(f"equal: {len(first)} epochs of sources, {sum(line.count.seen for line in first.values()):,} records seen")
+    return 1 if differences else 0
