@@ -8,7 +8,7 @@ from typing import Any
 
 from cclm.demo.claims import claim_text, draw_pair_claim
 from cclm.demo.files import World
-from cclm.demo.languages import LANGUAGES
+from cclm.demo.languages import BY_TASK, LANGUAGES
 from cclm.demo.languages.base import SHAPES, Language
 from cclm.demo.scenes import Scene, distinct_test_scenes, training_scene
 
@@ -30,7 +30,7 @@ def write_pairs(world: World, train: int, test: int) -> None:
     """
     for split, statements in (("train", 2 * train), ("dev", test), ("test1", test)):
         _nlvr2(world, split, max(1, statements // 4))
-    for code, language in LANGUAGES.items():
+    for code, language in BY_TASK["marvl"].items():
         _marvl_zero_shot(world, language, test)
         _marvl_few_shot(world, code, language)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from cclm.demo.claims import ANSWERS, Question, claim_text, draw_claim, draw_question
 from cclm.demo.files import World
-from cclm.demo.languages import LANGUAGES
+from cclm.demo.languages import BY_TASK, LANGUAGES
 from cclm.demo.pretraining import caption
 from cclm.demo.scenes import Scene, distinct_test_scenes, training_scene
 
@@ -58,7 +58,7 @@ def write_questions(world: World, train: int, test: int) -> None:
     order = world.rng("gqa", "answers").sample(ANSWERS, len(ANSWERS))
     world.json(f"{_GQA}/trainval_ans2label.json", {a: ANSWERS.index(a) for a in order}, "GQA answers")
     world.json(f"{_GQA}/trainval_label2ans.json", list(ANSWERS), "GQA answers", 0)
-    for code in LANGUAGES:
+    for code in BY_TASK["xgqa"]:
         world.json(f"{_XGQA}/{code}/test.json", _xgqa_dict(world, code, asked["test"]), "xGQA test")
         world.json(f"{_XGQA}/{code}/dev.json", _xgqa_dict(world, code, asked["valid"]), "xGQA dev")
         for shots in SHOTS:
@@ -134,5 +134,5 @@ def _xgqa_dict(world: World, code: str, asked: Asked) -> dict[str, dict[str, Any
 
 
 def _words(world: World, code: str, identity: str, question: Question) -> str:
-    language = LANGUAGES[code]
+    language = BY_TASK["xgqa"][code]
     return language.question(claim_text(question, language, world.rng("gqa", "words", code, identity)))

@@ -7,7 +7,8 @@ from itertools import islice
 from typing import Any
 
 from cclm.demo.files import World, cut
-from cclm.demo.languages import LANGUAGES
+from cclm.demo.languages import BY_TASK, LANGUAGES, MORE
+from cclm.demo.languages.base import Language
 from cclm.demo.pretraining import caption
 from cclm.demo.scenes import Scene, distinct_test_scenes, training_scene
 
@@ -23,8 +24,8 @@ _COCO_FILES = {  # language: (training, validation, test file, captions of a pic
 
 
 def write_multi30k(world: World, flickr: Mapping[str, Mapping[str, Scene]]) -> None:
-    """`data/finetune/multi30k`: all ten languages, also in training (the published configs train on several)."""
-    for code in LANGUAGES:
+    """`data/finetune/multi30k`: all languages also in training (the published configs train on several)."""
+    for code in BY_TASK["multi30k"]:
         for split, name in (("train", "train"), ("valid", "val"), ("test", "test_2016_flickr")):
             paths = {f"flickr30k-images/{picture}.jpg": scene for picture, scene in flickr[split].items()}
             _lists(world, f"data/finetune/multi30k/{name}.{code}.json", code, paths, 1, split == "train", "multi30k")
@@ -97,7 +98,7 @@ def write_wit(world: World, train: int, test: int) -> None:
     for split in ("train", "val"):
         records = _wit_records(world, split, "en", splits[split])
         world.json_lines(f"{_WIT}/annotations/{split}_en.jsonl", records, f"wit {split}")
-    for code in LANGUAGES:
+    for code in BY_TASK["wit"]:
         records = _wit_records(world, "test", code, splits["test"])
         world.json_lines(f"{_WIT}/annotations/test_{code}.jsonl", records, "wit test")
         if code != "en":
@@ -106,13 +107,17 @@ def write_wit(world: World, train: int, test: int) -> None:
             world.json_lines(path, records, "wit machine-translated")
 
 
+def _language(code: str) -> Language:
+    return (LANGUAGES | MORE)[code]
+
+
 def _lists(
     world: World, path: str, code: str, paths: Mapping[str, Scene], captions: int, training: bool, kind: str
 ) -> None:
     """A Multi30K/COCO list: training has one entry a caption, tests one entry a picture."""
     entries: list[dict[str, Any]] = []
     for number, (image, scene) in enumerate(paths.items()):
-        texts = [caption(scene, LANGUAGES[code], world.rng(path, number, i)) for i in range(captions)]
+        texts = [caption(scene, _language(code), world.rng(path, number, i)) for i in range(captions)]
         if training:
             entries += [{"caption": text, "image": image, "image_id": number} for text in texts]
         else:
@@ -145,7 +150,7 @@ def _wit_records(
     records = []
     for number, scene in enumerate(scenes):
         for copy in range(2 if number % 10 == 9 else 1):
-            text = caption(scene, LANGUAGES[written], world.rng("wit", split, code, number, copy, translated))
+            text = caption(scene, _language(written), world.rng("wit", split, code, number, copy, translated))
             records.append(
                 {
                     "language": code,

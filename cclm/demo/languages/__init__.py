@@ -1,15 +1,26 @@
-"""Ten small grammars. `LANGUAGES` maps a language code to its `Language`, in a fixed order."""
+"""Small grammars, by language code in a fixed order: the ten of pre-training, and more that tasks are tested in."""
 
 from cclm.demo.languages.ar import ARABIC
 from cclm.demo.languages.base import Language
+from cclm.demo.languages.bg import BULGARIAN
+from cclm.demo.languages.bn import BENGALI
+from cclm.demo.languages.cs import CZECH
+from cclm.demo.languages.da import DANISH
 from cclm.demo.languages.de import GERMAN
+from cclm.demo.languages.el import GREEK
 from cclm.demo.languages.en import ENGLISH
 from cclm.demo.languages.es import SPANISH
+from cclm.demo.languages.et import ESTONIAN
 from cclm.demo.languages.fr import FRENCH
 from cclm.demo.languages.id import INDONESIAN
 from cclm.demo.languages.ja import JAPANESE
+from cclm.demo.languages.ko import KOREAN
+from cclm.demo.languages.pt import PORTUGUESE
 from cclm.demo.languages.ru import RUSSIAN
+from cclm.demo.languages.sw import SWAHILI
+from cclm.demo.languages.ta import TAMIL
 from cclm.demo.languages.tr import TURKISH
+from cclm.demo.languages.vi import VIETNAMESE
 from cclm.demo.languages.zh import CHINESE
 
 LANGUAGES: dict[str, Language] = {
@@ -27,3 +38,31 @@ LANGUAGES: dict[str, Language] = {
         ARABIC,
     )
 }
+"""Of pre-training, and of every task."""
+
+MORE: dict[str, Language] = {
+    language.code: language
+    for language in (
+        CZECH,
+        BENGALI,
+        KOREAN,
+        PORTUGUESE,
+        SWAHILI,
+        TAMIL,
+        BULGARIAN,
+        DANISH,
+        GREEK,
+        ESTONIAN,
+        VIETNAMESE,
+    )
+}
+"""Of some tasks' tests only: those that the published commands name."""
+
+BY_TASK: dict[str, dict[str, Language]] = {
+    "multi30k": LANGUAGES | {"cs": CZECH},
+    "xgqa": LANGUAGES | {"bn": BENGALI, "ko": KOREAN, "pt": PORTUGUESE},
+    "marvl": LANGUAGES | {"sw": SWAHILI, "ta": TAMIL},
+    "wit": LANGUAGES
+    | {"bg": BULGARIAN, "da": DANISH, "el": GREEK, "et": ESTONIAN, "ko": KOREAN, "vi": VIETNAMESE},
+}
+"""The languages of tasks that have more than the ten."""

@@ -3,7 +3,8 @@
 A `Mention` says which facts of a thing are told (shape, colour, size, place; None: untold). A language turns one
 into named *forms* (`a` = "a small red star", `the` = "the red star", `at` = "in the middle", ...), already
 inflected, and its templates are plain sentences with those names in braces. A template of two mentions writes
-the second one's forms with a 2 (`{a2}`). Every language knows the sentence kinds in `KINDS`.
+the second one's forms with a 2 (`{a2}`). The languages of pre-training know all sentence kinds in `KINDS`; the others
+know what the tasks that are tested in them ask for.
 """
 
 from __future__ import annotations
@@ -62,19 +63,21 @@ class Pattern:
 
 @dataclass(frozen=True)
 class Language:
-    """One language: its code, the inflecting function, caption patterns and sentence templates."""
+    """One language: its code, the inflecting function, caption patterns and sentence templates by kind."""
 
     code: str
     name: str
     forms: Callable[[Mention, Random], Forms]
-    captions: tuple[Pattern, ...]
-    templates: dict[str, tuple[str, ...]]
-    materials: dict[str, str]
-    counts: tuple[str, str, str]
+    captions: tuple[Pattern, ...] = ()
+    templates: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    materials: dict[str, str] = field(default_factory=dict)
+    counts: tuple[str, ...] = ()
     stop: str = "."
     query: str = "?"
     opening: str = ""
     shape_names: dict[str, str] = field(default_factory=dict)
+    longest: int = LONGEST_CAPTION
+    """Words of a caption."""
 
     def caption(self, mentions: Sequence[Mention], rng: Random) -> str:
         """One sentence without capital or full stop that names all mentions, in an order drawn from `rng`."""
@@ -85,12 +88,12 @@ class Language:
             items = [pattern.item.format_map(form) for form in forms]
             listed = items[0] if len(items) == 1 else pattern.comma.join(items[:-1]) + pattern.last + items[-1]
             text = tidy(pattern.lead.format_map(forms[0]) + listed + pattern.tail)
-            if len(text.split()) <= LONGEST_CAPTION:
+            if len(text.split()) <= self.longest:
                 return text
 
     def say(self, kind: str, mentions: Sequence[Mention], rng: Random, material: str = "wood") -> str:
         """One sentence of a kind (see `KINDS`), without capital or closing mark, in a wording drawn from `rng`."""
-        forms: Forms = {"material": self.materials[material]}
+        forms: Forms = {"material": self.materials.get(material, "")}
         for number, mention in enumerate(mentions):
             suffix = "" if number == 0 else str(number + 1)
             forms |= {name + suffix: text for name, text in self.forms(mention, rng).items()}
