@@ -120,6 +120,14 @@ def load_config(
         raise UserError(_explain(error, schema, tree)) from None
 
 
+def shipped_configs() -> Path:
+    """The folder of config files that come with this project. Raises UserError where it was installed without them."""
+    folder = Path(__file__).resolve().parents[1] / "configs"
+    if not (folder / "model").is_dir():
+        raise UserError(f"no config files beside {folder.parent}; run in a clone, or name your own with --config")
+    return folder
+
+
 def to_yaml(config: Settings) -> str:
     """The config with all its defaults; `load_config` reads it back to an equal one."""
     values = config.model_dump(mode="json")

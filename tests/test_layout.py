@@ -22,7 +22,7 @@ LAYERS = {
     "launch": {"launch", "errors", "storage"},
     "tasks": {"tasks", "model", "data", "metrics", "config", "sequences", "distributed", "errors"},
     "checkpoints": {"checkpoints", "model", "config", "errors", "sequences"},
-    "demo": {"demo", "data", "errors"},
+    "demo": {"demo", "data", "errors", "config_files"},
 }
 
 

@@ -13,6 +13,7 @@ examples:
   cclm demo demo_world                      what configs/demo/*.yaml read
   cclm demo /tmp/small --tiny               a few pictures, made in seconds
   cclm demo big_world --image-text 50000 --parallel 50000
+  cclm demo published --as-published        a folder in which the published commands work: cd there, then cclm run ...
 """
 
 SIZES = {
@@ -43,6 +44,11 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("out", type=Path, help="folder to make; new, empty, or an earlier demo world")
     parser.add_argument("--seed", type=int, default=0, help="another seed, other pictures (default 0)")
     parser.add_argument("--tiny", action="store_true", help="the smallest sizes that make sense, for trying things out")
+    parser.add_argument(
+        "--as-published",
+        action="store_true",
+        help="also a tokenizer and configs of a small model, where the commands of the published README look for them",
+    )
     sizes = parser.add_argument_group("sizes")
     for field in dataclasses.fields(DemoSize):
         option = f"--{field.name.replace('_', '-')}"
@@ -62,7 +68,7 @@ def demo(args: argparse.Namespace) -> None:
     given = {field.name: getattr(args, field.name) for field in dataclasses.fields(DemoSize)}
     given = {name: value for name, value in given.items() if value is not None}
     size = dataclasses.replace(DemoSize.TINY if args.tiny else DemoSize(), **given)
-    counts = make_demo_world(args.out, seed=args.seed, size=size)
+    counts = make_demo_world(args.out, seed=args.seed, size=size, as_published=args.as_published)
     print(f"{args.out}:")
     width = max(len(f"{count:,}") for count in counts.values())
     for kind, count in counts.items():

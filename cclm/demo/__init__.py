@@ -1,1 +1,1 @@
-"""The demo world: drawn scenes with captions in ten languages, in the original file formats and folder tree."""
+"""The demo world: drawn scenes with captions in many languages, in the original formats and folders."""

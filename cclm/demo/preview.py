@@ -6,7 +6,7 @@ import html
 from collections.abc import Sequence
 
 from cclm.demo.files import World
-from cclm.demo.languages import LANGUAGES
+from cclm.demo.languages import LANGUAGES, MORE
 from cclm.demo.pretraining import caption
 from cclm.demo.scenes import Scene
 
@@ -35,7 +35,7 @@ data that the paper uses.
 
 No training file shows certain combinations of shape, colour and place; every validation and test scene does.
 Fine-tuning sets are English, with few-shot files for the other languages; "machine translations" are fresh English
-sentences.
+sentences. Some tests are in languages that pre-training has not seen: {further}.
 """
 
 
@@ -57,4 +57,4 @@ def write_preview(world: World, scenes: Sequence[Scene]) -> None:
         + "".join(figures)
         + "</main></body></html>\n",
     )
-    world.text("README.md", _README.format(languages=", ".join(LANGUAGES)))
+    world.text("README.md", _README.format(languages=", ".join(LANGUAGES), further=", ".join(MORE)))

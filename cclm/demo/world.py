@@ -20,7 +20,7 @@ from cclm.demo.preview import write_preview
 from cclm.demo.tokenizer import write_tokenizer
 from cclm.errors import UserError
 
-VERSION = 1
+VERSION = 2
 _MANIFEST = "demo.json"
 TOKENIZER_FOLDER = "data/xlm-roberta-demo"
 
@@ -67,25 +67,31 @@ DemoSize.TINY = DemoSize(
 
 
 def make_demo_world(
-    out: Path, *, seed: int = 0, size: DemoSize = DemoSize(), progress: bool | None = None
+    out: Path,
+    *,
+    seed: int = 0,
+    size: DemoSize = DemoSize(),
+    as_published: bool = False,
+    progress: bool | None = None,
 ) -> dict[str, int]:
     """Draw a demo world into the folder `out`; returns the number of records, captions and pictures by kind.
 
     The same seed and size give the same files, byte for byte. A folder that already holds this very world is left as
     it is; another demo world there is replaced. Everything is written beside `out` and moved in one step at the end.
+    `as_published`: also what the published commands look for beside the data (`published.py`).
     `progress`: a bar on stderr; None shows it on a terminal only.
     Raises UserError if `out` holds anything else or cannot be written.
     """
     out = Path(out).resolve()
-    identity = {"version": VERSION, "seed": seed, "size": asdict(size)}
+    identity = {"version": VERSION, "seed": seed, "size": asdict(size), "as_published": as_published}
     earlier = _earlier_world(out)
     if earlier is not None and {key: earlier.get(key) for key in identity} == identity:
         print(f"{out} already holds this demo world (seed {seed}); nothing to do", file=sys.stderr)
         return dict(earlier["counts"])
     half_made = out.parent / f".{out.name}.{uuid.uuid4().hex[:8]}.partial"
-    _create(half_made, out)
     try:
-        counts = _write(half_made, seed, size, progress)
+        _create(half_made, out)
+        counts = _write(half_made, seed, size, as_published, progress)
         manifest = identity | {"languages": list(LANGUAGES), "counts": counts}
         (half_made / _MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
         _replace(out, half_made)
@@ -136,7 +142,7 @@ def _replace(out: Path, made: Path) -> None:
     shutil.rmtree(old)
 
 
-def _write(root: Path, seed: int, size: DemoSize, progress: bool | None) -> dict[str, int]:
+def _write(root: Path, seed: int, size: DemoSize, as_published: bool, progress: bool | None) -> dict[str, int]:
     with tqdm(desc="drawing", unit=" pictures", disable=None if progress is None else not progress) as bar:
         world = World(root, seed, size.image_side, bar.update)
         texts = write_pretraining(world, size.image_text, size.regions, size.mono, size.parallel)
@@ -144,4 +150,8 @@ def _write(root: Path, seed: int, size: DemoSize, progress: bool | None) -> dict
         world.counts["tokenizer pieces"] = write_tokenizer(root / TOKENIZER_FOLDER, texts)
         write_finetuning(world, size.finetune_train, size.finetune_test)
         write_preview(world, test_scenes)
+        if as_published:
+            from cclm.demo.published import write_published  # needs pydantic, which the others do not wait for
+
+            write_published(world, texts)
     return dict(world.counts)

@@ -62,7 +62,6 @@ BY_TASK: dict[str, dict[str, Language]] = {
     "multi30k": LANGUAGES | {"cs": CZECH},
     "xgqa": LANGUAGES | {"bn": BENGALI, "ko": KOREAN, "pt": PORTUGUESE},
     "marvl": LANGUAGES | {"sw": SWAHILI, "ta": TAMIL},
-    "wit": LANGUAGES
-    | {"bg": BULGARIAN, "da": DANISH, "el": GREEK, "et": ESTONIAN, "ko": KOREAN, "vi": VIETNAMESE},
+    "wit": LANGUAGES | {"bg": BULGARIAN, "da": DANISH, "el": GREEK, "et": ESTONIAN, "ko": KOREAN, "vi": VIETNAMESE},
 }
 """The languages of tasks that have more than the ten."""

@@ -6,6 +6,7 @@ In every caption the facts of one thing stand together: the k-th shape, colour, 
 from __future__ import annotations
 
 import re
+from unicodedata import normalize
 
 SHAPES = ("circle", "square", "triangle", "star", "heart", "cross", "ring", "moon")
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "black", "white")
@@ -80,6 +81,72 @@ _WORDS = {
         "أعلى اليسار|اليسرى العليا,أعلى اليمين|اليمنى العليا,أسفل اليسار|اليسرى السفلى,أسفل اليمين|اليمنى السفلى,"
         "الوسط|المنتصف",
     ),
+    "cs": (
+        "kruh čtverec trojúhelník hvězd srdc kříž prsten měsíc",
+        "červen oranžov žlut zelen modr fialov čern bíl",
+        "mal velk",
+        "vlevo nahoře|levém horním,vpravo nahoře|pravém horním,vlevo dole|levém dolním,vpravo dole|pravém dolním,"
+        "uprostřed|středu",
+    ),
+    "bg": (
+        "кръг квадрат триъгълник звезд сърце кръст пръстен луна",
+        "червен оранжев жълт зелен син лилав черен|черна|черно бял",
+        "мал голям",
+        "горе вляво|горния ляв,горе вдясно|горния десен,долу вляво|долния ляв,долу вдясно|долния десен,средата|центъра",
+    ),
+    "da": (
+        "cirkel|cirkl kvadrat trekant stjerne hjert kors ring|ringen måne",
+        "rød orange gul grøn blå lilla sort hvid",
+        "lille stor",
+        "øverst til venstre|øverste venstre,øverst til højre|øverste højre,nederst til venstre|nederste venstre,"
+        "nederst til højre|nederste højre,midten|centrum",
+    ),
+    "el": (
+        "κύκλο τετράγωνο τρίγωνο αστέρι καρδιά σταυρό δαχτυλίδι φεγγάρι",
+        "κόκκιν πορτοκαλί κίτριν πράσιν μπλε μωβ μαύρ λευκ",
+        "μικρ μεγάλ",
+        "πάνω αριστερ,πάνω δεξι,κάτω αριστερ,κάτω δεξι,μέση|κέντρο",
+    ),
+    "et": (
+        "ring ruut kolmnurk täht süda rist rõngas kuu",
+        "punane oranž kollane roheline sinine lilla must valge",
+        "väike suur",
+        "üleval vasakul|vasakus ülanurgas,üleval paremal|paremas ülanurgas,all vasakul|vasakus alanurgas,"
+        "all paremal|paremas alanurgas,keskel",
+    ),
+    "vi": (
+        "hình tròn,hình vuông,hình tam giác,ngôi sao,trái tim,chữ thập,chiếc nhẫn,mặt trăng",
+        "đỏ,cam,vàng,xanh lá,xanh dương,tím,đen,trắng",
+        "nhỏ lớn",
+        "trên bên trái,trên bên phải,dưới bên trái,dưới bên phải,giữa",
+    ),
+    "ko": (
+        "원 정사각형 삼각형 별 하트 십자가 고리 달",
+        "빨간 주황 노란 초록 파란 보라 검은 하얀",
+        "작은|작고 큰|크고",
+        "왼쪽 위,오른쪽 위,왼쪽 아래,오른쪽 아래,가운데|중앙",
+    ),
+    "bn": (
+        "বৃত্ত বর্গক্ষেত্র ত্রিভুজ তারা হৃদয় ক্রস আংটি চাঁদ",
+        "লাল কমলা হলুদ সবুজ নীল বেগুনি কালো সাদা",
+        "ছোট বড়",
+        "উপরে বাম|উপরের বাম,উপরে ডান|উপরের ডান,নিচে বাম|নিচের বাম,নিচে ডান|নিচের ডান,মাঝখানে|কেন্দ্রে",
+    ),
+    "pt": (
+        "círculo quadrado triângulo estrela coração cruz anel lua",
+        "vermelh laranja amarel verde azul rox pret branc",
+        "pequen grande",
+        "em cima à esquerda|superior esquerdo,em cima à direita|superior direito,embaixo à esquerda|inferior esquerdo,"
+        "embaixo à direita|inferior direito,no meio|no centro",
+    ),
+    "sw": (
+        "duara mraba pembetatu nyota moyo msalaba pete mwezi",
+        "nyekundu machungwa njano kijani bluu zambarau nyeusi nyeupe",
+    ),
+    "ta": (
+        "வட்டம் சதுரம் முக்கோணம் நட்சத்திரம் இதயம் சிலுவை வளையம் நிலா",
+        "சிவப்பு ஆரஞ்சு மஞ்சள் பச்சை நீல ஊதா கருப்பு வெள்ளை",
+    ),
 }
 # Stems that would also be found inside other words of their language.
 _WHOLE = {"ay", "ayı", "ayın", "mor", "ring"}
@@ -88,12 +155,13 @@ _WHOLE = {"ay", "ayı", "ayın", "mor", "ring"}
 def found(code: str, text: str, fact: int) -> list[str]:
     """The shapes (fact 0), colours (1), sizes (2) or places (3) that a text names, in its order."""
     values = (SHAPES, COLOURS, SIZES, PLACES)[fact]
-    stems = _WORDS[code][fact].split("," if fact == 3 else " ")
+    listed = normalize("NFC", _WORDS[code][fact])
+    stems = listed.split("," if "," in listed else " ")
     hits = []
     for value, alternatives in zip(values, stems, strict=True):
         for stem in alternatives.split("|"):
             pattern = rf"\b{stem}\b" if stem in _WHOLE else stem
-            hits += [(match.start(), value) for match in re.finditer(pattern, text.lower())]
+            hits += [(match.start(), value) for match in re.finditer(pattern, normalize("NFC", text).lower())]
     return [value for _, value in sorted(hits)]
 
 

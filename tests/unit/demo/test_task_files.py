@@ -11,7 +11,7 @@ from pathlib import Path
 import demo_reading as reading
 from PIL import Image
 
-from cclm.demo.languages import LANGUAGES
+from cclm.demo.languages import BY_TASK, LANGUAGES
 
 OTHERS = [code for code in LANGUAGES if code != "en"]
 
@@ -25,7 +25,9 @@ def document(path: Path):  # noqa: ANN201 - any JSON
 
 
 def test_multi30k_and_coco_lists(world: Path) -> None:
-    names = [f"multi30k/{split}.{code}" for split in ("train", "val", "test_2016_flickr") for code in LANGUAGES]
+    names = [
+        f"multi30k/{split}.{code}" for split in ("train", "val", "test_2016_flickr") for code in BY_TASK["multi30k"]
+    ]
     names += [
         "mscoco/" + name
         for name in (
@@ -81,7 +83,7 @@ def test_gqa_and_xgqa(world: Path) -> None:
             assert entry["label"].keys() <= answers.keys()
             assert (world / f"images/gqa/{entry['img_id']}.jpg").is_file()
     english = document(world / "iglue/datasets/xGQA/annotations/few_shot/en/test.json")
-    for code in LANGUAGES:
+    for code in BY_TASK["xgqa"]:
         few_shot = world / f"iglue/datasets/xGQA/annotations/few_shot/{code}"
         questions = document(few_shot / "test.json")
         assert {key: q["answer"] for key, q in questions.items()} == {key: q["answer"] for key, q in english.items()}
@@ -114,7 +116,7 @@ def test_nlvr2(world: Path) -> None:
 def test_marvl(world: Path) -> None:
     folder = world / "iglue/datasets/marvl"
     keys = {"concept", "language", "caption", "left_img", "right_img", "chapter", "id", "label"}
-    for code in LANGUAGES:
+    for code in BY_TASK["marvl"]:
         records = lines(folder / f"zero_shot/annotations/marvl-{code}.jsonl")
         if code != "en":
             records += lines(folder / f"zero_shot/annotations_machine-translate/marvl-{code}_gmt.jsonl")
@@ -163,8 +165,10 @@ def test_wit(world: Path) -> None:
     folder = world / "iglue/datasets/wit"
     for split in ("train", "val"):
         assert {record["image_url"] for record in lines(folder / f"annotations/{split}_en.jsonl")} <= trained
-    paths = [folder / f"annotations/test_{code}.jsonl" for code in LANGUAGES]
-    paths += [folder / f"annotations_machine-translate/test_{code}_gmt.jsonl" for code in OTHERS]
+    paths = [folder / f"annotations/test_{code}.jsonl" for code in BY_TASK["wit"]]
+    paths += [
+        folder / f"annotations_machine-translate/test_{code}_gmt.jsonl" for code in BY_TASK["wit"] if code != "en"
+    ]
     for path in paths:
         for record in lines(path):
             assert record["image_url"] in tested and record["caption_reference_description"]

@@ -17,7 +17,11 @@ import demo_reading as reading
 import pytest
 from PIL import Image
 
-from cclm.data.text import clean_caption
+from cclm.config_files import load_config
+from cclm.data.annotations.missing import missing_images
+from cclm.data.annotations.read import AnnotatedConfig, languages_of, read_evaluation, read_training
+from cclm.data.annotations.types import FewShot
+from cclm.data.text import clean_caption, clean_question, load_tokenizer
 from cclm.demo.languages import LANGUAGES
 from cclm.demo.scenes import is_held_out
 from cclm.demo.world import TOKENIZER_FOLDER, DemoSize, make_demo_world
@@ -46,7 +50,7 @@ def digests(world: Path) -> dict[str, str]:
 def test_same_seed_gives_the_same_bytes_in_another_process(world: Path, tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from cclm.demo.world import *; "
-        "make_demo_world(Path(sys.argv[1]), size=DemoSize.TINY)"
+        "make_demo_world(Path(sys.argv[1]), size=DemoSize.TINY, as_published=True)"
     )
     environment = os.environ | {"PYTHONHASHSEED": "12345", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
@@ -72,7 +76,7 @@ def test_another_seed_gives_other_pictures_and_replaces_the_world(world: Path, t
 
 def test_existing_world_is_left_alone(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = (world / "demo.json").stat().st_mtime_ns
-    counts = make_demo_world(world, size=DemoSize.TINY, progress=False)
+    counts = make_demo_world(world, size=DemoSize.TINY, as_published=True, progress=False)
     assert (world / "demo.json").stat().st_mtime_ns == before
     assert counts == json.loads((world / "demo.json").read_text())["counts"]
     assert "already holds this demo world" in capsys.readouterr().err
@@ -203,6 +207,49 @@ def test_tokenizer_is_read_offline_and_knows_every_word(world: Path) -> None:
             ids = tokenizer(text)["input_ids"]
             assert 3 not in ids
             assert tokenizer.decode(ids, skip_special_tokens=True) == text.replace("，", ",")
+
+
+def test_configs_as_published_are_of_a_small_model_and_name_what_is_there(
+    world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(world)
+    paths = sorted((world / "configs").rglob("*.yaml"))
+    shipped = [path for path in (ROOT / "configs").rglob("*.yaml") if path.parent.name in ("configs", "cclm-base-ft")]
+    assert [path.relative_to(world) for path in paths] == sorted(path.relative_to(ROOT) for path in shipped)
+    for path in paths:
+        config = load_config(path)
+        assert config.model.vision.image_size == DemoSize.TINY.image_side and config.model.text.num_layers == 3
+        assert str(ROOT) not in path.read_text()
+        if isinstance(config, AnnotatedConfig):
+            shots = FewShot("id" if "NLVR" in path.name else "de") if config.data.few_shot else None
+            if shots is not None and any("{shots}" in name for name in config.data.train_files):
+                shots = FewShot("fr" if "XVNLI" in path.name else "tr", "10")
+            missing_images(read_training(config, shots), "error")
+            for split in ("validation", "test", "translated_test"):
+                for language in languages_of(config, split, shots):
+                    found = read_evaluation(config, split, language, shots)
+                    assert not found.dropped
+                    missing_images(found, "error")
+            assert len(languages_of(config, "test", shots)) >= 4 or config.data.few_shot or "_ft" in path.name
+
+
+def test_tokenizer_as_published_knows_the_further_languages(world: Path) -> None:
+    tokenizer = load_tokenizer(str(world / "data/xlm-roberta-large"))
+    for entry in json.loads((world / "data/finetune/multi30k/val.cs.json").read_text(encoding="utf-8")):
+        assert 3 not in tokenizer.ids(clean_caption(entry["caption"][0], 30), 80)
+    for name, key in (
+        ("marvl/zero_shot/annotations/marvl-ta", "caption"),
+        ("wit/annotations/test_el", "caption_refer"),
+        ("wit/annotations/test_vi", "caption_refer"),
+        ("marvl/zero_shot/annotations/marvl-sw", "caption"),
+    ):
+        for record in lines(world / f"iglue/datasets/{name}.jsonl"):
+            text = next(value for field, value in record.items() if field.startswith(key))
+            assert 3 not in tokenizer.ids(clean_caption(text, 80), 80), text
+    for code in ("bn", "ko"):
+        path = world / f"iglue/datasets/xGQA/annotations/few_shot/{code}/test.json"
+        for record in json.loads(path.read_text(encoding="utf-8")).values():
+            assert 3 not in tokenizer.ids(clean_question(record["question"], 50), 40), record["question"]
 
 
 def test_preview_and_readme(world: Path) -> None:
