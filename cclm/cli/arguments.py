@@ -19,6 +19,11 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="settings to change, for example optimizer.lr=1e-4"
     )
+    take_any_order(parser)
+
+
+def take_any_order(parser: argparse.ArgumentParser) -> None:
+    """Let positional arguments of a subcommand stand before, between and after options."""
     plain = parser.parse_known_args
 
     def in_any_order(

@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "evaluate": ("cclm.cli.evaluate", "measure retrieval of a trained model, language by language"),
     "launch": ("cclm.cli.launch", "run a command on several processes and machines; exit codes for schedulers"),
     "data": ("cclm.cli.data", "index, re-shard and check data files, and audit what training saw of them"),
+    "run": ("cclm.cli.run", "the published launcher: python3 run.py with the same flags"),
     "describe": ("cclm.cli.describe", "print a config with all its defaults, and the model's parameter counts"),
     "convert": ("cclm.cli.convert", "write a checkpoint in the published layout (.th)"),
     "parity": ("cclm.cli.parity", "compare this build with numbers of the published implementation"),

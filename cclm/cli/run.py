@@ -1,0 +1,156 @@
+"""`cclm run`: the published launcher, flag for flag."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import fields
+
+from cclm.cli.arguments import take_any_order
+from cclm.cli.run_commands import DEFAULT_MODEL, TASKS, Flags, commands_of
+from cclm.errors import UserError
+
+DESCRIPTION = """\
+The launcher of the published code, with its flags: pre-training, fine-tuning and tests of every task of the paper.
+It finds the task's config, translates the flags to a command of cclm, prints that and runs it."""
+
+EPILOG = """\
+tasks:
+  pretrain_cclm_3m, pretrain_cclm_4m   pre-training (configs/Pretrain_*.yaml)
+  itr_multi30k, itr_coco               retrieval; --config says which languages are trained on (default: all)
+  xvnli                                does the image entail the sentence? English; ar es fr ru
+  gqa                                  GQA, and xGQA in bn de id ko pt ru zh
+  nlvr                                 NLVR2, and MaRVL in id sw ta tr zh
+  nlvr_domain                          text assignment on image-text data, then nlvr from it, in OUTPUT_DIR/nlvr_ft;
+                                       domain.KEY=VALUE changes a setting of the first half
+  xflickrco                            Flickr30k, and xFlickr&CO in de es id ja ru tr zh
+  wit                                  WIT in en, and ar bg da el et id ja ko tr vi
+
+few-shot (--fewshot), from the model fine-tuned on English:
+  xvnli: ar es fr ru, with a number of shots   gqa: bn de id ko pt ru zh
+  nlvr: id tr zh                               xflickrco: de es id ja ru tr zh, with a number of shots
+
+examples:
+  cclm run --task pretrain_cclm_4m --dist 1 --output_dir output/
+  cclm run --dist 1 --task itr_multi30k --config configs/cclm-base-ft/Retrieval_multi30k_cs_ft.yaml \\
+      --output_dir output/cs --bs 128 --seed 42 --epoch 10 --checkpoint pretrained_model.th
+  cclm run --dist f4 --task xvnli --output_dir output/xvnli --checkpoint pretrained_model.th --bs 128
+  cclm run --dist f4 --task xvnli --output_dir output/xvnli --checkpoint output/xvnli --evaluate --gmt
+  cclm run --dist gpu0 --task xvnli --output_dir output/ar --checkpoint output/xvnli --bs 128 --fewshot ar,48 --lr 1e-6
+  cclm run --dist 1 --task wit --output_dir output/wit --output_hdfs hdfs://nn/wit --checkpoint pretrained_model.th
+  cclm run --dist 1 --task nlvr --output_dir output/nlvr --checkpoint pretrained_model.th training.precision=float32
+"""
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    """Add the subcommand and its options."""
+    parser = subparsers.add_parser(
+        "run",
+        help="the published launcher: python3 run.py with the same flags",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--task", required=True, choices=TASKS, metavar="TASK", help="see below")
+    parser.add_argument(
+        "--dist", required=True, metavar="WHERE",
+        help="1: all GPUs of this machine, or its CPU if it has none; all: also of the other machines that PET_NNODES, "
+        "PET_NODE_RANK, PET_MASTER_ADDR or PET_RDZV_ENDPOINT name, give the same command on each; f4: the first four "
+        "GPUs; l4: GPUs 4 to 7; gpuN: GPU N alone",
+    )  # fmt: skip
+    parser.add_argument("--output_dir", required=True, help="where checkpoints and results go")
+    parser.add_argument("--output_hdfs", default="", help="a second place for them, as hdfs://nn/path or s3://bucket/x")
+    parser.add_argument("--config", default="", help="config file, if not the task's own")
+    parser.add_argument(
+        "--model", default=DEFAULT_MODEL, metavar="NAME",
+        help="folder in configs/ where fine-tuning configs are looked for (default %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--checkpoint", default="", help="weights to start from: a published .th file, a run's folder, a checkpoint"
+    )
+    parser.add_argument(
+        "--load_ckpt_from", default="", help="nlvr_domain: result of an earlier first half, which is then left out"
+    )
+    parser.add_argument("--bs", type=int, default=-1, help="examples a step over all GPUs, for fine-tuning")
+    parser.add_argument("--epoch", type=int, default=-1, help="epochs, if not the config's number")
+    parser.add_argument("--seed", type=int, help="random seed (default: the config's, 42)")
+    parser.add_argument("--lr", type=float, default=0.0, help="learning rate, if not the config's")
+    parser.add_argument("--fewshot", default="", metavar="LANG[,SHOTS]", help="train on few examples of one language")
+    parser.add_argument("--gmt", action="store_true", help="test on English machine translations of the tests")
+    parser.add_argument("--evaluate", action="store_true", help="no training: test --checkpoint")
+    parser.add_argument(
+        "--missing-images", choices=("error", "skip"), default="",
+        help="skip: leave annotations out whose image is not there, and count them",
+    )  # fmt: skip
+    parser.add_argument(
+        "--resume", choices=("auto", "never"), default="",
+        help="auto (default): go on where an earlier run in output_dir was cut off; never: start anew",
+    )  # fmt: skip
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings to change, as training.epochs=3")
+    take_any_order(parser)
+    parser.set_defaults(func=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the commands, one after the other; returns the exit code of the first that is not 0.
+
+    Raises:
+        UserError: flags, config, data or weights cannot be used.
+    """
+    flags = Flags(**{each.name: getattr(args, each.name) for each in fields(Flags)})
+    commands = commands_of(flags)
+    launcher = launcher_of(args.dist)
+    for command in commands:
+        code = _run([*launcher, *command])
+        if code:
+            return code
+    return 0
+
+
+def launcher_of(dist: str) -> list[str]:
+    """What stands before a command: nothing for one process, else `launch` with its options. Chooses the GPUs.
+
+    Raises UserError for GPUs that are not there.
+    """
+    if "LOCAL_RANK" in os.environ:  # started by torchrun: the processes are there already
+        return []
+    wanted = _gpus_of(dist)
+    import torch  # seconds, and wrong flags should not wait for it
+
+    there = torch.cuda.device_count()
+    if wanted is None:
+        number = max(there, 1)
+    else:
+        if not there or max(wanted) >= there:
+            has = f"has {there}, numbered from 0" if there else "has none; --dist 1 runs on the CPU"
+            raise UserError(f"--dist {dist} is for GPU {' '.join(map(str, wanted))}, but this machine {has}")
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+        names = visible.split(",") if visible else [str(i) for i in range(there)]
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(names[i] for i in wanted)
+        number = len(wanted)
+    if dist == "all" and any(name.startswith("PET_") for name in os.environ):
+        own = [] if "PET_NPROC_PER_NODE" in os.environ else ["--nproc-per-node", str(number)]
+        return ["launch", *own, "--"]
+    return ["launch", "--nproc-per-node", str(number), "--"] if number > 1 else []
+
+
+def _gpus_of(dist: str) -> list[int] | None:
+    """Numbers of the GPUs that `--dist` names; None for all that there are."""
+    known = {"1": None, "all": None, "f4": [0, 1, 2, 3], "l4": [4, 5, 6, 7]}
+    if dist in known:
+        return known[dist]
+    number = dist.removeprefix("gpu")
+    if dist.startswith("gpu") and number.isascii() and number.isdigit():
+        return [int(number)]
+    raise UserError(f"--dist {dist}: give 1, all, f4, l4, or gpu and a number, as gpu0")
+
+
+def _run(command: Sequence[str]) -> int:
+    from cclm.cli.main import parse
+
+    print(f"$ cclm {shlex.join(command)}", file=sys.stderr, flush=True)
+    args = parse(command)
+    return int(args.func(args) or 0)
