@@ -8,19 +8,12 @@ here opens a file or builds an object.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-Probability = Annotated[float, Field(ge=0.0, le=1.0)]
-Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
-Count = Annotated[int, Field(gt=0)]
-
-
-class Settings(BaseModel):
-    """Base of all config blocks: immutable, unknown keys refused, field texts are the documentation."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+from cclm.config_base import Count, Decay, Probability, Settings
+from cclm.config_output import CheckpointConfig
 
 
 class VisionConfig(Settings):
@@ -331,12 +324,16 @@ class PretrainConfig(Settings):
     task: Literal["pretrain"] = "pretrain"
     seed: int = Field(42, ge=0, lt=2**63)
     output_dir: str = "output/pretrain"
+    """Folder of checkpoints, log.txt, metrics.jsonl and results: a path, or a URL of any store."""
+    output_hdfs: str | None = None
+    """URL (hdfs://, s3://, gs:// ...) or path of a second folder that is kept equal to `output_dir` during the run."""
     model: ModelConfig
     data: DataConfig
     objective: ObjectiveConfig = ObjectiveConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     training: TrainingConfig = TrainingConfig()
+    checkpoints: CheckpointConfig = CheckpointConfig()
     evaluation: EvaluationConfig | None = None
 
     @model_validator(mode="after")

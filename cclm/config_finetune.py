@@ -22,6 +22,7 @@ from cclm.config import (
     Settings,
     TrainingConfig,
 )
+from cclm.config_output import CheckpointConfig
 
 
 def _as_tuple(value: object) -> object:
@@ -194,9 +195,13 @@ class FinetuneConfig(Settings):
     task: str
     seed: int = Field(42, ge=0)
     output_dir: str = "output/finetune"
+    """Folder of checkpoints, log.txt, metrics.jsonl and results: a path, or a URL of any store."""
+    output_hdfs: str | None = None
+    """URL (hdfs://, s3://, gs:// ...) or path of a second folder that is kept equal to `output_dir` during the run."""
     model: ModelConfig
     optimizer: FinetuneOptimizerConfig = FinetuneOptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig(warmup_fraction=0.1)
+    checkpoints: CheckpointConfig = CheckpointConfig()
 
     @model_validator(mode="after")
     def _check_positions(self) -> Self:

@@ -134,16 +134,23 @@ _control_group: dist.ProcessGroup | None = None
 """A gloo group beside nccl: agreeing on the CPU's state must not make it wait for the GPU."""
 
 
-def any_process(condition: bool) -> bool:
-    """Whether `condition` holds on any process; the same answer on all of them, at every call."""
+def any_process(*conditions: bool) -> list[bool]:
+    """Whether each of `conditions` holds on any process; the same answers on all of them, at every call."""
     global _control_group
     if world_size() == 1:
-        return condition
+        return list(conditions)
     if _control_group is None:
-        _control_group = dist.group.WORLD if dist.get_backend() == "gloo" else dist.new_group(backend="gloo", timeout=_timeout())
-    flag = torch.tensor(int(condition))
-    dist.all_reduce(flag, dist.ReduceOp.MAX, group=_control_group)
-    return bool(flag)
+        backend = dist.get_backend()
+        _control_group = dist.group.WORLD if backend == "gloo" else dist.new_group(backend="gloo", timeout=_timeout())
+    flags = torch.tensor([int(condition) for condition in conditions])
+    dist.all_reduce(flags, dist.ReduceOp.MAX, group=_control_group)
+    return [bool(flag) for flag in flags.tolist()]
+
+
+def broadcast(tensor: Tensor) -> None:
+    """Overwrite `tensor`, of equal shape and dtype on all processes, with that of the first one."""
+    if world_size() > 1:
+        dist.broadcast(tensor, src=0)
 
 
 def gather_objects(value: object) -> list:

@@ -21,7 +21,7 @@ LAYERS = {
     "storage": {"storage", "errors"},
     "launch": {"launch", "errors", "storage"},
     "tasks": {"tasks", "model", "data", "metrics", "config", "sequences", "distributed", "errors"},
-    "checkpoints": {"checkpoints", "model", "config", "errors", "sequences"},
+    "checkpoints": {"checkpoints", "model", "config", "errors", "sequences", "storage"},
     "demo": {"demo", "data", "errors", "config_files"},
 }
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 
 from cclm.checkpoints.backbones import put, read_swin, read_vit, read_xlm_roberta
+from cclm.checkpoints.find import WEIGHTS, Checkpoint, find_checkpoint, is_checkpoint_folder
+from cclm.checkpoints.load import load_model
 from cclm.checkpoints.published import load_published, read_published_file
-from cclm.checkpoints.save import Checkpoint, find_checkpoint, load_model
 from cclm.config import ModelConfig
 from cclm.model.cclm import CCLM
 
@@ -51,8 +51,8 @@ def outline(config: ModelConfig) -> CCLM:
 
 def _whole(config: ModelConfig) -> Callable[[CCLM], None]:
     """Read and check a whole model's weights; what comes back copies them into a model."""
-    if Path(config.weights).is_dir():
-        checkpoint = find_checkpoint(Path(config.weights))
+    if is_checkpoint_folder(config.weights):
+        checkpoint = find_checkpoint(config.weights, WEIGHTS)
         load_model(checkpoint, outline(config))  # copying onto the meta device checks, and moves nothing
         return lambda model: load_model(checkpoint, model)
     state = read_published_file(config.weights)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -18,6 +19,13 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", help="YAML file, ours or a published one")
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="settings to change, for example optimizer.lr=1e-4"
+    )
+    parser.add_argument(
+        "--output-hdfs",
+        "--output_hdfs",
+        metavar="URL",
+        help="a second folder for checkpoints, log, metrics and results: hdfs://, s3://, gs:// or a path "
+        "(the config's output_hdfs)",
     )
     take_any_order(parser)
 
@@ -39,6 +47,17 @@ def take_any_order(parser: argparse.ArgumentParser) -> None:
     parser.parse_known_args = in_any_order  # type: ignore[method-assign]
 
 
+def add_resume_argument(parser: argparse.ArgumentParser) -> None:
+    """Add --resume."""
+    parser.add_argument(
+        "--resume",
+        default="auto",
+        metavar="auto|never|FOLDER",
+        help="auto: go on from the newest whole checkpoint in output_dir and output_hdfs; never: start anew, what is "
+        "there is set aside; FOLDER: start from this checkpoint or run (path or URL), or go on if that was done before",
+    )
+
+
 def load_pretrain_config(args: argparse.Namespace, command: str) -> PretrainConfig:
     """The config that `add_config_arguments` asked for, for a command that takes pre-training configs only.
 
@@ -52,7 +71,12 @@ def load_pretrain_config(args: argparse.Namespace, command: str) -> PretrainConf
 
     # Published configs count per process. Where processes come and go, all that may come are meant.
     processes = os.environ.get(FULL_WORLD_SIZE) or os.environ.get("WORLD_SIZE", 1)
-    config = load_config(args.config, args.overrides, processes=int(processes))
+    config = load_config(args.config, overrides_of(args), processes=int(processes))
     if not isinstance(config, PretrainConfig):
         raise UserError(f"{args.config} is a config for task {config.task}; {command}")
     return config
+
+
+def overrides_of(args: argparse.Namespace) -> list[str]:
+    """Settings to change, as `key=value`: those written so, and those that have options of their own."""
+    return [*args.overrides, *([] if args.output_hdfs is None else [f"output_hdfs={json.dumps(args.output_hdfs)}"])]

@@ -32,9 +32,9 @@ def convert(args: argparse.Namespace) -> None:
     """
     from pathlib import Path
 
+    from cclm.checkpoints.find import WEIGHTS, find_checkpoint, is_checkpoint_folder
     from cclm.checkpoints.initial import restore_model
     from cclm.checkpoints.published import to_published, write_published_file
-    from cclm.checkpoints.save import find_checkpoint
     from cclm.config import PretrainConfig
     from cclm.errors import UserError
     from cclm.training.preflight import check_writable
@@ -45,9 +45,9 @@ def convert(args: argparse.Namespace) -> None:
     if not out.parent.exists():
         raise UserError(f"the folder {out.parent} for the output does not exist; create it")
     check_writable(out.parent, "output folder")
-    if not Path(args.checkpoint).is_dir():
+    if not is_checkpoint_folder(args.checkpoint):
         raise UserError(f"{args.checkpoint} is not a checkpoint folder of cclm")
-    checkpoint = find_checkpoint(Path(args.checkpoint))
+    checkpoint = find_checkpoint(args.checkpoint, WEIGHTS)
     config = PretrainConfig.model_validate(checkpoint.state["config"])
     model = restore_model(config.model, checkpoint)
     state = to_published(model, num_text_layers=config.model.text.num_text_layers)

@@ -5,19 +5,23 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from cclm.cli.arguments import add_config_arguments, load_pretrain_config
+from cclm.cli.arguments import add_config_arguments, add_resume_argument, load_pretrain_config
 
 if TYPE_CHECKING:
     from cclm.config import PretrainConfig
 
 EPILOG = """\
-Checkpoints, metrics.jsonl, log.txt and retrieval.json go to the config's output_dir. A run that was cut off goes on
-from its newest checkpoint when the same command is given again. SIGTERM finishes the step, saves, and exits with 143.
+Checkpoints, metrics.jsonl, log.txt and retrieval.json go to the config's output_dir and, with --output-hdfs, to a
+second place. A run that was cut off goes on from the newest whole checkpoint of both when the same command is given
+again. SIGTERM finishes the step, saves, and exits with 143.
 
 examples:
   cclm pretrain configs/demo/pretrain.yaml
   cclm pretrain configs/demo/pretrain.yaml training.epochs=2 output_dir=output/short
-  cclm pretrain --resume never configs/demo/pretrain.yaml
+  cclm pretrain configs/Pretrain_4m.yaml --output-hdfs hdfs://namenode/runs/4m
+  cclm pretrain configs/Pretrain_4m.yaml output_dir=s3://bucket/runs/4m
+  cclm pretrain configs/demo/pretrain.yaml --resume never
+  cclm pretrain configs/demo/pretrain.yaml --resume output/demo/step-00000350 output_dir=output/branch
   cclm launch --nproc-per-node 8 -- pretrain configs/Pretrain_4m.yaml          eight GPUs of one machine
 """
 
@@ -32,12 +36,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_config_arguments(parser)
-    parser.add_argument(
-        "--resume",
-        choices=("auto", "never"),
-        default="auto",
-        help="auto: go on from the newest checkpoint in output_dir; never: start anew, what is there is moved aside",
-    )
+    add_resume_argument(parser)
     parser.set_defaults(func=pretrain, load_config=load)
 
 

@@ -7,6 +7,7 @@ import hashlib
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,6 +47,24 @@ def seed_of(seed: int, *place: int | str) -> int:
     """A 63-bit seed for one place of a run, such as (step, kind, rank)."""
     text = ":".join(str(part) for part in (seed, *place))
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) >> 1
+
+
+class IntervalClock:
+    """Tells when so many minutes have passed; setting the machine's time does not move it.
+
+    Args:
+        minutes: None: never.
+    """
+
+    def __init__(self, minutes: float | None) -> None:
+        self._seconds = None if minutes is None else 60 * minutes
+        self.restart()
+
+    def restart(self) -> None:
+        self._began = time.monotonic()
+
+    def is_due(self) -> bool:
+        return self._seconds is not None and time.monotonic() - self._began >= self._seconds
 
 
 class StopSignal:

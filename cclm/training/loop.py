@@ -13,11 +13,12 @@ from torch import nn
 
 from cclm import distributed
 from cclm.config import TrainingConfig
+from cclm.config_output import CheckpointConfig
 from cclm.errors import UserError
 from cclm.metrics.report import Report
 from cclm.metrics.running import RunningValues, Update, means, sums_and_counts
 from cclm.metrics.throughput import Throughput
-from cclm.training.environment import StopSignal, autocast, seed_of
+from cclm.training.environment import IntervalClock, StopSignal, autocast, seed_of
 from cclm.training.schedule import lr_factor
 
 
@@ -65,10 +66,13 @@ class Run:
     seed: int
     device: torch.device
     report: Report
+    checkpoints: CheckpointConfig
     save: Callable[[int], None]
     """Write a checkpoint after so many outer steps; called on every process."""
     evaluate: Callable[[int], None] | None
     """Measure the model after so many outer steps; called on every process."""
+    hear: Callable[[], None] = lambda: None
+    """Tell how earlier saves went; called on every process with each line of the log."""
     stop: StopSignal = field(default_factory=StopSignal)
 
 
@@ -85,6 +89,7 @@ def fit(run: Run, start: int) -> int:
     base_rates = [group["lr"] for group in optimizer.param_groups]
     generator = torch.Generator(run.device)
     values, updates, throughput = RunningValues(), [], Throughput()
+    clock = IntervalClock(run.checkpoints.save_minutes)
     task.train()
     positions = run.plan.batches_before(start)
     with run.stop as stop, ExitStack() as opened:
@@ -114,19 +119,22 @@ def fit(run: Run, start: int) -> int:
             done = step + 1
             stop.remember()
             run.report.step()
-            stopping = distributed.any_process(stop.received)
+            stopping, is_time = distributed.any_process(stop.received, clock.is_due())
             is_last = stopping or done == run.total_steps
             log_due = is_last or is_due(done, settings.log_every)
             evaluate_due = run.evaluate and not is_last and is_due(done, settings.evaluate_every)
-            save_due = is_last or evaluate_due or is_due(done, settings.save_every)
+            save_due = is_last or evaluate_due or is_time
+            save_due = save_due or is_due(done, settings.save_every, run.checkpoints.keep_every)
             if log_due or save_due:
                 updates += values.take()
                 refuse_non_finite(updates)
             if log_due:
+                run.hear()
                 log(run, done, updates, throughput)
                 updates = []
             if save_due:
                 run.save(done)
+                clock.restart()
             if evaluate_due:
                 with stop.leave_at_once():  # saved just above
                     run.evaluate(done)
@@ -137,8 +145,8 @@ def fit(run: Run, start: int) -> int:
     return max(start, run.total_steps)
 
 
-def is_due(done: int, every: int | None) -> bool:
-    return every is not None and done % every == 0
+def is_due(done: int, *intervals: int | None) -> bool:
+    return any(every is not None and done % every == 0 for every in intervals)
 
 
 def refuse_non_finite(updates: list[Update]) -> None:

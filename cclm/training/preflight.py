@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import secrets
 import tempfile
 from pathlib import Path
 
+from cclm import storage
 from cclm.config import PretrainConfig
 from cclm.data.text import Tokenizer, load_tokenizer
 from cclm.errors import UserError
@@ -30,6 +32,28 @@ def check_writable(folder: Path, name: str) -> None:
     except OSError as error:
         raise UserError(
             f"{name} {folder} cannot be written to ({error.strerror}); make it writable or choose another {name}"
+        ) from None
+
+
+def check_place(place: str, name: str) -> None:
+    """Write, and delete, a small file in a folder of results: a path or a URL.
+
+    Raises:
+        UserError: it takes no files.
+        StoreUnavailable: it does not answer.
+    """
+    if storage.is_local(place):
+        check_writable(Path(storage.local_path(place)), name)
+        return
+    probe = storage.join(place, f".probe-{secrets.token_hex(4)}")
+    try:
+        storage.write_new(probe, b"probe")
+        storage.delete(probe)
+    except (storage.StoreUnavailable, UserError):
+        raise
+    except OSError as error:
+        raise UserError(
+            f"{name} {place} cannot be written to ({error}); check its name and your rights, or choose another {name}"
         ) from None
 
 

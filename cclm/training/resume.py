@@ -1,16 +1,21 @@
-"""Where a run starts: anew, or from a checkpoint of the same run."""
+"""Where a run starts: anew, or from a checkpoint of the same run; and what is done with one that is in the way."""
 
 from __future__ import annotations
 
+import fnmatch
 import itertools
-import json
+import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from cclm import distributed
-from cclm.checkpoints.save import STATE, Checkpoint, checkpoint_folders, newest_checkpoint
+from cclm import storage
+from cclm.checkpoints.commit import whole_manifest
+from cclm.checkpoints.find import Checkpoint, find_checkpoint, holds_checkpoints, newest_checkpoint
+from cclm.checkpoints.manifest import MANIFEST, TornCheckpointError, folder_name, new_run
+from cclm.checkpoints.retention import checkpoint_steps
 from cclm.config import PretrainConfig
 from cclm.data.audit import AUDIT
 from cclm.data.quarantine import QUARANTINE
@@ -19,7 +24,11 @@ from cclm.metrics.report import LOG, METRICS
 from cclm.training.evaluation import RESULT
 from cclm.training.plan import KINDS
 
-Resume = Literal["auto", "never"]
+BEST = "best"
+"""Folder of the best checkpoint in each place."""
+
+KEPT_FILES = (METRICS, LOG, RESULT, AUDIT, QUARANTINE)
+"""What a run writes beside its checkpoints, as names or patterns."""
 
 _FREE_TO_CHANGE = {
     "weights",
@@ -33,34 +42,102 @@ _FREE_TO_CHANGE = {
 """Settings of the model that a resumed run may change: they do not decide what fits into it."""
 
 
-def find_start(
-    output_dir: Path, config: PretrainConfig, records: Mapping[str, int], resume: Resume
-) -> Checkpoint | None:
-    """The checkpoint to go on from, the same on every process, or None to start anew.
+@dataclass(frozen=True)
+class Start:
+    """Where a run goes on; the same on every process."""
+
+    step: int
+    """Outer steps done."""
+    state: Mapping[str, Any]
+    """What was given to `save`."""
+    source: str
+    """Folder of the checkpoint, for messages."""
+    checkpoint: Checkpoint | None
+    """On the first process; None on others."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the first process knows when a run starts."""
+
+    run: str
+    """Name of the run, old or new."""
+    checkpoint: Checkpoint | None = None
+    damaged: tuple[str, ...] = ()
+    """Attempts behind newer checkpoints of this run, which were passed over as damaged: to be replaced."""
+    origin: str | None = None
+    """The folder that the run was told to go on from when it began."""
+
+
+def find_start(places: Sequence[str], folder: Path, resume: str, say: Callable[[str], None]) -> Found:
+    """Look for a checkpoint and make the places ready; on one process.
+
+    Args:
+        places: folders of the run, paths and URLs.
+        folder: where log and metrics of the run go on; fetched from where the checkpoint is.
+        resume: auto, never, or the folder of a checkpoint or run.
 
     Raises:
-        UserError: the checkpoint is of another run, or all there are are torn.
+        UserError: there are checkpoints and none is whole, or `resume` names none.
     """
-    if resume == "never":
-        if distributed.rank() == 0:
-            set_aside(output_dir)
-        distributed.barrier()
-        return None
-    found = newest_checkpoint(output_dir, print) if distributed.rank() == 0 else None
-    path = distributed.gather_objects(found and found.path)[0]  # what the first process found, checked once
-    if path is None:
-        if checkpoint_folders(output_dir):
-            raise UserError(f"no checkpoint in {output_dir} is whole (see above); start anew with --resume never")
-        return None
-    state = json.loads((path / STATE).read_text(encoding="utf-8"))
-    checkpoint = Checkpoint(path, state["step"], state)
-    differences = differences_that_forbid_resuming(checkpoint.state, config, records)
+    if resume == "never" and not _is_restart():
+        for place in places:
+            set_aside(place)
+        return Found(new_run())
+    mine = newest_checkpoint(places, say)
+    if resume in ("auto", "never") or (mine is not None and mine.state.get("origin") == resume):
+        if mine is None:
+            for place in places:
+                if holds_checkpoints(place):
+                    raise UserError(f"no checkpoint in {place} is whole (see above); start anew with --resume never")
+            return Found(new_run())
+        fetch_logs(mine.source, places, folder)
+        return Found(mine.manifest.run, mine, _attempts_after(mine.step, places), mine.state.get("origin"))
+    start = find_checkpoint(resume)
+    for place in places:
+        set_aside(place, but=start.source)
+    return Found(new_run(), start, origin=resume)
+
+
+def _is_restart() -> bool:
+    """Whether torchrun started these processes again after a fault: the command is the same, the run has begun."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
+
+
+def _attempts_after(step: int, places: Sequence[str]) -> tuple[str, ...]:
+    attempts = set()
+    for place in places:
+        for newer in itertools.takewhile(lambda other: other > step, checkpoint_steps(place)):
+            try:
+                attempts.add(whole_manifest(storage.join(place, folder_name(newer))).attempt)
+            except TornCheckpointError:
+                continue
+    return tuple(sorted(attempts))
+
+
+def fetch_logs(source: str, places: Sequence[str], folder: Path) -> None:
+    """Log and metrics of the place that holds the checkpoint `source` go on in `folder`, a local one."""
+    home = next(place for place in places if source.startswith(place.rstrip("/")))
+    for name in (LOG, METRICS):
+        local, remote = folder / name, storage.join(home, name)
+        if Path(storage.local_path(remote)) == local or not storage.exists(remote):
+            continue
+        if not local.exists() or local.stat().st_size < storage.size(remote):
+            storage.download(remote, str(local))
+
+
+def refuse_another_run(start: Start | None, config: PretrainConfig, records: Mapping[str, int]) -> None:
+    """Look whether the checkpoint to go on from, if any, is of this run.
+
+    Raises:
+        UserError: it is of other data or of another model than `config`.
+    """
+    differences = start and differences_that_forbid_resuming(start.state, config, records)
     if differences:
         raise UserError(
-            f"{checkpoint.path} is of another run: {'; '.join(differences)}. Go back to its settings, choose another "
+            f"{start.source} is of another run: {'; '.join(differences)}. Go back to its settings, choose another "
             "output_dir, or start anew with --resume never"
         )
-    return checkpoint
 
 
 def differences_that_forbid_resuming(
@@ -92,15 +169,49 @@ def _identity(config: Mapping[str, Any], records: Mapping[str, int]) -> dict[str
     return identity
 
 
-def set_aside(output_dir: Path) -> None:
-    """Move what an earlier run left in `output_dir` into a folder of its own there; nothing is deleted."""
-    left = [*checkpoint_folders(output_dir), *(output_dir / name for name in (METRICS, LOG, RESULT, AUDIT))]
-    left += output_dir.glob(QUARANTINE)
-    left = [path for path in left if path.exists()]
-    if left:
-        name = time.strftime("earlier-%Y%m%d-%H%M%S")
-        names = (name if number == 1 else f"{name}-{number}" for number in itertools.count(1))  # twice in a second
-        folder = next(output_dir / name for name in names if not (output_dir / name).exists())
+def set_aside(place: str, but: str | None = None) -> None:
+    """Take what an earlier run left in `place` out of the way; nothing is deleted.
+
+    In a local folder it moves into a folder of its own there. Stores cannot move: log, metrics and results are copied
+    into such a folder, and checkpoints stay where they are, with their manifests under another name.
+
+    Args:
+        but: a checkpoint's folder that stays as it is.
+    """
+    stamp = time.strftime("earlier-%Y%m%d-%H%M%S")
+    folders = [storage.join(place, folder_name(step)) for step in checkpoint_steps(place)]
+    folders = [folder for folder in folders if folder != (but or "").rstrip("/")]
+    if storage.is_local(place):
+        root = Path(storage.local_path(place))
+        names = [*(Path(storage.local_path(folder)).name for folder in folders), *KEPT_FILES, BEST]
+        _move(root, stamp, sorted({path for name in names for path in root.glob(name)}))
+        return
+    best = storage.join(place, BEST)
+    folders += [storage.join(best, folder_name(step)) for step in checkpoint_steps(best)]
+    for folder in folders:
+        manifest = storage.join(folder, MANIFEST)
+        if storage.exists(manifest):
+            storage.write_atomic(storage.join(folder, f"manifest-{stamp}.json"), storage.read_bytes(manifest))
+            storage.delete(manifest)
+    for name in _names_like(place, KEPT_FILES):
+        url = storage.join(place, name)
+        storage.write_atomic(storage.join(storage.join(place, stamp), name), storage.read_bytes(url))
+        storage.delete(url)
+
+
+def _names_like(place: str, patterns: Sequence[str]) -> list[str]:
+    try:
+        entries = storage.list_entries(place)
+    except FileNotFoundError:
+        return []
+    files = [entry.name for entry in entries if not entry.is_folder]
+    return [name for name in files if any(fnmatch.fnmatch(name, pattern) for pattern in patterns)]
+
+
+def _move(root: Path, stamp: str, paths: Sequence[Path]) -> None:
+    if paths:
+        names = (stamp if number == 1 else f"{stamp}-{number}" for number in itertools.count(1))  # twice in a second
+        folder = next(root / name for name in names if not (root / name).exists())
         folder.mkdir()
-        for path in left:
+        for path in paths:
             path.rename(folder / path.name)

@@ -5,10 +5,9 @@ import signal
 from pathlib import Path
 
 import pytest
-from safetensors.torch import load_file
 
 from .conftest import metrics, run, start
-from .test_pretrain import folders, wait_for_line
+from .test_pretrain import assert_equal_checkpoints, folders, wait_for_line
 
 pytestmark = pytest.mark.slow
 
@@ -48,9 +47,7 @@ def test_resume_with_two_processes_is_bit_equal(config, tmp_path):
     assert "stopped by SIGTERM" in out, err
     run("pretrain", path, processes=2)
     assert metrics(tmp_path / "parts") == metrics(tmp_path / "whole")
-    mine = load_file(tmp_path / "parts" / "step-00000010" / "model.safetensors")
-    theirs = load_file(tmp_path / "whole" / "step-00000010" / "model.safetensors")
-    assert all(mine[name].equal(theirs[name]) for name in theirs)
+    assert_equal_checkpoints(tmp_path / "parts" / "step-00000010", tmp_path / "whole" / "step-00000010")
 
 
 def test_sigterm_to_one_process_stops_all_at_the_same_step(config, tmp_path):

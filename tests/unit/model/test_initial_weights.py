@@ -10,10 +10,10 @@ from torch import nn
 from cclm.checkpoints import initial
 from cclm.checkpoints.initial import build_model
 from cclm.checkpoints.published import read_published_file
-from cclm.checkpoints.save import save_checkpoint
 from cclm.config import ModelConfig, TextConfig, VisionConfig
 from cclm.errors import UserError
 from cclm.model.cclm import CCLM
+from tests.checkpoint_files import save_checkpoint
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 TEXT = TextConfig(vocab_size=997, hidden_size=128, num_heads=4, intermediate_size=256, max_positions=66, num_layers=12)

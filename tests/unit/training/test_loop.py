@@ -10,11 +10,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cclm.checkpoints.save import load_model, load_optimizer, newest_checkpoint, save_checkpoint
+from cclm.checkpoints.find import newest_checkpoint
+from cclm.checkpoints.load import load_model, load_optimizer
 from cclm.config import TrainingConfig
+from cclm.config_output import CheckpointConfig
 from cclm.metrics.report import Report
 from cclm.training.loop import NonFiniteLossError, Run, fit
 from cclm.training.plan import Plan
+
+from tests.checkpoint_files import save_checkpoint
 
 CPU = torch.device("cpu")
 
@@ -79,7 +83,7 @@ def make_run(folder: Path, *, total=12, start_from=None, task=None, weights=None
     optimizer = torch.optim.AdamW([{"params": list(task.parameters()), "names": names, "lr": 0.05}], fused=True)
     start = 0
     if start_from is not None:
-        checkpoint = newest_checkpoint(start_from, pytest.fail)
+        checkpoint = newest_checkpoint([start_from], pytest.fail)
         load_model(checkpoint, task)
         load_optimizer(checkpoint, optimizer)
         start = checkpoint.step
@@ -92,6 +96,7 @@ def make_run(folder: Path, *, total=12, start_from=None, task=None, weights=None
         plan=Plan(seed=3, texts=0.5, images_mono=0.3, regions=0.5),
         sources={kind: NumberSource(kind) for kind in ("texts", "images_mono", "images", "regions")},
         training=TrainingConfig(**{"log_every": 5, **training}),
+        checkpoints=CheckpointConfig(save_minutes=None),
         clip_grad_norm=1.0,
         total_steps=total,
         warmup_steps=3,
@@ -147,7 +152,7 @@ def test_sigterm_finishes_the_step_saves_and_leaves(tmp_path):
     task.register_forward_hook(lambda *_: os.kill(os.getpid(), signal.SIGTERM) if len(task.seen) == 4 else None)
     done = fit(run, 0)
     assert 0 < done < 12
-    assert newest_checkpoint(tmp_path, pytest.fail).step == done
+    assert newest_checkpoint([tmp_path], pytest.fail).step == done
     assert metrics(tmp_path)[-1]["step"] == done
     expected = sum(run.plan.batches_before(done).values())
     assert len(task.seen) == expected  # the outer step was finished, and no other begun
@@ -198,7 +203,7 @@ def test_divergence_names_step_kind_and_loss_and_saves_nothing(tmp_path):
     step = next(s for s in range(12) if run.plan.batches_before(s + 1)["images"] == 3)
     with pytest.raises(NonFiniteLossError, match=rf"loss_size.* of the images batch is not finite in step {step} "):
         fit(run, 0)
-    saved = newest_checkpoint(tmp_path, pytest.fail)
+    saved = newest_checkpoint([tmp_path], pytest.fail)
     assert (0 if saved is None else saved.step) == step
     load_model(saved, task)
     assert all(parameter.isfinite().all() for parameter in task.parameters())

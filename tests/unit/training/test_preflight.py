@@ -77,7 +77,7 @@ def test_runs_set_aside_within_a_second(tmp_path, monkeypatch):
     monkeypatch.setattr(resume.time, "strftime", lambda _: "earlier-20260101-000000")
     for content in "123":
         (tmp_path / "metrics.jsonl").write_text(content)
-        resume.set_aside(tmp_path)
+        resume.set_aside(str(tmp_path))
     names = ["earlier-20260101-000000", "earlier-20260101-000000-2", "earlier-20260101-000000-3"]
     assert [(tmp_path / name / "metrics.jsonl").read_text() for name in names] == ["1", "2", "3"]
     assert sorted(path.name for path in tmp_path.iterdir()) == names

@@ -1,0 +1,158 @@
+"""One checkpoint becomes durable in one place: files, then the manifest. Each function works on any store.
+
+Written as generators that yield the name of the phase just ended, so that tests can die between any two.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import google_crc32c
+
+from cclm import storage
+from cclm.checkpoints import manifest as manifests
+from cclm.checkpoints.manifest import MANIFEST, FileEntry, Manifest, TornCheckpointError
+
+_BLOCK = 4 * 2**20
+
+
+class OtherRunError(Exception):
+    """The place holds a checkpoint of the same step by another run; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Staged:
+    """A checkpoint's files on a local disk, complete but for the manifest."""
+
+    folder: Path
+    manifest: Manifest
+
+
+def file_entry(path: Path) -> FileEntry:
+    """Size and checksums of a local file, as read back from it."""
+    crc, sha, size = google_crc32c.Checksum(), hashlib.sha256(), 0
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            crc.update(block)
+            sha.update(block)
+            size += len(block)
+    return FileEntry(path.name, size, crc.hexdigest().decode(), sha.hexdigest())
+
+
+def whole_manifest(folder: str) -> Manifest:
+    """The manifest of a checkpoint folder whose files are there in their sizes; contents are not read.
+
+    Raises:
+        TornCheckpointError: there is no such checkpoint.
+    """
+    try:
+        manifest = manifests.from_bytes(storage.read_bytes(storage.join(folder, MANIFEST)))
+        sizes = {entry.name: entry.size for entry in storage.list_entries(folder)}
+    except (FileNotFoundError, NotADirectoryError):
+        raise TornCheckpointError(f"{MANIFEST} is missing") from None
+    for file in manifest.files.values():
+        if file.name not in sizes:
+            raise TornCheckpointError(f"{file.name} is missing")
+        if sizes[file.name] != file.size:
+            raise TornCheckpointError(f"{file.name} has {sizes[file.name]} bytes, its manifest says {file.size}")
+    return manifest
+
+
+def check_contents(folder: str | Path, manifest: Manifest) -> None:
+    """Hold every byte of a local checkpoint against its manifest.
+
+    Raises:
+        TornCheckpointError: names the file that differs.
+    """
+    for file in manifest.files.values():
+        try:
+            found = file_entry(Path(folder) / file.name)
+        except FileNotFoundError:
+            raise TornCheckpointError(f"{file.name} is missing") from None
+        if found.size != file.size:
+            raise TornCheckpointError(f"{file.name} has {found.size} bytes, its manifest says {file.size}")
+        if (found.crc32c, found.sha256) != (file.crc32c, file.sha256):
+            raise TornCheckpointError(f"{file.name} differs from the checksums in its manifest")
+
+
+def commit(staged: Staged, folder: str, damaged: frozenset[str]) -> Iterator[str]:
+    """Bring staged files and their manifest to `folder`, a URL or the path where they already are.
+
+    Args:
+        damaged: attempts whose checkpoints were found damaged when the run started: they may be replaced.
+
+    Raises:
+        OtherRunError: `folder` holds a checkpoint of another run.
+        OSError: the store does not take it.
+    """
+    manifest = staged.manifest
+    if Path(storage.local_path(folder)) != staged.folder:
+        for role, file in manifest.files.items():
+            url = storage.join(folder, file.name)
+            storage.put_file(str(staged.folder / file.name), url)
+            if storage.size(url) != file.size:
+                raise storage.ShortReadError(f"{url} has {storage.size(url)} bytes after {file.size} were written")
+            yield f"{role} uploaded"
+    if _publish(folder, manifest, damaged):
+        yield "committed"
+        _clear_leftovers(folder, manifest)
+        yield "cleared"
+    else:
+        remove_files(folder, manifest)
+        yield "committed by another attempt"
+
+
+def _publish(folder: str, manifest: Manifest, damaged: frozenset[str]) -> bool:
+    """Write the manifest; False when another attempt of this run has made this checkpoint already."""
+    url, data = storage.join(folder, MANIFEST), manifests.to_bytes(manifest)
+    for is_last_try in (False, True):
+        with contextlib.suppress(FileExistsError):
+            storage.write_new(url, data)
+        there = _other_manifest(folder)
+        # Read back whatever was answered: a store may have taken it and lost the answer, or not know exclusive writes.
+        if there is not None and there.attempt == manifest.attempt:
+            return True
+        if there is not None and there.attempt not in damaged:
+            if there.run != manifest.run:
+                raise OtherRunError(
+                    f"{folder} holds a checkpoint of another run ({there.run}, this one is {manifest.run}): two runs "
+                    "write to one place; give each its own output_dir and output_hdfs"
+                )
+            return False
+        if not is_last_try:
+            with contextlib.suppress(FileNotFoundError):
+                storage.delete(url)
+    raise OSError(f"{url} could not be written: another writer keeps replacing it")
+
+
+def _other_manifest(folder: str) -> Manifest | None:
+    try:
+        return whole_manifest(folder)
+    except TornCheckpointError:
+        return None
+
+
+def _clear_leftovers(folder: str, manifest: Manifest) -> None:
+    """Remove what earlier attempts of this run left beside a checkpoint that is now whole."""
+    mine = {file.name for file in manifest.files.values()}
+    for entry in storage.list_entries(folder):
+        if manifests.run_of_file(entry.name) == manifest.run and entry.name not in mine:
+            with contextlib.suppress(OSError):
+                storage.delete(storage.join(folder, entry.name))
+
+
+def remove_files(folder: str, manifest: Manifest) -> None:
+    """Remove an attempt's files, as far as the store lets us; the manifest is not among them."""
+    for file in manifest.files.values():
+        with contextlib.suppress(OSError):
+            storage.delete(storage.join(folder, file.name))
+
+
+def read_state(folder: str | Path, manifest: Manifest) -> Mapping:
+    """Contents of the state file of a checkpoint on any store."""
+    return json.loads(storage.read_bytes(storage.join(str(folder), manifest.files[manifests.STATE].name)))

@@ -1,0 +1,116 @@
+"""Finding checkpoints and reading what they hold, on any store; only whole ones come out of here."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from cclm import storage
+from cclm.checkpoints.commit import check_contents, read_state, whole_manifest
+from cclm.checkpoints.manifest import MANIFEST, MODEL, OPTIMIZER, STATE, Manifest, TornCheckpointError, folder_name
+from cclm.checkpoints.retention import checkpoint_steps
+from cclm.errors import UserError
+
+EVERYTHING = (MODEL, OPTIMIZER, STATE)
+WEIGHTS = (MODEL, STATE)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A whole checkpoint whose bytes were held against its manifest, on a local disk."""
+
+    source: str
+    """Its folder, as found: a path or URL."""
+    path: Path
+    """Where its files can be read: the same folder, or a copy that lives as long as this object."""
+    manifest: Manifest
+    state: dict[str, Any]
+    """Contents of the state file."""
+    copy: tempfile.TemporaryDirectory | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def step(self) -> int:
+        """Outer steps done."""
+        return self.manifest.step
+
+    def file(self, role: str) -> Path:
+        """The file of a role: model, optimizer, state."""
+        return self.path / self.manifest.files[role].name
+
+
+def open_checkpoint(folder: str | Path, roles: Collection[str] = EVERYTHING) -> Checkpoint:
+    """Read and verify one checkpoint folder; of a remote one, a copy is made.
+
+    Args:
+        roles: the files that are wanted, and so verified; those that the checkpoint does not have are left out.
+
+    Raises:
+        TornCheckpointError: a file is absent, cut, or changed.
+    """
+    folder = str(folder)
+    whole = whole_manifest(folder)
+    wanted = replace(whole, files={role: entry for role, entry in whole.files.items() if role in roles})
+    if storage.is_local(folder):
+        path, copy = Path(storage.local_path(folder)), None
+    else:
+        copy = tempfile.TemporaryDirectory(prefix="cclm-checkpoint-")
+        path = Path(copy.name)
+        for entry in wanted.files.values():
+            storage.download(storage.join(folder, entry.name), str(path / entry.name))
+    check_contents(path, wanted)
+    try:
+        state = dict(read_state(path, whole))
+    except (ValueError, KeyError, TypeError) as error:
+        raise TornCheckpointError(f"unreadable state ({type(error).__name__}: {error})") from None
+    return Checkpoint(folder, path, whole, state, copy)
+
+
+def newest_checkpoint(
+    places: Sequence[str | Path], report: Callable[[str], None], roles: Collection[str] = EVERYTHING
+) -> Checkpoint | None:
+    """The newest whole checkpoint of a run's folders, or None; every torn one on the way is named through `report`.
+
+    Args:
+        places: folders of one run; of equally new checkpoints, that of the first place is taken.
+    """
+    found = [(-step, order) for order, place in enumerate(places) for step in checkpoint_steps(str(place))]
+    for negative, order in sorted(found):
+        folder = storage.join(str(places[order]), folder_name(-negative))
+        try:
+            return open_checkpoint(folder, roles)
+        except TornCheckpointError as problem:
+            report(f"skipped checkpoint {folder}: {problem}")
+    return None
+
+
+def is_checkpoint_folder(url: str | Path) -> bool:
+    """Whether `url` is a folder, and so not a published file."""
+    return storage.is_folder(str(url))
+
+
+def find_checkpoint(url: str | Path, roles: Collection[str] = EVERYTHING) -> Checkpoint:
+    """The checkpoint in a folder: the folder itself, or the newest whole one of a run's folder.
+
+    Raises:
+        UserError: there is none, or it is torn.
+    """
+    url = str(url)
+    if checkpoint_steps(url):
+        found = newest_checkpoint([url], print, roles)
+        if found is None:
+            raise UserError(f"no checkpoint in {url} is whole (see above)")
+        return found
+    try:
+        return open_checkpoint(url, roles)
+    except TornCheckpointError as problem:
+        raise UserError(f"{url} is not a whole checkpoint: {problem}") from None
+
+
+def holds_checkpoints(place: str) -> bool:
+    """Whether anything in a run's folder says that it is a checkpoint, whole or torn."""
+    return any(
+        storage.exists(storage.join(storage.join(place, folder_name(step)), MANIFEST)) for step in checkpoint_steps(place)
+    )

@@ -1,0 +1,87 @@
+"""Tensors of a checkpoint go back into a model and an optimizer, by name; and which tensors those are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from cclm.checkpoints.find import Checkpoint
+from cclm.checkpoints.manifest import MODEL, OPTIMIZER
+from cclm.errors import UserError
+
+
+def model_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """What a checkpoint holds of a model: its parameters, tied ones once. Buffers only describe the architecture."""
+    return {name: parameter.detach() for name, parameter in model.named_parameters()}
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """State of the optimizer as "<parameter name>/<slot>" -> tensor; parameters never updated have none."""
+    return {
+        f"{name}/{slot}": torch.as_tensor(value)
+        for name, parameter in _named_parameters(optimizer)
+        for slot, value in optimizer.state.get(parameter, {}).items()
+    }
+
+
+def load_model(checkpoint: Checkpoint, model: nn.Module) -> None:
+    """Copy the checkpoint's parameters into `model`, which stays where it is.
+
+    Raises:
+        UserError: other names or sizes than the model's.
+    """
+    _load_parameters(model, _read(checkpoint.file(MODEL)), checkpoint.source)
+
+
+def load_optimizer(checkpoint: Checkpoint, optimizer: torch.optim.Optimizer) -> None:
+    """Set the optimizer's state from the checkpoint, by parameter name; rates and groups stay the config's."""
+    set_optimizer_tensors(optimizer, _read(checkpoint.file(OPTIMIZER)), checkpoint.source)
+
+
+def set_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], source: str) -> None:
+    """The same from tensors named as `optimizer_tensors` names them; they are copied."""
+    slots: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        name, _, slot = key.rpartition("/")
+        slots.setdefault(name, {})[slot] = tensor
+    optimizer.state.clear()
+    for name, parameter in _named_parameters(optimizer):
+        if name in slots:
+            # Copied: what was read is a map of the file, which may be deleted while the run goes on.
+            optimizer.state[parameter] = {
+                slot: value.to(parameter.device, copy=True) for slot, value in slots.pop(name).items()
+            }
+    if slots:
+        raise UserError(f"checkpoint {source} holds optimizer state of {min(slots)}, unknown to this run")
+
+
+def _named_parameters(optimizer: torch.optim.Optimizer) -> list[tuple[str, Tensor]]:
+    return [pair for group in optimizer.param_groups for pair in zip(group["names"], group["params"], strict=True)]
+
+
+@torch.no_grad()
+def _load_parameters(model: nn.Module, tensors: dict[str, Tensor], source: str) -> None:
+    mine = dict(model.named_parameters())
+    for missing in sorted(mine.keys() ^ tensors.keys()):
+        where = "the model" if missing in mine else source
+        raise UserError(
+            f"{source} does not fit this model: only {where} has {missing}; use the config it was made with"
+        )
+    for name, parameter in mine.items():
+        if parameter.shape != tensors[name].shape:
+            raise UserError(
+                f"{source} does not fit this model: {name} is {tuple(tensors[name].shape)} there and "
+                f"{tuple(parameter.shape)} here; use the config it was made with"
+            )
+        parameter.copy_(tensors[name])
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise UserError(f"{path} is not a safetensors file ({error})") from None

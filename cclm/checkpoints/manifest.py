@@ -1,0 +1,143 @@
+"""What makes a checkpoint: `manifest.json`, written last, exclusively, with a digest of every file and of itself.
+
+    step-00001234/
+        model-<attempt>.safetensors       parameters by name, as the model names them
+        optimizer-<attempt>.safetensors   "<parameter name>/<slot>", e.g. "model.match_head.0.weight/exp_avg"
+        state-<attempt>.json              config, versions: what a reader needs to know before loading
+        manifest.json                     names, sizes and checksums of the others
+
+A folder without a manifest, or with one that is not byte for byte what its digest says, is no checkpoint. The attempt
+(one process's saves of one run) is in the names, so that files of a writer that died never mix with those of the next.
+An attempt is "<run>-<random>": names alone tell which run a file belongs to. Nothing here depends on clocks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+MANIFEST = "manifest.json"
+FORMAT = 2
+MODEL, OPTIMIZER, STATE = "model", "optimizer", "state"
+"""Roles of files."""
+
+_FOLDER = re.compile(r"step-(\d{8,})")
+_FILE = re.compile(r"(?P<role>[a-z]+)-(?P<run>[0-9a-f]{8})-[0-9a-f]{8}\.(safetensors|json)")
+_RUN = re.compile(r"[0-9a-f]{8}")
+
+
+class TornCheckpointError(Exception):
+    """A folder that is not a whole checkpoint; the message says what is wrong with it."""
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """One file of a checkpoint."""
+
+    name: str
+    size: int
+    """Bytes."""
+    crc32c: str
+    """8 hex digits."""
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Contents of `manifest.json`."""
+
+    run: str
+    attempt: str
+    step: int
+    """Outer steps done."""
+    world_size: int
+    """Processes of the run that wrote it; any number can go on from it."""
+    files: Mapping[str, FileEntry]
+    """By role."""
+    score: float | None = None
+    """Of a best checkpoint: what it was the best by."""
+
+
+def new_run() -> str:
+    """A name for a run that starts anew: 8 hex digits."""
+    return secrets.token_hex(4)
+
+
+def new_attempt(run: str) -> str:
+    """A name for one process's saves of a run."""
+    return f"{run}-{secrets.token_hex(4)}"
+
+
+def run_of_attempt(attempt: str) -> str:
+    return attempt.partition("-")[0]
+
+
+def folder_name(step: int) -> str:
+    return f"step-{step:08d}"
+
+
+def step_of_folder(name: str) -> int | None:
+    """The step of a folder named like a checkpoint; None for other names."""
+    match = _FOLDER.fullmatch(name)
+    return int(match[1]) if match else None
+
+
+def file_name(role: str, attempt: str) -> str:
+    return f"{role}-{attempt}.{'json' if role == STATE else 'safetensors'}"
+
+
+def run_of_file(name: str) -> str | None:
+    """The run that a checkpoint's file belongs to; None for names that are not ours."""
+    match = _FILE.fullmatch(name)
+    return match["run"] if match else None
+
+
+def to_bytes(manifest: Manifest) -> bytes:
+    """The one spelling of a manifest."""
+    content = {"format": FORMAT, **asdict(manifest)}
+    return _spelled({**content, "digest": _digest(content)})
+
+
+def from_bytes(data: bytes) -> Manifest:
+    """Read a manifest.
+
+    Raises:
+        TornCheckpointError: cut, changed by as little as a bit, or of another format.
+    """
+    try:
+        content = json.loads(data)
+        version = content["format"]
+    except (ValueError, KeyError, TypeError):
+        raise TornCheckpointError(f"{MANIFEST} is unreadable") from None
+    if version != FORMAT:
+        raise TornCheckpointError(
+            f"its format is {version!r} and this version of cclm reads {FORMAT}; the version that wrote it can turn it "
+            "into a .th file (cclm convert), which model.weights takes"
+        )
+    try:
+        digest = content.pop("digest")
+        if digest != _digest(content) or data != _spelled({**content, "digest": digest}):
+            raise TornCheckpointError(f"{MANIFEST} differs from its own digest")
+        del content["format"]
+        files = {role: FileEntry(**entry) for role, entry in content.pop("files").items()}
+        return Manifest(**content, files=files)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise TornCheckpointError(f"{MANIFEST} is unreadable") from None
+
+
+def summary(manifest: Manifest) -> dict[str, Any]:
+    """For people: what `cclm describe` prints of it."""
+    return {"format": FORMAT, **asdict(manifest)}
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(_spelled(content)).hexdigest()
+
+
+def _spelled(content: Mapping[str, Any]) -> bytes:
+    return (json.dumps(content, indent=1, sort_keys=True) + "\n").encode()

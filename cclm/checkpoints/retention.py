@@ -1,0 +1,92 @@
+"""Which checkpoints of a place go: none of another run, never the last whole one, manifest first."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from cclm import storage
+from cclm.checkpoints.commit import check_contents, remove_files, whole_manifest
+from cclm.checkpoints.manifest import MANIFEST, Manifest, TornCheckpointError, folder_name, step_of_folder
+
+
+@dataclass(frozen=True)
+class Retention:
+    """What is kept in one place."""
+
+    keep_last: int
+    """Newest whole checkpoints kept, at least 1."""
+    keep_every: int | None = None
+    """Checkpoints whose step is a multiple of this stay for good."""
+    resumed_from: int | None = None
+    """The step that the run went on from: kept until a newer one has been read back and verified."""
+
+
+def checkpoint_steps(place: str) -> list[int]:
+    """Steps of the folders named like checkpoints in a run's folder, newest first, unchecked; [] for an absent one."""
+    try:
+        entries = storage.list_entries(place)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    steps = (step_of_folder(entry.name) for entry in entries if entry.is_folder)
+    return sorted((step for step in steps if step is not None), reverse=True)
+
+
+def prune(place: str, run: str, rule: Retention, warn: Callable[[str], None]) -> Retention:
+    """Delete the checkpoints of `run` in `place` that `rule` does not keep; failures are told to `warn` and no more.
+
+    Returns:
+        The rule from now on: without `resumed_from` once it has served.
+    """
+    kept = 0
+    for step in checkpoint_steps(place):
+        folder = storage.join(place, folder_name(step))
+        try:
+            manifest = whole_manifest(folder)
+            if manifest.run != run:
+                continue
+            if kept < rule.keep_last or (rule.keep_every and step % rule.keep_every == 0):
+                if kept == 0 and rule.resumed_from is not None and step > rule.resumed_from:
+                    _verify(folder, manifest)
+                    rule = replace(rule, resumed_from=None)
+                kept += 1
+            elif step != rule.resumed_from:
+                delete_checkpoint(folder, manifest)
+        except TornCheckpointError:
+            continue  # no checkpoint: neither counted nor, being evidence, removed
+        except OSError as error:
+            warn(f"could not tidy up {folder} ({type(error).__name__}: {error}); it stays")
+    return rule
+
+
+def keep_only(place: str, run: str, step: int, warn: Callable[[str], None]) -> None:
+    """Delete all checkpoints of `run` in `place` but that of `step`, if that one is whole."""
+    try:
+        whole_manifest(storage.join(place, folder_name(step)))
+        for other in checkpoint_steps(place):
+            folder = storage.join(place, folder_name(other))
+            if other != step and (manifest := whole_manifest(folder)).run == run:
+                delete_checkpoint(folder, manifest)
+    except (TornCheckpointError, OSError) as error:
+        warn(f"could not tidy up {place} ({type(error).__name__}: {error})")
+
+
+def delete_checkpoint(folder: str, manifest: Manifest) -> None:
+    """Delete one checkpoint: its manifest first, so that a deletion cut off leaves no checkpoint, not a torn one."""
+    storage.delete(storage.join(folder, MANIFEST))
+    remove_files(folder, manifest)
+    if not storage.list_entries(folder):
+        storage.delete_folder(folder)
+
+
+def _verify(folder: str, manifest: Manifest) -> None:
+    """Read a checkpoint back and hold it against its checksums."""
+    if storage.is_local(folder):
+        check_contents(storage.local_path(folder), manifest)
+        return
+    with tempfile.TemporaryDirectory(prefix="cclm-verify-") as local:
+        for file in manifest.files.values():
+            storage.download(storage.join(folder, file.name), str(Path(local) / file.name))
+        check_contents(local, manifest)

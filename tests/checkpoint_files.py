@@ -1,0 +1,68 @@
+"""Checkpoints written by the writer's own code, in this process, and a small trained model to put into them."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from cclm.checkpoints.load import model_tensors, optimizer_tensors
+from cclm.checkpoints.manifest import folder_name, new_attempt
+from cclm.checkpoints.retention import Retention
+from cclm.checkpoints.snapshot import Snapshot
+from cclm.checkpoints.writer import Order, Setup, write
+
+RUN = "0123abcd"
+
+
+def make_trained(seed: int, updates: int = 3) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """A model of which one part was never updated; two groups."""
+    torch.manual_seed(seed)
+    model = nn.ModuleDict({"used": nn.Linear(4, 3), "unused": nn.Linear(2, 2)})
+    groups = [
+        {
+            "params": [p for n, p in model.named_parameters() if n.endswith(end)],
+            "lr": lr,
+            "names": [n for n, _ in model.named_parameters() if n.endswith(end)],
+        }
+        for end, lr in (("weight", 0.1), ("bias", 0.2))
+    ]
+    optimizer = torch.optim.AdamW(groups, fused=True)
+    for _ in range(updates):
+        model["used"](torch.randn(5, 4)).square().sum().backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    return model, optimizer
+
+
+def phases(
+    places: list[str],
+    step: int,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    state: Mapping,
+    *,
+    run: str = RUN,
+    damaged: tuple[str, ...] = (),
+    scratch: str = "",
+) -> Iterator[str]:
+    """A save, phase by phase, by a new attempt of `run`."""
+    snapshot = Snapshot()
+    snapshot.take({"model": model_tensors(model), "optimizer": optimizer_tensors(optimizer)})
+    layout = {role: {n: vars(place) for n, place in of.items()} for role, of in snapshot.layout.items()}
+    setup = Setup(run, new_attempt(run), 1, snapshot.handle, scratch, damaged)
+    yield from write(Order(step, layout, state, tuple(places), Retention(3)), setup, [])
+    snapshot.close()
+
+
+def save_checkpoint(place: Path | str, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping,
+                    **rest: object) -> Path:  # fmt: skip
+    """A whole save; returns the checkpoint's folder."""
+    for _ in phases([str(place)], step, model, optimizer, state, **rest):
+        pass
+    return Path(place) / folder_name(step)
+
+
+def save_trained(place: Path | str, step: int = 7, seed: int = 0, **rest: object) -> Path:
+    """The same of a model made by `make_trained(seed)`."""
+    return save_checkpoint(place, step, *make_trained(seed), {"config": {"seed": 1}}, **rest)
