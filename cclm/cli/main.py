@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from cclm import __version__
 from cclm.errors import UserError
 from cclm.launch import report
-from cclm.launch.causes import EXIT_INTERRUPTED, EXIT_USER_ERROR, Cause, of_exception
+from cclm.launch.causes import EXIT_INTERRUPTED, EXIT_PREEMPTED, EXIT_USER_ERROR, Cause, Failure, of_exception
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("cclm.cli.demo", "draw the demo world: a small data set in ten languages, in the original file formats"),
@@ -69,6 +69,8 @@ def run(argv: Sequence[str]) -> int:
             _build_parser(argv).print_help()
             return EXIT_USER_ERROR
         code = args.func(args) or 0
+        if code == EXIT_PREEMPTED:
+            report.write(Failure(Cause.PREEMPTED, "was stopped by SIGTERM, saved and left"))
         sys.stdout.flush()  # a closed pipe shows here, not at interpreter exit
         return code
     except KeyboardInterrupt:

@@ -19,7 +19,7 @@ from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 from cclm.launch import report
 from cclm.launch.attempts import Attempts
-from cclm.launch.causes import Cause, Failure, of_exit_code, root_cause, sentence
+from cclm.launch.causes import EXIT_PREEMPTED, Cause, Failure, of_exit_code, root_cause, sentence
 
 _VERDICT = "cclm/verdict"
 _FREE = (Cause.PEER_STOPPED,)
@@ -81,7 +81,7 @@ class Agent(LocalElasticAgent):
         failures = [
             replace(failure_of(failed), rank=rank)
             for rank, failed in sorted(result.failures.items())
-            if not first or failed.local_rank in first
+            if failed.local_rank in first or not _was_sent_away(failed)
         ]
         hangs = Failure(Cause.HARDWARE, "hangs in the kernel, as it does when a GPU or a network card fails")
         self.failure = failure = root_cause(failures) if failures else hangs
@@ -133,3 +133,8 @@ class Agent(LocalElasticAgent):
 def failure_of(failed: ProcessFailure) -> Failure:
     """Why a process failed: by its own word if it left one, else by its exit code."""
     return report.read(failed.error_file_data) or of_exit_code(failed.exitcode)
+
+
+def _was_sent_away(failed: ProcessFailure) -> bool:
+    """Whether a process that did not end first may have ended by the signals that the agent then sent."""
+    return failed.exitcode in (-signal.SIGTERM, -signal.SIGKILL, EXIT_PREEMPTED) and not report.read(failed.error_file_data)

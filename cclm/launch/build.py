@@ -25,8 +25,8 @@ __all__ = ["SignalException", "agent", "of_agent_error", "quiet", "settings"]
 
 
 def quiet() -> None:
-    """Let torch's agent log nothing, as its errors are told in our words; LOGLEVEL brings them back."""
-    if "LOGLEVEL" not in os.environ:
+    """Let torch's agent log nothing, as its errors are told in our words; LOGLEVEL=INFO brings them back."""
+    if os.environ.get("LOGLEVEL", "").upper() not in ("INFO", "DEBUG"):
         for name in list(logging.root.manager.loggerDict):
             if name.startswith(("torch.distributed.elastic", "torch.distributed.run", "torch.distributed.launcher")):
                 logging.getLogger(name).setLevel(logging.CRITICAL)

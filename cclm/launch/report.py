@@ -42,12 +42,12 @@ def die_with_launcher() -> None:
         os.kill(os.getpid(), signal.SIGKILL)  # it had ended before
 
 
-def write(failure: Failure, error: BaseException) -> bool:
+def write(failure: Failure, error: BaseException | None = None) -> bool:
     """Leave word of `failure` for the launcher, whole or not at all; returns whether someone will read it."""
     path = os.environ.get(ERROR_FILE)
     if not path:
         return False
-    if failure.cause is Cause.BUG:
+    if failure.cause is Cause.BUG and error is not None:
         failure = replace(failure, traceback="".join(traceback.format_exception(error)))
     try:
         with open(f"{path}.part", "w", encoding="utf-8") as file:

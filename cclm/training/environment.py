@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from cclm.launch.causes import EXIT_PREEMPTED
+from cclm.launch.causes import EXIT_PEER_STOPPED, EXIT_PREEMPTED
 
 def set_threads(device: torch.device) -> int:
     """Share the cores of this machine among its training processes, where the CPU computes; returns the threads used.
@@ -77,6 +77,7 @@ class StopSignal:
     def __init__(self) -> None:
         self.received = False
         self._remembers = False
+        self._settled = False
         self._previous = None
         self._entered = 0
 
@@ -97,6 +98,15 @@ class StopSignal:
         """From now on a step that has begun is finished, and saved."""
         self._remembers = True
 
+    def settle(self, own: bool) -> None:
+        """All processes have agreed to stop; `own` says whether this one was signalled. What comes now changes nothing."""
+        self._settled, self.received = True, own
+
+    @property
+    def exit_code(self) -> int:
+        """Of a process that saved and left."""
+        return EXIT_PREEMPTED if self.received else EXIT_PEER_STOPPED
+
     @contextlib.contextmanager
     def leave_at_once(self) -> Iterator[None]:
         """For what takes long and can be done again, after a save."""
@@ -109,6 +119,8 @@ class StopSignal:
             self._remembers = before
 
     def _handle(self, number: int, frame: object) -> None:
+        if self._settled:
+            return
         again, self.received = self.received, True
         if not self._remembers and not again:  # a second one must not cut off what the first one makes clean up
             raise SystemExit(EXIT_PREEMPTED)

@@ -119,7 +119,9 @@ def fit(run: Run, start: int) -> int:
             done = step + 1
             stop.remember()
             run.report.step()
-            stopping, is_time = distributed.any_process(stop.received, clock.is_due())
+            stopping, is_time = distributed.any_process(signalled := stop.received, clock.is_due())
+            if stopping:
+                stop.settle(signalled)
             is_last = stopping or done == run.total_steps
             log_due = is_last or is_due(done, settings.log_every)
             evaluate_due = run.evaluate and not is_last and is_due(done, settings.evaluate_every)

@@ -21,7 +21,6 @@ from cclm.config import PretrainConfig
 from cclm.data.loader import open_source
 from cclm.data.quarantine import Quarantine
 from cclm.errors import UserError
-from cclm.launch.causes import EXIT_PEER_STOPPED, EXIT_PREEMPTED
 from cclm.metrics.report import Report
 from cclm.model.cclm import CCLM
 from cclm.tasks.pretrain import PretrainTask
@@ -123,7 +122,7 @@ def finish(run: Run, done: int, evaluate: Callable[[int], None]) -> int:
             evaluate(done)
         return 0
     run.report.say(f"stopped by SIGTERM after step {done} of {run.total_steps}; the same command goes on from there")
-    return EXIT_PREEMPTED if run.stop.received else EXIT_PEER_STOPPED
+    return run.stop.exit_code
 
 
 def empty_model(config: PretrainConfig, start: Start) -> CCLM:

@@ -1,5 +1,6 @@
 """The TorchX component: torchx accepts it, finds it beside its own, and what it starts is `cclm pretrain`."""
 
+import argparse
 import os
 import shlex
 import subprocess
@@ -11,11 +12,13 @@ from torchx.components.component_test_base import ComponentTestCase
 from torchx.specs import AppDef
 
 import torchx_components
+from cclm.cli import launch
 
 
 class TestValidation(ComponentTestCase):
-    def test_torchx_accepts_it(self) -> None:
-        self.validate(torchx_components, "pretrain")
+    def test_torchx_accepts_them(self) -> None:
+        for name in ("pretrain", "evaluate"):
+            self.validate(torchx_components, name)
 
 
 def torchx(*args: str) -> subprocess.CompletedProcess:
@@ -32,14 +35,21 @@ def command_of(app: AppDef) -> list[str]:
     return shlex.split(role.args[1])
 
 
+def options(words: list[str]) -> dict[str, str]:
+    """What `cclm launch` makes of them."""
+    parser = argparse.ArgumentParser()
+    launch.add_parser(parser.add_subparsers())
+    return vars(parser.parse_args(words[2:]))
+
+
 def test_command_line():
     app = torchx_components.pretrain(
         "a.b=1", "c=[2, 3]", config="my run.yaml", j="2x8", gpu=8, env={"NCCL_DEBUG": "INFO"}
     )
     words = command_of(app)
-    assert words[words.index("-m") :] == [
-        "-m",
-        "cclm",
+    assert words[:3] == ["exec", "cclm", "launch"]
+    assert words[words.index("--") :] == [
+        "--",
         "pretrain",
         "--resume",
         "auto",
@@ -47,15 +57,23 @@ def test_command_line():
         "a.b=1",
         "c=[2, 3]",
     ]
-    assert words[words.index("--nnodes") + 1] == "2"
-    assert words[words.index("--nproc_per_node") + 1] == "8"
+    assert options(words)["nnodes"] == "2"
+    assert options(words)["nproc_per_node"] == "8"
+    assert options(words)["max_restarts"] == "3"
     role = app.roles[0]
     assert (role.num_replicas, role.resource.gpu, role.env["NCCL_DEBUG"]) == (2, 8, "INFO")
 
 
 def test_one_node_needs_no_fixed_port():
     words = command_of(torchx_components.pretrain(config="x.yaml"))
-    assert words[words.index("--rdzv_endpoint") + 1] == "localhost:0"
+    assert options(words)["rdzv_endpoint"] == "localhost:0"
+
+
+def test_evaluate_and_elastic_nodes():
+    words = command_of(torchx_components.evaluate("a=1", config="x.yaml", checkpoint="s3://b/run", j="1:2x8"))
+    assert words[words.index("--") :] == ["--", "evaluate", "--checkpoint", "s3://b/run", "x.yaml", "a=1"]
+    assert options(words)["nnodes"] == "1:2"
+    assert options(words)["rdzv_endpoint"] == "$${rank0_env:=localhost}:29500".replace("rank0_env", "${rank0_env}")
 
 
 def test_torchx_lists_ours_and_its_own():

@@ -1,0 +1,152 @@
+"""`cclm launch` on loopback: ranks and agents are killed, stopped and hung, and the run goes on or says why not."""
+
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from .conftest import metrics, start
+from .test_pretrain import assert_equal_checkpoints, folders, wait_for_line
+
+pytestmark = pytest.mark.slow
+
+SMALL = {
+    "data.regions": None,
+    "data.images_mono": None,
+    "data.texts": None,
+    "data.images.num_workers": 0,
+    "training.save_every": 3,
+}
+KILLS = int(os.environ.get("CCLM_TEST_KILLS", 2))
+"""Ranks killed in one run, at random steps."""
+SEED = int(os.environ.get("CCLM_TEST_SEED", random.randrange(1000)))
+
+
+@pytest.fixture
+def launch() -> Iterator[Callable[..., subprocess.Popen]]:
+    """Starts `cclm launch ... -- pretrain CONFIG`; what is left over at the end is killed."""
+    started = []
+
+    def begin(config: Path, *options: object, processes: int = 2) -> subprocess.Popen:
+        process = start("launch", "--nproc-per-node", processes, *options, "--", "pretrain", config)
+        started.append(process)
+        return process
+
+    yield begin
+    for process in started:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def end(process: subprocess.Popen, code: int, timeout: float = 120) -> str:
+    """Wait for its end, check the exit code; returns what it printed on stderr."""
+    out, err = process.communicate(timeout=timeout)
+    assert process.returncode == code, f"exit code {process.returncode}\n{out}\n{err}"
+    assert "Root Cause (first observed failure)" not in err  # torchrun's own account
+    return err
+
+
+def verdict(err: str) -> str:
+    """The last line of the launcher's."""
+    return [line for line in err.splitlines() if line.startswith(("cclm launch: ", "cclm: error: "))][-1]
+
+
+def ranks(agent: subprocess.Popen) -> dict[int, int]:
+    """Process ids of the agent's training processes, by rank."""
+    found = {}
+    for child in Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text().split():
+        variables = Path(f"/proc/{child}/environ").read_bytes().split(b"\0")
+        found |= {int(value[5:]): int(child) for value in variables if value.startswith(b"RANK=")}
+    return found
+
+
+def wait_for_text(path: Path, text: str, times: int = 1) -> None:
+    deadline = time.monotonic() + 120
+    while not path.exists() or path.read_text().count(text) < times:
+        assert time.monotonic() < deadline, f"no {text!r} in {path}"
+        time.sleep(0.02)
+
+
+def test_killed_ranks_change_nothing(config, tmp_path, launch):
+    """SIGKILL of a random rank at random steps: the run ends with the parameters of an undisturbed one, bit for bit."""
+    steps = 8 + 4 * KILLS
+    settings = SMALL | {"training.max_steps": steps}
+    end(launch(config("whole", **settings)), 0)
+    chance = random.Random(SEED)
+    run = launch(config("killed", **settings), "--max-restarts", KILLS, "--max-attempts", KILLS + 1)
+    at = sorted(chance.sample(range(1, steps - 1), KILLS))
+    for number, step in enumerate(at):
+        wait_for_text(tmp_path / "killed" / "log.txt", " processes on cpu", number + 1)
+        wait_for_line(tmp_path / "killed" / "metrics.jsonl", step)
+        victims = ranks(run)
+        os.kill(victims[chance.choice(sorted(victims))], signal.SIGKILL)
+    err = end(run, 0)
+    told = f"seed {SEED}, killed after steps {at}\n{err}"
+    assert err.count("was killed by SIGKILL") == KILLS, told
+    assert f"restart {KILLS} of {KILLS}" in err, told
+    assert metrics(tmp_path / "killed") == metrics(tmp_path / "whole"), told
+    last = f"step-{steps:08d}"
+    assert_equal_checkpoints(tmp_path / "killed" / last, tmp_path / "whole" / last)
+    assert json.loads((tmp_path / "killed" / "attempts-pretrain.json").read_text())["attempts"] == 0
+
+
+@pytest.mark.parametrize("whom", ["agent", "group", "one rank"])
+def test_sigterm_saves_and_says_preempted(config, tmp_path, launch, whom):
+    path = config(**SMALL | {"training.max_steps": 10_000, "training.save_every": None, "data.images.num_workers": 1})
+    run = launch(path, "--max-restarts", 3)
+    wait_for_line(tmp_path / "run" / "metrics.jsonl", 3)
+    if whom == "agent":
+        run.send_signal(signal.SIGTERM)
+    elif whom == "group":
+        os.killpg(run.pid, signal.SIGTERM)
+    else:
+        os.kill(ranks(run)[1], signal.SIGTERM)
+    err = end(run, 143, timeout=30)
+    last = metrics(tmp_path / "run")[-1]["step"]
+    assert folders(tmp_path / "run") == [f"step-{last:08d}"]
+    assert "stopped by SIGTERM" in verdict(err) and "exit code 143" in verdict(err)
+    assert "Traceback" not in err
+    assert json.loads((tmp_path / "run" / "attempts-pretrain.json").read_text())["attempts"] == 0
+
+
+def test_sigterm_before_training(config, tmp_path, launch):
+    """While processes start (here: as soon as there are any) there is nothing to save, so they leave at once."""
+    run = launch(config(**SMALL))
+    deadline = time.monotonic() + 60
+    while not ranks(run):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    run.send_signal(signal.SIGTERM)
+    assert "exit code 143" in verdict(end(run, 143, timeout=20))
+    assert not folders(tmp_path / "run")
+
+
+def test_a_hung_process_ends_the_wait_by_timeout(config, tmp_path, launch):
+    path = config(**SMALL | {"training.max_steps": 10_000})
+    run = launch(path, "--collective-timeout", 3, "--shutdown-timeout", 2)
+    wait_for_line(tmp_path / "run" / "metrics.jsonl", 4)
+    hung = ranks(run)[1]
+    os.kill(hung, signal.SIGSTOP)
+    err = end(run, 134, timeout=30)
+    assert "rank 0 waited too long for another process" in verdict(err)
+    assert "the same command goes on from the newest checkpoint" in verdict(err)
+    assert not Path(f"/proc/{hung}").exists()
+    assert "Traceback" not in err
+
+
+def test_a_mistake_that_only_processes_see_is_one_sentence_and_is_not_tried_again(config, tmp_path, launch):
+    path = config(**SMALL | {"training.max_steps": 4, "optimizer.lr": 1e30})
+    err = end(launch(path, "--max-restarts", 3), 2)
+    assert err.count("training diverged") == 1
+    assert "Traceback" not in err and "restarting" not in err
+    (tmp_path / "run" / "attempts-pretrain.json").write_text('{"run_id": "local", "step": 0, "attempts": 5}')
+    err = end(launch(path, "--max-restarts", 3), 3)
+    assert "5 attempts in a row got no further" in verdict(err)
