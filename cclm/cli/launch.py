@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from functools import partial
 
 from cclm.launch.attempts import DEFAULT_MAX_ATTEMPTS
 from cclm.launch.causes import table
@@ -113,6 +114,7 @@ def launch(args: argparse.Namespace) -> int:
             max_attempts=args.max_attempts,
             shutdown_timeout=args.shutdown_timeout,
             collective_timeout=args.collective_timeout,
+            check_processes=None if config is None else partial(_check_processes, config),
         )
     )
 
@@ -121,6 +123,14 @@ def folders_of(config: object) -> list[str]:
     """Where a run with this config saves, the one that outlives the machine last."""
     names = ("output_dir", "output_hdfs")
     return [str(value) for name in names if (value := getattr(config, name, None))]
+
+
+def _check_processes(config: object, processes: int) -> None:
+    from cclm.config import PretrainConfig
+    from cclm.training.preflight import check_divisible  # imports torch
+
+    if isinstance(config, PretrainConfig):
+        check_divisible(config, processes)
 
 
 def _torchrun_options(args: argparse.Namespace) -> list[str]:

@@ -81,7 +81,7 @@ class Agent(LocalElasticAgent):
         failures = [
             replace(failure_of(failed), rank=rank)
             for rank, failed in sorted(result.failures.items())
-            if failed.local_rank in first or not _was_sent_away(failed)
+            if not first or failed.local_rank in first or not _was_sent_away(failed)
         ]
         hangs = Failure(Cause.HARDWARE, "hangs in the kernel, as it does when a GPU or a network card fails")
         self.failure = failure = root_cause(failures) if failures else hangs

@@ -7,8 +7,8 @@ import shutil
 import signal
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from cclm.errors import UserError
 from cclm.launch import report
@@ -30,8 +30,8 @@ class Launch:
     max_attempts: int
     shutdown_timeout: int
     collective_timeout: int
-    check_world_size: Any = None
-    """Called with each number of processes that the run may have; raises UserError."""
+    check_processes: Callable[[int], None] | None = None
+    """Raises UserError if the command cannot run on so many processes."""
 
 
 class Stopped(BaseException):
@@ -66,9 +66,7 @@ def _launch(wish: Launch, logs: str) -> int:
 
     build.quiet()
     config, command = build.settings(wish.torchrun, wish.command, logs)
-    for nodes in range(config.min_nodes, config.max_nodes + 1):
-        if wish.check_world_size:
-            wish.check_world_size(nodes * config.nproc_per_node)
+    check_sizes(wish, config.min_nodes, config.max_nodes, config.nproc_per_node)
     os.environ[report.FULL_WORLD_SIZE] = str(config.max_nodes * config.nproc_per_node)
     attempts = None
     if wish.folders:
@@ -94,6 +92,18 @@ def _launch(wish: Launch, logs: str) -> int:
         if failure is None or not failure.cause.may_retry:
             agent.end_for_all(failure)
     return EXIT_SUCCESS if failure is None else _end(failure)
+
+
+def check_sizes(wish: Launch, least: int, most: int, processes: int) -> None:
+    """Refuse a range of nodes in which there is a number that the command cannot run on: it would end the run later."""
+    for nodes in range(least, most + 1):
+        try:
+            if wish.check_processes:
+                wish.check_processes(nodes * processes)
+        except UserError as error:
+            if least == most:
+                raise
+            raise UserError(f"{error} (with --nnodes {least}:{most} the run may come to {nodes} nodes)") from None
 
 
 def _settle(attempts: Attempts, failure: Failure | None) -> None:

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -125,3 +126,33 @@ def metrics(folder: Path) -> list[dict]:
     """Lines of metrics.jsonl without what depends on the clock."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return [{key: value for key, value in line.items() if "second" not in key} for line in lines]
+
+
+@pytest.fixture
+def launch() -> Iterator[Callable[..., subprocess.Popen]]:
+    """Starts `cclm launch ... -- pretrain CONFIG`; what is left over at the end is killed."""
+    started = []
+
+    def begin(config: Path, *options: object, processes: int = 2) -> subprocess.Popen:
+        process = start("launch", "--nproc-per-node", processes, *options, "--", "pretrain", config)
+        started.append(process)
+        return process
+
+    yield begin
+    for process in started:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def end(process: subprocess.Popen, code: int, timeout: float = 120) -> str:
+    """Wait for its end, check the exit code; returns what it printed on stderr."""
+    out, err = process.communicate(timeout=timeout)
+    assert process.returncode == code, f"exit code {process.returncode}\n{out}\n{err}"
+    assert "Root Cause (first observed failure)" not in err  # torchrun's own account
+    return err
+
+
+def verdict(err: str) -> str:
+    """The last line of the launcher's."""
+    return [line for line in err.splitlines() if line.startswith(("cclm launch: ", "cclm: error: "))][-1]

@@ -4,15 +4,13 @@ import json
 import os
 import random
 import signal
-import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from .conftest import metrics, start
+from .conftest import end, metrics, verdict
 from .test_pretrain import assert_equal_checkpoints, folders, wait_for_line
 
 pytestmark = pytest.mark.slow
@@ -27,36 +25,6 @@ SMALL = {
 KILLS = int(os.environ.get("CCLM_TEST_KILLS", 2))
 """Ranks killed in one run, at random steps."""
 SEED = int(os.environ.get("CCLM_TEST_SEED", random.randrange(1000)))
-
-
-@pytest.fixture
-def launch() -> Iterator[Callable[..., subprocess.Popen]]:
-    """Starts `cclm launch ... -- pretrain CONFIG`; what is left over at the end is killed."""
-    started = []
-
-    def begin(config: Path, *options: object, processes: int = 2) -> subprocess.Popen:
-        process = start("launch", "--nproc-per-node", processes, *options, "--", "pretrain", config)
-        started.append(process)
-        return process
-
-    yield begin
-    for process in started:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-
-
-def end(process: subprocess.Popen, code: int, timeout: float = 120) -> str:
-    """Wait for its end, check the exit code; returns what it printed on stderr."""
-    out, err = process.communicate(timeout=timeout)
-    assert process.returncode == code, f"exit code {process.returncode}\n{out}\n{err}"
-    assert "Root Cause (first observed failure)" not in err  # torchrun's own account
-    return err
-
-
-def verdict(err: str) -> str:
-    """The last line of the launcher's."""
-    return [line for line in err.splitlines() if line.startswith(("cclm launch: ", "cclm: error: "))][-1]
 
 
 def ranks(agent: subprocess.Popen) -> dict[int, int]:
