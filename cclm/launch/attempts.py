@@ -51,7 +51,8 @@ class Attempts:
             AttemptsExhausted: there were `limit` without a newer checkpoint.
         """
         last, step = self._read(), newest_step(self._folders)
-        attempts = last.attempts + 1 if last and last.run_id == self._run_id and step <= last.step else 1
+        same = last is not None and (last.run_id, last.step) == (self._run_id, step)  # a lower step: --resume never
+        attempts = last.attempts + 1 if same else 1
         if attempts > self._limit:
             since = f"the checkpoint of step {step}" if step else "any checkpoint"
             raise AttemptsExhausted(
