@@ -10,8 +10,9 @@ import time
 from pathlib import Path
 
 from . import addons, debs, gobuild, kubectl, status
-from .cluster import Cluster, build_core, clusters_folder
-from .common import ClusterError, require_prerequisites, versions
+from .cluster import Cluster, build_core
+from .common import ClusterError, clusters_folder, require_prerequisites, versions
+from .teardown import sweep
 
 # Built and fetched by `build` beside what a cluster needs: for rendering charts and checking rules.
 EXTRAS = ("helm",)
@@ -45,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _build(programs: list[str], everything: bool) -> None:
     require_prerequisites()
+    sweep()
     if programs:
         for name in programs:
             gobuild.build(name)
@@ -127,9 +129,10 @@ def main(arguments: list[str]) -> int:
     else:
         require_prerequisites()
         if not cluster.folder.exists():
-            others = [path.name for path in clusters_folder().glob("*")]
+            others = [path.name for path in clusters_folder().glob("*") if Cluster(path.name).up_now]
             print(f"the cluster {cluster.name} is not up" + (f"; up are: {', '.join(others)}" if others else ""))
         cluster.down()
+        sweep()
     return 0
 
 

@@ -8,7 +8,6 @@ and how often readiness is asked for (the stock intervals would cost half a minu
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import yaml
 
 from . import gobuild, images, kubectl, layout
 from .cluster import Cluster
-from .common import ClusterError, cache_folder, run, wait_for
+from .common import ClusterError, run, wait_for, workplace
 from .kubectl import Kubectl, Manifest
 
 TRAINING_NAMESPACE = "kubeflow"
@@ -29,9 +28,9 @@ def _kustomize(module: str, folder: str) -> list[Manifest]:
 
 def _chart(module: str, folder: str, namespace: str, *options: str) -> list[Manifest]:
     source = gobuild.files_of(module) / folder
-    with tempfile.TemporaryDirectory(dir=cache_folder()) as work:
+    with workplace(f"chart-{module}") as work:
         # A copy without its dependencies: those that are needed here are installed by themselves.
-        chart = Path(work) / source.name
+        chart = work / source.name
         shutil.copytree(source, chart, copy_function=shutil.copyfile)
         chart.chmod(0o755)
         description = yaml.safe_load((chart / "Chart.yaml").read_text())

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
-import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from . import debs
-from .common import PROJECT, ClusterError, cache_folder, digest, locked, run, say, versions
+from .common import PROJECT, cache_folder, digest, locked, run, say, versions, workplace
 
-BASE = "localhost/cclm/base:1"
 # In an image that only has to show that it is put together well, these are left out: they are 5 of its 5.5 GB.
 HEAVY = ("torch", "torchvision", "timm", "transformers", "scipy")
 
@@ -22,6 +22,7 @@ HEAVY = ("torch", "torchvision", "timm", "transformers", "scipy")
 # the libraries are found by the helpers that it starts with an empty environment.
 _OWN_MOUNTS = """
 set -e
+mount -n -t proc proc /proc
 mkdir -p "$1/var-lib" "$1/work"
 mount -n -t overlay -o "lowerdir=/var/lib,upperdir=$1/var-lib,workdir=$1/work" cclm-lib /var/lib
 mount -n -t overlay -o "lowerdir=$2:/usr/lib/x86_64-linux-gnu" cclm-libraries /usr/lib/x86_64-linux-gnu
@@ -35,49 +36,60 @@ def base_image() -> Path:
     table = versions()["debian"]
     key = digest(table["release"], *table["base"])
     target = cache_folder() / "images" / f"base-{key}.tar"
-    with locked(cache_folder() / "locks" / f"{target.name}.lock"):
+    with locked(target.name):
         if not target.exists():
             started = time.monotonic()
             say("making a base image from Debian's packages ...")
-            _make_base(target, table["release"], table["base"])
+            with workplace(target.stem) as work:
+                _make_base(work, target, table["release"], table["base"])
             say(f"made a base image in {time.monotonic() - started:.0f} s")
     return target
 
 
-def _make_base(target: Path, release: str, packages: list[str]) -> None:
+def base_reference(archive: Path) -> str:
+    """The name of the base image in the builder's store: another base, another name."""
+    return f"localhost/cclm/base:{archive.stem.removeprefix('base-')}"
+
+
+def _make_base(work: Path, target: Path, release: str, packages: list[str]) -> None:
     root = debs.unpacked("images") / "root"
-    work = cache_folder() / "work" / target.stem
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
-    try:
-        # In mounts of its own: whatever debootstrap mounts goes with it.
-        run(
-            ["unshare", "--mount", "--propagation", "private", str(root / "usr/sbin/debootstrap"), "--variant=minbase"]
-            + [f"--include={','.join(packages)}", release, str(work / "root")],
-            what="make a base image",
-            env={**os.environ, "DEBOOTSTRAP_DIR": str(root / "usr/share/debootstrap")},
-            timeout=900,
-        )
-        for name in ("var/cache/apt", "var/lib/apt/lists", "usr/share/doc", "usr/share/man", "usr/share/locale"):
-            shutil.rmtree(work / "root" / name, ignore_errors=True)
-        target.parent.mkdir(parents=True, exist_ok=True)
+    # In mounts of its own: whatever debootstrap mounts goes with it.
+    run(
+        ["unshare", "--mount", "--propagation", "private", str(root / "usr/sbin/debootstrap"), "--variant=minbase"]
+        + [f"--include={','.join(packages)}", release, str(work / "root")],
+        what="make a base image",
+        env={**os.environ, "DEBOOTSTRAP_DIR": str(root / "usr/share/debootstrap")},
+        timeout=900,
+        contained=True,
+    )
+    for name in ("var/cache/apt", "var/lib/apt/lists", "usr/share/doc", "usr/share/man", "usr/share/locale"):
+        shutil.rmtree(work / "root" / name, ignore_errors=True)
+    reference = base_reference(target)
+    with _store():
         container = _buildah("from", "scratch").strip()
+        _buildah("add", "--quiet", container, work / "root", "/")
+        _buildah("config", "--env", "PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", container)
+        _buildah("commit", "--quiet", container, reference)
+    _export(reference, target)
+
+
+@contextlib.contextmanager
+def _store() -> Iterator[None]:
+    """The builder's store for oneself, without half-built containers: neither those of killed builds nor one's own."""
+    with locked("buildah-store"):
+        _buildah("rm", "--all")
         try:
-            _buildah("add", "--quiet", container, work / "root", "/")
-            _buildah("config", "--env", "PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", container)
-            _buildah("commit", "--quiet", container, BASE)
+            yield
         finally:
-            _buildah("rm", container)
-        _export(BASE, target)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+            _buildah("rm", "--all")
 
 
 def _export(reference: str, target: Path) -> None:
-    fresh = target.with_suffix(".new")
-    fresh.unlink(missing_ok=True)
-    _buildah("push", "--quiet", reference, f"docker-archive:{fresh}:{reference}")
-    os.replace(fresh, target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with workplace(f"export-{target.stem}") as work:
+        fresh = work / "image.tar"
+        _buildah("push", "--quiet", reference, f"docker-archive:{fresh}:{reference}")
+        os.replace(fresh, target)
 
 
 def _content() -> str:
@@ -111,34 +123,54 @@ def project_image(without: tuple[str, ...] = HEAVY) -> Path:
     key = digest(_content(), base.name, *without)
     reference = f"localhost/cclm/cclm:{key}"
     target = cache_folder() / "images" / f"cclm-{key}.tar"
-    with locked(cache_folder() / "locks" / "project-image.lock"):
-        if not target.exists():
+    with locked("project-image"):
+        if target.exists():
+            os.utime(target)
+        else:
             started = time.monotonic()
             say("building the project's image ...")
-            if reference_missing(BASE):
-                _buildah("pull", "--quiet", f"docker-archive:{base}")
-            _buildah(
-                "bud", "--quiet", "--isolation=chroot", "--network=host", "--layers", "--pull-never",
-                f"--build-arg=BASE={BASE}", f"--build-arg=WITHOUT={' '.join(without)}",
-                *_machine_settings(), f"--tag={reference}", f"--file={PROJECT / 'Dockerfile'}", PROJECT,
-                timeout=1800,
-            )  # fmt: skip
-            for old in target.parent.glob("cclm-*.tar"):
-                old.unlink()  # one content is enough: each is hundreds of megabytes
+            build(PROJECT, reference, f"WITHOUT={' '.join(without)}")
             _export(reference, target)
             _forget_others(reference)
+            _forget_archives(target)
             size = target.stat().st_size / 1e6
             say(f"built the project's image in {time.monotonic() - started:.0f} s ({size:.0f} MB)")
     return target
 
 
+def build(context: Path, reference: str, *arguments: str) -> None:
+    """Build the Dockerfile of a folder on the base image, into the builder's store; `arguments` as in NAME=VALUE."""
+    archive = base_image()
+    base = base_reference(archive)
+    with _store():
+        if reference_missing(base):
+            _buildah("pull", "--quiet", f"docker-archive:{archive}")
+        _buildah(
+            "bud", "--quiet", "--isolation=chroot", "--network=host", "--layers", "--pull-never",
+            f"--build-arg=BASE={base}", *(f"--build-arg={argument}" for argument in arguments),
+            *_machine_settings(), f"--tag={reference}", f"--file={context / 'Dockerfile'}", context,
+            timeout=1800,
+        )  # fmt: skip
+
+
+def _forget_archives(kept: Path) -> None:
+    """Remove archives that nobody has used for a day: each is hundreds of megabytes. Another tree may use a younger."""
+    for old in kept.parent.glob("cclm-*.tar"):
+        if old != kept and old.stat().st_mtime < time.time() - 86400:
+            old.unlink()
+
+
 def _forget_others(kept: str) -> None:
     """Remove images of other contents from the builder's store; the layer with the requirements stays."""
-    _buildah("rm", "--all")
     for image in json.loads(_buildah("images", "--json") or "[]"):
         for name in image.get("names") or []:
             if name.startswith("localhost/cclm/cclm:") and name != kept:
-                _buildah("rmi", name)
+                forget(name)
+
+
+def forget(reference: str) -> None:
+    """Remove an image from the builder's store."""
+    _buildah("rmi", reference)
 
 
 def reference_missing(reference: str) -> bool:
@@ -181,19 +213,4 @@ def _buildah(*arguments: str | Path, timeout: float = 900) -> str:
         [f"--signature-policy={settings / 'policy.json'}"] if arguments[0] in ("bud", "push", "pull", "commit") else []
     )
     words = [str(arguments[0]), *policy, *(str(argument) for argument in arguments[1:])]
-    try:
-        done = subprocess.run(
-            [*command, *words],
-            env=env,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise ClusterError(f"buildah {arguments[0]} did not finish within {timeout:g} s") from error
-    if done.returncode != 0:
-        last = (done.stderr.strip() or done.stdout.strip()).splitlines()[-12:]
-        raise ClusterError(f"buildah {arguments[0]}: {' | '.join(last)}")
-    return done.stdout
+    return run([*command, *words], what=f"buildah {arguments[0]}", env=env, timeout=timeout, contained=True)

@@ -75,10 +75,15 @@ def processes(name: str) -> set[int]:
     """Every process in the group or below it."""
     found: set[int] = set()
     for root in everywhere():
-        for listing in (root / name).rglob("cgroup.procs"):
+        for folder in [root / name, *_below(root / name)]:
             with contextlib.suppress(OSError):
-                found.update(int(word) for word in listing.read_text().split())
+                found.update(int(word) for word in (folder / "cgroup.procs").read_text().split())
     return found
+
+
+def _below(group: Path) -> list[Path]:
+    """The groups below one, deepest first; they may vanish while they are listed, which `os.walk` does not mind."""
+    return [Path(folder) for folder, _, _ in os.walk(group, topdown=False) if folder != str(group)]
 
 
 def remove(name: str, timeout: float = 20) -> None:
@@ -90,8 +95,7 @@ def remove(name: str, timeout: float = 20) -> None:
                 os.kill(pid, signal.SIGKILL)
         for root in everywhere():
             # Deepest first: a group can be removed only when nothing is below it.
-            folders = sorted((root / name).rglob("*/"), key=lambda path: -len(path.parts))
-            for folder in [*folders, root / name]:
+            for folder in [*_below(root / name), root / name]:
                 with contextlib.suppress(OSError):
                     folder.rmdir()
         left = [root / name for root in everywhere() if (root / name).exists()]

@@ -15,15 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from . import cgroups, control, controlplane, debs, gobuild, images, layout, node
-from .common import ClusterError, cache_folder, digest, locked, require_prerequisites, run, versions, wait_for
+from .common import (
+    ClusterError, cache_folder, clusters_folder, locked, require_prerequisites, run, versions, wait_for,
+)  # fmt: skip
 from .kubectl import Kubectl, condition
 from .pki import Authority
-from .teardown import remove_remains
-
-
-def clusters_folder() -> Path:
-    """Where running clusters keep their state."""
-    return cache_folder() / "clusters"
+from .teardown import cgroup_of, life_lock, remove_dead, remove_remains, sweep, up_lock
 
 
 def core_programs() -> list[str]:
@@ -60,6 +57,7 @@ class Cluster:
     def up(self, nodes: int = 2, owner: int | None = None) -> None:
         """Bring the cluster up and wait until its nodes are Ready; it goes down when the process `owner` ends."""
         self.check(nodes)
+        sweep()
         build_core()
         with self._alone():
             self.check(nodes)  # another `up` may have been faster
@@ -68,21 +66,19 @@ class Cluster:
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
         """Keep a second `up` of this name from removing what the first is making."""
-        lock = cache_folder() / "locks" / f"up-{self.name}.lock"
         with contextlib.ExitStack() as held:
             try:
-                held.enter_context(locked(lock, wait=False))
+                held.enter_context(locked(up_lock(self.name), wait=False, forget=True))
             except BlockingIOError as error:
                 raise ClusterError(f"the cluster {self.name} is being brought up by another process") from error
-            held.callback(lock.unlink, missing_ok=True)
             yield
 
     def _make(self, nodes: int, owner: int) -> None:
-        remove_remains(self.folder)  # of one whose supervisor was killed
+        with locked(life_lock(self.name), forget=True):  # an older supervisor may still be taking its own down
+            remove_remains(self.folder)
         self.folder.mkdir(parents=True)
-        # The folder is part of the group's name: two caches may each hold a cluster of one name.
-        group = f"cclm-{self.name}-{digest(str(self.folder))[:6]}"
-        settings = {"name": self.name, "nodes": nodes, "cgroup": group, "pause": str(gobuild.binary("pause"))}
+        group, pause = cgroup_of(self.folder), str(gobuild.binary("pause"))
+        settings = {"name": self.name, "nodes": nodes, "cgroup": group, "pause": pause}
         fresh = self.folder / "cluster.json.new"
         fresh.write_text(json.dumps(settings))
         os.replace(fresh, self.folder / "cluster.json")
@@ -91,7 +87,7 @@ class Cluster:
         except BaseException as error:
             if isinstance(error, Exception):  # not an interrupt
                 self._keep_logs()
-            self.down()
+            self._end()
             raise
 
     def check(self, nodes: int) -> None:
@@ -158,9 +154,15 @@ class Cluster:
     def down(self) -> None:
         """Take the cluster down and remove everything it made; nothing happens if there is none."""
         if self.up_now:
-            control.order(self.folder, "leave")
-            wait_for(lambda: not self.folder.exists(), what=f"the end of cluster {self.name}", timeout=300, every=0.05)
-        elif self.folder.exists():
+            self._end()
+        else:
+            remove_dead(self.name, wait=True)
+
+    def _end(self) -> None:
+        if self.up_now:
+            with contextlib.suppress(ClusterError):  # it may be leaving by itself
+                control.order(self.folder, "leave")
+        with locked(life_lock(self.name), forget=True):  # free when the supervisor, if there is one, has ended
             remove_remains(self.folder)
 
     def disown(self) -> None:
@@ -261,13 +263,17 @@ class Cluster:
             self.load(image, [machine])
 
     def load(self, image: Path, machines: list[str] | None = None) -> str:
-        """Import an image archive into the containerd of every worker node (or of these machines); its name."""
-        reference = images.reference_of(image)
+        """Import an image archive into the containerd of every worker node (or of these machines); its name.
+
+        An image of this name with another content is replaced: pods started afterwards run the new one.
+        """
+        named = images.described(image)
+        running = control.order(self.folder, "list")["machines"]
         for machine in machines or self.node_names:
-            client = node.containerd_client(self.pid(machine), "images")
-            if f"{reference} " not in run([*client, "ls", "-q"], what="list images").replace("\n", " ") + " ":
-                run([*client, "import", str(image)], what=f"load {reference} into {machine}", timeout=900)
-        return reference
+            if machine not in running:
+                raise ClusterError(f"the machine {machine} of cluster {self.name} is not running")
+            images.load(running[machine], image, named)
+        return named.reference
 
     # --- waiting ------------------------------------------------------------------------------------------------
 

@@ -40,6 +40,11 @@ def cache_folder() -> Path:
     return Path(home).expanduser().resolve() / "cclm-cluster"
 
 
+def clusters_folder() -> Path:
+    """Where running clusters keep their state, a folder each."""
+    return cache_folder() / "clusters"
+
+
 def missing_prerequisite() -> str | None:
     """One sentence that names what this machine lacks to own a cluster, or None."""
     if sys.platform != "linux":
@@ -55,6 +60,7 @@ def missing_prerequisite() -> str | None:
         "ip": "ip (iproute2)",
         "tc": "tc (iproute2)",
         "nsenter": "nsenter (util-linux)",
+        "setpriv": "setpriv (util-linux)",
         "unshare": "unshare (util-linux)",
         "openssl": "openssl",
     }
@@ -98,8 +104,14 @@ def run(
     cwd: Path | None = None,
     stdin: str | bytes | None = None,
     timeout: float = 600,
+    contained: bool = False,
 ) -> str:
-    """Run a program to its end and return its standard output; its last words become the error."""
+    """Run a program to its end and return its standard output; its last words become the error.
+
+    `contained` is for what runs long and starts others: none of them outlives this process, whatever ends it.
+    """
+    if contained:
+        command = [*_CONTAINED, *command]
     data = stdin.encode() if isinstance(stdin, str) else stdin
     try:
         done = subprocess.run(
@@ -115,13 +127,18 @@ def run(
     except FileNotFoundError as error:
         raise ClusterError(f"{what}: {command[0]} is not on this machine") from error
     except subprocess.TimeoutExpired as error:
-        raise ClusterError(f"{what}: {Path(str(command[0])).name} did not finish within {timeout:g} s") from error
+        raise ClusterError(f"{what} did not finish within {timeout:g} s") from error
     if done.returncode != 0:
         said = (
             done.stderr.decode(errors="replace").strip() or done.stdout.decode(errors="replace").strip()
         ).splitlines()
         raise ClusterError(f"{what}: {' | '.join(said[-6:]) or f'exit status {done.returncode}'}")
     return done.stdout.decode(errors="replace")
+
+
+# The kernel kills the first program when this process ends, the second when the first does, and with the second, the
+# first process of a namespace, every process in it.
+_CONTAINED = ("setpriv", "--pdeathsig=KILL", "unshare", "--pid", "--fork", "--kill-child=SIGKILL", "--")
 
 
 def wait_for(
@@ -148,14 +165,55 @@ def wait_for(
 
 
 @contextlib.contextmanager
-def locked(path: Path, *, shared: bool = False, wait: bool = True) -> Iterator[None]:
-    """Hold a lock file: two builds of one thing wait for each other instead of both doing it.
+def locked(name: str, *, shared: bool = False, wait: bool = True, forget: bool = False) -> Iterator[None]:
+    """Hold a lock of the cache: two builds of one thing wait for each other instead of both doing it.
+
+    The kernel lets go of it when the process ends, however it ends. `forget` removes the lock's file afterwards.
 
     Raises:
         BlockingIOError: with `wait=False`, if another holds it.
     """
+    path = cache_folder() / "locks" / f"{name}.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as handle:
-        how = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-        fcntl.flock(handle, how if wait else how | fcntl.LOCK_NB)
-        yield
+    how = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    while True:
+        with path.open("w") as handle:
+            fcntl.flock(handle, how if wait else how | fcntl.LOCK_NB)
+            if not _is_file(path, handle.fileno()):
+                continue  # its last holder has removed it meanwhile: others lock the file that took its place
+            try:
+                yield
+            finally:
+                if forget:
+                    path.unlink(missing_ok=True)
+            return
+
+
+def _is_file(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+@contextlib.contextmanager
+def workplace(name: str) -> Iterator[Path]:
+    """An empty folder in the cache for what is only half done; whole things are moved out of it to their places."""
+    folder = cache_folder() / "unfinished" / name
+    with locked(f"unfinished-{name}", forget=True):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_unfinished() -> None:
+    """Remove what killed builds left half done."""
+    for folder in (cache_folder() / "unfinished").glob("*"):
+        with (
+            contextlib.suppress(BlockingIOError),
+            locked(f"unfinished-{folder.name}", wait=False, forget=True),
+        ):
+            shutil.rmtree(folder, ignore_errors=True)

@@ -36,7 +36,12 @@ def start_supervisor(folder: Path, owner: int) -> None:
             )
         return reachable(folder)
 
-    wait_for(listening, what="the start of the supervisor", timeout=60, every=0.02)
+    try:
+        wait_for(listening, what="the start of the supervisor", timeout=60, every=0.02)
+    except BaseException:  # it has no machine yet, and nobody would ever tell it to leave
+        process.kill()
+        process.wait()
+        raise
     # Someone must wait for it, or it stays a zombie after its end for as long as this process lives.
     threading.Thread(target=process.wait, daemon=True).start()
 

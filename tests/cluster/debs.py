@@ -12,7 +12,7 @@ import shutil
 import time
 from pathlib import Path
 
-from .common import ClusterError, cache_folder, digest, locked, run, say, versions
+from .common import ClusterError, cache_folder, digest, locked, run, say, versions, workplace
 
 
 def _tree(group: str) -> Path:
@@ -26,9 +26,10 @@ def _tree(group: str) -> Path:
 def unpacked(group: str) -> Path:
     """The root folder of a group of packages, fetched on first use."""
     tree = _tree(group)
-    with locked(cache_folder() / "locks" / f"{tree.name}.lock"):
+    with locked(tree.name):
         if not (tree / "packages.json").exists():
-            _fetch(versions()["debian"]["groups"][group], tree)
+            with workplace(tree.name) as work:
+                _fetch(versions()["debian"]["groups"][group], work, tree)
     return tree
 
 
@@ -45,18 +46,17 @@ def _apt_options(lists: Path, archives: Path) -> list[str]:
     ]
 
 
-def _fetch(packages: list[str], tree: Path) -> None:
+def _fetch(packages: list[str], work: Path, tree: Path) -> None:
     started = time.monotonic()
     say(f"fetching packages {' '.join(packages)} ...")
-    work = tree.with_name(tree.name + ".new")
-    shutil.rmtree(work, ignore_errors=True)
     archives = work / "archives"
     lists = work / "lists"
     (archives / "partial").mkdir(parents=True)
     (lists / "partial").mkdir(parents=True)
     options = _apt_options(lists, archives)
     env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    run(["apt-get", *options, "-qq", "update"], what="read the list of packages", env=env, timeout=300)
+    update = ["apt-get", *options, "-qq", "update"]
+    run(update, what="read the list of packages", env=env, timeout=300, contained=True)
     run(
         # --reinstall: a package that the machine already has is unpacked all the same, so what is found
         # in the tree does not depend on what else was installed here.
@@ -65,23 +65,23 @@ def _fetch(packages: list[str], tree: Path) -> None:
         what=f"download {' '.join(packages)}",
         env=env,
         timeout=600,
+        contained=True,
     )
-    root = work / "root"
+    fresh = work / "tree"
     found = {}
     for archive in sorted(archives.glob("*.deb")):
         name, version = run(
             ["dpkg-deb", "--showformat=${Package} ${Version}", "--show", archive], what=f"read {archive.name}"
         ).split()
         found[name] = version
-        run(["dpkg-deb", "--extract", archive, root], what=f"unpack {archive.name}")
+        run(["dpkg-deb", "--extract", archive, fresh / "root"], what=f"unpack {archive.name}")
     missing = [name for name in packages if name not in found]
     if missing:
         raise ClusterError(f"the package manager did not deliver {', '.join(missing)}")
-    shutil.rmtree(archives)
-    shutil.rmtree(lists)
-    (work / "packages.json").write_text(json.dumps(found, indent=1, sort_keys=True))
+    (fresh / "packages.json").write_text(json.dumps(found, indent=1, sort_keys=True))
     shutil.rmtree(tree, ignore_errors=True)
-    os.replace(work, tree)
+    tree.parent.mkdir(parents=True, exist_ok=True)
+    os.replace(fresh, tree)
     say(f"fetched {len(found)} packages in {time.monotonic() - started:.0f} s")
 
 

@@ -12,10 +12,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from .common import HERE, ClusterError, cache_folder, digest, locked, run, say, versions
+from .common import HERE, ClusterError, cache_folder, digest, locked, run, say, versions, workplace
 
 
-def _environment() -> dict[str, str]:
+def _environment(scratch: Path | None = None) -> dict[str, str]:
     """Go's own downloads and object files stay in our cache; the machine's settings for proxies stay as they are."""
     root = cache_folder() / "go"
     env = dict(os.environ)
@@ -28,13 +28,16 @@ def _environment() -> dict[str, str]:
         CGO_ENABLED="0",  # static: the same file runs on the machine and inside an image with nothing else in it
     )
     env.pop("GOBIN", None)
+    if scratch is not None:
+        env["GOTMPDIR"] = str(scratch)  # by default in /tmp, where a killed build would leave it
     return env
 
 
-def _go(arguments: list[str], what: str, cwd: Path, timeout: float = 1800) -> str:
+def _go(arguments: list[str], what: str, cwd: Path, scratch: Path | None = None) -> str:
     # Compiling is the longest part of a cold start and no one's most urgent work on a shared machine.
-    nice = ["nice", "-n", "15"] if shutil.which("nice") else []
-    return run([*nice, "go", *arguments], what=what, env=_environment(), cwd=cwd, timeout=timeout)
+    nice = ["nice", "-n", "10"] if shutil.which("nice") else []
+    command = [*nice, "go", *arguments]
+    return run(command, what=what, env=_environment(scratch), cwd=cwd, timeout=3600, contained=True)
 
 
 @cache
@@ -102,13 +105,13 @@ def build(name: str) -> Path:
     target = binary(name)
     if target.exists():
         return target
-    locks = cache_folder() / "locks"
-    with locked(locks / f"{target.parent.name}.lock"), locked(locks / "objects.lock", shared=True):
+    with locked(target.parent.name), locked("objects", shared=True):
         if target.exists():
             return target
         started = time.monotonic()
         say(f"building {name} {versions()['go'][name]['version']} ...")
-        _compile(name, target)
+        with workplace(target.parent.name) as work:
+            _compile(name, work, target)
         seconds = time.monotonic() - started
         size = target.stat().st_size / 1e6
         (target.parent / "built.json").write_text(json.dumps({"seconds": round(seconds, 1), "megabytes": round(size)}))
@@ -118,15 +121,12 @@ def build(name: str) -> Path:
 
 def forget_objects() -> None:
     """Remove what the compiler kept (9 GB): the programs are built, and nobody builds just now."""
-    with contextlib.suppress(BlockingIOError), locked(cache_folder() / "locks" / "objects.lock", wait=False):
+    with contextlib.suppress(BlockingIOError), locked("objects", wait=False):
         shutil.rmtree(cache_folder() / "go" / "build", ignore_errors=True)
 
 
-def _compile(name: str, target: Path) -> None:
+def _compile(name: str, work: Path, target: Path) -> None:
     entry = versions()["go"][name]
-    work = cache_folder() / "src" / target.parent.name
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
     lines = [f"module cclm.test/{name}", "", "go 1.24.0"]
     if entry.get("staging"):
         lines += _staging_requirements(entry)
@@ -136,8 +136,9 @@ def _compile(name: str, target: Path) -> None:
     package = entry.get("package", ".")
     if "main" in entry:
         shutil.copy(HERE / "go" / entry["main"] / "main.go", work)
-    fresh = work / "out"
-    _go(["build", "-ldflags", _ldflags(entry), "-o", str(fresh), package], f"build {name}", work)
+    fresh, scratch = work / "out", work / "scratch"
+    scratch.mkdir()
+    _go(["build", "-ldflags", _ldflags(entry), "-o", str(fresh), package], f"build {name}", work, scratch)
     target.parent.mkdir(parents=True, exist_ok=True)
     for link in entry.get("links", []):
         alias = target.parent / link

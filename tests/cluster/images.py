@@ -8,10 +8,12 @@ import json
 import os
 import tarfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from . import debs, gobuild, node
-from .common import ClusterError, cache_folder, digest, locked, run
+from .common import ClusterError, cache_folder, digest, locked, run, workplace
 
 TOOLS = "localhost/cclm/tools:1"
 BARE = "localhost/cclm/bare:1"
@@ -33,12 +35,12 @@ def archive(
         # A built program's folder is named after its content, so its path says as much as its bytes.
         parts += [name, source if isinstance(source, bytes) else f"{source}:{source.stat().st_size}"]
     target = cache_folder() / "images" / f"{reference.rpartition('/')[2].replace(':', '-')}-{digest(*parts)}.tar"
-    with locked(cache_folder() / "locks" / f"{target.name}.lock"):
+    with locked(target.name):
         if not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
-            fresh = target.with_suffix(".new")
-            _write(fresh, reference, _layer(files, links), entrypoint, user)
-            os.replace(fresh, target)
+            with workplace(target.name) as work:
+                _write(work / "image.tar", reference, _layer(files, links), entrypoint, user)
+                os.replace(work / "image.tar", target)
     return target
 
 
@@ -110,14 +112,43 @@ def of_program(name: str, path: str) -> tuple[str, Path]:
     return reference, archive(reference, {path.lstrip("/"): gobuild.build(name)}, entrypoint=[path], user=_NOBODY)
 
 
-def reference_of(image: Path) -> str:
-    """The name that an image archive carries."""
+@dataclass(frozen=True)
+class Named:
+    """What an image archive says of itself: the name, and the identity of the content under it."""
+
+    reference: str
+    identity: str
+    """sha256 of the configuration, which lists the layers' digests: other contents, other identity."""
+
+
+def described(image: Path) -> Named:
+    """The name and the identity of the image in an archive."""
     try:
         with tarfile.open(image) as whole:
-            member = whole.extractfile("manifest.json")
-            names = list(json.load(member)[0]["RepoTags"] or []) if member else []
-    except (OSError, LookupError, TypeError, tarfile.TarError, ValueError) as error:
+            manifest = json.load(_member(whole, "manifest.json"))[0]
+            names = list(manifest["RepoTags"] or [])
+            identity = hashlib.sha256(_member(whole, manifest["Config"]).read()).hexdigest()
+    except (OSError, LookupError, TypeError, AttributeError, tarfile.TarError, ValueError) as error:
         raise ClusterError(f"{image} is not an image archive (docker-archive with a manifest.json)") from error
     if not names:
         raise ClusterError(f"the image archive {image} carries no name; write it with a tag")
-    return str(names[0])
+    return Named(str(names[0]), identity)
+
+
+def load(pid: int, image: Path, named: Named) -> None:
+    """Import an image archive into the containerd of a machine, unless the same content has that name there."""
+    # containerd knows an image by the digest of a manifest of its own making; so what was imported is written beside.
+    label = "cclm.test/identity"
+    client = node.containerd_client(pid, "images")
+    same = f'name=="{named.reference}",labels."{label}"=="{named.identity}"'
+    if run([*client, "ls", "-q", same], what="list images").strip():
+        return
+    run([*client, "import", str(image)], what=f"load {named.reference}", timeout=900)
+    run([*client, "label", named.reference, f"{label}={named.identity}"], what=f"label {named.reference}")
+
+
+def _member(whole: tarfile.TarFile, name: str) -> IO[bytes]:
+    found = whole.extractfile(name)
+    if found is None:
+        raise LookupError(name)
+    return found

@@ -12,8 +12,8 @@ from .kubectl import Kubectl, Manifest, condition
 JOB_LABEL = "training.kubeflow.org/job-name"
 
 
-def stock_job(name: str, steps: int, seconds: float = 0.5, workers: int = 2) -> Manifest:
-    """An all-reduce under torchrun: as many pods as nodes, one to a node, any number from one up is enough."""
+def stock_job(name: str, steps: int, seconds: float = 0.5, workers: int = 2, least: int = 1) -> Manifest:
+    """An all-reduce under torchrun: as many pods as nodes, one to a node; `least` of them start without the others."""
     parts = mounted.pod_parts()
     container = {
         "name": "pytorch",
@@ -36,7 +36,7 @@ def stock_job(name: str, steps: int, seconds: float = 0.5, workers: int = 2) -> 
             "nprocPerNode": "1",
             "runPolicy": {"cleanPodPolicy": "None"},
             "elasticPolicy": {
-                "minReplicas": 1,
+                "minReplicas": least,
                 "maxReplicas": workers,
                 "rdzvBackend": "c10d",
                 "rdzvId": name,

@@ -39,7 +39,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return
     for item in items:
         if item.get_closest_marker("cluster") and not item.get_closest_marker("timeout"):
-            item.add_marker(pytest.mark.timeout(2400))
+            item.add_marker(pytest.mark.timeout(5400))
 
 
 @pytest.hookimpl(tryfirst=True, hookwrapper=True)

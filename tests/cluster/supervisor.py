@@ -23,8 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from . import cgroups, linux
+from .common import locked
 from .forwarder import Forwarder
-from .teardown import remove_remains
+from .teardown import life_lock, remove_remains
 
 # Private copies of what programs write at fixed places of the machine. /run holds sockets and network names,
 # /var/log/containers is written by every kubelet, /var/lib/cni by every network plugin.
@@ -233,7 +234,12 @@ class Supervisor:
 
 
 def main(folder: Path, owner: int) -> None:
-    """Serve one cluster until its end."""
+    """Serve one cluster until its end; whoever finds the lock free knows that nobody does."""
+    with locked(life_lock(folder.name), forget=True):
+        _serve(folder, owner)
+
+
+def _serve(folder: Path, owner: int) -> None:
     if linux.start_time(owner) is None:
         remove_remains(folder)
         return

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from tests.cluster import faults
@@ -11,19 +13,49 @@ from tests.cluster.space import Space
 pytestmark = pytest.mark.cluster
 
 
-def test_a_deleted_pod_gets_its_grace_and_is_gone(space: Space) -> None:
-    # The shell must be told of SIGTERM while it waits, so sleep runs beside it.
-    script = "trap 'echo saved; sleep 1; exit 0' TERM; echo ready; sleep 100000 & wait"
-    space.start_pod("victim", script, terminationGracePeriodSeconds=20)
-    space.api.wait("pod", "victim", lambda _: "ready" in space.api("logs", "victim"), what="the script's start")
-    uid = space.api.get("pod", "victim")["metadata"]["uid"]
-    faults.delete_pod(space.api, "victim")
-    space.api.wait(
-        "pod", "victim", lambda item: item is None or "deletionTimestamp" in item["metadata"], what="the deletion"
-    )
+# Asked to end, it needs five seconds to save and then says by its status that it has. The shell is told of SIGTERM
+# only while it waits, so sleep runs beside it.
+_SAVES = "trap 'sleep 5; exit 7' TERM; echo ready; sleep 100000 & wait"
+
+
+@pytest.fixture
+def savers(space: Space) -> Iterator[dict[str, int | None]]:
+    """Pods that save when they are deleted, by name, with the grace that the deletion names (None: the pod's own).
+
+    A finalizer keeps the objects after the end, so that they still tell how the containers ended.
+    """
+    pods = {"patient": 30, "hasty": 1, "hurried": 30}
+    manifests = [space.pod_manifest(name, _SAVES, terminationGracePeriodSeconds=own) for name, own in pods.items()]
+    for manifest in manifests:
+        manifest["metadata"]["finalizers"] = ["cclm.test/seen"]
+    space.api.apply(*manifests)
+    try:
+        yield {"patient": None, "hasty": None, "hurried": 1}
+    finally:
+        for name in pods:
+            space.api.patch("pod", name, {"metadata": {"finalizers": None}})
+
+
+def test_a_deleted_pod_may_save_within_its_grace_and_is_killed_after_it(
+    space: Space, savers: dict[str, int | None]
+) -> None:
+    for name in savers:
+        space.wait_phase(name, "Running")
+        space.api.wait("pod", name, lambda _, name=name: "ready" in space.api("logs", name), what="the trap")
+    for name, grace in savers.items():
+        faults.delete_pod(space.api, name, grace)
+    assert {name: _exit(space, name) for name in savers} == {"patient": 7, "hasty": 137, "hurried": 137}
+
+
+def _exit(space: Space, pod: str) -> int:
+    (container,) = space.wait_phase(pod, "Failed")["status"]["containerStatuses"]
+    return int(container["state"]["terminated"]["exitCode"])
+
+
+def test_a_pod_deleted_without_grace_is_gone_at_once(space: Space) -> None:
+    space.start_pod("victim", _SAVES, terminationGracePeriodSeconds=300)
+    faults.delete_pod(space.api, "victim", grace_seconds=0)
     space.wait_gone("victim", timeout=60)
-    events = [item for item in space.api.get("event") if item["involvedObject"].get("uid") == uid]
-    assert "Killing" in {event["reason"] for event in events}
 
 
 def test_an_evicted_pod_is_gone_and_a_budget_protects(space: Space) -> None:

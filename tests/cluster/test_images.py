@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.cluster import builder, mounted
+from tests.cluster import builder, debs, images, mounted
 from tests.cluster.cluster import Cluster
 from tests.cluster.common import PROJECT
 from tests.cluster.space import Space
@@ -63,3 +63,24 @@ def test_the_working_tree_runs_in_a_bare_image(space: Space, machines: Cluster) 
     said = space.api("logs", "quick")
     assert "sum 3.0" in said
     assert str(PROJECT) in said
+
+
+def test_an_image_loaded_again_under_its_name_replaces_the_old_one(space: Space, machines: Cluster) -> None:
+    busybox = debs.program("tools", "busybox")
+    reference = "localhost/cclm/changing:1"
+
+    def load_and_run(word: str) -> set[str]:
+        files = {"bin/busybox": busybox, "said": word.encode()}
+        assert machines.load(images.archive(reference, files, links={"bin/cat": "busybox"})) == reference
+        names = {f"{word}-{node}": node for node in machines.node_names}
+        for name, node in names.items():
+            manifest = space.pod_manifest(name, node=node)
+            manifest["spec"]["containers"][0].update(image=reference, imagePullPolicy="Never", command=["cat", "/said"])
+            space.api.apply(manifest)
+        for name in names:
+            space.wait_phase(name, "Succeeded")
+        return {space.api("logs", name) for name in names}
+
+    assert load_and_run("first") == {"first"}
+    assert load_and_run("second") == {"second"}
+    assert load_and_run("first") == {"first"}  # and back: the old content is known, but the name was given away

@@ -60,13 +60,15 @@ def test_mistakes_are_answered_in_one_sentence(tmp_path: Path, words: list[str],
     assert list(tmp_path.iterdir()) == [], "something was built first"
 
 
-@pytest.mark.parametrize("manifest", ["{}", "[]", "[1]", "3", '[{"RepoTags": 1}]', "no JSON"])
+@pytest.mark.parametrize(
+    "manifest", ["{}", "[]", "[1]", "3", '[{"RepoTags": 1}]', '[{"RepoTags": ["a:1"], "Config": "absent"}]', "no JSON"]
+)
 def test_an_archive_with_a_strange_manifest_is_answered_in_one_sentence(tmp_path: Path, manifest: str) -> None:
     (tmp_path / "manifest.json").write_text(manifest)
     with tarfile.open(tmp_path / "image.tar", "w") as whole:
         whole.add(tmp_path / "manifest.json", "manifest.json")
     with pytest.raises(ClusterError, match="is not an image archive"):
-        images.reference_of(tmp_path / "image.tar")
+        images.described(tmp_path / "image.tar")
 
 
 def test_a_cache_that_cannot_be_made_is_answered_in_one_sentence(tmp_path: Path) -> None:
@@ -90,8 +92,11 @@ def test_an_image_is_written_once_for_a_content(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setenv("CCLM_CLUSTER_CACHE", str(tmp_path))
     one = images.archive("localhost/cclm/x:1", {"bin/a": b"1"})
     assert images.archive("localhost/cclm/x:1", {"bin/a": b"1"}) == one
-    assert images.archive("localhost/cclm/x:1", {"bin/a": b"2"}) != one
-    assert images.reference_of(one) == "localhost/cclm/x:1"
+    other = images.archive("localhost/cclm/x:1", {"bin/a": b"2"})
+    assert other != one
+    assert images.described(one).reference == images.described(other).reference == "localhost/cclm/x:1"
+    assert images.described(one).identity != images.described(other).identity
+    assert not list((tmp_path / "unfinished").iterdir())
 
 
 def test_addresses_of_machines_do_not_meet() -> None:

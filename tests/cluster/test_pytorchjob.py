@@ -31,7 +31,8 @@ def _exit_code(space: Space, pod: str) -> int:
 
 def test_two_pods_on_two_nodes_all_reduce_and_succeed(space: Space) -> None:
     _needs_this_machine(space)
-    space.api.apply(stock_job("sum", steps=6))
+    # With fewer, on a busy machine one could be done before the other has come.
+    space.api.apply(stock_job("sum", steps=6, least=2))
     assert wait_condition(space.api, "sum", "Succeeded", "Failed") == "Succeeded"
     pods = space.api.get("pod", None, "-l", f"{JOB_LABEL}=sum")
     assert len({pod["spec"]["nodeName"] for pod in pods}) == 2

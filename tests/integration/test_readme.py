@@ -72,3 +72,22 @@ def test_the_main_job_learns_every_language(tmp_path: Path) -> None:
         assert row, f"no row for {language} in\n{table}"
         recalls = [float(number) for number in row[1].split()]
         assert recalls[0] >= 10 and recalls[3] >= 10, f"{language}: {recalls}"
+
+
+@pytest.mark.parametrize(("one", "other", "status"), [("1/0", "pass", 1), ("pass", "1/0", 1)])
+@pytest.mark.slow
+def test_the_test_command_runs_both_halves_and_honours_both(tmp_path: Path, one: str, other: str, status: int) -> None:
+    shutil.copy(ROOT / "quickstart.sh", tmp_path)
+    programs = tmp_path / ".venv" / "bin"
+    programs.mkdir(parents=True)
+    (programs / "pip").write_text("#!/bin/sh\n")  # everything is installed
+    (programs / "pip").chmod(0o755)
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers =\n    cluster: x\n")
+    marked = f"import pytest\n@pytest.mark.cluster\ndef test_one():\n    {one}\n"
+    (tmp_path / "test_it.py").write_text(f"{marked}\ndef test_other():\n    {other}\n")
+    done = shell("sh quickstart.sh test", tmp_path)
+    assert done.returncode == status, done.stdout + done.stderr
+    summaries = done.stdout.splitlines()[-2:]
+    assert ("1 passed" if one == "pass" else "1 failed") in summaries[0]
+    assert ("1 passed" if other == "pass" else "1 failed") in summaries[1]
+    assert done.stdout.count("test session starts") == 2, "each half is shown whole"
