@@ -46,11 +46,12 @@ all_tests() {
         failed=0
         pytest -m "not cluster" 2>&1 || failed=$?
         echo "$failed" >build/other-tests.status
-    } | tee build/other-tests.log
+    } | tee -i build/other-tests.log
     printf '\n$ pytest -m cluster  # which ran beside\n' >&2
     tail -n +1 -f --pid="$cluster" build/cluster-tests.log
     failed=0
     wait "$cluster" || failed=$?
+    trap - EXIT
     printf '\ncluster tests: %s\nother tests:   %s\n' \
         "$(tail -n 1 build/cluster-tests.log)" "$(tail -n 1 build/other-tests.log)"
     other=$(cat build/other-tests.status)

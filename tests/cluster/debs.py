@@ -68,6 +68,7 @@ def _fetch(packages: list[str], work: Path, tree: Path) -> None:
         contained=True,
     )
     fresh = work / "tree"
+    fresh.mkdir()
     found = {}
     for archive in sorted(archives.glob("*.deb")):
         name, version = run(

@@ -83,10 +83,11 @@ class Kubectl:
         connection, the objects are sent again for a while.
         """
         options = ["--server-side", "--force-conflicts"] if server_side else []
+        text = json.dumps({"apiVersion": "v1", "kind": "List", "items": manifests})
         end = time.monotonic() + _WEBHOOK_PATIENCE
         while True:
             try:
-                self("apply", *options, "-f", "-", stdin=yaml.safe_dump_all(manifests))
+                self("apply", *options, "-f", "-", stdin=text)
                 return
             except ClusterError as error:
                 unheard = "failed calling webhook" in str(error) and "connection refused" in str(error)
@@ -129,8 +130,11 @@ def _in_short(item: Any) -> str:
     return json.dumps(item.get("status", item.get("metadata")), sort_keys=True)[:1500]
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML as Kubernetes reads it: a lone `=`, which occurs in definitions, is a string."""
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """YAML as Kubernetes reads it: a lone `=`, which occurs in definitions, is a string.
+
+    By libyaml where it is there: an operator's definitions are megabytes, and in Python each takes seconds.
+    """
 
 
 _Loader.add_constructor("tag:yaml.org,2002:value", lambda loader, node: str(node.value))

@@ -79,7 +79,7 @@ def test_an_evicted_pod_is_gone_and_a_budget_protects(space: Space) -> None:
 
 
 def test_a_pod_out_of_memory_is_killed_and_says_so(space: Space) -> None:
-    space.start_pod("hungry", resources={"limits": {"cpu": "100m", "memory": "64Mi"}})
+    space.start_pod("hungry", resources={"limits": {"cpu": "1", "memory": "64Mi"}})
     faults.oom_kill_pod(space.api, "hungry")
     item = space.wait_phase("hungry", "Failed")
     (container,) = item["status"]["containerStatuses"]

@@ -31,6 +31,16 @@ def test_a_machine_without_go_is_told_so_in_one_sentence(tmp_path: Path) -> None
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="root is needed to try being somebody else")
+def test_somebody_without_root_is_told_so_in_one_sentence(tmp_path: Path) -> None:
+    env = {**os.environ, "CCLM_CLUSTER_CACHE": str(tmp_path)}
+    words = ["unshare", "--user", sys.executable, "-m", "tests.cluster", "up"]  # nobody, in a namespace without users
+    done = subprocess.run(words, cwd=PROJECT, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    (sentence,) = done.stderr.splitlines()
+    assert "needs root" in sentence
+
+
 @pytest.mark.parametrize(("ci", "outcome"), [("", "1 skipped"), ("true", "1 error")])
 def test_marked_tests_are_skipped_without_prerequisites_and_fail_in_ci(tmp_path: Path, ci: str, outcome: str) -> None:
     test = "tests/cluster/test_faults_pods.py::test_memory_without_a_limit_is_refused_not_eaten"
