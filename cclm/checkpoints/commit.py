@@ -8,7 +8,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+import tempfile
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import google_crc32c
 
 from cclm import storage
 from cclm.checkpoints import manifest as manifests
-from cclm.checkpoints.manifest import MANIFEST, FileEntry, Manifest, TornCheckpointError
+from cclm.checkpoints.manifest import MANIFEST, FileEntry, Manifest, NoManifestError, TornCheckpointError
 
 _BLOCK = 4 * 2**20
 
@@ -54,7 +55,7 @@ def whole_manifest(folder: str) -> Manifest:
         manifest = manifests.from_bytes(storage.read_bytes(storage.join(folder, MANIFEST)))
         sizes = {entry.name: entry.size for entry in storage.list_entries(folder)}
     except (FileNotFoundError, NotADirectoryError):
-        raise TornCheckpointError(f"{MANIFEST} is missing") from None
+        raise NoManifestError(f"{MANIFEST} is missing") from None
     for file in manifest.files.values():
         if file.name not in sizes:
             raise TornCheckpointError(f"{file.name} is missing")
@@ -80,6 +81,21 @@ def check_contents(folder: str | Path, manifest: Manifest) -> None:
             raise TornCheckpointError(f"{file.name} differs from the checksums in its manifest")
 
 
+def verify(folder: str, manifest: Manifest) -> None:
+    """Read a checkpoint of any store and hold every byte against its manifest.
+
+    Raises:
+        TornCheckpointError: names the file that differs.
+    """
+    if storage.is_local(folder):
+        check_contents(storage.local_path(folder), manifest)
+        return
+    with tempfile.TemporaryDirectory(prefix="cclm-verify-") as local:
+        for file in manifest.files.values():
+            storage.download(storage.join(folder, file.name), str(Path(local) / file.name))
+        check_contents(local, manifest)
+
+
 def commit(staged: Staged, folder: str, damaged: frozenset[str]) -> Iterator[str]:
     """Bring staged files and their manifest to `folder`, a URL or the path where they already are.
 
@@ -100,7 +116,8 @@ def commit(staged: Staged, folder: str, damaged: frozenset[str]) -> Iterator[str
             yield f"{role} uploaded"
     if _publish(folder, manifest, damaged):
         yield "committed"
-        _clear_leftovers(folder, manifest)
+        with contextlib.suppress(OSError):
+            clear_leftovers(folder, manifest.run, {file.name for file in manifest.files.values()})
         yield "cleared"
     else:
         remove_files(folder, manifest)
@@ -137,13 +154,15 @@ def _other_manifest(folder: str) -> Manifest | None:
         return None
 
 
-def _clear_leftovers(folder: str, manifest: Manifest) -> None:
-    """Remove what earlier attempts of this run left beside a checkpoint that is now whole."""
-    mine = {file.name for file in manifest.files.values()}
+def clear_leftovers(folder: str, run: str, but: Collection[str] = ()) -> None:
+    """Remove the files of a run that no manifest names any more: its attempts that died left them.
+
+    Args:
+        but: names of files that stay.
+    """
     for entry in storage.list_entries(folder):
-        if manifests.run_of_file(entry.name) == manifest.run and entry.name not in mine:
-            with contextlib.suppress(OSError):
-                storage.delete(storage.join(folder, entry.name))
+        if manifests.run_of_file(entry.name) == run and entry.name not in but:
+            storage.delete(storage.join(folder, entry.name))
 
 
 def remove_files(folder: str, manifest: Manifest) -> None:

@@ -28,11 +28,14 @@ MODEL, OPTIMIZER, STATE = "model", "optimizer", "state"
 
 _FOLDER = re.compile(r"step-(\d{8,})")
 _FILE = re.compile(r"(?P<role>[a-z]+)-(?P<run>[0-9a-f]{8})-[0-9a-f]{8}\.(safetensors|json)")
-_RUN = re.compile(r"[0-9a-f]{8}")
 
 
 class TornCheckpointError(Exception):
     """A folder that is not a whole checkpoint; the message says what is wrong with it."""
+
+
+class NoManifestError(TornCheckpointError):
+    """A folder without manifest: a save that never ended, or nothing of ours."""
 
 
 @dataclass(frozen=True)
@@ -71,10 +74,6 @@ def new_run() -> str:
 def new_attempt(run: str) -> str:
     """A name for one process's saves of a run."""
     return f"{run}-{secrets.token_hex(4)}"
-
-
-def run_of_attempt(attempt: str) -> str:
-    return attempt.partition("-")[0]
 
 
 def folder_name(step: int) -> str:
@@ -128,11 +127,6 @@ def from_bytes(data: bytes) -> Manifest:
         return Manifest(**content, files=files)
     except (ValueError, KeyError, TypeError, AttributeError):
         raise TornCheckpointError(f"{MANIFEST} is unreadable") from None
-
-
-def summary(manifest: Manifest) -> dict[str, Any]:
-    """For people: what `cclm describe` prints of it."""
-    return {"format": FORMAT, **asdict(manifest)}
 
 
 def _digest(content: Mapping[str, Any]) -> str:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from cclm import storage
-from cclm.checkpoints.commit import check_contents, remove_files, whole_manifest
-from cclm.checkpoints.manifest import MANIFEST, Manifest, TornCheckpointError, folder_name, step_of_folder
+from cclm.checkpoints.commit import clear_leftovers, remove_files, verify, whole_manifest
+from cclm.checkpoints.manifest import (
+    MANIFEST,
+    Manifest,
+    NoManifestError,
+    TornCheckpointError,
+    folder_name,
+    step_of_folder,
+)
 
 
 @dataclass(frozen=True)
@@ -49,16 +54,28 @@ def prune(place: str, run: str, rule: Retention, warn: Callable[[str], None]) ->
                 continue
             if kept < rule.keep_last or (rule.keep_every and step % rule.keep_every == 0):
                 if kept == 0 and rule.resumed_from is not None and step > rule.resumed_from:
-                    _verify(folder, manifest)
+                    verify(folder, manifest)
                     rule = replace(rule, resumed_from=None)
                 kept += 1
             elif step != rule.resumed_from:
                 delete_checkpoint(folder, manifest)
+        except NoManifestError:
+            if kept:  # a save that never ended, behind one that did
+                _reap(folder, run, warn)
         except TornCheckpointError:
             continue  # no checkpoint: neither counted nor, being evidence, removed
         except OSError as error:
             warn(f"could not tidy up {folder} ({type(error).__name__}: {error}); it stays")
     return rule
+
+
+def _reap(folder: str, run: str, warn: Callable[[str], None]) -> None:
+    try:
+        clear_leftovers(folder, run)
+        if not storage.list_entries(folder):
+            storage.delete_folder(folder)
+    except OSError as error:
+        warn(f"could not tidy up {folder} ({type(error).__name__}: {error}); it stays")
 
 
 def keep_only(place: str, run: str, step: int, warn: Callable[[str], None]) -> None:
@@ -79,14 +96,3 @@ def delete_checkpoint(folder: str, manifest: Manifest) -> None:
     remove_files(folder, manifest)
     if not storage.list_entries(folder):
         storage.delete_folder(folder)
-
-
-def _verify(folder: str, manifest: Manifest) -> None:
-    """Read a checkpoint back and hold it against its checksums."""
-    if storage.is_local(folder):
-        check_contents(storage.local_path(folder), manifest)
-        return
-    with tempfile.TemporaryDirectory(prefix="cclm-verify-") as local:
-        for file in manifest.files.values():
-            storage.download(storage.join(folder, file.name), str(Path(local) / file.name))
-        check_contents(local, manifest)

@@ -1,4 +1,4 @@
-"""`cclm describe`: every setting of a config, and how large its model is."""
+"""`cclm describe`: every setting of a config and how large its model is, or what a checkpoint holds."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ import argparse
 from cclm.config import ModelConfig
 
 EPILOG = """\
-The output is YAML itself, parameter counts being comments: it can be saved and used as a config.
+Of a config, the output is YAML itself, parameter counts being comments: it can be saved and used as a config.
+Of a checkpoint, it is the manifest; of a run's folder, a line for each checkpoint. The exit code is 1 if one is torn.
 
 examples:
   cclm describe configs/Pretrain_4m.yaml
   cclm describe configs/demo/pretrain.yaml model.text.num_layers=8 > my.yaml
   cclm describe published.yaml --processes 8     a released file, translated to our settings
+  cclm describe output/demo                      the checkpoints of a run
+  cclm describe s3://bucket/run/step-00001000 --verify     read it all and compare with its checksums
 """
 
 PARTS = {
@@ -31,25 +34,35 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Add the subcommand and its options."""
     parser = subparsers.add_parser(
         "describe",
-        help="print a config with all its defaults, and the model's parameter counts",
-        description="Print a config, its bases, overrides and defaults resolved, and the parameters of its model.",
+        help="print a config with all its defaults and the model's parameter counts, or a checkpoint",
+        description="Print a config, its bases, overrides and defaults resolved, and the parameters of its model; or "
+        "what a checkpoint, or a run's folder, holds.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("config", help="YAML file, ours or a published one")
+    parser.add_argument("config", help="YAML file, ours or a published one; or a checkpoint's or run's folder")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings to change, as optimizer.lr=1e-4")
     parser.add_argument(
         "--processes", type=int, default=1, help="training processes: batch sizes of published files are per process"
     )
+    parser.add_argument(
+        "--verify", action="store_true", help="read every byte of a checkpoint and compare with its checksums"
+    )
     parser.set_defaults(func=describe)
 
 
-def describe(args: argparse.Namespace) -> None:
-    """Print settings and counts.
+def describe(args: argparse.Namespace) -> int:
+    """Print settings and counts, or checkpoints; returns the exit code.
 
     Raises:
-        UserError: the config cannot be used.
+        UserError: the config cannot be used, or there is no such folder.
     """
+    from cclm import storage
+
+    if "://" in args.config or storage.is_folder(args.config):
+        from cclm.cli.describe_checkpoint import describe_folder
+
+        return describe_folder(args.config, verify=args.verify)
     from cclm.config_files import load_config, to_yaml
 
     config = load_config(args.config, args.overrides, processes=args.processes)
@@ -60,6 +73,7 @@ def describe(args: argparse.Namespace) -> None:
     print("# parameters of the pre-training model")
     for part, count in counts.items():
         print(f"#   {part:<15} {count:>{width},}")
+    return 0
 
 
 def count_parameters(config: ModelConfig) -> dict[str, int]:

@@ -29,6 +29,7 @@ import torch
 from torch import nn
 
 from cclm import distributed, storage
+from cclm.checkpoints.find import WEIGHTS, newest_checkpoint
 from cclm.checkpoints.load import (
     load_model,
     load_optimizer,
@@ -144,6 +145,23 @@ class Saving:
                 distributed.broadcast(tensor)
             if not self._is_first:
                 set_optimizer_tensors(optimizer, tensors, start.source)
+
+    def load_best(self, model: nn.Module) -> int | None:
+        """Set the parameters to those of the best checkpoint, on every process; returns its step, None if there is none.
+
+        Raises:
+            UserError: it is of another model.
+        """
+        best = None
+        if self._is_first:
+            if self._writer is not None:
+                self._judge(self._writer.outcomes(wait=True))
+            places = [storage.join(place, BEST) for place in self.places.values()]
+            best = newest_checkpoint(places, self.say, WEIGHTS)
+        step = distributed.gather_objects(best and best.step)[0]
+        if step is not None:
+            self.restore(Start(step, {}, BEST, best), model)
+        return step
 
     # --------------------------------------------------------------------------------------------------------- saving
 

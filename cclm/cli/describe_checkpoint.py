@@ -1,0 +1,80 @@
+"""What `cclm describe` says of a checkpoint or of a run's folder."""
+
+from __future__ import annotations
+
+from cclm import storage
+from cclm.checkpoints.commit import read_state, verify, whole_manifest
+from cclm.checkpoints.manifest import FORMAT, Manifest, TornCheckpointError, folder_name
+from cclm.checkpoints.retention import checkpoint_steps
+from cclm.errors import UserError
+from cclm.training.resume import BEST
+
+
+def describe_folder(url: str, *, verify: bool) -> int:
+    """Print one checkpoint, or a line for each one of a run; returns 1 if any is torn, else 0.
+
+    Raises:
+        UserError: `url` is neither.
+    """
+    url = url.rstrip("/")
+    folders = [storage.join(url, folder_name(step)) for step in reversed(checkpoint_steps(url))]
+    best = storage.join(url, BEST)
+    folders += [storage.join(best, folder_name(step)) for step in checkpoint_steps(best)]
+    if folders:
+        return max(_line(folder, verify) for folder in folders)
+    if not storage.is_folder(url):
+        raise UserError(f"{url} is no folder; name a config file, a checkpoint's folder, or a run's folder")
+    try:
+        manifest = whole_manifest(url)
+    except TornCheckpointError as problem:
+        print(f"{url} is not a whole checkpoint: {problem}")
+        return 1
+    for line in _details(url, manifest):
+        print(line)
+    return _verdict(url, manifest, verify)
+
+
+def _line(folder: str, is_thorough: bool) -> int:
+    try:
+        manifest = whole_manifest(folder)
+        if is_thorough:
+            verify(folder, manifest)
+    except TornCheckpointError as problem:
+        print(f"{folder}: torn, {problem}")
+        return 1
+    size = sum(file.size for file in manifest.files.values()) / 1e6
+    score = "" if manifest.score is None else f", score {manifest.score:.4g}"
+    print(f"{folder}: {'verified' if is_thorough else 'whole'}, {size:,.1f} MB, run {manifest.run}{score}")
+    return 0
+
+
+def _details(url: str, manifest: Manifest) -> list[str]:
+    versions = read_state(url, manifest).get("versions", {})
+    lines = {
+        "checkpoint": url,
+        "format": FORMAT,
+        "step": manifest.step,
+        "run": manifest.run,
+        "attempt": manifest.attempt,
+        "processes": manifest.world_size,
+        "score": manifest.score,
+        "written by": ", ".join(f"{name} {version}" for name, version in versions.items()),
+    }
+    shown = [f"{name:<11}{value}" for name, value in lines.items() if value not in (None, "")]
+    for role, file in manifest.files.items():
+        shown.append(f"{role:<11}{file.name}  {file.size:,} bytes  crc32c {file.crc32c}")
+        shown.append(f"{'':<11}sha256 {file.sha256}")
+    return shown
+
+
+def _verdict(url: str, manifest: Manifest, is_thorough: bool) -> int:
+    if not is_thorough:
+        print("whole: the manifest is intact and every file has its size (--verify reads them)")
+        return 0
+    try:
+        verify(url, manifest)
+    except TornCheckpointError as problem:
+        print(f"torn: {problem}")
+        return 1
+    print("verified: every byte agrees with the checksums")
+    return 0

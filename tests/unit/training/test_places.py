@@ -1,0 +1,275 @@
+"""Places of a run: what is kept, where a run goes on, and who may write where."""
+
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+from cclm import storage
+from cclm.checkpoints.commit import OtherRunError, whole_manifest
+from cclm.checkpoints.find import newest_checkpoint, open_checkpoint
+from cclm.checkpoints.manifest import TornCheckpointError
+from cclm.checkpoints.retention import Retention, checkpoint_steps, keep_only, prune
+from cclm.config_output import CheckpointConfig
+from cclm.errors import UserError
+from cclm.training.saving import Saving
+from tests.checkpoint_files import RUN, make_trained, phases, save_trained
+
+OTHER_RUN = "89abcdef"
+
+
+@dataclass
+class Output:
+    output_dir: str
+    output_hdfs: str | None = None
+    checkpoints: CheckpointConfig = CheckpointConfig(keep_last=2)
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+
+
+# ------------------------------------------------------------------------------------------------------- retention
+
+
+def test_last_ones_and_every_nth_stay_and_no_other_runs_are_touched(tmp_path):
+    for step in (10, 20, 30, 40, 50, 60):
+        save_trained(tmp_path, step)
+    save_trained(tmp_path, 35, run=OTHER_RUN)
+    prune(str(tmp_path), RUN, Retention(keep_last=2, keep_every=20), pytest.fail)
+    assert checkpoint_steps(str(tmp_path)) == [60, 50, 40, 35, 20]
+    assert not (tmp_path / "step-00000010").exists()
+
+
+def test_the_one_resumed_from_stays_until_a_newer_one_is_verified(tmp_path):
+    for step in (10, 20, 30):
+        save_trained(tmp_path, step)
+    for step in (20, 30):
+        flip(next((tmp_path / f"step-{step:08d}").glob("model-*")))
+    rule = Retention(keep_last=1, resumed_from=10)
+    rule = prune(str(tmp_path), RUN, rule, pytest.fail)
+    assert 10 in checkpoint_steps(str(tmp_path)) and rule.resumed_from == 10
+    save_trained(tmp_path, 40)
+    rule = prune(str(tmp_path), RUN, rule, pytest.fail)
+    assert rule.resumed_from is None
+    prune(str(tmp_path), RUN, rule, pytest.fail)
+    assert 10 not in checkpoint_steps(str(tmp_path))
+
+
+def test_torn_ones_do_not_count_as_kept(tmp_path):
+    for step in (10, 20, 30):
+        save_trained(tmp_path, step)
+    for step in (20, 30):
+        (tmp_path / f"step-{step:08d}" / "manifest.json").unlink()
+    save_trained(tmp_path, 5)
+    (tmp_path / "step-00000005" / "manifest.json").unlink()
+    prune(str(tmp_path), RUN, Retention(keep_last=1), pytest.fail)
+    assert checkpoint_steps(str(tmp_path)) == [30, 20, 10]  # that of step 5 never ended and lies behind a whole one
+    assert newest_checkpoint([tmp_path], lambda _: None).step == 10
+
+
+def test_deletion_goes_by_the_manifest_first_and_only_warns(tmp_path, monkeypatch):
+    for step in (10, 20):
+        save_trained(tmp_path, step)
+    deleted = []
+
+    def refuse(url: str) -> None:
+        deleted.append(storage.name(url))
+        raise PermissionError("not yours")
+
+    monkeypatch.setattr(storage, "delete", refuse)
+    told = []
+    prune(str(tmp_path), RUN, Retention(keep_last=1), told.append)
+    assert deleted == ["manifest.json"]
+    assert len(told) == 1 and "step-00000010" in told[0] and "not yours" in told[0]
+    assert whole_manifest(str(tmp_path / "step-00000010")).step == 10
+
+
+def test_a_new_best_replaces_the_old_one_whatever_their_steps(tmp_path):
+    for step in (10, 30):
+        save_trained(tmp_path, step)
+    keep_only(str(tmp_path), RUN, 10, pytest.fail)
+    assert checkpoint_steps(str(tmp_path)) == [10]
+
+
+# ------------------------------------------------------------------------------------------------- one step, twice
+
+
+def test_of_two_writers_of_a_step_the_first_to_commit_wins(tmp_path):
+    slow = phases([str(tmp_path)], 5, *make_trained(0), {"who": "slow"})
+    for phase in slow:
+        if phase == "hashed":
+            break
+    fast = save_trained(tmp_path, 5, seed=1)
+    assert [phase.partition(": ")[2] for phase in slow] == ["committed by another attempt"]
+    assert len(list(fast.iterdir())) == 4  # the loser's files are gone
+    assert open_checkpoint(fast).state == {"config": {"seed": 1}}
+
+
+def test_another_runs_checkpoint_is_never_replaced(tmp_path):
+    theirs = save_trained(tmp_path, 5, run=OTHER_RUN)
+    with pytest.raises(OtherRunError, match=f"another run \\({OTHER_RUN}"):
+        save_trained(tmp_path, 5)
+    assert whole_manifest(str(theirs)).run == OTHER_RUN
+    open_checkpoint(theirs)
+
+
+def test_a_damaged_one_is_replaced_and_leftovers_cleared(tmp_path):
+    path = save_trained(tmp_path, 5)
+    attempt = whole_manifest(str(path)).attempt
+    flip(next(path.glob("model-*")))
+    (path / f"model-{RUN}-00000000.safetensors").write_bytes(b"of a writer that died")
+    foreign = path / f"model-{OTHER_RUN}-00000000.safetensors"
+    foreign.write_bytes(b"of another run")
+    save_trained(tmp_path, 5, damaged=(attempt,))
+    assert open_checkpoint(path).manifest.attempt != attempt
+    assert len(list(path.iterdir())) == 5 and foreign.exists()
+
+
+# ---------------------------------------------------------------------------------------------------- whole savings
+
+
+def run_steps(saving: Saving, model, optimizer, steps) -> None:
+    for step in steps:
+        model["used"](torch.full((5, 4), float(step))).square().sum().backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        saving.save(step, model, optimizer, {"step": step})
+
+
+def test_a_run_in_two_places_goes_on_from_either(tmp_path):
+    output = Output(str(tmp_path / "near"), str(tmp_path / "far"))
+    said = []
+    saving = Saving(output, say=said.append)
+    assert saving.find_start("auto") is None
+    model, optimizer = make_trained(0)
+    with saving:
+        (saving.folder / "log.txt").write_text("first\n")
+        run_steps(saving, model, optimizer, (1, 2, 3))
+        saving.save_best(3, model, {"step": 3}, score=0.5)
+        (saving.folder / "predictions").mkdir()
+        (saving.folder / "predictions" / "en.json").write_text("[]")
+        saving.publish("predictions/*.json")
+    for place in (tmp_path / "near", tmp_path / "far"):
+        assert checkpoint_steps(str(place)) == [3, 2]
+        assert (place / "log.txt").read_text() == "first\n"
+        assert (place / "predictions" / "en.json").exists()
+        best = open_checkpoint(place / "best" / "step-00000003")
+        assert best.manifest.score == 0.5 and set(best.manifest.files) == {"model", "state"}
+
+    # Another node: nothing near. Then: the newest far is damaged, so the one before.
+    for damage, expected in (("near", 3), ("far", 2)):
+        if damage == "near":
+            (tmp_path / "near").rename(tmp_path / "gone")
+        else:
+            flip(next((tmp_path / "far" / "step-00000003").glob("optimizer-*")))
+        again = Saving(output, say=said.append)
+        start = again.find_start("auto")
+        assert (start.step, start.state["step"]) == (expected, expected)
+        assert (again.folder / "log.txt").read_text() == "first\n"
+    assert any("skipped checkpoint" in line and "optimizer" in line for line in said)
+    other, other_optimizer = make_trained(1)
+    again.restore(start, other, other_optimizer)
+    with again:
+        run_steps(again, other, other_optimizer, (3,))
+    assert again.committed == 3
+    mine, theirs = (open_checkpoint(tmp_path / root / "step-00000003") for root in ("far", "gone"))
+    assert mine.manifest.run == theirs.manifest.run and mine.manifest.attempt != theirs.manifest.attempt
+    for role in ("model", "optimizer"):
+        assert mine.file(role).read_bytes() == theirs.file(role).read_bytes()
+    assert again.load_best(other) == 3
+
+
+def test_a_writer_that_is_killed_costs_one_save(tmp_path):
+    said = []
+    saving = Saving(Output(str(tmp_path)), say=said.append)
+    saving.find_start("auto")
+    model, optimizer = make_trained(0)
+    with saving:
+        saving.publish("log.txt")  # starts it
+        os.kill(saving._writer.pid, signal.SIGSTOP)  # so that the kill finds it with work to do
+        run_steps(saving, model, optimizer, (1,))
+        os.kill(saving._writer.pid, signal.SIGKILL)
+        run_steps(saving, model, optimizer, (3,))
+    assert saving.committed == 3 and open_checkpoint(tmp_path / "step-00000003")
+    assert any("ended with code -9" in line and "failure 1 of 3 in a row" in line for line in said)
+
+
+def test_saves_that_fail_in_a_row_end_the_run_and_leave_the_last_good_one(tmp_path):
+    saving = Saving(Output(str(tmp_path), checkpoints=CheckpointConfig(max_failed_saves=2)), say=lambda _: None)
+    saving.find_start("auto")
+    model, optimizer = make_trained(0)
+    run_steps(saving, model, optimizer, (1,))
+    for step in (2, 3, 4):  # no folders can be made where files are
+        (tmp_path / f"step-{step:08d}").write_text("in the way")
+    with pytest.raises(UserError, match="checkpoint of step 3 cannot be written"), saving:
+        run_steps(saving, model, optimizer, (2, 3, 4))
+    assert newest_checkpoint([tmp_path], pytest.fail).step == 1
+
+
+def test_clocks_play_no_part(tmp_path, monkeypatch):
+    """The machine's time jumps back between saves, and files look younger than later ones."""
+    for step in (1, 2, 3):
+        monkeypatch.setattr(time, "time", lambda step=step: 2e9 - 1e6 * step)
+        folder = save_trained(tmp_path, step)
+        for path in (*folder.iterdir(), folder):
+            os.utime(path, (2e9 - 1e6 * step,) * 2)
+    assert newest_checkpoint([tmp_path], pytest.fail).step == 3
+    prune(str(tmp_path), RUN, Retention(keep_last=1), pytest.fail)
+    assert checkpoint_steps(str(tmp_path)) == [3]
+
+
+# ------------------------------------------------------------------------------------------------------- where to go
+
+
+def test_never_sets_aside_but_not_when_torchrun_starts_again(tmp_path, monkeypatch):
+    save_trained(tmp_path, 5)
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert Saving(Output(str(tmp_path))).find_start("never").step == 5
+    monkeypatch.delenv("TORCHELASTIC_RESTART_COUNT")
+    assert Saving(Output(str(tmp_path))).find_start("never") is None
+    (earlier,) = tmp_path.glob("earlier-*")
+    open_checkpoint(earlier / "step-00000005")
+
+
+def test_from_a_folder_once_and_from_ones_own_after_that(tmp_path):
+    save_trained(tmp_path / "first", 5)
+    source = str(tmp_path / "first" / "step-00000005")
+    output = Output(str(tmp_path / "second"))
+    model, optimizer = make_trained(0)
+    for expected in (5, 6):
+        saving = Saving(output, say=lambda _: None)
+        start = saving.find_start(source)
+        assert start.step == expected
+        with saving:
+            run_steps(saving, model, optimizer, (start.step + 1,))
+    runs = {whole_manifest(str(path)).run for path in (tmp_path / "second").glob("step-*")}
+    assert len(runs) == 1 and RUN not in runs
+    assert checkpoint_steps(str(tmp_path / "first")) == [5]
+
+
+def test_going_back_in_ones_own_folder(tmp_path):
+    for step in (5, 10):
+        save_trained(tmp_path, step)
+    start = Saving(Output(str(tmp_path))).find_start(str(tmp_path / "step-00000005"))
+    assert start.step == 5
+    assert checkpoint_steps(str(tmp_path)) == [5]
+    (earlier,) = tmp_path.glob("earlier-*")
+    assert checkpoint_steps(str(earlier)) == [10]
+
+
+def test_all_torn_is_an_error_and_a_save_that_never_ended_is_none(tmp_path):
+    path = save_trained(tmp_path, 5)
+    flip(next(path.glob("model-*")))
+    with pytest.raises(UserError, match="no checkpoint in .* is whole .*--resume never"):
+        Saving(Output(str(tmp_path))).find_start("auto")
+    (path / "manifest.json").unlink()
+    assert Saving(Output(str(tmp_path))).find_start("auto") is None
+    with pytest.raises(TornCheckpointError):
+        open_checkpoint(path)
