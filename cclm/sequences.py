@@ -3,7 +3,7 @@
 Dimension letters: S sequences, L positions of the longest one, H width, M picked positions.
 
 Only attention asks for the padded layout (`padded`, `padding_mask`); everything else works position by position or
-through the methods here. So the storage can become packed (no padding) without touching losses or tasks.
+through the methods here. So evaluation can use `PackedSequences`, the same without padding, in the same layers.
 """
 
 from __future__ import annotations
@@ -50,6 +50,10 @@ class Sequences:
         if self.visible is not None or self.lengths is None:
             return self.visible
         return torch.arange(self.data.shape[1], device=self.device) < self.lengths[:, None]
+
+    def from_padded(self, data: Tensor) -> Tensor:
+        """(S, L, ...) -> the same contents as `data` of these sequences is stored."""
+        return data
 
     def positions(self) -> Tensor:
         """Index of each position within its sequence, int64, broadcastable to the leading shape of `data`."""
@@ -118,6 +122,94 @@ class Sequences:
     def _explicit_mask(self) -> Tensor:
         mask = self.padding_mask()
         return torch.ones(self.data.shape[:2], dtype=torch.bool, device=self.device) if mask is None else mask
+
+
+@dataclass(frozen=True)
+class PackedSequences:
+    """S sequences without padding, one after the other: M positions in all. For evaluation; build with `of` or `pack`.
+
+    Layers that work position by position compute nothing for padding; attention alone sees the padded layout.
+    """
+
+    data: Tensor
+    """(M, ...)"""
+    lengths: Tensor
+    """(S,) int64, at least 1."""
+    starts: Tensor
+    """(S,) int64: place of each sequence's position 0 in `data`."""
+    places: Tensor
+    """(M,) int64: where each position stands in the padded layout, flattened. Kept, so that a GPU is asked once."""
+    longest: int
+    """L"""
+
+    @staticmethod
+    def of(data: Tensor, lengths: Tensor) -> PackedSequences:
+        """`data` (M, ...), cut into sequences of `lengths` (S,)."""
+        longest = int(lengths.max())
+        starts = lengths.cumsum(0) - lengths
+        mask = torch.arange(longest, device=lengths.device) < lengths[:, None]  # (S, L)
+        return PackedSequences(data, lengths, starts, mask.flatten().nonzero()[:, 0], longest)
+
+    @staticmethod
+    def pack(sequences: Sequences) -> PackedSequences:
+        """Without the padding; sequences of which some positions are hidden cannot be packed."""
+        if sequences.visible is not None:
+            raise ValueError("sequences of which only some positions are visible have no packed layout")
+        lengths = sequences._explicit_lengths()
+        packed = PackedSequences.of(sequences.data, lengths)
+        return packed.with_data(sequences.data[:, : packed.longest].flatten(0, 1)[packed.places])
+
+    @staticmethod
+    def from_lists(token_ids: Sequence[Sequence[int]]) -> PackedSequences:
+        """Token ids as lists of ints -> (M,) int64."""
+        flat = torch.tensor([token for ids in token_ids for token in ids], dtype=torch.int64)
+        return PackedSequences.of(flat, torch.tensor([len(ids) for ids in token_ids], dtype=torch.int64))
+
+    def __len__(self) -> int:
+        return self.lengths.shape[0]
+
+    @property
+    def device(self) -> torch.device:
+        return self.data.device
+
+    def with_data(self, data: Tensor) -> PackedSequences:
+        """The same sequences with other contents: `data` (M, ...)."""
+        return replace(self, data=data)
+
+    def padded(self) -> Tensor:
+        """(S, L, ...): contents with zeros on the right."""
+        result = self.data.new_zeros((len(self) * self.longest, *self.data.shape[1:]))
+        result[self.places] = self.data
+        return result.unflatten(0, (len(self), self.longest))
+
+    def padding_mask(self) -> Tensor:
+        """(S, L) bool: True where a position exists."""
+        return torch.arange(self.longest, device=self.device) < self.lengths[:, None]
+
+    def from_padded(self, data: Tensor) -> Tensor:
+        """(S, L, ...) -> (M, ...)."""
+        return data.flatten(0, 1)[self.places]
+
+    def positions(self) -> Tensor:
+        """(M,) int64: index of each position within its sequence."""
+        return self.places % self.longest
+
+    def first(self) -> Tensor:
+        """(S, ...): contents at position 0."""
+        return self.data[self.starts]
+
+    def select(self, rows: Tensor) -> PackedSequences:
+        """The sequences `rows` (K,) int64, in that order, repeats allowed."""
+        chosen = PackedSequences.of(self.data, self.lengths[rows])
+        of_position = chosen.places // chosen.longest  # (M',): sequence, counted in `rows`
+        return chosen.with_data(self.data[self.starts[rows][of_position] + chosen.positions()])
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> PackedSequences:
+        tensors = (self.data, self.lengths, self.starts, self.places)
+        return PackedSequences(*(each.to(device, non_blocking=non_blocking) for each in tensors), self.longest)
+
+
+AnySequences = Sequences | PackedSequences
 
 
 def _pad_right(data: Tensor, length: int) -> Tensor:

@@ -12,7 +12,7 @@ from cclm.model.attention import Context
 from cclm.model.heads import MlpHead, SharedSpace
 from cclm.model.text import FusionEncoder, TextEncoder, TokenHead
 from cclm.model.vision import ImageEncoder
-from cclm.sequences import Sequences
+from cclm.sequences import AnySequences, Sequences
 
 
 class Encoders(nn.Module):
@@ -28,13 +28,17 @@ class Encoders(nn.Module):
         """(N, 3, R, R) -> states (N, 1 + P, H)."""
         return self.image_encoder(images)
 
-    def encode_text(self, tokens: Sequences) -> Sequences:
+    def encode_text(self, tokens: AnySequences) -> AnySequences:
         """Token ids (B, L) -> states (B, L, H)."""
         return self.text_encoder(tokens)
 
-    def fuse(self, texts: Sequences, context: Context | None) -> Sequences:
+    def fuse(self, texts: AnySequences, context: Context | None) -> AnySequences:
         """Text states (B, L, H) -> states (B, L, H) that know their context."""
         return self.fusion_encoder(texts, context)
+
+    def fuse_first(self, texts: AnySequences, context: Context) -> Tensor:
+        """`fuse` at position 0 alone, (B, H), which costs less."""
+        return self.fusion_encoder.first(texts, context)
 
 
 class CCLM(nn.Module):

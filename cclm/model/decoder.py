@@ -33,7 +33,21 @@ class AnswerDecoder(nn.Module):
 
     def forward(self, answers: Sequences, questions: Context) -> Tensor:
         """Token ids (A, L) -> logits (A, L, V) of the token that follows each position."""
-        states = self.embeddings(answers)
+        return self.logits(self.states(answers, questions))
+
+    def states(
+        self, answers: Sequences, questions: Context, *, positions: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
+        """Token ids (A, L) -> states (A, L, H).
+
+        Without `mask` a position sees all earlier ones. With it, (A, L, L) bool, position l sees those that are True in
+        row l; `positions` (A, L) int64 then says how far each is from the start.
+        """
+        states = self.embeddings(answers, positions)
         for layer in self.layers:
-            states = layer(states, questions, causal=True)
-        return self.token_head(states.padded(), self.embeddings.word.weight)
+            states = layer(states, questions, causal=True, mask=mask)
+        return states.padded()
+
+    def logits(self, states: Tensor) -> Tensor:
+        """(..., H) -> (..., V)."""
+        return self.token_head(states, self.embeddings.word.weight)

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import copy
 
-from torch import nn
+from torch import Tensor, nn
 
 from cclm.model.attention import Context
 from cclm.model.text import FusionEncoder, FusionLayer
-from cclm.sequences import Sequences
+from cclm.sequences import AnySequences
 
 
 class PairFusionLayer(nn.Module):
@@ -27,8 +27,12 @@ class PairFusionLayer(nn.Module):
         self.right.cross_attention.key = self.left.cross_attention.key
         self.right.cross_attention.value = self.left.cross_attention.value
 
-    def forward(self, texts: Sequences, left: Context, right: Context) -> Sequences:
+    def forward(self, texts: AnySequences, left: Context, right: Context) -> AnySequences:
         return self.right(self.left(texts, left), right)
+
+    def first(self, texts: AnySequences, left: Context, right: Context) -> Tensor:
+        """What `forward` gives at position 0, and nothing else: (B, H)."""
+        return self.right.first(self.left(texts, left), right)
 
 
 class PairFusionEncoder(nn.Module):
@@ -38,8 +42,14 @@ class PairFusionEncoder(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(PairFusionLayer(layer) for layer in fusion_encoder.layers)
 
-    def forward(self, texts: Sequences, left: Context, right: Context) -> Sequences:
+    def forward(self, texts: AnySequences, left: Context, right: Context) -> AnySequences:
         """Text states (B, L, H) -> (B, L, H)."""
         for layer in self.layers:
             texts = layer(texts, left, right)
         return texts
+
+    def first(self, texts: AnySequences, left: Context, right: Context) -> Tensor:
+        """What `forward` gives at position 0, (B, H): the last layer computes nothing else."""
+        for layer in self.layers[:-1]:
+            texts = layer(texts, left, right)
+        return self.layers[-1].first(texts, left, right)

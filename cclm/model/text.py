@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from cclm.config import TextConfig
 from cclm.model.attention import Context, CrossAttention, SelfAttention
-from cclm.sequences import Sequences
+from cclm.sequences import AnySequences, Sequences
 
 
 class Embeddings(nn.Module):
@@ -28,9 +28,10 @@ class Embeddings(nn.Module):
         self.norm = nn.LayerNorm(config.hidden_size, eps=1e-5)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, tokens: Sequences) -> Sequences:
-        """Token ids (S, L) -> states (S, L, H)."""
-        summed = self.word(tokens.data) + self.position(tokens.positions()) + self.token_type.weight[0]
+    def forward(self, tokens: AnySequences, positions: Tensor | None = None) -> AnySequences:
+        """Token ids (S, L) -> states (S, L, H). `positions` (S, L) int64: where they do not count up from 0."""
+        positions = tokens.positions() if positions is None else positions
+        summed = self.word(tokens.data) + self.position(positions) + self.token_type.weight[0]
         return tokens.with_data(self.dropout(self.norm(summed)))
 
 
@@ -42,9 +43,12 @@ class FeedForward(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.norm = nn.LayerNorm(config.hidden_size, eps=1e-5)
 
-    def forward(self, states: Sequences) -> Sequences:
-        changed = self.down(F.gelu(self.up(states.data)))
-        return states.with_data(self.norm(self.dropout(changed) + states.data))
+    def forward(self, states: AnySequences) -> AnySequences:
+        return states.with_data(self.positions(states.data))
+
+    def positions(self, states: Tensor) -> Tensor:
+        """(..., H) -> (..., H)."""
+        return self.norm(self.dropout(self.down(F.gelu(self.up(states)))) + states)
 
 
 class TextLayer(nn.Module):
@@ -56,7 +60,7 @@ class TextLayer(nn.Module):
         self.self_attention = SelfAttention(*sizes)
         self.feed_forward = FeedForward(config)
 
-    def forward(self, states: Sequences) -> Sequences:
+    def forward(self, states: AnySequences) -> AnySequences:
         return self.feed_forward(self.self_attention(states))
 
 
@@ -70,11 +74,19 @@ class FusionLayer(nn.Module):
         self.cross_attention = CrossAttention(*sizes)
         self.feed_forward = FeedForward(config)
 
-    def forward(self, states: Sequences, context: Context | None, *, causal: bool = False) -> Sequences:
-        states = self.self_attention(states, causal=causal)
+    def forward(
+        self, states: AnySequences, context: Context | None, *, causal: bool = False, mask: Tensor | None = None
+    ) -> AnySequences:
+        """(S, L, H) -> (S, L, H); `causal` and `mask` as in SelfAttention."""
+        states = self.self_attention(states, causal=causal, mask=mask)
         if context is not None:
             states = self.cross_attention(states, context)
         return self.feed_forward(states)
+
+    def first(self, states: AnySequences, context: Context) -> Tensor:
+        """What `forward` gives at position 0, and nothing else: (S, H)."""
+        alone = Sequences.full(self.self_attention.first(states)[:, None])  # (S, 1, H)
+        return self.feed_forward.positions(self.cross_attention(alone, context).first())
 
 
 class TextEncoder(nn.Module):
@@ -86,7 +98,7 @@ class TextEncoder(nn.Module):
         self.layers = nn.ModuleList(TextLayer(config) for _ in range(config.num_text_layers))
         initialize(self, config.initializer_range)
 
-    def forward(self, tokens: Sequences) -> Sequences:
+    def forward(self, tokens: AnySequences) -> AnySequences:
         """Token ids (S, L) -> states (S, L, H)."""
         states = self.embeddings(tokens)
         for layer in self.layers:
@@ -103,11 +115,17 @@ class FusionEncoder(nn.Module):
         self.layers = nn.ModuleList(FusionLayer(config) for _ in range(num_layers))
         initialize(self, config.initializer_range)
 
-    def forward(self, texts: Sequences, context: Context | None) -> Sequences:
+    def forward(self, texts: AnySequences, context: Context | None) -> AnySequences:
         """(S, L, H) -> (S, L, H). `context` None: these layers as a plain text encoder (TLM)."""
         for layer in self.layers:
             texts = layer(texts, context)
         return texts
+
+    def first(self, texts: AnySequences, context: Context) -> Tensor:
+        """What `forward` gives at position 0, (S, H): the last layer computes nothing else."""
+        for layer in self.layers[:-1]:
+            texts = layer(texts, context)
+        return self.layers[-1].first(texts, context)
 
 
 class TokenHead(nn.Module):

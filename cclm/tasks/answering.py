@@ -1,11 +1,9 @@
 """Visual questions: train a decoder on answers, rank a list of answers at evaluation (GQA, xGQA).
 
-Dimension letters: B questions, A answers, L tokens of the longest answer, K candidates, H width, V vocabulary.
+Dimension letters: B questions, A answers, L tokens of the longest answer, H width, V vocabulary.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -16,16 +14,7 @@ from cclm.model.attention import Context
 from cclm.model.cclm import CCLM
 from cclm.model.decoder import AnswerDecoder
 from cclm.sequences import Sequences
-
-
-@dataclass(frozen=True)
-class RankedAnswers:
-    """The best answers of each question, best first."""
-
-    answers: Tensor
-    """(B, K) int64, rows of the answer list."""
-    probabilities: Tensor
-    """(B, K) float32, over the K candidates."""
+from cclm.tasks.ranking import AnswerTree, RankedAnswers, rank_answers
 
 
 class AnsweringTask(nn.Module):
@@ -56,21 +45,13 @@ class AnsweringTask(nn.Module):
         mask = answers.padding_mask()
         return each.sum(dim=1) if mask is None else (each * mask[:, 1:]).sum(dim=1)
 
-    @torch.no_grad()
     def rank(self, images: Tensor, questions: Sequences, answer_list: Sequences, candidates: int) -> RankedAnswers:
-        """Rank a list of A answers for each question (as published).
+        """Rank a list of A answers, token ids (A, L), for each question (`ranking.rank_answers`)."""
+        ids = [row[:length] for row, length in zip(answer_list.padded().tolist(), _lengths(answer_list), strict=True)]
+        tree = AnswerTree.build(ids).to(images.device)
+        with torch.no_grad():
+            return rank_answers(self.decoder, self.read_questions(images, questions), tree, candidates)
 
-        The decoder, fed `<s>` alone, gives each answer the probability of its first word; the best `candidates` are
-        then scored in full: log probability of the first word (a second time) minus the answer's summed loss.
-        """
-        states = self.read_questions(images, questions)
-        start = Sequences.full(answer_list.padded()[:1, :1].expand(len(states), 1))  # (B, 1): <s>
-        first_logits = self.decoder(start, Context(states))[:, 0].float()  # (B, V)
-        first_words = answer_list.padded()[:, 1]  # (A,)
-        log_first = first_logits.log_softmax(dim=1)[:, first_words]  # (B, A)
-        best = log_first.topk(min(candidates, len(answer_list)), dim=1)  # (B, K)
-        owners = torch.arange(len(states), device=states.device).repeat_interleave(best.indices.shape[1])  # (B * K,)
-        losses = self.answer_losses(answer_list.select(best.indices.flatten()), Context(states, owners))
-        scores = best.values - losses.view(best.indices.shape)  # (B, K)
-        order = scores.argsort(dim=1, descending=True)
-        return RankedAnswers(best.indices.gather(1, order), scores.softmax(dim=1).gather(1, order))
+
+def _lengths(answers: Sequences) -> list[int]:
+    return [answers.padded().shape[1]] * len(answers) if answers.lengths is None else answers.lengths.tolist()

@@ -10,7 +10,7 @@ from cclm.data.batch_finetune import ClassificationBatch
 from cclm.model.attention import Context
 from cclm.model.cclm import CCLM
 from cclm.model.heads import MlpHead
-from cclm.sequences import Sequences
+from cclm.sequences import AnySequences, Sequences
 
 
 class ClassificationTask(nn.Module):
@@ -24,9 +24,11 @@ class ClassificationTask(nn.Module):
 
     def logits(self, images: Tensor, text: Sequences) -> Tensor:
         """Images (B, 3, R, R) and token ids (B, L) -> (B, C)."""
-        seen = Context(self.encoders.encode_images(images))
-        fused = self.encoders.fuse(self.encoders.encode_text(text), seen)  # (B, L, H)
-        return self.class_head(fused.first())
+        return self.logits_of(Context(self.encoders.encode_images(images)), text)
+
+    def logits_of(self, images: Context, text: AnySequences) -> Tensor:
+        """Images encoded already, and token ids (B, L) -> (B, C)."""
+        return self.class_head(self.encoders.fuse_first(self.encoders.encode_text(text), images))
 
     def forward(self, batch: ClassificationBatch, generator: torch.Generator) -> dict[str, Tensor]:
         return {"loss": F.cross_entropy(self.logits(batch.images, batch.text).float(), batch.labels)}

@@ -15,7 +15,7 @@ from cclm.model.attention import Context
 from cclm.model.cclm import CCLM
 from cclm.model.heads import MlpHead
 from cclm.model.pair import PairFusionEncoder
-from cclm.sequences import Sequences
+from cclm.sequences import AnySequences, Sequences
 
 ASSIGNMENT_TEMPERATURE = 0.07
 LEFT, RIGHT, NEITHER = 0, 1, 2
@@ -30,9 +30,9 @@ class PairEncoders(nn.Module):
         self.text_encoder = pretrained.encoders.text_encoder
         self.fusion_encoder = PairFusionEncoder(pretrained.encoders.fusion_encoder)
 
-    def first_states(self, text: Sequences, left: Context, right: Context) -> Tensor:
+    def first_states(self, text: AnySequences, left: Context, right: Context) -> Tensor:
         """Token ids (B, L) with both images -> (B, H) at position 0."""
-        return self.fusion_encoder(self.text_encoder(text), left, right).first()
+        return self.fusion_encoder.first(self.text_encoder(text), left, right)
 
 
 class PairTask(nn.Module):
@@ -50,7 +50,11 @@ class PairTask(nn.Module):
         """Images (B, 3, R, R) twice and token ids (B, L) -> (B, 2)."""
         both = self.encoders.image_encoder(torch.cat([left, right]))  # (2B, 1+P, H)
         left_states, right_states = both.split([len(left), len(right)])
-        return self.class_head(self.encoders.first_states(text, Context(left_states), Context(right_states)))
+        return self.logits_of(Context(left_states), Context(right_states), text)
+
+    def logits_of(self, left: Context, right: Context, text: AnySequences) -> Tensor:
+        """Images encoded already, and token ids (B, L) -> (B, 2)."""
+        return self.class_head(self.encoders.first_states(text, left, right))
 
     def forward(self, batch: PairBatch, generator: torch.Generator) -> dict[str, Tensor]:
         return {"loss": F.cross_entropy(self.logits(batch.left, batch.right, batch.text).float(), batch.labels)}

@@ -48,10 +48,10 @@ class RetrievalTask(nn.Module):
         negatives = losses.draw_hard_negatives(image_features, text_features, temperature, generator, batch.image_ids)
         own = torch.arange(len(text), device=text.device)
         pairs = Sequences.concat([text, text, text.select(negatives.right_of_left)])
-        fused = self.encoders.fuse(pairs, Context(images, torch.cat([own, negatives.left_of_right, own])))
+        context = Context(images, torch.cat([own, negatives.left_of_right, own]))
         return {
             "loss_itc": losses.contrastive(image_features, text_features, temperature, ids=batch.image_ids),
-            "loss_itm": losses.matching(self.match_head(fused.first()), negatives.exist),
+            "loss_itm": losses.matching(self.match_head(self.encoders.fuse_first(pairs, context)), negatives.exist),
         }
 
 
