@@ -130,6 +130,31 @@ def gather_with_gradient(rows: Tensor, *, global_gradient: bool) -> Tensor:
     return (_GatherGlobalGradient if global_gradient else _GatherLocalGradient).apply(rows)
 
 
+def gather_ragged(rows: Tensor | None) -> list[Tensor]:
+    """(B, ...) of each process -> the rows of each, in order of rank, on every process; B may differ, no gradient.
+
+    None stands for no rows, where their shape is not known.
+    """
+    shapes = gather_objects(None if rows is None else (tuple(rows.shape), rows.dtype))
+    if world_size() == 1:
+        return [] if rows is None else [rows]
+    known = [shape for shape in shapes if shape is not None]
+    if not known:
+        return []
+    longest = max(shape[0] for shape, _ in known)
+    (_, *trailing), dtype = known[0]
+    padded = torch.zeros((longest, *trailing), dtype=dtype, device=_device() if rows is None else rows.device)
+    if rows is not None:
+        padded[: len(rows)] = rows
+    parts = [torch.empty_like(padded) for _ in shapes]
+    dist.all_gather(parts, padded)
+    return [part[: 0 if shape is None else shape[0][0]] for part, shape in zip(parts, shapes, strict=True)]
+
+
+def _device() -> torch.device:
+    return torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
+
+
 _control_group: dist.ProcessGroup | None = None
 """A gloo group beside nccl: agreeing on the CPU's state must not make it wait for the GPU."""
 

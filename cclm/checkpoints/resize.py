@@ -6,10 +6,12 @@ Dimension letters: s = 2 * window - 1 rows and columns of a table, A heads.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 import torch
 from scipy.interpolate import RectBivariateSpline
+from timm.layers import resample_abs_pos_embed
 from torch import Tensor
 
 
@@ -48,3 +50,28 @@ def resize_position_table(table: Tensor, new_window: int) -> Tensor:
     ]
     stacked = np.stack(resampled, axis=-1).reshape(new_side * new_side, -1)  # ((2w'-1)^2, A)
     return torch.from_numpy(stacked).to(table.dtype)
+
+
+def resample_positions(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights made at one image size, for a model of another one: position tables take the wanted sizes.
+
+    Swin's relative tables and a ViT's absolute ones are resampled where they differ in the number of positions alone;
+    everything else, and what `wanted` does not have, stays as it is.
+    """
+    return {name: _resampled(name, tensor, wanted[name]) if name in wanted else tensor for name, tensor in given.items()}
+
+
+def _resampled(name: str, given: Tensor, wanted: Tensor) -> Tensor:
+    if given.shape == wanted.shape or given.ndim != wanted.ndim or given.shape[-1] != wanted.shape[-1]:
+        return given
+    if name.endswith("relative_position_bias_table") and given.ndim == 2:  # ((2w-1)^2, A); splines need w = 3
+        if _is_square(len(given)) and _is_square(len(wanted)) and len(given) >= 25:
+            return resize_position_table(given, (math.isqrt(len(wanted)) + 1) // 2)
+    if name.endswith("pos_embed") and given.ndim == 3 and _is_square(given.shape[1] - 1):  # (1, 1 + patches, H)
+        side = math.isqrt(wanted.shape[1] - 1)
+        return resample_abs_pos_embed(given, new_size=[side, side])
+    return given
+
+
+def _is_square(number: int) -> bool:
+    return number > 0 and math.isqrt(number) ** 2 == number

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from cclm.data.batch import OnDevice
 from cclm.sequences import Sequences
 
 
 @dataclass(frozen=True)
-class RetrievalBatch:
+class RetrievalBatch(OnDevice):
     """Images with one caption each; captions of one image share its id."""
 
     images: Tensor
@@ -21,7 +22,7 @@ class RetrievalBatch:
 
 
 @dataclass(frozen=True)
-class ClassificationBatch:
+class ClassificationBatch(OnDevice):
     """Image, sentence, class (XVNLI)."""
 
     images: Tensor
@@ -32,7 +33,7 @@ class ClassificationBatch:
 
 
 @dataclass(frozen=True)
-class PairBatch:
+class PairBatch(OnDevice):
     """Two images, a sentence about both, and whether it is true (NLVR2, MaRVL)."""
 
     left: Tensor
@@ -45,7 +46,7 @@ class PairBatch:
 
 
 @dataclass(frozen=True)
-class AnswerBatch:
+class AnswerBatch(OnDevice):
     """Image, question, and its weighted answers (GQA, xGQA)."""
 
     images: Tensor
@@ -57,3 +58,6 @@ class AnswerBatch:
     """(A,) int64"""
     weights: Tensor
     """(A,) float32"""
+
+
+FinetuneBatch = RetrievalBatch | ClassificationBatch | PairBatch | AnswerBatch

@@ -1,4 +1,4 @@
-"""The batches that evaluation encodes: images and texts in order, decoded ahead of their use.
+"""The batches that evaluation encodes: texts and images in order, images decoded ahead of their use.
 
 Dimension letters as in `batch.py`.
 """
@@ -15,22 +15,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cclm.data.annotations.types import ImageRef
+from cclm.data.annotations.types import ImageRef, RetrievalSet
 from cclm.data.images import evaluation_image
 from cclm.data.records import BrokenRecord
 from cclm.data.text import EmptyTextError, Tokenizer, clean_caption
 from cclm.errors import UserError
-from cclm.sequences import Sequences
 
 
 def evaluation_images(images: Sequence[ImageRef], side: int, batch_size: int) -> Iterator[Tensor]:
     """Batches of at most `batch_size` images in the order of `images`: (N, 3, R, R) float32, squeezed to R.
 
-    Decoding runs ahead in threads. Raises UserError for an image that is missing or broken.
+    Raises UserError for an image that is missing or broken.
     """
-    if not images:
-        return
     groups = [images[i : i + batch_size] for i in range(0, len(images), batch_size)]
+    yield from evaluation_image_groups(groups, side)
+
+
+def evaluation_image_groups(groups: Sequence[Sequence[ImageRef]], side: int) -> Iterator[Tensor]:
+    """One batch (N, 3, R, R) a group, as `evaluation_images`. Decoding runs ahead in threads."""
+    if not groups:
+        return
     with ThreadPoolExecutor(min(8, len(os.sched_getaffinity(0)))) as pool:
         waiting: deque[list[Any]] = deque()
         for group in groups:
@@ -41,26 +45,40 @@ def evaluation_images(images: Sequence[ImageRef], side: int, batch_size: int) ->
             yield _stack(waiting.popleft())
 
 
-def evaluation_texts(
-    texts: Sequence[str], tokenizer: Tokenizer, max_words: int, max_tokens: int, batch_size: int
-) -> Iterator[Sequences]:
-    """Batches of at most `batch_size` cleaned captions in the order of `texts`: (B, L) token ids.
+def caption_ids(
+    dataset: RetrievalSet, texts: Sequence[int], tokenizer: Tokenizer, max_words: int, max_tokens: int
+) -> list[list[int]]:
+    """Token ids of some of a set's captions, cleaned.
 
     Raises UserError for a caption of which cleaning leaves nothing.
     """
-    for start in range(0, len(texts), batch_size):
-        ids = [
-            _caption_ids(text, start + i, tokenizer, max_words, max_tokens)
-            for i, text in enumerate(texts[start : start + batch_size])
-        ]
-        yield Sequences.from_lists(ids, tokenizer.pad)
+    return [_caption_ids(dataset, text, tokenizer, max_words, max_tokens) for text in texts]
 
 
-def _caption_ids(text: str, number: int, tokenizer: Tokenizer, max_words: int, max_tokens: int) -> list[int]:
+def clean_set_caption(dataset: RetrievalSet, text: int, max_words: int) -> str:
+    """Caption number `text` of a set as the model reads it.
+
+    Raises UserError if nothing is left, unless the set uses such captions as they are.
+    """
+    caption = dataset.texts[text]
     try:
-        return tokenizer.ids(clean_caption(text, max_words), max_tokens)
+        return clean_caption(caption, max_words)
     except EmptyTextError as error:
-        raise UserError(f"evaluation caption {number} ({text[:40]!r}): {error}; remove it from the list") from None
+        if dataset.uncleaned_if_empty:
+            return caption
+        raise _empty(dataset, text, error) from None
+
+
+def _caption_ids(dataset: RetrievalSet, text: int, tokenizer: Tokenizer, max_words: int, max_tokens: int) -> list[int]:
+    try:
+        return tokenizer.ids(clean_set_caption(dataset, text, max_words), max_tokens)
+    except EmptyTextError as error:
+        raise _empty(dataset, text, error) from None
+
+
+def _empty(dataset: RetrievalSet, text: int, error: EmptyTextError) -> UserError:
+    place = dataset.image_places[dataset.image_of_text[text]]
+    return UserError(f"{place}, caption {dataset.texts[text][:40]!r}: {error}; remove it from the file")
 
 
 def _load_image(image: ImageRef, side: int) -> np.ndarray:

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from multiprocessing import forkserver
+from multiprocessing.context import BaseContext
 
 import torch
 from torch import Tensor
@@ -139,16 +140,11 @@ class SourceStream:
             self._quarantine.add(self._kind, skipped)
 
     def _loader(self, parts: PartStream) -> DataLoader:
-        # forkserver: a fork of the training process would copy its threads' locks (OpenMP, gRPC, tokenizers) and CUDA.
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["cclm.data.workers", "transformers"])
-        with _ignoring_sigterm():
-            forkserver.ensure_running()
         return DataLoader(
             parts,
             batch_size=None,
             num_workers=self._num_workers,
-            multiprocessing_context=context,
+            multiprocessing_context=loader_context(),
             worker_init_fn=start_worker,
             prefetch_factor=2,
             generator=torch.Generator(),  # else starting the loader draws from the global random state
@@ -182,6 +178,16 @@ def _concat(images: list[Tensor], pin: bool) -> Tensor | None:
         return images[0] if images else None
     shape = (sum(len(part) for part in images), *images[0].shape[1:])
     return torch.cat(images, out=torch.empty(shape, dtype=images[0].dtype, pin_memory=pin))
+
+
+def loader_context() -> BaseContext:
+    """How loader processes are started; ready when this returns."""
+    # forkserver: a fork of the training process would copy its threads' locks (OpenMP, gRPC, tokenizers) and CUDA.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["cclm.data.workers", "transformers"])
+    with _ignoring_sigterm():
+        forkserver.ensure_running()
+    return context
 
 
 @contextmanager

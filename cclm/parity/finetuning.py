@@ -13,7 +13,8 @@ from cclm.parity.gradients import losses_and_norms, watched_names
 from cclm.tasks.answering import AnsweringTask
 from cclm.tasks.classification import ClassificationTask
 from cclm.tasks.reasoning import PairTask, TextAssignmentTask
-from cclm.tasks.retrieval import EncodedViews, RetrievalTask, two_stage_scores
+from cclm.tasks.rescoring import EncodedViews, two_stage_scores
+from cclm.tasks.retrieval import RetrievalTask
 
 IMAGE_IDS = (3, 9)
 """Of the retrieval batch; the folder does not store them."""

@@ -15,7 +15,7 @@ from cclm.sequences import Sequences
 from cclm.tasks.answering import AnsweringTask
 from cclm.tasks.pretrain import PretrainTask
 from cclm.tasks.reasoning import TextAssignmentTask
-from cclm.tasks.retrieval import EncodedViews, two_stage_scores
+from cclm.tasks.rescoring import EncodedViews, two_stage_scores
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 
@@ -95,7 +95,7 @@ def test_rescoring_equals_the_plain_definition(model: CCLM) -> None:
     views = EncodedViews(
         images, text, model.space.image_features(images.first()), model.space.text_features(text.first())
     )
-    scores = two_stage_scores(model, views, 3, pairs_at_once=4)
+    scores = two_stage_scores(model, views, 3)
     similarity = views.image_features @ views.text_features.T
     for image in range(5):
         best = set(similarity[image].topk(3).indices.tolist())

@@ -1,0 +1,184 @@
+"""Retrieval test sets of several languages, measured by all processes of a run together.
+
+An image that several languages describe is encoded once. Each process encodes its share of the images and of the
+texts; features and text states are gathered, and each process re-scores the pairs of its own images.
+
+Dimension letters: N images of a set, T texts, P patches, H width, E width of the shared space.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cclm import distributed
+from cclm.data.annotations.types import ImageRef, RetrievalSet
+from cclm.data.evaluation_batches import caption_ids, evaluation_images
+from cclm.data.text import Tokenizer
+from cclm.metrics.measured import Measured
+from cclm.metrics.progress import with_progress
+from cclm.metrics.retrieval import ranks_of_images, ranks_of_texts, retrieval_metrics
+from cclm.sequences import PackedSequences, Sequences
+from cclm.tasks.rescoring import NOT_RESCORED, Candidates, RetrievalModel, TwoStageScores, match_scores, similarities
+from cclm.tasks.shares import Shares
+
+
+@dataclass(frozen=True)
+class RetrievalTest:
+    """How test sets are measured."""
+
+    image_size: int
+    """px"""
+    batch_size: int
+    """Images at once."""
+    text_batch_size: int
+    candidates: int
+    """Re-scored for each query; 0: similarity alone ranks."""
+    max_words: int
+    max_tokens: int
+
+
+@torch.no_grad()
+def evaluate_retrieval(
+    model: RetrievalModel,
+    sets: Mapping[str, RetrievalSet],
+    tokenizer: Tokenizer,
+    test: RetrievalTest,
+    device: torch.device,
+) -> dict[str, Measured]:
+    """Recalls in percent (`metrics.retrieval`) of each set, on every process; the model is used in the mode it is in.
+
+    Raises:
+        UserError: an image is missing or broken, or a caption is empty.
+    """
+    images = _Images.encode(model, sets.values(), test, device)
+    return {
+        name: _measure(model, name, dataset, images, tokenizer, test, device) for name, dataset in sets.items()
+    }
+
+
+@dataclass(frozen=True)
+class _Images:
+    """The distinct images of all sets."""
+
+    number: dict[ImageRef, int]
+    shares: Shares
+    states: dict[int, Sequences]
+    """(1, 1+P, H) of each image of this process."""
+    features: Tensor
+    """(all images, E) float32"""
+
+    @staticmethod
+    def encode(
+        model: RetrievalModel, sets: Iterable[RetrievalSet], test: RetrievalTest, device: torch.device
+    ) -> _Images:
+        number: dict[ImageRef, int] = {}
+        for dataset in sets:
+            for image in dataset.images:
+                number.setdefault(image, len(number))
+        shares = Shares(len(number), test.batch_size)
+        mine, refs = shares.items(), list(number)
+        batches = evaluation_images([refs[item] for item in mine], test.image_size, test.batch_size)
+        states: dict[int, Sequences] = {}
+        features = []
+        for rows, batch in zip(shares.batches(), _shown(batches, len(shares.batches()), "images"), strict=True):
+            encoded = model.encoders.encode_images(batch.to(device, non_blocking=True))
+            features.append(model.space.image_features(encoded.first()))
+            states |= dict(zip(rows, encoded.split([1] * len(rows)), strict=True))
+        return _Images(number, shares, states, shares.gather(torch.cat(features) if features else None))
+
+
+def _measure(
+    model: RetrievalModel,
+    name: str,
+    dataset: RetrievalSet,
+    images: _Images,
+    tokenizer: Tokenizer,
+    test: RetrievalTest,
+    device: torch.device,
+) -> Measured:
+    shares = Shares(len(dataset.texts), test.text_batch_size)
+    packed, features = _encode_texts(model, name, dataset, shares, tokenizer, test, device)
+    numbers = [images.number[image] for image in dataset.images]  # N
+    similarity = similarities(images.features[torch.tensor(numbers, device=device)], features)  # (N, T)
+    if test.candidates == 0:
+        scores = TwoStageScores(similarity.cpu(), similarity.T.cpu())
+    else:
+        texts = shares.gather_packed(packed)
+        chosen = Candidates.best(similarity, test.candidates)
+        each = torch.full(similarity.shape, NOT_RESCORED)
+        mine = [row for row, number in enumerate(numbers) if images.shares.is_mine(number)]
+        found = []
+        for row in _shown(mine, len(mine), f"re-scoring {name}", unit="image"):
+            rows = chosen.texts_of(row)
+            if len(rows):
+                matched = match_scores(model, images.states[numbers[row]], texts.select(rows))
+                found.append((row, rows.cpu().numpy(), matched.cpu().numpy()))
+        for row, rows, values in (item for part in distributed.gather_objects(found) for item in part):
+            each[row, torch.from_numpy(rows)] = torch.from_numpy(values)
+        scores = Candidates(chosen.of_images.cpu(), chosen.of_texts.cpu()).scores(each)
+    i2t, t2i, own = scores.image_to_text.numpy(), scores.text_to_image.numpy(), np.array(dataset.image_of_text)
+    predictions = _predictions(dataset, i2t, t2i, own) if distributed.rank() == 0 else []
+    return Measured(retrieval_metrics(i2t, t2i, own), len(dataset.images) + len(dataset.texts), predictions)
+
+
+def _encode_texts(
+    model: RetrievalModel,
+    name: str,
+    dataset: RetrievalSet,
+    shares: Shares,
+    tokenizer: Tokenizer,
+    test: RetrievalTest,
+    device: torch.device,
+) -> tuple[PackedSequences | None, Tensor]:
+    """States of this process's texts (None: it has no share), and the features of all, (T, E) float32."""
+    states, lengths, features = [], [], []
+    batches = shares.batches()
+    for rows in _shown(batches, len(batches), f"texts {name}"):
+        ids = caption_ids(dataset, rows, tokenizer, test.max_words, test.max_tokens)
+        encoded = model.encoders.encode_text(PackedSequences.from_lists(ids).to(device, non_blocking=True))
+        features.append(model.space.text_features(encoded.first()))
+        states.append(encoded.data)
+        lengths.append(encoded.lengths)
+    if not states:
+        return None, shares.gather(None)
+    return PackedSequences.of(torch.cat(states), torch.cat(lengths)), shares.gather(torch.cat(features))
+
+
+def _predictions(dataset: RetrievalSet, i2t: np.ndarray, t2i: np.ndarray, own: np.ndarray) -> list[dict[str, Any]]:
+    """One line a query: images first, then texts. `rank` is the place of the best right one, from 1."""
+    texts_of: list[list[str]] = [[] for _ in dataset.images]
+    for text, image in zip(dataset.texts, dataset.image_of_text, strict=True):
+        texts_of[image].append(text)
+    lines: list[dict[str, Any]] = []
+    for row, (best, rank) in enumerate(zip(i2t.argmax(axis=1), ranks_of_images(i2t, own), strict=True)):
+        lines.append(
+            {
+                "image": dataset.images[row].url,
+                "image_id": dataset.image_ids[row],
+                "predicted": dataset.texts[best],
+                "right": texts_of[row],
+                "score": float(i2t[row, best]),
+                "rank": int(rank) + 1,
+            }
+        )
+    for text, (best, rank) in enumerate(zip(t2i.argmax(axis=1), ranks_of_texts(t2i, own), strict=True)):
+        lines.append(
+            {
+                "text": dataset.texts[text],
+                "predicted": dataset.images[best].url,
+                "right": dataset.images[own[text]].url,
+                "score": float(t2i[text, best]),
+                "rank": int(rank) + 1,
+            }
+        )
+    return lines
+
+
+def _shown(items: Any, total: int, what: str, unit: str = "batch") -> Any:
+    return with_progress(items, total, what, active=distributed.rank() == 0, unit=unit)

@@ -1,0 +1,115 @@
+"""Two-stage retrieval scores: rank by similarity, then re-score each query's best candidates with the matching head.
+
+The published procedure (spec section 4) runs fusion on padded texts with the image's states repeated for each of its
+candidates, once for images and once for texts as queries. Here a pair that is a candidate either way is scored once;
+the texts of an image are packed, without padding, and look at its states together; and the last layer computes
+position 0 only.
+
+Dimension letters: N images, T texts, L tokens, P patches, H width, E width of the shared space.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cclm.model.attention import Context
+from cclm.model.cclm import CCLM
+from cclm.sequences import AnySequences, PackedSequences, Sequences
+from cclm.tasks.retrieval import RetrievalTask
+
+NOT_RESCORED = -100.0
+"""Score of a pair that similarity alone ruled out, as published."""
+_TEXTS_AT_ONCE = 128
+
+RetrievalModel = CCLM | RetrievalTask
+
+
+@dataclass(frozen=True)
+class EncodedViews:
+    """Images and texts of a test set after the encoders."""
+
+    images: Sequences
+    """(N, 1+P, H)"""
+    texts: AnySequences
+    """(T, L, H)"""
+    image_features: Tensor
+    """(N, E) float32"""
+    text_features: Tensor
+    """(T, E) float32"""
+
+
+@dataclass(frozen=True)
+class TwoStageScores:
+    image_to_text: Tensor
+    """(N, T) float32"""
+    text_to_image: Tensor
+    """(T, N) float32"""
+
+
+def similarities(image_features: Tensor, text_features: Tensor) -> Tensor:
+    """Unit features (N, E) and (T, E) -> cosines (N, T) float32."""
+    # Ranks need float32: rounded to bfloat16, many similarities would be equal.
+    with torch.autocast(image_features.device.type, enabled=False):
+        return image_features.float() @ text_features.float().T
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Which pairs the matching head re-scores."""
+
+    of_images: Tensor
+    """(N, T) bool: the text is one of the image's best."""
+    of_texts: Tensor
+    """(N, T) bool: the image is one of the text's best."""
+
+    @staticmethod
+    def best(similarity: Tensor, candidates: int) -> Candidates:
+        """The best `candidates` of each row and of each column of (N, T)."""
+        return Candidates(_best(similarity, candidates), _best(similarity.T, candidates).T)
+
+    def texts_of(self, image: int) -> Tensor:
+        """Texts that are to be scored with an image, (K,) int64, ascending."""
+        return (self.of_images[image] | self.of_texts[image]).nonzero()[:, 0]
+
+    def scores(self, each: Tensor) -> TwoStageScores:
+        """Scores of pairs (N, T), as far as they are candidates, for both directions; -100 elsewhere."""
+        ruled_out = torch.full_like(each, NOT_RESCORED)
+        return TwoStageScores(
+            torch.where(self.of_images, each, ruled_out), torch.where(self.of_texts, each, ruled_out).T
+        )
+
+
+def _best(similarity: Tensor, candidates: int) -> Tensor:
+    top = similarity.topk(min(candidates, similarity.shape[1]), dim=1).indices
+    return torch.zeros_like(similarity, dtype=torch.bool).scatter_(1, top, True)
+
+
+@torch.no_grad()
+def match_scores(model: RetrievalModel, image: Sequences, texts: PackedSequences) -> Tensor:
+    """Logit 1 of the matching head for one image, states (1, 1+P, H), with each of some texts: (K,) float32."""
+    scores = torch.empty(len(texts), dtype=torch.float32, device=texts.device)
+    by_length = texts.lengths.argsort(stable=True)  # attention pads to the longest of those that go together
+    for rows in by_length.split(_TEXTS_AT_ONCE):
+        first = model.encoders.fuse_first(texts.select(rows), Context(image))  # (rows, H)
+        scores[rows] = model.match_head(first)[:, 1].float()
+    return scores
+
+
+@torch.no_grad()
+def two_stage_scores(model: RetrievalModel, views: EncodedViews, candidates: int) -> TwoStageScores:
+    """Scores of a whole test set. With `candidates` 0 the similarities themselves are the scores."""
+    similarity = similarities(views.image_features, views.text_features)  # (N, T)
+    if candidates == 0:
+        return TwoStageScores(similarity, similarity.T)
+    texts = views.texts if isinstance(views.texts, PackedSequences) else PackedSequences.pack(views.texts)
+    chosen = Candidates.best(similarity, candidates)
+    each = torch.full_like(similarity, NOT_RESCORED)
+    for number in range(len(views.images)):
+        rows = chosen.texts_of(number)
+        if len(rows):
+            image = views.images.select(torch.tensor([number], device=rows.device))
+            each[number, rows] = match_scores(model, image, texts.select(rows))
+    return chosen.scores(each)

@@ -1,0 +1,176 @@
+"""The task of a fine-tuning config with its initial weights: from pre-training, or from fine-tuning of the same task.
+
+Whatever the file - a published `.th`, or a checkpoint folder of ours - its names are held against the model's before
+anything is copied, and position tables are resampled to the config's image size.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from cclm.checkpoints.initial import build_model
+from cclm.checkpoints.published import check_names_and_shapes, published_name, read_published_file
+from cclm.checkpoints.resize import resample_positions
+from cclm.checkpoints.save import MODEL, find_checkpoint
+from cclm.config_finetune import (
+    AnsweringConfig,
+    ClassificationConfig,
+    FinetuneConfig,
+    ReasoningConfig,
+    RetrievalConfig,
+    TextAssignmentConfig,
+)
+from cclm.errors import UserError
+from cclm.model.cclm import CCLM
+from cclm.tasks.answering import AnsweringTask
+from cclm.tasks.classification import ClassificationTask
+from cclm.tasks.reasoning import PairTask, TextAssignmentTask
+from cclm.tasks.retrieval import RetrievalTask
+
+BEST = "best"
+"""Folder of a fine-tuning run that holds the checkpoint which did best in validation."""
+PRETRAIN = "pretrain"
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What a checkpoint holds."""
+
+    source: str
+    """For messages."""
+    task: str
+    """`pretrain`, or the fine-tuning task."""
+    step: int
+    tensors: dict[str, Tensor]
+    published: bool
+    """Whether names are the published ones, or ours."""
+
+
+def task_of(config: FinetuneConfig, pretrained: CCLM) -> nn.Module:
+    """The task's model around (parts of) a pre-trained one; heads that are new are drawn from torch's random state."""
+    match config:
+        case RetrievalConfig():
+            return RetrievalTask(pretrained)
+        case ClassificationConfig():
+            return ClassificationTask(pretrained, config.num_labels)
+        case AnsweringConfig():
+            return AnsweringTask(pretrained, config.decoder_layers)
+        case ReasoningConfig():
+            return PairTask(pretrained)
+        case TextAssignmentConfig():
+            return TextAssignmentTask(pretrained)
+    raise TypeError(f"no model for task {config.task}")
+
+
+def read_weights(path: str, config: FinetuneConfig) -> Weights:
+    """A published `.th` file, a checkpoint folder of ours, or a run's folder: its best checkpoint, else its newest.
+
+    Raises:
+        UserError: there is none, or it is torn or unsafe to read.
+    """
+    if not Path(path).is_dir():
+        state = read_published_file(path)
+        return Weights(f"weights {path}", _published_task(state, config), 0, state, published=True)
+    folder = Path(path) / BEST if (Path(path) / BEST).is_dir() else Path(path)
+    checkpoint = find_checkpoint(folder)
+    task = checkpoint.state["config"]["task"]
+    return Weights(str(checkpoint.path), task, checkpoint.step, load_file(checkpoint.path / MODEL), published=False)
+
+
+def check_weights(weights: Weights, config: FinetuneConfig, *, training: bool) -> None:
+    """Whether the task can start from these weights, or be evaluated with them.
+
+    Raises:
+        UserError: they are of another task, or, for evaluation, were never trained on it.
+    """
+    if weights.task == config.task or (training and weights.task == PRETRAIN):
+        return
+    if weights.task == PRETRAIN and config.task == "retrieval":  # pre-training trains all that retrieval needs
+        return
+    if training and (weights.task, config.task) == ("text_assignment", "reasoning"):
+        return
+    if weights.task == PRETRAIN:
+        raise UserError(
+            f"{weights.source} was pre-trained and never fine-tuned for {config.task}, so its answers would be drawn "
+            "at random; fine-tune it first with `cclm finetune`"
+        )
+    ways = "pre-trained or " if training else ""
+    raise UserError(
+        f"{weights.source} was fine-tuned for {weights.task}, but the config's task is {config.task}; give a {ways}"
+        f"checkpoint fine-tuned for {config.task}"
+    )
+
+
+def initial_task(config: FinetuneConfig, weights: Weights | None) -> nn.Module:
+    """The task on the CPU; new heads are drawn from the config's seed. Without weights: those of the encoders alone.
+
+    Raises:
+        UserError: the weights are of a model of other sizes.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        if weights is None:
+            return task_of(config, build_model(config.model, seed=config.seed))
+        if weights.task == PRETRAIN:
+            _copy(weights, _outline(lambda: CCLM(config.model)), config)
+            model = CCLM(config.model)
+            _copy(weights, model, config)
+            return task_of(config, model)
+        kept = "encoders." if weights.task != config.task else ""  # of text assignment
+        _copy(weights, _outline(lambda: task_of(config, CCLM(config.model))), config, kept)
+        task = task_of(config, CCLM(config.model))
+        _copy(weights, task, config, kept)
+        return task
+
+
+def _outline(build: Callable[[], nn.Module]) -> nn.Module:
+    """Names and shapes without numbers: checked before seconds are spent on building."""
+    with torch.device("meta"):
+        return build()
+
+
+def _copy(weights: Weights, module: nn.Module, config: FinetuneConfig, kept: str = "") -> None:
+    """Copy weights into the parameters whose names start with `kept`, strictly."""
+    layers, finetuned = config.model.text.num_text_layers, weights.task != PRETRAIN
+
+    def name_of(name: str) -> str:
+        return published_name(name, num_text_layers=layers, finetuned=finetuned) if weights.published else name
+
+    # A shared parameter has two names: files of the published code hold both, ours the first.
+    parameters = dict(module.named_parameters(remove_duplicate=not weights.published))
+    wanted = {name_of(name): parameter for name, parameter in parameters.items() if name.startswith(kept)}
+    given: Mapping[str, Tensor] = {name: tensor for name, tensor in weights.tensors.items() if not _REBUILT.search(name)}
+    if kept:
+        given = {name: tensor for name, tensor in given.items() if name in wanted}
+    given = resample_positions(given, wanted)
+    check_names_and_shapes(wanted, given, weights.source)
+    with torch.no_grad():
+        for name, parameter in wanted.items():
+            parameter.copy_(given[name])
+
+
+_REBUILT = re.compile(r"(relative_position_index|attn_mask|position_ids|predictions\.decoder\.(weight|bias))$")
+"""Buffers that published files hold beside the parameters."""
+
+
+def _published_task(state: Mapping[str, Tensor], config: FinetuneConfig) -> str:
+    """Which program wrote a published state dict: it shows in its names."""
+
+    def has(prefix: str) -> bool:
+        return any(name.startswith(prefix) for name in state)
+
+    if has("text_decoder."):
+        return "answering"
+    if has("ta_head."):
+        return "text_assignment"
+    if has("cls_head."):
+        doubled = f"text_encoder.encoder.layer.{config.model.text.num_layers}."
+        return "reasoning" if has(doubled) else "classification"
+    return PRETRAIN if has("text_encoder.bert.") else "retrieval"
