@@ -12,6 +12,7 @@ from cclm.launch.report import FULL_WORLD_SIZE
 
 if TYPE_CHECKING:
     from cclm.config import PretrainConfig
+    from cclm.config_finetune import FinetuneConfig
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,20 +59,29 @@ def add_resume_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def load_any_config(args: argparse.Namespace) -> PretrainConfig | FinetuneConfig:
+    """The config that `add_config_arguments` asked for, whatever its task.
+
+    Raises:
+        UserError: the config cannot be used.
+    """
+    from cclm.config_files import load_config  # here, since `cclm --help` must not wait for pydantic
+
+    # Published configs count per process. Where processes come and go, all that may come are meant.
+    processes = os.environ.get(FULL_WORLD_SIZE) or os.environ.get("WORLD_SIZE", 1)
+    return load_config(args.config, overrides_of(args), processes=int(processes))
+
+
 def load_pretrain_config(args: argparse.Namespace, command: str) -> PretrainConfig:
     """The config that `add_config_arguments` asked for, for a command that takes pre-training configs only.
 
     Raises:
         UserError: the config cannot be used, or is for another task; `command` says what takes which task.
     """
-    # Here, since `cclm --help` must not wait for pydantic.
     from cclm.config import PretrainConfig
-    from cclm.config_files import load_config
     from cclm.errors import UserError
 
-    # Published configs count per process. Where processes come and go, all that may come are meant.
-    processes = os.environ.get(FULL_WORLD_SIZE) or os.environ.get("WORLD_SIZE", 1)
-    config = load_config(args.config, overrides_of(args), processes=int(processes))
+    config = load_any_config(args)
     if not isinstance(config, PretrainConfig):
         raise UserError(f"{args.config} is a config for task {config.task}; {command}")
     return config

@@ -1,16 +1,25 @@
-"""`cclm evaluate`: held-out retrieval of a trained model."""
+"""`cclm evaluate`: a trained model, language by language: held-out retrieval, or the test of a downstream task."""
 
 from __future__ import annotations
 
 import argparse
 
-from cclm.cli.arguments import add_config_arguments, load_pretrain_config
+from cclm.cli.arguments import add_config_arguments, load_any_config
+from cclm.cli.finetune import add_task_options, options_of
+
+DESCRIPTION = """\
+Test a model in every language of a config: held-out retrieval for a pre-training config, the task's test sets for a
+fine-tuning config. All processes that torchrun started share the work; their number does not change a figure."""
 
 EPILOG = """\
+Fine-tuning configs: results.json and predictions/SPLIT-LANGUAGE.jsonl in output_dir. Pre-training: retrieval.json.
+
 examples:
   cclm evaluate configs/demo/pretrain.yaml --checkpoint output/demo              the newest of a run
   cclm evaluate configs/demo/pretrain.yaml --checkpoint output/demo/step-00000700
   cclm evaluate configs/Pretrain_4m.yaml --checkpoint data/cclm_4m.th            a published model
+  cclm evaluate configs/demo/xvnli.yaml --checkpoint output/demo_xvnli           the best of a fine-tuning run
+  cclm evaluate configs/cclm-base-ft/WIT.yaml --checkpoint output/wit --gmt      on machine translations
 """
 
 
@@ -18,12 +27,13 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Add the subcommand and its options."""
     parser = subparsers.add_parser(
         "evaluate",
-        help="measure retrieval of a trained model, language by language",
-        description="Print recall of held-out image-text retrieval for every language of a config's evaluation block.",
+        help="test a trained model, language by language",
+        description=DESCRIPTION,
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_config_arguments(parser)
+    add_task_options(parser)
     parser.add_argument(
         "--checkpoint", required=True, metavar="PATH", help="checkpoint folder, run folder, or .th file"
     )
@@ -36,7 +46,17 @@ def evaluate(args: argparse.Namespace) -> None:
     Raises:
         UserError: config, data or checkpoint cannot be used.
     """
-    config = load_pretrain_config(args, "cclm evaluate takes task: pretrain for now")
-    from cclm.training import run  # imports torch: seconds, and a wrong config should not wait for it
+    config = load_any_config(args)
+    from cclm.config import PretrainConfig
+    from cclm.errors import UserError
 
-    run.evaluate(config, args.checkpoint)
+    if isinstance(config, PretrainConfig):
+        if args.fewshot or args.gmt:
+            raise UserError(f"--fewshot and --gmt are for fine-tuning configs; {args.config} is for task pretrain")
+        from cclm.training import run  # imports torch: seconds, and a wrong config should not wait for it
+
+        run.evaluate(config, args.checkpoint)
+        return
+    from cclm.training import finetune
+
+    finetune.evaluate(config, options_of(args))

@@ -21,7 +21,8 @@ from cclm.launch.causes import EXIT_INTERRUPTED, EXIT_PREEMPTED, EXIT_USER_ERROR
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("cclm.cli.demo", "draw the demo world: a small data set in ten languages, in the original file formats"),
     "pretrain": ("cclm.cli.pretrain", "train a model from a config"),
-    "evaluate": ("cclm.cli.evaluate", "measure retrieval of a trained model, language by language"),
+    "finetune": ("cclm.cli.finetune", "train a downstream task, and test it in every language"),
+    "evaluate": ("cclm.cli.evaluate", "test a trained model, language by language"),
     "launch": ("cclm.cli.launch", "run a command on several processes and machines; exit codes for schedulers"),
     "data": ("cclm.cli.data", "index, re-shard and check data files, and audit what training saw of them"),
     "run": ("cclm.cli.run", "the published launcher: python3 run.py with the same flags"),

@@ -35,6 +35,9 @@ class FinetuneSource:
         number = len(examples)
         self._order = Order([number], [number * CHUNK_BYTES], batch_size, seed, _SOURCE)
         self.skipped: dict[str, int] = {}
+        """Nothing is skipped here: what cannot be read ends the run, or was left out before."""
+        self.read = 0
+        """Examples of this rank so far."""
 
     @property
     def num_records(self) -> int:
@@ -64,9 +67,13 @@ class FinetuneSource:
                 batch = next(stream)
                 if isinstance(batch, str):
                     raise UserError(batch)
+                self.read += len(self._slots)
                 yield batch.pin_memory() if pin else batch
         finally:
             del stream  # a traceback would keep its processes alive
+
+    def refuse_too_many_broken(self, read: int, skipped: int) -> None:
+        """See `skipped`."""
 
 
 class _Places(Sampler):

@@ -54,7 +54,7 @@ class EntryTest:
     text: TextRules
     answers: tuple[str, ...] = ()
     """Answering: the answer list."""
-    candidates: int = 128
+    candidates: int = 0
     """Answering: answers scored in full."""
 
 

@@ -18,7 +18,7 @@ from cclm.data.text import EmptyTextError, Tokenizer, clean_caption
 from cclm.errors import UserError
 from cclm.metrics.report import Report, mean_rows, retrieval_table
 from cclm.model.cclm import CCLM
-from cclm.tasks.retrieval import evaluate_retrieval
+from cclm.tasks.evaluate_retrieval import RetrievalTest, evaluate_retrieval
 from cclm.training.environment import autocast
 
 RESULT = "retrieval.json"
@@ -43,26 +43,25 @@ class HeldOut:
         for language, path in config.files.items():
             if not Path(path).is_file():
                 raise UserError(f"evaluation.files.{language}: {path} does not exist")
-        mine = list(config.files)[distributed.rank() :: distributed.world_size()]
-        self._sets = {language: read_retrieval_list(config.files[language], config.image_root) for language in mine}
+        self._sets = {language: read_retrieval_list(path, config.image_root) for language, path in config.files.items()}
         for language, dataset in self._sets.items():
             _check_captions(dataset, config, config.files[language], tokenizer)
         _check_images(self._sets, config)
 
     def measure(self, model: CCLM, tokenizer: Tokenizer, image_size: int, device: torch.device) -> Scores:
-        """Scores of all languages, in the config's order, on every process; the model is left in evaluation mode.
-
-        Each process measures its share of the languages; nobody waits for others until all are done.
-        """
+        """Scores of all languages, in the config's order, on every process; the model is left in evaluation mode."""
         model.eval()
-        mine = {}
-        for language, dataset in self._sets.items():
-            with autocast(self._precision, device):
-                mine[language] = evaluate_retrieval(
-                    model, dataset, tokenizer, self._config, image_size=image_size, device=device
-                )
-        measured = {language: row for part in distributed.gather_objects(mine) for language, row in part.items()}
-        return {language: measured[language] for language in self._config.files}
+        test = RetrievalTest(
+            image_size=image_size,
+            batch_size=self._config.batch_size,
+            text_batch_size=self._config.batch_size,
+            candidates=self._config.candidates,
+            max_words=self._config.max_words,
+            max_tokens=self._config.max_tokens,
+        )
+        with autocast(self._precision, device):
+            measured = evaluate_retrieval(model, self._sets, tokenizer, test, device)
+        return {language: each.metrics for language, each in measured.items()}
 
     def publish(self, scores: Scores, step: int, report: Report, output_dir: Path) -> None:
         """Print the table, add it to the metrics, and write it to `retrieval.json`; the first process alone does."""

@@ -1,6 +1,7 @@
 """Retrieval lists and what evaluation encodes."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,9 @@ from record_files import jpeg
 
 from cclm.data.annotations.lists import read_retrieval_list
 from cclm.data.annotations.types import ImageRef
-from cclm.data.evaluation_batches import evaluation_images, evaluation_texts
+from cclm.data.evaluation_batches import caption_ids, evaluation_images
 from cclm.data.images import evaluation_image
-from cclm.data.text import Tokenizer, clean_caption
+from cclm.data.text import Tokenizer
 from cclm.errors import UserError
 
 
@@ -73,12 +74,14 @@ def test_missing_and_broken_images_are_named(tmp_path: Path) -> None:
         list(evaluation_images([ImageRef(str(tmp_path / "none.jpg"))], 32, 3))
 
 
-def test_texts_are_cleaned_cut_and_padded(tokenizer: Tokenizer) -> None:
-    texts = ["A red ball, on the grass!", "a dog", "a cat " * 60]
-    batches = list(evaluation_texts(texts, tokenizer, 30, 20, 2))
-    assert [len(batch) for batch in batches] == [2, 1]
-    assert batches[0].data[1, : batches[0].lengths[1]].tolist() == tokenizer.ids(clean_caption("a dog", 30), 20)
-    assert (batches[0].data[1, batches[0].lengths[1] :] == tokenizer.pad).all()
-    assert batches[1].data.shape == (1, 20) and batches[1].data[0, -1] == tokenizer.eos
-    with pytest.raises(UserError, match="caption 1 .*empty"):
-        list(evaluation_texts(["a dog", "..."], tokenizer, 30, 20, 2))
+def test_captions_are_cleaned_and_cut_and_an_empty_one_is_named(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    texts = ["A red ball, on the grass!", "a dog", "a cat " * 60, "..."]
+    dataset = read_retrieval_list(_write(tmp_path / "val.json", [{"image": "i.jpg", "caption": texts}]))
+    ids = caption_ids(dataset, range(3), tokenizer, 30, 20)
+    assert ids[0] == tokenizer.ids("a red ball on the grass", 20)
+    assert ids[1] == tokenizer.ids("a dog", 20)
+    assert len(ids[2]) == 20 and ids[2][-1] == tokenizer.eos
+    with pytest.raises(UserError, match="val.json, entry 0, caption '...': .*empty"):
+        caption_ids(dataset, [3], tokenizer, 30, 20)
+    as_it_is = replace(dataset, uncleaned_if_empty=True)
+    assert caption_ids(as_it_is, [3], tokenizer, 30, 20) == [tokenizer.ids("...", 20)]

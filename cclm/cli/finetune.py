@@ -1,0 +1,104 @@
+"""`cclm finetune`: train a downstream task from a config, and test it in every language."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from cclm.cli.arguments import add_config_arguments, load_any_config
+
+if TYPE_CHECKING:
+    from cclm.training.finetune import Options
+
+DESCRIPTION = """\
+Fine-tune a pre-trained model for retrieval, classification, reasoning (two images) or answering, validate it after each
+epoch, keep the best model, and test that one in all languages of the config."""
+
+EPILOG = """\
+The best model goes to OUTPUT_DIR/best, results to results.json (languages, mean, mean without English), what was asked,
+predicted and right to predictions/SPLIT-LANGUAGE.jsonl. A run that was cut off goes on when the command is given again.
+
+Weights: --checkpoint takes a published .th file, a checkpoint folder, or a run's folder (its best model, else its newest
+checkpoint); pre-trained, or fine-tuned for the same task. Text assignment (task: text_assignment) prepares reasoning.
+
+examples:
+  cclm finetune configs/demo/xvnli.yaml --checkpoint output/demo
+  cclm finetune configs/cclm-base-ft/XVNLI.yaml --checkpoint data/cclm_4m.th training.epochs=5 output_dir=output/xvnli
+  cclm finetune configs/cclm-base-ft/XVNLI_fewshot.yaml --checkpoint output/xvnli --fewshot ar,48 optimizer.lr=1e-6
+  cclm finetune configs/cclm-base-ft/GQA.yaml --checkpoint output/gqa --evaluate       no training
+  torchrun --nproc-per-node 8 -m cclm finetune configs/cclm-base-ft/WIT.yaml --checkpoint data/cclm_4m.th
+"""
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    """Add the subcommand and its options."""
+    parser = subparsers.add_parser(
+        "finetune",
+        help="train a downstream task, and test it in every language",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_config_arguments(parser)
+    add_task_options(parser)
+    parser.add_argument("--checkpoint", metavar="PATH", help="weights to start from (else model.weights of the config)")
+    parser.add_argument("--evaluate", action="store_true", help="no training: test the checkpoint")
+    parser.add_argument(
+        "--resume",
+        choices=("auto", "never"),
+        default="auto",
+        help="auto: go on from the newest checkpoint in output_dir; never: start anew, what is there is moved aside",
+    )
+    parser.set_defaults(func=finetune)
+
+
+def add_task_options(parser: argparse.ArgumentParser) -> None:
+    """Options that `finetune` and `evaluate` share."""
+    parser.add_argument(
+        "--fewshot", metavar="LANG[,SHOTS]", help="fill in a few-shot config, as ar,48; validated on LANG's test set"
+    )
+    parser.add_argument("--gmt", action="store_true", help="test on English machine translations of the test sets")
+    parser.add_argument(
+        "--missing-images",
+        choices=("error", "skip"),
+        default="error",
+        help="error: name the first image that is not there; skip: leave its annotations out and count them",
+    )
+
+
+def options_of(args: argparse.Namespace) -> Options:
+    """Raises UserError for a --fewshot that cannot be read."""
+    from cclm.data.annotations.types import FewShot
+    from cclm.training.finetune import Options
+
+    return Options(
+        checkpoint=args.checkpoint,
+        shots=None if args.fewshot is None else FewShot.parse(args.fewshot),
+        translated=args.gmt,
+        missing=args.missing_images,
+        resume=getattr(args, "resume", "auto"),
+    )
+
+
+def finetune(args: argparse.Namespace) -> int:
+    """Train and test; returns the exit code.
+
+    Raises:
+        UserError: config, data or weights cannot be used.
+    """
+    config = load_any_config(args)
+    from cclm.config_finetune import FinetuneConfig, TextAssignmentConfig
+    from cclm.errors import UserError
+
+    if not isinstance(config, FinetuneConfig):
+        raise UserError(f"{args.config} is a config for task {config.task}; cclm pretrain takes it")
+    from cclm.training import finetune as training  # imports torch: seconds, and a wrong config should not wait for it
+    from cclm.training import text_assignment
+
+    options = options_of(args)
+    if args.evaluate:
+        training.evaluate(config, options)
+        return 0
+    if isinstance(config, TextAssignmentConfig):
+        return text_assignment.train(config, options)
+    return training.finetune(config, options)

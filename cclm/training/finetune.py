@@ -1,0 +1,392 @@
+"""Fine-tuning and evaluation of the downstream tasks: where their configs become objects, in reading order.
+
+Whatever can be wrong is looked at first, before a model is built.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from cclm import distributed
+from cclm.checkpoints.save import Checkpoint
+from cclm.config import TrainingConfig
+from cclm.config_finetune import FinetuneConfig, TextAssignmentConfig
+from cclm.data.annotations.missing import Policy
+from cclm.data.annotations.types import FewShot
+from cclm.data.finetune_examples import Making, examples_of
+from cclm.data.finetune_source import FinetuneSource
+from cclm.data.order import slots_of_rank
+from cclm.data.text import Tokenizer
+from cclm.errors import UserError
+from cclm.metrics.measured import Measured, mean_metric
+from cclm.metrics.report import Report
+from cclm.metrics.results import as_json, table, write_predictions, write_results
+from cclm.training import environment
+from cclm.training.initial_task import Weights, check_weights, initial_task, read_weights
+from cclm.training.loop import Run, fit
+from cclm.training.optimizer import build_optimizer
+from cclm.training.preflight import load_checked_tokenizer
+from cclm.training.resume import Resume
+from cclm.training.run import versions
+from cclm.training.run_folder import RunFolder
+from cclm.training.schedule import warmup_steps
+from cclm.training.task_tests import Sets, TaskTests, dropped, read_sets, read_training_set, text_rules
+from cclm.training.validation import (
+    Validations,
+    selection_metric,
+    steps_of_epoch,
+    total_steps,
+    validation_steps,
+)
+
+KIND = "examples"
+"""Name of the one source."""
+PROTOCOL = (
+    "few-shot, as published: trained on {shots} of {language}, validated on the test set of that language; the figure "
+    "is that of the best epoch on it"
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line adds to a config."""
+
+    checkpoint: str | None = None
+    """Weights to start from, or to evaluate."""
+    shots: FewShot | None = None
+    translated: bool = False
+    """Test on the machine-translated files (translate-test)."""
+    missing: Policy = "error"
+    """What to do about images that are not there."""
+    resume: Resume = "auto"
+
+
+@dataclass(frozen=True)
+class OneSource:
+    """The plan of a run in which every step trains one batch of one source."""
+
+    kind: str = KIND
+
+    def kinds_of_step(self, step: int) -> tuple[str, ...]:
+        return (self.kind,)
+
+    def batches_before(self, step: int) -> dict[str, int]:
+        return {self.kind: step}
+
+
+def finetune(config: FinetuneConfig, options: Options = Options()) -> int:
+    """Fine-tune as `config` says, then test the model that did best in validation; every process calls this.
+
+    Returns:
+        0, or 143 when SIGTERM stopped the run after a checkpoint.
+
+    Raises:
+        UserError: data, weights or settings do not serve; before training, unless training itself diverges.
+    """
+    # 1. What needs nothing but the config, the files and the number of processes.
+    device = distributed.initialize()
+    environment.set_threads(device)
+    folder = RunFolder(config.output_dir)
+    inputs = read_inputs(config, options)
+    tests = TaskTests(config, inputs.tokenizer, device)
+    examples = inputs.source.num_records
+    total = total_steps(config.training, examples)
+    identity = identity_of(config, options, examples)
+
+    # 2. Where to start, and the task.
+    start = folder.find_start(options.resume)
+    if start is not None:
+        refuse_other_run(start, identity)
+    weights = None if start is not None else weights_for(config, options, training=True)
+    task = initial_task(config, weights).to(device)
+    optimizer = build_optimizer(task, config.optimizer)
+    if start is not None:
+        folder.restore(start, task, optimizer)
+    done = 0 if start is None else start.step
+
+    # 3. What happens between steps.
+    report = Report(folder.folder, active=distributed.rank() == 0, total=total, start=done)
+    state = {"config": config.model_dump(mode="json"), "identity": identity, "versions": versions()}
+    due = validation_steps(config.training, examples)
+    validator = Validator(config, tests, inputs.validation, due, task, folder, state, report, done)
+
+    def save(step: int) -> None:
+        folder.save(step, task, optimizer, state)
+        report.say(f"saved step {step} to {folder.folder}")
+
+    # 4. Train.
+    report.forget_after(done)
+    report.say(headline(config, task, device, inputs.said, weights, done, total))
+    run = Run(
+        task=distributed.wrap(task, device),
+        loss_weights=defaultdict(lambda: 1.0),
+        optimizer=optimizer,
+        plan=OneSource(),
+        sources={KIND: inputs.source},
+        training=loop_settings(config, examples),
+        clip_grad_norm=config.optimizer.clip_grad_norm,
+        total_steps=total,
+        warmup_steps=warmup_steps(config.schedule, total),
+        seed=config.seed,
+        device=device,
+        report=report,
+        save=save,
+        evaluate=validator.validate_if_due,
+    )
+    try:
+        validator.validate_if_due(done)  # which a run that was cut off may have left undone
+        done = fit(run, done)
+        if done >= total:
+            validator.validate_if_due(total)
+            step, best = validator.load_best()
+            publish(config, options, tests, task, inputs.test, report, folder.folder, step, best)
+        else:
+            report.say(f"stopped by SIGTERM after step {done} of {total}; the same command goes on from there")
+    finally:
+        report.close()
+    distributed.shutdown()
+    return 0 if done >= total else environment.EXIT_STOPPED
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a run reads."""
+
+    tokenizer: Tokenizer
+    source: FinetuneSource
+    validation: Sets
+    test: Sets
+    said: str
+    """In words, with what was left out."""
+
+
+def read_inputs(config: FinetuneConfig, options: Options) -> Inputs:
+    """Read and check everything.
+
+    Raises:
+        UserError: names the file and line, or the setting, that does not serve.
+    """
+    rank, world_size = distributed.rank(), distributed.world_size()
+    slots_of_rank("training.batch_size", config.training.batch_size, rank, world_size)
+    tokenizer = load_checked_tokenizer(config)
+    training_set = read_training_set(config, options.shots, options.missing)
+    validation = read_sets(config, "validation", options.shots, options.missing)
+    test = read_test_sets(config, options)
+    making = Making(config.model.vision.image_size, config.data.augment, text_rules(config, training=True), tokenizer)
+    source = FinetuneSource(
+        examples_of(training_set, making, config.model.text.max_positions),
+        config.training.batch_size,
+        seed=config.seed,
+        num_workers=config.training.num_workers,
+        rank=rank,
+        world_size=world_size,
+    )
+    said = [f"{len(training_set):,} of {', '.join(training_set.files)}"]
+    for split, sets in (("training", {"all": training_set}), ("validation", validation), ("test", test)):
+        if left_out := dropped(sets):
+            said.append(f"{split} sets, {left_out}")
+    return Inputs(tokenizer, source, validation, test, "\n".join(said))
+
+
+class Validator:
+    """Validates the task when that is due, and keeps the best model.
+
+    Args:
+        due: steps after which to validate.
+        state: kept beside the best model.
+        done: steps done before.
+    """
+
+    def __init__(
+        self,
+        config: FinetuneConfig,
+        tests: TaskTests,
+        sets: Sets,
+        due: list[int],
+        task: nn.Module,
+        folder: RunFolder,
+        state: Mapping[str, Any],
+        report: Report,
+        done: int,
+    ) -> None:
+        self._tests, self._sets, self._task, self._folder = tests, sets, task, folder
+        self._state, self._report = state, report
+        self._metric = selection_metric(config)
+        self._validations = Validations(folder.folder, done)
+        self._due = due
+
+    def validate_if_due(self, step: int) -> None:
+        """Every process calls this after the same steps."""
+        if step not in self._due or self._validations.has(step):
+            return
+        measured = self._tests.measure(self._task, self._sets)
+        is_better = self._validations.is_better(mean_metric(measured, self._metric))
+        if is_better:
+            self._folder.save_best(step, self._task, self._state)
+        self._validations.add(step, self._metric, measured)
+        best = ", the best so far" if is_better else ""
+        self._report.say(f"validation after step {step}, percent{best}\n{table(measured)}")
+        self._report.line({"step": step, "validation": as_json(measured)})
+
+    def load_best(self) -> tuple[int, Mapping[str, Any]]:
+        """Set the task to the best model; its step, and what validation said of it."""
+        step, best = self._folder.load_best(self._task), self._validations.best
+        assert best is not None and best["step"] == step
+        self._report.say(f"selected step {step}: {self._metric} {best['score']:.2f} in validation")
+        return step, best
+
+
+def evaluate(config: FinetuneConfig, options: Options) -> None:
+    """Test a model: the test sets of all languages, or, for a few-shot config, those of its language.
+
+    Raises:
+        UserError: data or weights do not serve.
+    """
+    device = distributed.initialize()
+    environment.set_threads(device)
+    if isinstance(config, TextAssignmentConfig):
+        raise UserError("task text_assignment is pre-training for reasoning, and has no test; evaluate that task")
+    folder = RunFolder(config.output_dir)
+    tokenizer = load_checked_tokenizer(config)
+    test_sets = read_test_sets(config, options)
+    tests = TaskTests(config, tokenizer, device)
+    weights = weights_for(config, options, training=False)
+    if weights is None:
+        raise UserError("say which model to evaluate: --checkpoint PATH, a run's folder or a .th file")
+    task = initial_task(config, weights).to(device)
+    report = Report(folder.folder, active=distributed.rank() == 0)
+    try:
+        if left_out := dropped(test_sets):
+            report.say(f"test sets, {left_out}")
+        publish(config, options, tests, task, test_sets, report, folder.folder, weights.step, None)
+    finally:
+        report.close()
+    distributed.shutdown()
+
+
+def read_test_sets(config: FinetuneConfig, options: Options) -> Sets:
+    """What is tested in the end: translated files if asked for; a few-shot run's validation set, as published.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    if options.translated:
+        if not config.data.translated_test_files:
+            raise UserError("--gmt: the config has no data.translated_test_files; name the translated tests there")
+        return read_sets(config, "translated_test", options.shots, options.missing)
+    split = "test" if config.data.test_files else "validation"
+    return read_sets(config, split, options.shots, options.missing)
+
+
+def publish(
+    config: FinetuneConfig,
+    options: Options,
+    tests: TaskTests,
+    task: nn.Module,
+    sets: Sets,
+    report: Report,
+    folder: Path,
+    step: int,
+    validation: Mapping[str, Any] | None,
+) -> dict[str, Measured]:
+    """Measure the test sets; print the table, write results and predictions."""
+    measured = tests.measure(task, sets)
+    split = "translated_test" if options.translated else "test"
+    title = {"test": "test", "translated_test": "translate-test (English translations of the tests)"}[split]
+    protocol = None
+    if options.shots is not None:
+        shots = f"{options.shots.shots} shots" if options.shots.shots else "the few-shot file"
+        protocol = PROTOCOL.format(shots=shots, language=options.shots.language)
+    report.say(f"{title}, step {step}, percent{f' ({protocol})' if protocol else ''}\n{table(measured)}")
+    report.line({"step": step, split: as_json(measured)})
+    if distributed.rank() == 0:
+        values = {"task": config.task, "step": step, "protocol": protocol, "validation": validation}
+        write_results(folder, values | {split: as_json(measured)})
+        write_predictions(folder, split, measured)
+    return measured
+
+
+def weights_for(config: FinetuneConfig, options: Options, *, training: bool) -> Weights | None:
+    """What `--checkpoint`, or else `model.weights`, names; None if neither does.
+
+    Raises:
+        UserError: it cannot be read, or is of another task.
+    """
+    path = options.checkpoint if options.checkpoint is not None else config.model.weights
+    if path is None:
+        return None
+    weights = read_weights(path, config)
+    check_weights(weights, config, training=training)
+    return weights
+
+
+def identity_values(config: FinetuneConfig) -> dict[str, Any]:
+    """What decides the sizes of the model, and the seed, by the names that users know."""
+    model = config.model.model_dump(mode="json")
+    free = {"weights", "tokenizer", "dropout", "attention_dropout", "drop_path", "initializer_range"}
+    sizes = {f"model.{part}.{name}": value for part in ("vision", "text") for name, value in model[part].items()
+             if name not in free}  # fmt: skip
+    return {"task": config.task, "seed": config.seed, **sizes}
+
+
+def identity_of(config: FinetuneConfig, options: Options, examples: int) -> dict[str, Any]:
+    """The same, and what decides the order of the data."""
+    shots = options.shots and f"{options.shots.language},{options.shots.shots}"
+    own = {"number of training examples": examples, "--fewshot": shots}
+    return identity_values(config) | {"training.batch_size": config.training.batch_size} | own
+
+
+def refuse_other_run(start: Checkpoint, identity: Mapping[str, Any]) -> None:
+    """Raises UserError where going on would not be the same run."""
+    then = start.state.get("identity", {"task": start.state["config"].get("task")})
+    names = [name for name in sorted(then.keys() | identity.keys()) if then.get(name) != identity.get(name)]
+    if names:
+        differences = "; ".join(f"{name} was {then.get(name)} and is {identity.get(name)}" for name in names)
+        raise UserError(
+            f"{start.path} is of another run: {differences}. Go back to its settings, choose another output_dir, or "
+            "start anew with --resume never"
+        )
+
+
+def loop_settings(config: FinetuneConfig, examples: int) -> TrainingConfig:
+    """What the loop needs to know: it asks for validation after each epoch, and saves as often as is validated."""
+    training = config.training
+    epoch = steps_of_epoch(examples, training.batch_size)
+    return TrainingConfig(
+        precision=training.precision,
+        log_every=training.log_every,
+        save_every=epoch * training.validate_every,
+        evaluate_every=epoch,
+    )
+
+
+def headline(
+    config: FinetuneConfig,
+    task: nn.Module,
+    device: torch.device,
+    data: str,
+    weights: Weights | None,
+    start: int,
+    total: int,
+) -> str:
+    """What is about to run, in a few lines."""
+    millions = sum(parameter.numel() for parameter in task.parameters()) / 1e6
+    processes = distributed.world_size()
+    where = f"{processes} process{'es' if processes > 1 else ''} on {device.type}"
+    if start:
+        begin = f"resuming after step {start}"
+    elif weights is None:
+        begin = "starting from the encoders' own weights (no --checkpoint)"
+    else:
+        begin = f"starting from {weights.source} ({weights.task}, step {weights.step})"
+    return (
+        f"{config.task}: {begin}: {total} steps, {millions:.1f} M parameters, {where}\n"
+        f"training examples: {data}\noutput: {config.output_dir}"
+    )
