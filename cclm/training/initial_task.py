@@ -101,10 +101,10 @@ def check_weights(weights: Weights, config: FinetuneConfig, *, training: bool) -
             f"{weights.source} was pre-trained and never fine-tuned for {config.task}, so its answers would be drawn "
             "at random; fine-tune it first with `cclm finetune`"
         )
-    ways = "pre-trained or " if training else ""
+    ways = "a pre-trained one, or " if training else ""
     raise UserError(
-        f"{weights.source} was fine-tuned for {weights.task}, but the config's task is {config.task}; give a {ways}"
-        f"checkpoint fine-tuned for {config.task}"
+        f"{weights.source} was fine-tuned for {weights.task}, but the config's task is {config.task}; give {ways}"
+        f"one fine-tuned for {config.task}"
     )
 
 
