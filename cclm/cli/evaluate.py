@@ -37,7 +37,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--checkpoint", required=True, metavar="PATH", help="checkpoint folder, run folder, or .th file"
     )
-    parser.set_defaults(func=evaluate)
+    parser.set_defaults(func=evaluate, load_config=load_any_config)
 
 
 def evaluate(args: argparse.Namespace) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from cclm.cli.arguments import add_config_arguments, load_any_config
+from cclm.cli.arguments import add_config_arguments, add_resume_argument, load_any_config
 
 if TYPE_CHECKING:
     from cclm.training.finetune import Options
@@ -43,13 +43,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     add_task_options(parser)
     parser.add_argument("--checkpoint", metavar="PATH", help="weights to start from (else model.weights of the config)")
     parser.add_argument("--evaluate", action="store_true", help="no training: test the checkpoint")
-    parser.add_argument(
-        "--resume",
-        choices=("auto", "never"),
-        default="auto",
-        help="auto: go on from the newest checkpoint in output_dir; never: start anew, what is there is moved aside",
-    )
-    parser.set_defaults(func=finetune)
+    add_resume_argument(parser)
+    parser.set_defaults(func=finetune, load_config=load_any_config)
 
 
 def add_task_options(parser: argparse.ArgumentParser) -> None:
@@ -93,12 +88,12 @@ def finetune(args: argparse.Namespace) -> int:
     if not isinstance(config, FinetuneConfig):
         raise UserError(f"{args.config} is a config for task {config.task}; cclm pretrain takes it")
     from cclm.training import finetune as training  # imports torch: seconds, and a wrong config should not wait for it
-    from cclm.training import text_assignment
+    from cclm.training import environment, text_assignment
 
     options = options_of(args)
     if args.evaluate:
         training.evaluate(config, options)
         return 0
-    if isinstance(config, TextAssignmentConfig):
-        return text_assignment.train(config, options)
-    return training.finetune(config, options)
+    train = text_assignment.train if isinstance(config, TextAssignmentConfig) else training.finetune
+    with environment.StopSignal() as stop:
+        return train(config, options, stop=stop)

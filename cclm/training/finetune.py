@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,6 @@ import torch
 from torch import nn
 
 from cclm import distributed
-from cclm.checkpoints.save import Checkpoint
 from cclm.config import TrainingConfig
 from cclm.config_finetune import FinetuneConfig, TextAssignmentConfig
 from cclm.data.annotations.missing import Policy
@@ -27,22 +27,22 @@ from cclm.data.text import Tokenizer
 from cclm.errors import UserError
 from cclm.metrics.measured import Measured, mean_metric
 from cclm.metrics.report import Report
-from cclm.metrics.results import as_json, table, write_predictions, write_results
+from cclm.metrics.results import PREDICTIONS, RESULTS, as_json, table, write_predictions, write_results
 from cclm.training import environment
-from cclm.training.initial_task import Weights, check_weights, initial_task, read_weights
+from cclm.training.initial_task import Weights, check_weights, empty_task, initial_task, read_weights
 from cclm.training.loop import Run, fit
 from cclm.training.optimizer import build_optimizer
 from cclm.training.preflight import load_checked_tokenizer
-from cclm.training.resume import Resume
-from cclm.training.run import versions
-from cclm.training.run_folder import RunFolder
+from cclm.training.resume import KEPT_FILES
+from cclm.training.run import finish, versions
+from cclm.training.saving import Saving, Start
 from cclm.training.schedule import warmup_steps
 from cclm.training.task_tests import Sets, TaskTests, dropped, read_sets, read_training_set, text_rules
 from cclm.training.validation import (
     Validations,
     selection_metric,
-    steps_of_epoch,
     total_steps,
+    validation_interval,
     validation_steps,
 )
 
@@ -65,7 +65,8 @@ class Options:
     """Test on the machine-translated files (translate-test)."""
     missing: Policy = "error"
     """What to do about images that are not there."""
-    resume: Resume = "auto"
+    resume: str = "auto"
+    """As in `Saving.find_start`."""
 
 
 @dataclass(frozen=True)
@@ -81,11 +82,13 @@ class OneSource:
         return {self.kind: step}
 
 
-def finetune(config: FinetuneConfig, options: Options = Options()) -> int:
+def finetune(
+    config: FinetuneConfig, options: Options = Options(), *, stop: environment.StopSignal | None = None
+) -> int:
     """Fine-tune as `config` says, then test the model that did best in validation; every process calls this.
 
     Returns:
-        0, or 143 when SIGTERM stopped the run after a checkpoint.
+        as `run.pretrain`: 0, or 143 or 202 when SIGTERM stopped the run after a checkpoint.
 
     Raises:
         UserError: data, weights or settings do not serve; before training, unless training itself diverges.
@@ -93,7 +96,7 @@ def finetune(config: FinetuneConfig, options: Options = Options()) -> int:
     # 1. What needs nothing but the config, the files and the number of processes.
     device = distributed.initialize()
     environment.set_threads(device)
-    folder = RunFolder(config.output_dir)
+    saving = Saving(config)
     inputs = read_inputs(config, options)
     tests = TaskTests(config, inputs.tokenizer, device)
     examples = inputs.source.num_records
@@ -101,29 +104,26 @@ def finetune(config: FinetuneConfig, options: Options = Options()) -> int:
     identity = identity_of(config, options, examples)
 
     # 2. Where to start, and the task.
-    start = folder.find_start(options.resume)
-    if start is not None:
-        refuse_other_run(start, identity)
-    weights = None if start is not None else weights_for(config, options, training=True)
-    task = initial_task(config, weights).to(device)
+    start = saving.find_start(options.resume)
+    begin = 0 if start is None else start.step
+    refuse_other_run(start, identity)
+    weights = weights_for(config, options, training=True) if start is None else None
+    task = (initial_task(config, weights) if start is None else empty_task(config)).to(device)
     optimizer = build_optimizer(task, config.optimizer)
-    if start is not None:
-        folder.restore(start, task, optimizer)
-    done = 0 if start is None else start.step
+    saving.restore(start, task, optimizer)
 
     # 3. What happens between steps.
-    report = Report(folder.folder, active=distributed.rank() == 0, total=total, start=done)
-    state = {"config": config.model_dump(mode="json"), "identity": identity, "versions": versions()}
+    report = Report(saving.folder, active=distributed.rank() == 0, total=total, start=begin)
+    saving.say = report.say
+    saving.publish(*KEPT_FILES)
+    facts = {"config": config.model_dump(mode="json"), "identity": identity, "versions": versions()}
+    validations = Validations(start.state["validations"] if start is not None else ())
+    validator = Validator(config, tests, inputs.validation, task, saving, facts, validations, report)
     due = validation_steps(config.training, examples)
-    validator = Validator(config, tests, inputs.validation, due, task, folder, state, report, done)
-
-    def save(step: int) -> None:
-        folder.save(step, task, optimizer, state)
-        report.say(f"saved step {step} to {folder.folder}")
 
     # 4. Train.
-    report.forget_after(done)
-    report.say(headline(config, task, device, inputs.said, weights, done, total))
+    report.forget_after(begin)
+    report.say(headline(config, task, device, inputs.said, weights, begin, total))
     run = Run(
         task=distributed.wrap(task, device),
         loss_weights=defaultdict(lambda: 1.0),
@@ -131,28 +131,30 @@ def finetune(config: FinetuneConfig, options: Options = Options()) -> int:
         plan=OneSource(),
         sources={KIND: inputs.source},
         training=loop_settings(config, examples),
+        checkpoints=config.checkpoints,
         clip_grad_norm=config.optimizer.clip_grad_norm,
         total_steps=total,
         warmup_steps=warmup_steps(config.schedule, total),
         seed=config.seed,
         device=device,
         report=report,
-        save=save,
-        evaluate=validator.validate_if_due,
+        save=lambda step: saving.save(step, task, optimizer, {**facts, "validations": validations.said}),
+        hear=saving.poll,
+        evaluate=lambda step: validator.validate(step) if step in due else None,
+        stop=stop or environment.StopSignal(),
     )
-    try:
-        validator.validate_if_due(done)  # which a run that was cut off may have left undone
-        done = fit(run, done)
-        if done >= total:
-            validator.validate_if_due(total)
-            step, best = validator.load_best()
-            publish(config, options, tests, task, inputs.test, report, folder.folder, step, best)
-        else:
-            report.say(f"stopped by SIGTERM after step {done} of {total}; the same command goes on from there")
-    finally:
-        report.close()
+
+    def finally_test(step: int) -> None:
+        validator.validate(step)
+        best = validator.load_best()
+        publish(config, options, tests, task, inputs.test, report, saving.folder, best)
+
+    with closing(report), saving:
+        if begin in due and begin < total:  # which a run that was cut off left undone
+            validator.validate(begin)
+        code = finish(run, fit(run, begin), finally_test)
     distributed.shutdown()
-    return 0 if done >= total else environment.EXIT_STOPPED
+    return code
 
 
 @dataclass(frozen=True)
@@ -196,12 +198,10 @@ def read_inputs(config: FinetuneConfig, options: Options) -> Inputs:
 
 
 class Validator:
-    """Validates the task when that is due, and keeps the best model.
+    """Validates the task, and keeps the best model. Every process calls everything.
 
     Args:
-        due: steps after which to validate.
-        state: kept beside the best model.
-        done: steps done before.
+        facts: kept beside the best model.
     """
 
     def __init__(
@@ -209,38 +209,43 @@ class Validator:
         config: FinetuneConfig,
         tests: TaskTests,
         sets: Sets,
-        due: list[int],
         task: nn.Module,
-        folder: RunFolder,
-        state: Mapping[str, Any],
+        saving: Saving,
+        facts: Mapping[str, Any],
+        validations: Validations,
         report: Report,
-        done: int,
     ) -> None:
-        self._tests, self._sets, self._task, self._folder = tests, sets, task, folder
-        self._state, self._report = state, report
-        self._metric = selection_metric(config)
-        self._validations = Validations(folder.folder, done)
-        self._due = due
+        self._tests, self._sets, self._task = tests, sets, task
+        self._saving, self._facts, self._report = saving, facts, report
+        self._validations, self._metric = validations, selection_metric(config)
 
-    def validate_if_due(self, step: int) -> None:
-        """Every process calls this after the same steps."""
-        if step not in self._due or self._validations.has(step):
+    def validate(self, step: int) -> None:
+        """Measure the model after so many steps, unless that was done."""
+        if self._validations.has(step):
             return
         measured = self._tests.measure(self._task, self._sets)
-        is_better = self._validations.is_better(mean_metric(measured, self._metric))
+        score = mean_metric(measured, self._metric)
+        is_better = self._validations.is_better(score)
+        said = self._validations.add(step, self._metric, measured)
         if is_better:
-            self._folder.save_best(step, self._task, self._state)
-        self._validations.add(step, self._metric, measured)
+            self._saving.save_best(step, self._task, {**self._facts, "validation": said}, score)
         best = ", the best so far" if is_better else ""
         self._report.say(f"validation after step {step}, percent{best}\n{table(measured)}")
         self._report.line({"step": step, "validation": as_json(measured)})
 
-    def load_best(self) -> tuple[int, Mapping[str, Any]]:
-        """Set the task to the best model; its step, and what validation said of it."""
-        step, best = self._folder.load_best(self._task), self._validations.best
-        assert best is not None and best["step"] == step
-        self._report.say(f"selected step {step}: {self._metric} {best['score']:.2f} in validation")
-        return step, best
+    def load_best(self) -> Start:
+        """Set the task to the best model.
+
+        Raises:
+            UserError: it could not be written.
+        """
+        best = self._saving.best()
+        if best is None:
+            raise UserError(f"no best checkpoint is in {self._saving.folder}: see above why it could not be written")
+        self._saving.restore(best, self._task)
+        score = best.state["validation"]["score"]
+        self._report.say(f"selected step {best.step}: {self._metric} {score:.2f} in validation")
+        return best
 
 
 def evaluate(config: FinetuneConfig, options: Options) -> None:
@@ -253,7 +258,7 @@ def evaluate(config: FinetuneConfig, options: Options) -> None:
     environment.set_threads(device)
     if isinstance(config, TextAssignmentConfig):
         raise UserError("task text_assignment is pre-training for reasoning, and has no test; evaluate that task")
-    folder = RunFolder(config.output_dir)
+    saving = Saving(config)
     tokenizer = load_checked_tokenizer(config)
     test_sets = read_test_sets(config, options)
     tests = TaskTests(config, tokenizer, device)
@@ -261,13 +266,13 @@ def evaluate(config: FinetuneConfig, options: Options) -> None:
     if weights is None:
         raise UserError("say which model to evaluate: --checkpoint PATH, a run's folder or a .th file")
     task = initial_task(config, weights).to(device)
-    report = Report(folder.folder, active=distributed.rank() == 0)
-    try:
+    report = Report(saving.folder, active=distributed.rank() == 0)
+    with closing(report), saving:
         if left_out := dropped(test_sets):
             report.say(f"test sets, {left_out}")
-        publish(config, options, tests, task, test_sets, report, folder.folder, weights.step, None)
-    finally:
-        report.close()
+        evaluated = Start(weights.step, {"validation": None}, weights.source, checkpoint=None)
+        publish(config, options, tests, task, test_sets, report, saving.folder, evaluated)
+        saving.publish(RESULTS, f"{PREDICTIONS}/*")
     distributed.shutdown()
 
 
@@ -293,8 +298,7 @@ def publish(
     sets: Sets,
     report: Report,
     folder: Path,
-    step: int,
-    validation: Mapping[str, Any] | None,
+    model: Start,
 ) -> dict[str, Measured]:
     """Measure the test sets; print the table, write results and predictions."""
     measured = tests.measure(task, sets)
@@ -304,10 +308,11 @@ def publish(
     if options.shots is not None:
         shots = f"{options.shots.shots} shots" if options.shots.shots else "the few-shot file"
         protocol = PROTOCOL.format(shots=shots, language=options.shots.language)
-    report.say(f"{title}, step {step}, percent{f' ({protocol})' if protocol else ''}\n{table(measured)}")
-    report.line({"step": step, split: as_json(measured)})
+    report.say(f"{title}, step {model.step}, percent{f' ({protocol})' if protocol else ''}\n{table(measured)}")
+    report.line({"step": model.step, split: as_json(measured)})
     if distributed.rank() == 0:
-        values = {"task": config.task, "step": step, "protocol": protocol, "validation": validation}
+        values = {"task": config.task, "step": model.step, "checkpoint": model.source, "protocol": protocol}
+        values["validation"] = model.state["validation"]
         write_results(folder, values | {split: as_json(measured)})
         write_predictions(folder, split, measured)
     return measured
@@ -343,27 +348,27 @@ def identity_of(config: FinetuneConfig, options: Options, examples: int) -> dict
     return identity_values(config) | {"training.batch_size": config.training.batch_size} | own
 
 
-def refuse_other_run(start: Checkpoint, identity: Mapping[str, Any]) -> None:
-    """Raises UserError where going on would not be the same run."""
+def refuse_other_run(start: Start | None, identity: Mapping[str, Any]) -> None:
+    """Raises UserError where going on from the checkpoint, if any, would not be the same run."""
+    if start is None:
+        return
     then = start.state.get("identity", {"task": start.state["config"].get("task")})
     names = [name for name in sorted(then.keys() | identity.keys()) if then.get(name) != identity.get(name)]
     if names:
         differences = "; ".join(f"{name} was {then.get(name)} and is {identity.get(name)}" for name in names)
         raise UserError(
-            f"{start.path} is of another run: {differences}. Go back to its settings, choose another output_dir, or "
+            f"{start.source} is of another run: {differences}. Go back to its settings, choose another output_dir, or "
             "start anew with --resume never"
         )
 
 
 def loop_settings(config: FinetuneConfig, examples: int) -> TrainingConfig:
-    """What the loop needs to know: it asks for validation after each epoch, and saves as often as is validated."""
+    """What the loop needs to know; it saves before each validation."""
     training = config.training
-    epoch = steps_of_epoch(examples, training.batch_size)
     return TrainingConfig(
         precision=training.precision,
         log_every=training.log_every,
-        save_every=epoch * training.validate_every,
-        evaluate_every=epoch,
+        evaluate_every=validation_interval(training, examples),
     )
 
 

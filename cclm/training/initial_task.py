@@ -9,16 +9,18 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from cclm import storage
+from cclm.checkpoints.find import WEIGHTS, find_checkpoint, is_checkpoint_folder
 from cclm.checkpoints.initial import build_model
+from cclm.checkpoints.manifest import MODEL
 from cclm.checkpoints.published import check_names_and_shapes, published_name, read_published_file
 from cclm.checkpoints.resize import resample_positions
-from cclm.checkpoints.save import MODEL, find_checkpoint
+from cclm.checkpoints.retention import checkpoint_steps
 from cclm.config_finetune import (
     AnsweringConfig,
     ClassificationConfig,
@@ -33,9 +35,8 @@ from cclm.tasks.answering import AnsweringTask
 from cclm.tasks.classification import ClassificationTask
 from cclm.tasks.reasoning import PairTask, TextAssignmentTask
 from cclm.tasks.retrieval import RetrievalTask
+from cclm.training.resume import BEST
 
-BEST = "best"
-"""Folder of a fine-tuning run that holds the checkpoint which did best in validation."""
 PRETRAIN = "pretrain"
 
 
@@ -75,13 +76,16 @@ def read_weights(path: str, config: FinetuneConfig) -> Weights:
     Raises:
         UserError: there is none, or it is torn or unsafe to read.
     """
-    if not Path(path).is_dir():
+    if not is_checkpoint_folder(path):
         state = read_published_file(path)
         return Weights(f"weights {path}", _published_task(state, config), 0, state, published=True)
-    folder = Path(path) / BEST if (Path(path) / BEST).is_dir() else Path(path)
-    checkpoint = find_checkpoint(folder)
+    best = storage.join(path, BEST)
+    checkpoint = find_checkpoint(best if checkpoint_steps(best) else path, WEIGHTS)
+    tensors = load_file(checkpoint.file(MODEL))
+    if checkpoint.copy is not None:  # what was read is a map of the file, which goes with its object
+        tensors = {name: tensor.clone() for name, tensor in tensors.items()}
     task = checkpoint.state["config"]["task"]
-    return Weights(str(checkpoint.path), task, checkpoint.step, load_file(checkpoint.path / MODEL), published=False)
+    return Weights(checkpoint.source, task, checkpoint.step, tensors, published=False)
 
 
 def check_weights(weights: Weights, config: FinetuneConfig, *, training: bool) -> None:
@@ -124,10 +128,15 @@ def initial_task(config: FinetuneConfig, weights: Weights | None) -> nn.Module:
             _copy(weights, model, config)
             return task_of(config, model)
         kept = "encoders." if weights.task != config.task else ""  # of text assignment
-        _copy(weights, _outline(lambda: task_of(config, CCLM(config.model))), config, kept)
-        task = task_of(config, CCLM(config.model))
+        _copy(weights, _outline(lambda: empty_task(config)), config, kept)
+        task = empty_task(config)
         _copy(weights, task, config, kept)
         return task
+
+
+def empty_task(config: FinetuneConfig) -> nn.Module:
+    """The task on the CPU, to be filled from a checkpoint."""
+    return task_of(config, CCLM(config.model))
 
 
 def _outline(build: Callable[[], nn.Module]) -> nn.Module:

@@ -21,13 +21,14 @@ from cclm.data.audit import AUDIT
 from cclm.data.quarantine import QUARANTINE
 from cclm.errors import UserError
 from cclm.metrics.report import LOG, METRICS
+from cclm.metrics.results import PREDICTIONS, RESULTS
 from cclm.training.evaluation import RESULT
 from cclm.training.plan import KINDS
 
 BEST = "best"
 """Folder of the best checkpoint in each place."""
 
-KEPT_FILES = (METRICS, LOG, RESULT, AUDIT, QUARANTINE)
+KEPT_FILES = (METRICS, LOG, RESULT, AUDIT, QUARANTINE, RESULTS, f"{PREDICTIONS}/*")
 """What a run writes beside its checkpoints, as names or patterns."""
 
 _FREE_TO_CHANGE = {
@@ -183,7 +184,8 @@ def set_aside(place: str, but: str | None = None) -> None:
     folders = [folder for folder in folders if folder != (but or "").rstrip("/")]
     if storage.is_local(place):
         root = Path(storage.local_path(place))
-        names = [*(Path(storage.local_path(folder)).name for folder in folders), *KEPT_FILES, BEST]
+        kept = [pattern.partition("/")[0] for pattern in KEPT_FILES]  # a folder of files moves as a whole
+        names = [*(Path(storage.local_path(folder)).name for folder in folders), *kept, BEST]
         _move(root, stamp, sorted({path for name in names for path in root.glob(name)}))
         return
     best = storage.join(place, BEST)

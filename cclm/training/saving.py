@@ -8,6 +8,7 @@
     with saving:
         saving.save(step, model, optimizer, state)   returns after a copy to memory
         saving.save_best(step, model, state, score)
+        saving.restore(saving.best(), model)
         saving.publish("retrieval.json")             written in saving.folder before
                                                      leaving waits until everything is where it should be
 
@@ -201,6 +202,17 @@ class Saving:
             self._orders = []
         places = tuple(storage.join(place, BEST) for place in self.places.values())
         self._order(_Order(step, (MODEL,), self._complete(state), places, None, score))
+
+    def best(self) -> Start | None:
+        """The best checkpoint so far, when all that was asked for is written: what `restore` takes, on every process."""
+        found = None
+        if self._is_first:
+            if self._writer is not None:
+                self._judge(self._writer.outcomes(wait=True))
+            places = [storage.join(place, BEST) for place in self.places.values()]
+            found = newest_checkpoint(places, self.say, WEIGHTS)
+        told = distributed.gather_objects(found and (found.step, found.state, found.source))[0]
+        return told and Start(*told, checkpoint=found)
 
     def publish(self, *names: str) -> None:
         """Send these files of `folder` (names or patterns), and again whenever they change, to every other place."""

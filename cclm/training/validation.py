@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from pathlib import Path
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cclm import distributed
 from cclm.config_finetune import EpochTrainingConfig, FinetuneConfig
 from cclm.metrics.measured import Measured, mean_metric
 from cclm.metrics.results import as_json
-
-VALIDATIONS = "validations.json"
 
 
 def selection_metric(config: FinetuneConfig) -> str:
@@ -39,36 +35,31 @@ def validation_steps(training: EpochTrainingConfig, examples: int) -> list[int]:
     return steps if steps and steps[-1] == total else [*steps, total]
 
 
+def validation_interval(training: EpochTrainingConfig, examples: int) -> int:
+    """A number of steps of which all validations but the last are multiples."""
+    epochs = math.gcd(training.first_validation + 1, training.validate_every)
+    return epochs * steps_of_epoch(examples, training.batch_size)
+
+
 class Validations:
-    """What validation said so far, in `validations.json`; the first process writes, all read.
+    """What validation said so far, kept in the checkpoints; the same on every process.
 
     Args:
-        start: steps done before; what was said of later ones is forgotten.
+        said: `said` of the run that goes on, as its checkpoint holds it.
     """
 
-    def __init__(self, folder: Path, start: int) -> None:
-        self._path = folder / VALIDATIONS
-        said = json.loads(self._path.read_text(encoding="utf-8")) if start and self._path.exists() else []
-        self._said: list[dict[str, Any]] = distributed.gather_objects(
-            [each for each in said if each["step"] <= start]
-        )[0]
+    def __init__(self, said: Sequence[Mapping[str, Any]] = ()) -> None:
+        self.said: list[Mapping[str, Any]] = [*said]
+        """JSON values, one a validation: step, metric, score, and the metrics of all languages."""
 
     def has(self, step: int) -> bool:
-        return any(each["step"] == step for each in self._said)
-
-    @property
-    def best(self) -> Mapping[str, Any] | None:
-        """The first of those with the highest score."""
-        return max(self._said, key=lambda each: each["score"], default=None)
+        return any(each["step"] == step for each in self.said)
 
     def is_better(self, score: float) -> bool:
-        return self.best is None or score > self.best["score"]
+        """Better than all so far: of equal ones the first is kept."""
+        return all(score > each["score"] for each in self.said)
 
-    def add(self, step: int, metric: str, measured: Mapping[str, Measured]) -> None:
-        """Remember one validation."""
-        score = mean_metric(measured, metric)
-        self._said.append({"step": step, "metric": metric, "score": score, **as_json(measured)})
-        if distributed.rank() == 0:
-            temporary = self._path.with_name(f".{VALIDATIONS}.tmp")
-            temporary.write_text(json.dumps(self._said, indent=1) + "\n", encoding="utf-8")
-            temporary.replace(self._path)
+    def add(self, step: int, metric: str, measured: Mapping[str, Measured]) -> Mapping[str, Any]:
+        """Remember one validation; returns what is remembered."""
+        self.said.append({"step": step, "metric": metric, "score": mean_metric(measured, metric), **as_json(measured)})
+        return self.said[-1]
