@@ -13,6 +13,12 @@ beside each (FILE.idx, FILE.idx.json) or in --index-dir. Training reads any reco
 at once. Files in a store need an index; local ones are indexed at first use. A file that changed since is refused: give
 the command again. What is up to date is passed over."""
 
+_SHARD = """\
+Write line-JSON files (.gz, .bz2, .xz too) or tar shards anew: as tar or line-JSON shards of one size, with their index,
+in the same order. A base64 image of a line becomes a member of its own in a tar, a quarter smaller, and back. OUT must
+be empty, and stays empty if anything goes wrong; when the command is cut off, training refuses OUT, and the same
+command given again starts over."""
+
 _AUDIT = """\
 Print what a run saw: for each source and epoch, the records seen and skipped, a hash of the seen ones that does not
 depend on their order, and whether each record was read exactly once. Every checkpoint brings the file (audit.jsonl in
@@ -35,6 +41,11 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "cclm data index data/cc3m",
         "cclm data index hdfs://namenode/data/cc3m s3://bucket/sbu",
         "cclm data index s3://public/laion --index-dir s3://mine/index      then data.index_dir=s3://mine/index",
+    )  # fmt: skip
+    _add(
+        commands, "shard", shard, "write data files anew, as tar or line-JSON shards of one size", _SHARD,
+        "cclm data shard data/cc3m-gz data/cc3m",
+        "cclm data shard hdfs://namenode/cc3m s3://bucket/cc3m --format tar --size 1G",
     )  # fmt: skip
     _add(
         commands, "audit", audit, "what a run saw, or whether two runs saw the same", _AUDIT,
@@ -67,8 +78,25 @@ def _arguments(commands: argparse._SubParsersAction) -> None:
     index.add_argument("urls", nargs="+", metavar="URL", help=_WHERE)
     index.add_argument("--index-dir", metavar="DIR", help="keep the index in this folder, of any store")
     index.add_argument("--force", action="store_true", help="index again what is up to date")
+    shard = commands.choices["shard"]
+    shard.add_argument("urls", nargs="+", metavar="IN", help=_WHERE)
+    shard.add_argument("out", metavar="OUT", help="folder to write into")
+    shard.add_argument("--format", choices=("tar", "lines"), default="tar", help="default: tar")
+    shard.add_argument("--size", type=_bytes, default="512M", metavar="N", help="bytes of a shard, as 64M, 1G; 512M")
+    shard.add_argument("--image-key", default="binary", metavar="KEY", help="field of a base64 image; default: binary")
+    shard.add_argument("--caption-key", default="caption", metavar="KEY", help="field of a .txt; default: caption")
+    shard.add_argument("--skip-broken", action="store_true", help="leave out what cannot be read, and say what it was")
     audit = commands.choices["audit"]
     audit.add_argument("runs", nargs="+", metavar="RUN", help="one or two output folders, or audit.jsonl files")
+
+
+def _bytes(text: str) -> int:
+    """`64M` -> bytes."""
+    factor = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}.get(text[-1:].upper(), 1)
+    digits = text[:-1] if factor > 1 else text
+    if not digits.isdigit() or int(digits) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size, as 64M or 1G")
+    return int(digits) * factor
 
 
 def _in_sentences(function: Callable[[argparse.Namespace], int | None], args: argparse.Namespace) -> int | None:
@@ -101,6 +129,27 @@ def index(args: argparse.Namespace) -> None:
     print(f"{len(files)} files{kept}: {result.records:,} records, {result.size / 1e9:,.2f} GB")
     for file in result.empty:
         print(f"warning: {file} holds no record")
+
+
+def shard(args: argparse.Namespace) -> None:
+    """Write shards.
+
+    Raises:
+        UserError: an input cannot be read, or OUT is not empty.
+    """
+    from cclm.cli.progress import byte_bar
+    from cclm.data.formats import Format
+    from cclm.data.sharding import ShardOptions, shard
+
+    kind = Format.TAR if args.format == "tar" else Format.LINES
+    options = ShardOptions(kind, args.size, args.image_key, args.caption_key, args.skip_broken)
+    with byte_bar("reading") as bar:
+        made = shard("cclm data shard", args.urls, args.out, options, bar)
+    print(f"{args.out}: {made.records:,} records in {made.shards} shards, {made.size / 1e9:,.2f} GB, indexed")
+    for broken in made.broken[:10]:
+        print(f"left out: {broken}")
+    if made.broken:
+        print(f"left out {len(made.broken):,} broken records in all")
 
 
 def audit(args: argparse.Namespace) -> int:

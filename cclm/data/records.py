@@ -181,10 +181,10 @@ def _image(fields: dict[str, Any], config: ImageTextSource) -> bytes:
             return storage.read_bytes(path)
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             raise BrokenRecord(MISSING_IMAGE, f"{path} does not exist") from None
-    return _from_base64(value, config.image_key)
+    return from_base64(value, config.image_key)
 
 
-def _from_base64(text: str, key: str) -> bytes:
+def from_base64(text: str, key: str) -> bytes:
     """Strict: a character that does not belong there is an error, white space (MIME line breaks) is not."""
     try:
         data = pybase64.b64decode(text, validate=True)

@@ -1,0 +1,131 @@
+"""Re-sharding: every record once and in order, through every pair of formats; whole, or not at all."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import json
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from record_files import image_text, jpeg, pair, write_lines
+
+from cclm import storage
+from cclm.cli.main import run
+from cclm.data import sharding
+from cclm.data.formats import Format
+from cclm.data.index import open_indexes
+from cclm.data.records import parse_image_text
+
+RECORDS = [{**image_text(i), "id": i} for i in range(30)]
+
+
+def _shard(*words: object) -> int:
+    return run(["data", "shard", *map(str, words)])
+
+
+def _contents(folder: Path, source: Any) -> list[tuple[bytes, Any]]:
+    found = []
+    for index in open_indexes("k", [str(folder)]):
+        for i in range(index.num_records):
+            data = storage.read_range(index.url, *index.byte_range(i, i + 1))
+            record = parse_image_text(data, source, index.format)
+            found.append((record.image, record.captions))
+    return found
+
+
+@pytest.fixture
+def source() -> Any:
+    from cclm.config import ImageTextSource
+
+    return ImageTextSource(files=("x",), batch_size=1)
+
+
+@pytest.fixture
+def lines(tmp_path: Path) -> Path:
+    for part in range(3):
+        write_lines(tmp_path / "lines" / f"{part}.jsonl", RECORDS[part * 10 : part * 10 + 10])
+    return tmp_path / "lines"
+
+
+def test_there_and_back_again(tmp_path: Path, lines: Path, source: Any, capsys: Any) -> None:
+    expected = _contents(lines, source)
+    assert [image for image, _ in expected] == [jpeg(i) for i in range(30)]
+    compressed = tmp_path / "compressed"
+    compressed.mkdir()
+    for part, opens in enumerate((gzip.compress, bz2.compress, lambda data: data)):
+        ending = ("jsonl.gz", "jsonl.bz2", "jsonl")[part]
+        (compressed / f"{part}.{ending}").write_bytes(opens((lines / f"{part}.jsonl").read_bytes()))
+    assert _shard(compressed, tmp_path / "tar", "--size", "8K") == 0
+    assert "30 records in" in capsys.readouterr().out
+    shards = sorted((tmp_path / "tar").glob("*.tar"))
+    assert len(shards) > 3 and not list((tmp_path / "tar").glob("_*"))
+    assert _contents(tmp_path / "tar", source) == expected
+    with tarfile.open(shards[0]) as archive:  # a plain tar for anyone
+        assert json.load(archive.extractfile(archive.getnames()[1]))["id"] == 0
+    for steps in (["tar", "tar2", "--size", "30K"], ["tar2", "lines2", "--format", "lines", "--size", "20K"]):
+        assert _shard(tmp_path / steps[0], tmp_path / steps[1], *steps[2:]) == 0
+        assert _contents(tmp_path / steps[1], source) == expected
+    raw = b"".join(path.read_bytes() for path in sorted((tmp_path / "lines2").glob("*.jsonl")))
+    assert [json.loads(line) for line in raw.splitlines()] == RECORDS
+
+
+def test_compressed_tars_and_records_without_images(tmp_path: Path) -> None:
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w:gz") as archive:
+        for i in range(5):
+            text = json.dumps(pair(i)).encode()
+            info = tarfile.TarInfo(f"some/{i:03d}.json")
+            info.size = len(text)
+            archive.addfile(info, io.BytesIO(text))
+    (tmp_path / "a.tar.gz").write_bytes(data.getvalue())
+    assert _shard(tmp_path / "a.tar.gz", tmp_path / "out", "--format", "lines") == 0
+    [shard] = (tmp_path / "out").glob("*.jsonl")
+    assert [json.loads(line) for line in shard.read_text().splitlines()] == [pair(i) for i in range(5)]
+    assert _shard(tmp_path / "out", tmp_path / "tars") == 0
+    assert open_indexes("k", [str(tmp_path / "tars")])[0].num_records == 5
+
+
+def test_damage_and_full_folders_leave_nothing(tmp_path: Path, lines: Path, capsys: Any) -> None:
+    out = tmp_path / "out"
+    whole = gzip.compress((lines / "0.jsonl").read_bytes())
+    (tmp_path / "cut.jsonl.gz").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "bad.jsonl").write_text((lines / "0.jsonl").read_text() + "nonsense\n")
+    for words, said in (
+        ([tmp_path / "cut.jsonl.gz", out, "--size", "4K"], "cut.jsonl.gz is damaged or cut off"),
+        ([lines, tmp_path / "bad.jsonl", out], "bad.jsonl:11 is broken (not JSON"),
+        ([tmp_path / "none", out], "none does not exist"),
+        ([lines, lines], "is input and output"),
+        ([tmp_path / "bad.jsonl", lines], "is not empty (0.jsonl)"),
+    ):
+        assert _shard(*words) == 2
+        err = capsys.readouterr().err
+        assert said in err and err.count("\n") == 1, err
+        assert not out.exists() or not list(out.iterdir())
+    assert _shard(tmp_path / "bad.jsonl", out, "--skip-broken") == 0
+    assert "10 records" in (printed := capsys.readouterr().out) and "left out 1 broken records" in printed
+
+
+def test_a_command_that_was_cut_off_starts_over(
+    tmp_path: Path, lines: Path, source: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    out, published = tmp_path / "out", sharding._ShardWriter.publish
+
+    def dies(self: Any, folder: str, group: int, number: int, format: Format) -> Any:
+        if number == 2:
+            raise SystemExit(9)  # as good as SIGKILL, since nothing is cleaned up after it:
+        return published(self, folder, group, number, format)
+
+    monkeypatch.setattr(sharding._ShardWriter, "publish", dies)
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(sharding, "_remove_ours", lambda out: None)
+        _shard(lines, out, "--size", "4K")
+    assert len(list(out.glob("*.tar"))) == 2
+    assert run(["data", "index", str(out)]) == 2
+    assert "is not finished" in capsys.readouterr().err
+    monkeypatch.undo()
+    assert _shard(lines, out, "--size", "20K") == 0
+    assert len(_contents(out, source)) == 30
