@@ -35,17 +35,18 @@ from cclm.storage.patience import (
     retried,
     set_patience,
 )
-from cclm.storage.stores import Entry, Found, is_temporary, open_store, pieces, split
+from cclm.storage.stores import Entry, Found, is_temporary, open_store, pieces, reopen, split
 
 __all__ = [
     "PATIENCE", "AccessDenied", "Entry", "FileStat", "MissingBucket", "ShortReadError", "StoreUnavailable", "delete",
     "delete_folder", "download", "exists", "fingerprint", "is_folder", "is_local", "join", "list_entries", "list_files",
     "local_path", "modified_ns", "name", "parent", "patience", "put_file", "read_bytes", "read_range", "read_ranges",
-    "set_patience", "size", "write_atomic", "write_new",
+    "reopen", "set_patience", "size", "write_atomic", "write_new",
 ]  # fmt: skip
 
 _PIECE = 8 << 20  # bytes of one request of a large read
 _PIECES_AT_ONCE = 4
+_TRIES = 10  # of reading a small file that others keep replacing
 
 
 @dataclass(frozen=True)
@@ -177,11 +178,19 @@ def read_ranges(url: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
 
 
 def read_bytes(url: str) -> bytes:
-    """The whole file. Raises FileNotFoundError, and ShortReadError if it changes meanwhile."""
+    """The whole file, in one state of it. Raises FileNotFoundError, and ShortReadError if it never stands still."""
     if is_local(url):
         with open(local_path(url), "rb") as file:
             return file.read()
-    return b"".join(read_ranges(url, list(pieces(_file(url).size, _PIECE))))
+    for _ in range(_TRIES):  # its size and its bytes are two questions: between them it may be replaced
+        before = _file(url)
+        try:
+            data = b"".join(read_ranges(url, list(pieces(before.size, _PIECE))))
+        except ShortReadError:
+            continue
+        if _find(url) == before:
+            return data
+    raise ShortReadError(f"{url} changes all the time; read it when its writer is done")
 
 
 def write_atomic(url: str, data: bytes) -> None:

@@ -307,6 +307,15 @@ def open_store(url: str) -> tuple[Store, str]:
     return store, f"{authority}/{path}".rstrip("/")
 
 
+def reopen() -> None:
+    """Open stores anew from now on, with the settings that the environment holds now (fsspec reads it at import only)."""
+    for key in [key for key in _opened if key[0] == os.getpid()]:
+        del _opened[key]
+    fsspec.config.conf.clear()
+    fsspec.config.set_conf_files(fsspec.config.conf_dir, fsspec.config.conf)
+    fsspec.config.set_conf_env(fsspec.config.conf)
+
+
 def _open(url: str, scheme: str, host: str) -> Store:
     try:
         if scheme in ("hdfs", "viewfs"):
