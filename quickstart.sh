@@ -67,6 +67,11 @@ case ${1-} in
     ;;
 test)
     install '.[test]'
+    # The tests' HDFS: Hadoop's servers, which Maven fetches and Java runs.
+    if ! command -v mvn >/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        say apt-get update -q
+        say apt-get install -q -y --no-install-recommends default-jre-headless maven
+    fi
     shift
     if [ $# = 0 ]; then
         all_tests

@@ -8,7 +8,8 @@ Every function may raise AccessDenied (a UserError), StoreUnavailable (an outage
 refusals, OSError: one sentence each. What is written becomes visible whole or not at all.
 
 - `patience`: errors and retries
-- `stores`: HDFS and object stores, and their traps
+- `stores`: which store a URL means
+- `hdfs`, `objects`: the stores and their traps
 - `local`: files of this machine
 """
 
@@ -35,7 +36,8 @@ from cclm.storage.patience import (
     retried,
     set_patience,
 )
-from cclm.storage.stores import Entry, Found, is_temporary, open_store, pieces, reopen, split
+from cclm.storage.stores import open_store, reopen
+from cclm.storage.types import Entry, Found, is_temporary, pieces, split
 
 __all__ = [
     "PATIENCE", "AccessDenied", "Entry", "FileStat", "MissingBucket", "ShortReadError", "StoreUnavailable", "delete",

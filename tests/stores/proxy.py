@@ -1,4 +1,4 @@
-"""A proxy on loopback that breaks what it is told to break: one HTTP request a connection, faults in the order given."""
+"""A proxy on loopback that breaks what it is told to: one HTTP request a connection, faults in the order given."""
 
 from __future__ import annotations
 
@@ -91,15 +91,19 @@ class Proxy:
             time.sleep(fault.seconds)
             return
         if isinstance(fault, Answer):
-            head_line = f"HTTP/1.1 {fault.status} Fault\r\nContent-Length: {len(fault.body)}\r\nConnection: close\r\n\r\n"
+            head_line = (
+                f"HTTP/1.1 {fault.status} Fault\r\nContent-Length: {len(fault.body)}\r\nConnection: close\r\n\r\n"
+            )
             client.sendall(head_line.encode() + fault.body)
             return
         self._pass_on(client, head, fault)
 
     def _pass_on(self, client: socket.socket, head: bytes, cut: Cut | None) -> None:
-        """Send the request on and the answer back; both ends close after it, so that each request can be told apart."""
+        """Send the request on and the answer back; both ends close after it: a connection is a request."""
         first, rest = head.split(b"\r\n", 1)
-        lines = [line for line in rest.split(b"\r\n\r\n")[0].split(b"\r\n") if not line.lower().startswith(b"connection:")]
+        lines = [
+            line for line in rest.split(b"\r\n\r\n")[0].split(b"\r\n") if not line.lower().startswith(b"connection:")
+        ]
         body = head.split(b"\r\n\r\n", 1)[1]
         with socket.create_connection(("127.0.0.1", self._upstream)) as server:
             server.sendall(b"\r\n".join([first, *lines, b"Connection: close", b"", b""]) + body)

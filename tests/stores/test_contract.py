@@ -59,7 +59,9 @@ def test_listing_is_never_stale(any_store: RunningStore, peer: Peer) -> None:
     for count in range(1, 4):
         # By another process, so that no cache of this one can know of it.
         peer(storage.write_atomic, storage.join(folder, f"part-{count}"), b"x" * count)
-        assert [(e.name, e.size) for e in storage.list_entries(folder)] == [(f"part-{n}", n) for n in range(1, count + 1)]
+        assert [(e.name, e.size) for e in storage.list_entries(folder)] == [
+            (f"part-{n}", n) for n in range(1, count + 1)
+        ]
         assert len(storage.list_files(folder)) == count
     peer(storage.write_atomic, storage.join(folder, "_SUCCESS"), b"x")
     peer(storage.write_atomic, storage.join(folder, "sub", "part-9"), b"x")
