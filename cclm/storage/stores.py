@@ -30,7 +30,7 @@ def open_store(url: str) -> tuple[Store, str]:
 
 
 def reopen() -> None:
-    """Open stores anew from now on, with the settings that the environment holds now: fsspec reads it at import only."""
+    """Open stores anew, with the settings that the environment holds now: fsspec reads it at import only."""
     for key in [key for key in _opened if key[0] == os.getpid()]:
         del _opened[key]
     fsspec.config.conf.clear()
