@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from cclm.config import TextConfig
 from cclm.model.attention import Context, CrossAttention, SelfAttention
-from cclm.sequences import AnySequences, Sequences
+from cclm.sequences import AnySequences, PackedSequences, Sequences
 
 
 class Embeddings(nn.Module):
@@ -78,7 +78,10 @@ class FusionLayer(nn.Module):
         self, states: AnySequences, context: Context | None, *, causal: bool = False, mask: Tensor | None = None
     ) -> AnySequences:
         """(S, L, H) -> (S, L, H); `causal` and `mask` as in SelfAttention."""
-        states = self.self_attention(states, causal=causal, mask=mask)
+        return self.seeing(self.self_attention(states, causal=causal, mask=mask), context)
+
+    def seeing(self, states: AnySequences, context: Context | None) -> AnySequences:
+        """What follows self-attention."""
         if context is not None:
             states = self.cross_attention(states, context)
         return self.feed_forward(states)
@@ -126,6 +129,21 @@ class FusionEncoder(nn.Module):
         for layer in self.layers[:-1]:
             texts = layer(texts, context)
         return self.layers[-1].first(texts, context)
+
+    def prepare(self, texts: PackedSequences) -> PackedSequences:
+        """What of `first` does not depend on the context, the first layer's self-attention: once a text, whatever it
+        is then put together with. With one layer, position 0 alone is left of each text."""
+        first = self.layers[0].self_attention
+        if len(self.layers) == 1:
+            return PackedSequences.of(first.first(texts), torch.ones_like(texts.lengths))
+        return first(texts)
+
+    def first_of_prepared(self, prepared: PackedSequences, context: Context) -> Tensor:
+        """`first`, (S, H), of texts that went through `prepare`."""
+        states: AnySequences = self.layers[0].seeing(prepared, context)
+        for layer in self.layers[1:-1]:
+            states = layer(states, context)
+        return states.first() if len(self.layers) == 1 else self.layers[-1].first(states, context)
 
 
 class TokenHead(nn.Module):

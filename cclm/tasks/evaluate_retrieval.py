@@ -24,7 +24,15 @@ from cclm.metrics.measured import Measured
 from cclm.metrics.progress import with_progress
 from cclm.metrics.retrieval import ranks_of_images, ranks_of_texts, retrieval_metrics
 from cclm.sequences import PackedSequences, Sequences
-from cclm.tasks.rescoring import NOT_RESCORED, Candidates, RetrievalModel, TwoStageScores, match_scores, similarities
+from cclm.tasks.rescoring import (
+    NOT_RESCORED,
+    Candidates,
+    RetrievalModel,
+    TwoStageScores,
+    match_scores,
+    prepare,
+    similarities,
+)
 from cclm.tasks.shares import Shares
 
 
@@ -136,18 +144,19 @@ def _encode_texts(
     test: RetrievalTest,
     device: torch.device,
 ) -> tuple[PackedSequences | None, Tensor]:
-    """States of this process's texts (None: it has no share), and the features of all, (T, E) float32."""
+    """States of this process's texts for `match_scores` (None: not needed), and the features of all, (T, E) float32."""
     states, lengths, features = [], [], []
     batches = shares.batches()
     for rows in _shown(batches, len(batches), f"texts {name}"):
         ids = caption_ids(dataset, rows, tokenizer, test.max_words, test.max_tokens)
         encoded = model.encoders.encode_text(PackedSequences.from_lists(ids).to(device, non_blocking=True))
         features.append(model.space.text_features(encoded.first()))
-        states.append(encoded.data)
-        lengths.append(encoded.lengths)
-    if not states:
-        return None, shares.gather(None)
-    return PackedSequences.of(torch.cat(states), torch.cat(lengths)), shares.gather(torch.cat(features))
+        if test.candidates:
+            prepared = prepare(model, encoded)
+            states.append(prepared.data)
+            lengths.append(prepared.lengths)
+    packed = PackedSequences.of(torch.cat(states), torch.cat(lengths)) if states else None
+    return packed, shares.gather(torch.cat(features) if features else None)
 
 
 def _predictions(dataset: RetrievalSet, i2t: np.ndarray, t2i: np.ndarray, own: np.ndarray) -> list[dict[str, Any]]:

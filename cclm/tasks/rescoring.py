@@ -2,8 +2,8 @@
 
 The published procedure (spec section 4) runs fusion on padded texts with the image's states repeated for each of its
 candidates, once for images and once for texts as queries. Here a pair that is a candidate either way is scored once;
-the texts of an image are packed, without padding, and look at its states together; and the last layer computes
-position 0 only.
+the texts of an image are packed, without padding, and look at its states together; what happens to a text before it
+looks is computed once a text; and the last layer computes position 0 only.
 
 Dimension letters: N images, T texts, L tokens, P patches, H width, E width of the shared space.
 """
@@ -87,13 +87,22 @@ def _best(similarity: Tensor, candidates: int) -> Tensor:
     return torch.zeros_like(similarity, dtype=torch.bool).scatter_(1, top, True)
 
 
+def prepare(model: RetrievalModel, texts: AnySequences) -> PackedSequences:
+    """States of texts (T, L, H) as `match_scores` takes them: what does not depend on an image is done."""
+    packed = texts if isinstance(texts, PackedSequences) else PackedSequences.pack(texts)
+    return model.encoders.fusion_encoder.prepare(packed)
+
+
 @torch.no_grad()
 def match_scores(model: RetrievalModel, image: Sequences, texts: PackedSequences) -> Tensor:
-    """Logit 1 of the matching head for one image, states (1, 1+P, H), with each of some texts: (K,) float32."""
+    """Logit 1 of the matching head for one image, states (1, 1+P, H), with each of some texts: (K,) float32.
+
+    `texts` are states that went through `prepare`.
+    """
     scores = torch.empty(len(texts), dtype=torch.float32, device=texts.device)
     by_length = texts.lengths.argsort(stable=True)  # attention pads to the longest of those that go together
     for rows in by_length.split(_TEXTS_AT_ONCE):
-        first = model.encoders.fuse_first(texts.select(rows), Context(image))  # (rows, H)
+        first = model.encoders.fusion_encoder.first_of_prepared(texts.select(rows), Context(image))  # (rows, H)
         scores[rows] = model.match_head(first)[:, 1].float()
     return scores
 
@@ -104,7 +113,7 @@ def two_stage_scores(model: RetrievalModel, views: EncodedViews, candidates: int
     similarity = similarities(views.image_features, views.text_features)  # (N, T)
     if candidates == 0:
         return TwoStageScores(similarity, similarity.T)
-    texts = views.texts if isinstance(views.texts, PackedSequences) else PackedSequences.pack(views.texts)
+    texts = prepare(model, views.texts)
     chosen = Candidates.best(similarity, candidates)
     each = torch.full_like(similarity, NOT_RESCORED)
     for number in range(len(views.images)):
