@@ -35,24 +35,33 @@ def make_trained(seed: int, updates: int = 3) -> tuple[nn.Module, torch.optim.Op
     return model, optimizer
 
 
-def phases(
-    places: list[str],
-    step: int,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    state: Mapping,
-    *,
-    run: str = RUN,
-    damaged: tuple[str, ...] = (),
-    scratch: str = "",
-) -> Iterator[str]:
-    """A save, phase by phase, by a new attempt of `run`."""
-    snapshot = Snapshot()
-    snapshot.take({"model": model_tensors(model), "optimizer": optimizer_tensors(optimizer)})
-    layout = {role: {n: vars(place) for n, place in of.items()} for role, of in snapshot.layout.items()}
-    setup = Setup(run, new_attempt(run), 1, snapshot.handle, scratch, damaged)
-    yield from write(Order(step, layout, state, tuple(places), Retention(3)), setup, [])
-    snapshot.close()
+class Save:
+    """A save by a new attempt of `run`; `phases()` makes it, phase by phase, in any process forked from this one."""
+
+    def __init__(
+        self, places: list[str], step: int, model: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping, *,
+        run: str = RUN, damaged: tuple[str, ...] = (), scratch: str = "",
+    ) -> None:  # fmt: skip
+        self._snapshot = Snapshot()
+        self._snapshot.take({"model": model_tensors(model), "optimizer": optimizer_tensors(optimizer)})
+        layout = {role: {n: vars(place) for n, place in of.items()} for role, of in self._snapshot.layout.items()}
+        self.attempt = new_attempt(run)
+        self._setup = Setup(run, self.attempt, 1, self._snapshot.handle, scratch, damaged)
+        self._order = Order(step, layout, state, tuple(places), Retention(3))
+
+    def phases(self) -> Iterator[str]:
+        yield from write(self._order, self._setup, [])
+
+    def close(self) -> None:
+        self._snapshot.close()
+
+
+def phases(places: list[str], step: int, model: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping,
+           **rest: object) -> Iterator[str]:  # fmt: skip
+    """The phases of a new save."""
+    save = Save(places, step, model, optimizer, state, **rest)
+    yield from save.phases()
+    save.close()
 
 
 def save_checkpoint(place: Path | str, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping,

@@ -71,6 +71,10 @@ def new_run() -> str:
     return secrets.token_hex(4)
 
 
+def is_run(name: object) -> bool:
+    return isinstance(name, str) and re.fullmatch(r"[0-9a-f]{8}", name) is not None
+
+
 def new_attempt(run: str) -> str:
     """A name for one process's saves of a run."""
     return f"{run}-{secrets.token_hex(4)}"

@@ -122,8 +122,10 @@ def stage(order: Order, setup: Setup, folder: Path) -> Iterator[str]:
         path = folder / file_name(STATE, setup.attempt)
         written.append(path)
         path.write_text(json.dumps(order.state, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        for path in (*written, folder):
-            _sync(path)
+        for tensors in written[:-1]:
+            tensors.chmod(path.stat().st_mode)  # they are made for their owner's eyes alone
+        for each in (*written, folder):
+            _sync(each)
         yield "staged"
     except BaseException:
         for path in written:

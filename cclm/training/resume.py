@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import itertools
+import json
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +16,7 @@ from typing import Any
 from cclm import storage
 from cclm.checkpoints.commit import whole_manifest
 from cclm.checkpoints.find import Checkpoint, find_checkpoint, holds_checkpoints, newest_checkpoint
-from cclm.checkpoints.manifest import MANIFEST, TornCheckpointError, folder_name, new_run
+from cclm.checkpoints.manifest import MANIFEST, TornCheckpointError, folder_name, is_run, new_run
 from cclm.checkpoints.retention import checkpoint_steps
 from cclm.config import PretrainConfig
 from cclm.data.audit import AUDIT
@@ -27,6 +29,9 @@ from cclm.training.plan import KINDS
 
 BEST = "best"
 """Folder of the best checkpoint in each place."""
+
+RUN = "run.json"
+"""The name of the run, for starts that find no checkpoint."""
 
 KEPT_FILES = (METRICS, LOG, RESULT, AUDIT, QUARANTINE, RESULTS, f"{PREDICTIONS}/*")
 """What a run writes beside its checkpoints, as names or patterns."""
@@ -84,20 +89,36 @@ def find_start(places: Sequence[str], folder: Path, resume: str, say: Callable[[
     if resume == "never" and not _is_restart():
         for place in places:
             set_aside(place)
-        return Found(new_run())
+        return Found(_claim(places))
     mine = newest_checkpoint(places, say)
     if resume in ("auto", "never") or (mine is not None and mine.state.get("origin") == resume):
         if mine is None:
             for place in places:
                 if holds_checkpoints(place):
                     raise UserError(f"no checkpoint in {place} is whole (see above); start anew with --resume never")
-            return Found(new_run())
+            return Found(_claim(places))
         fetch_logs(mine.source, places, folder)
         return Found(mine.manifest.run, mine, _attempts_after(mine.step, places), mine.state.get("origin"))
     start = find_checkpoint(resume)
     for place in places:
         set_aside(place, but=start.source)
-    return Found(new_run(), start, origin=resume)
+    return Found(_claim(places), start, origin=resume)
+
+
+def _claim(places: Sequence[str]) -> str:
+    """A name for a run that starts anew, the same when it is started again before its first checkpoint.
+
+    Else what a writer of the first start still brings to an end would be another run's to the second.
+    """
+    for place in places:
+        with contextlib.suppress(FileNotFoundError, ValueError, KeyError, TypeError):
+            run = json.loads(storage.read_bytes(storage.join(place, RUN)))["run"]
+            if is_run(run):
+                return run
+    run = new_run()
+    for place in places:
+        storage.write_atomic(storage.join(place, RUN), f'{{"run": "{run}"}}\n'.encode())
+    return run
 
 
 def _is_restart() -> bool:
@@ -185,7 +206,7 @@ def set_aside(place: str, but: str | None = None) -> None:
     if storage.is_local(place):
         root = Path(storage.local_path(place))
         kept = [pattern.partition("/")[0] for pattern in KEPT_FILES]  # a folder of files moves as a whole
-        names = [*(Path(storage.local_path(folder)).name for folder in folders), *kept, BEST]
+        names = [*(Path(storage.local_path(folder)).name for folder in folders), *kept, RUN, BEST]
         _move(root, stamp, sorted({path for name in names for path in root.glob(name)}))
         return
     best = storage.join(place, BEST)
@@ -195,7 +216,7 @@ def set_aside(place: str, but: str | None = None) -> None:
         if storage.exists(manifest):
             storage.write_atomic(storage.join(folder, f"manifest-{stamp}.json"), storage.read_bytes(manifest))
             storage.delete(manifest)
-    for name in _names_like(place, KEPT_FILES):
+    for name in _names_like(place, (*KEPT_FILES, RUN)):
         url = storage.join(place, name)
         storage.write_atomic(storage.join(storage.join(place, stamp), name), storage.read_bytes(url))
         storage.delete(url)

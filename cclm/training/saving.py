@@ -308,7 +308,8 @@ class Saving:
             began = time.monotonic()
             outcomes = self._writer.outcomes(wait=True)
             waited = time.monotonic() - began
-            self.say(f"training waited {waited:.1f} s at step {step} for the save before to end")
+            if waited >= 0.05:
+                self.say(f"training waited {waited:.1f} s at step {step} for the save before to end")
             self._judge(outcomes)
 
     def _judge(self, outcomes: list[Outcome]) -> list[Outcome]:

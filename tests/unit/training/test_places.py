@@ -228,6 +228,20 @@ def test_clocks_play_no_part(tmp_path, monkeypatch):
 # ------------------------------------------------------------------------------------------------------- where to go
 
 
+def test_a_run_keeps_its_name_before_its_first_checkpoint(tmp_path):
+    """A writer that outlives the first start commits beside the second: it must not be taken for another run's."""
+    output = Output(str(tmp_path / "near"), str(tmp_path / "far"))
+    names = []
+    for _ in range(2):
+        saving = Saving(output)
+        assert saving.find_start("auto") is None
+        names.append(saving._found.run)
+    assert names[0] == names[1]
+    assert Saving(output).find_start("never") is None
+    fresh = Saving(output)
+    assert fresh.find_start("auto") is None and fresh._found.run != names[0]
+
+
 def test_never_sets_aside_but_not_when_torchrun_starts_again(tmp_path, monkeypatch):
     save_trained(tmp_path, 5)
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
