@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable
+
+from cclm.cli.arguments import take_any_order
+
+_SAMPLE = 1000
+"""Records or images of each source that `check` reads."""
 
 _WHERE = "files or folders: paths, hdfs://, s3:// or gs:// URLs"
 
@@ -18,6 +24,12 @@ Write line-JSON files (.gz, .bz2, .xz too) or tar shards anew: as tar or line-JS
 in the same order. A base64 image of a line becomes a member of its own in a tar, a quarter smaller, and back. OUT must
 be empty, and stays empty if anything goes wrong; when the command is cut off, training refuses OUT, and the same
 command given again starts over."""
+
+_CHECK = """\
+Look through everything a config points at, on any machine, before a GPU is taken: files, formats, indexes, languages,
+counts, images, weights, tokenizer, batch sizes. A thousand records and images of each source are read as training reads
+them (--all: every one). Prints a row a source and split; exits with 2 if the run could not be started.
+With --iglue DIR, read a whole IGLUE tree instead and count the examples of each task, split and language."""
 
 _AUDIT = """\
 Print what a run saw: for each source and epoch, the records seen and skipped, a hash of the seen ones that does not
@@ -46,6 +58,12 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         commands, "shard", shard, "write data files anew, as tar or line-JSON shards of one size", _SHARD,
         "cclm data shard data/cc3m-gz data/cc3m",
         "cclm data shard hdfs://namenode/cc3m s3://bucket/cc3m --format tar --size 1G",
+    )  # fmt: skip
+    _add(
+        commands, "check", check, "look through what a config points at", _CHECK,
+        "cclm data check configs/Pretrain_4m.yaml --processes 64",
+        "cclm data check configs/cclm-base-ft/XVNLI_fewshot.yaml --fewshot ar,48",
+        "cclm data check --iglue iglue",
     )  # fmt: skip
     _add(
         commands, "audit", audit, "what a run saw, or whether two runs saw the same", _AUDIT,
@@ -86,6 +104,14 @@ def _arguments(commands: argparse._SubParsersAction) -> None:
     shard.add_argument("--image-key", default="binary", metavar="KEY", help="field of a base64 image; default: binary")
     shard.add_argument("--caption-key", default="caption", metavar="KEY", help="field of a .txt; default: caption")
     shard.add_argument("--skip-broken", action="store_true", help="leave out what cannot be read, and say what it was")
+    check = commands.choices["check"]
+    check.add_argument("config", nargs="?", help="YAML file, ours or a published one")
+    check.add_argument("overrides", nargs="*", metavar="key=value", help="settings to change")
+    check.add_argument("--all", action="store_true", help="read every record and image")
+    check.add_argument("--processes", type=int, metavar="N", help="training processes that are to share the batches")
+    check.add_argument("--fewshot", metavar="LANG[,SHOTS]", help="of a few-shot config: as the run will be given it")
+    check.add_argument("--iglue", metavar="DIR", help="count the examples of an IGLUE tree")
+    take_any_order(check)
     audit = commands.choices["audit"]
     audit.add_argument("runs", nargs="+", metavar="RUN", help="one or two output folders, or audit.jsonl files")
 
@@ -150,6 +176,56 @@ def shard(args: argparse.Namespace) -> None:
         print(f"left out: {broken}")
     if made.broken:
         print(f"left out {len(made.broken):,} broken records in all")
+
+
+def check(args: argparse.Namespace) -> int:
+    """Print what there is and what is wrong; 2 if something is.
+
+    Raises:
+        UserError: the config itself cannot be used.
+    """
+    from cclm.errors import UserError
+
+    if (args.config is None) == (args.iglue is None):
+        raise UserError("cclm data check takes a config, or --iglue DIR")
+    text, problems = _check_iglue(args.iglue) if args.iglue else _check_config(args)
+    print(text)
+    for problem in problems:
+        print(f"problem: {problem}")
+    return 2 if problems else 0
+
+
+def _check_iglue(folder: str) -> tuple[str, list[str]]:
+    from cclm.data.iglue import count_iglue, iglue_table
+
+    counted, unknown = count_iglue(folder)
+    problems = [one.problem for one in counted if one.problem]
+    text = iglue_table(counted)
+    if unknown:
+        text += f"\nnot read, since their places say nothing: {', '.join(unknown)}"
+    return text, problems
+
+
+def _check_config(args: argparse.Namespace) -> tuple[str, list[str]]:
+    from cclm.cli.progress import record_bar
+    from cclm.config import PretrainConfig
+    from cclm.config_files import load_config
+    from cclm.data.annotations.types import FewShot
+    from cclm.data.check import Look, check_finetuning, check_pretraining, check_table, missing_places
+    from cclm.training.preflight import problems_of_settings
+
+    processes = args.processes or int(os.environ.get("WORLD_SIZE", 1))
+    config = load_config(args.config, args.overrides, processes=processes)
+    shots = FewShot.parse(args.fewshot) if args.fewshot else None
+    with record_bar("reading", 0) as bar:
+        look = Look(None if args.all else _SAMPLE, bar.update)
+        if isinstance(config, PretrainConfig):
+            rows = check_pretraining(config, look)
+        else:
+            rows = check_finetuning(config, look, shots)
+    problems = [*problems_of_settings(config, processes), *missing_places(config)]
+    problems += [f"{row.name} {row.split} {row.language}".rstrip() + f": {row.problem}" for row in rows if row.problem]
+    return check_table(rows), problems
 
 
 def audit(args: argparse.Namespace) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cclm import storage
 from cclm.config import PretrainConfig
+from cclm.config_finetune import FinetuneConfig, TextAssignmentConfig
 from cclm.data.text import Tokenizer, load_tokenizer
 from cclm.errors import UserError
 from cclm.training.plan import KINDS
@@ -73,7 +74,7 @@ def check_divisible(config: PretrainConfig, processes: int) -> None:
             )
 
 
-def load_checked_tokenizer(config: PretrainConfig) -> Tokenizer:
+def load_checked_tokenizer(config: PretrainConfig | FinetuneConfig) -> Tokenizer:
     """The config's tokenizer.
 
     Raises:
@@ -86,3 +87,24 @@ def load_checked_tokenizer(config: PretrainConfig) -> Tokenizer:
             f"model.text.vocab_size = {config.model.text.vocab_size}; set it to at least the former"
         )
     return tokenizer
+
+
+def problems_of_settings(config: PretrainConfig | FinetuneConfig, processes: int) -> list[str]:
+    """What keeps a run of so many processes from starting, apart from its data; a sentence each."""
+    problems = []
+    try:
+        load_checked_tokenizer(config)
+    except UserError as error:
+        problems.append(str(error))
+    if isinstance(config, PretrainConfig):
+        try:
+            check_divisible(config, processes)
+        except UserError as error:
+            problems.append(str(error))
+        return problems
+    is_pretraining_data = isinstance(config, TextAssignmentConfig)
+    name = "data.images.batch_size" if is_pretraining_data else "training.batch_size"
+    size = config.data.images.batch_size if is_pretraining_data else config.training.batch_size
+    if size % processes:
+        problems.append(f"{name} = {size} cannot be shared by {processes} processes: make it a multiple of {processes}")
+    return problems

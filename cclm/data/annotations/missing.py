@@ -37,8 +37,8 @@ def missing_images(annotations: SetT, policy: Policy) -> SetT:
     Raises:
         UserError: an image is missing and policy is `error`, or all of them are.
     """
-    wanted = list(_wanted(annotations))
-    missing = _missing_files(image.url for image, _ in wanted)
+    wanted = list(wanted_images(annotations))
+    missing = missing_files(image.url for image, _ in wanted)
     if not missing:
         return annotations
     url, place = next((image.url, place) for image, place in wanted if image.url in missing)
@@ -57,7 +57,7 @@ def missing_images(annotations: SetT, policy: Policy) -> SetT:
     return kept
 
 
-def _wanted(annotations: AnySet) -> Iterator[tuple[ImageRef, str]]:
+def wanted_images(annotations: AnySet) -> Iterator[tuple[ImageRef, str]]:
     """Images and the annotations that want them."""
     if isinstance(annotations, RetrievalSet):
         yield from zip(annotations.images, annotations.image_places, strict=True)
@@ -99,7 +99,7 @@ def _counted(dropped: Counter[str], number: int) -> Counter[str]:
     return dropped + Counter({MISSING_IMAGE: number})
 
 
-def _missing_files(urls: Iterable[str]) -> set[str]:
+def missing_files(urls: Iterable[str]) -> set[str]:
     """Those of the files that do not exist. A folder is listed once rather than asked for every file."""
     by_folder: dict[str, set[str]] = {}
     for url in urls:

@@ -1,0 +1,122 @@
+"""A whole IGLUE tree, read file by file with the readers that training uses: examples by task, split and language."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from cclm import storage
+from cclm.data.annotations.flickr import read_xflickrco
+from cclm.data.annotations.gqa import read_answer_list, read_questions
+from cclm.data.annotations.nlvr import PairImageRoots, read_pairs
+from cclm.data.annotations.source import read_lines
+from cclm.data.annotations.xvnli import read_xvnli
+from cclm.errors import UserError
+
+_ROOTS = {"coco": "", "flickr30k": ""}  # images are counted by name, not opened
+_PAIRS = PairImageRoots(nlvr2="", marvl="", marvl_few_shot="")
+_ANSWERS = "gqa/annotations/trainval_ans2label.json"
+_DATA_FILES = (".json", ".jsonl")
+
+
+@dataclass(frozen=True)
+class Counted:
+    """One annotation file."""
+
+    task: str
+    split: str
+    language: str
+    examples: int
+    problem: str | None = None
+
+
+def _wit(path: str) -> int:
+    """Lines with a caption; which of them have an image only `cclm data check CONFIG` can tell."""
+    return sum(bool(record.fields.get("caption_reference_description")) for record in read_lines(path))
+
+
+_READERS: dict[str, Callable[[str, list[str]], int]] = {
+    "XVNLI": lambda path, _: len(read_xvnli([path], "")),
+    "xFlickrCO": lambda path, _: len(read_xflickrco([path], _ROOTS)),
+    "flickr30k": lambda path, _: len(read_xflickrco([path], _ROOTS)),
+    "wit": lambda path, _: _wit(path),
+    "marvl": lambda path, _: len(read_pairs([path], _PAIRS)),
+    "nlvr2": lambda path, _: len(read_pairs([path], _PAIRS)),
+    "xGQA": lambda path, answers: len(read_questions([path], "", answers)),
+    "gqa": lambda path, answers: len(read_questions([path], "", answers)),
+}
+
+_LANGUAGE = r"(?P<language>[a-z]{2}(?:-[A-Za-z]+)?)"
+_PATTERNS = [
+    re.compile(pattern)
+    for pattern in (
+        rf"(?P<task>XVNLI|xFlickrCO)/annotations(?P<translated>_machine-translate)?/{_LANGUAGE}/(?P<split>\w+?)(_gmt)?\.jsonl",
+        r"(?P<task>flickr30k)/annotations/(?P<split>\w+)_ann\.jsonl",
+        rf"(?P<task>wit)/annotations(?P<translated>_machine-translate)?/(?P<split>\w+?)_{_LANGUAGE}(_gmt)?\.jsonl",
+        rf"(?P<task>marvl)/zero_shot/annotations(?P<translated>_machine-translate)?/marvl-{_LANGUAGE}(_gmt)?\.jsonl",
+        rf"(?P<task>marvl)/few_shot/annotations/marvl-{_LANGUAGE}_(?P<split>\w+)\.jsonl",
+        r"(?P<task>nlvr2)/annotations/(?P<split>\w+)\.jsonl",
+        rf"(?P<task>xGQA)/annotations/few_shot/{_LANGUAGE}/(?P<split>\w+)\.json",
+        rf"(?P<task>xGQA)/annotations(?P<translated>_machine-translate)?/(zero_shot/)?(?P<split>\w+?)_{_LANGUAGE}(_gmt)?\.json",
+        r"(?P<task>gqa)/annotations/(?P<split>\w+)\.json",
+    )
+]
+
+
+def count_iglue(folder: str) -> tuple[list[Counted], list[str]]:
+    """Every annotation file below `folder` (IGLUE's, or its `datasets`), and data files whose place says nothing.
+
+    Raises:
+        UserError: it is not such a tree.
+    """
+    inner = storage.join(folder, "datasets")
+    root = inner if storage.is_folder(inner) else folder
+    names = sorted(_walk(root, ""))
+    matched = [(name, _match(name)) for name in names if name != _ANSWERS]
+    if not any(match for _, match in matched):
+        raise UserError(f"{folder} is not an IGLUE tree: it has no datasets/XVNLI, datasets/xGQA and so on")
+    answers = read_answer_list(storage.join(root, _ANSWERS)) if _ANSWERS in names else []
+    counted = [_count(root, name, match, answers) for name, match in matched if match is not None]
+    return counted, [name for name, match in matched if match is None]
+
+
+def _count(root: str, name: str, match: re.Match[str], answers: list[str]) -> Counted:
+    groups = match.groupdict()
+    split = groups.get("split") or "test"
+    if groups.get("translated"):
+        split += ", translated to English"
+    place = groups["task"], split, groups.get("language") or "en"
+    try:
+        return Counted(*place, _READERS[groups["task"]](storage.join(root, name), answers))
+    except UserError as error:
+        return Counted(*place, 0, str(error))
+
+
+def _match(name: str) -> re.Match[str] | None:
+    return next((match for pattern in _PATTERNS if (match := pattern.fullmatch(name))), None)
+
+
+def _walk(root: str, below: str) -> Iterator[str]:
+    for entry in storage.list_entries(storage.join(root, below) if below else root):
+        name = f"{below}/{entry.name}" if below else entry.name
+        if entry.is_folder:
+            yield from _walk(root, name)
+        elif name.endswith(_DATA_FILES) and not entry.name.startswith((".", "_")):
+            yield name
+
+
+def iglue_table(counted: Iterable[Counted]) -> str:
+    """A line for each task and split: examples by language."""
+    rows: dict[tuple[str, str], list[Counted]] = {}
+    for one in counted:
+        rows.setdefault((one.task, one.split), []).append(one)
+    cells = [("task", "split", "examples", "by language")]
+    for (task, split), found in rows.items():
+        by_language = ", ".join(f"{one.language} {'NOT readable' if one.problem else f'{one.examples:,}'}" for one in found)
+        cells.append((task, split, f"{sum(one.examples for one in found):,}", by_language))
+    widths = [max(len(row[i]) for row in cells) for i in range(3)]
+    return "\n".join(
+        f"{task:{widths[0]}}  {split:{widths[1]}}  {examples:>{widths[2]}}  {languages}"
+        for task, split, examples, languages in cells
+    )
