@@ -224,7 +224,7 @@ def _check_config(args: argparse.Namespace) -> tuple[str, list[str]]:
         else:
             rows = check_finetuning(config, look, shots)
     problems = [*problems_of_settings(config, processes), *missing_places(config)]
-    problems += [f"{row.name} {row.split} {row.language}".rstrip() + f": {row.problem}" for row in rows if row.problem]
+    problems += [row.told for row in rows if row.problem]
     return check_table(rows), problems
 
 

@@ -53,6 +53,12 @@ class Row:
     problem: str | None = None
     """What keeps the run from being started."""
 
+    @property
+    def told(self) -> str:
+        """The problem, with its place."""
+        place = " ".join(part for part in (self.name, self.split, self.language) if part)
+        return self.problem if self.problem.startswith(self.name) else f"{place}: {self.problem}"
+
 
 @dataclass(frozen=True)
 class Look:

@@ -18,6 +18,7 @@ from typing import Any
 
 import fsspec
 
+from cclm.errors import UserError
 from cclm.storage.patience import Incomplete
 from cclm.storage.types import Entry, Found, each, temporary_name
 
@@ -108,5 +109,11 @@ def open_hdfs(scheme: str, host: str) -> Hdfs:
     options |= {key: str(value) for key, value in fsspec.config.conf.get(scheme, {}).items()}
     name, _, port = host.partition(":")
     kind = ViewfsFileSystem if scheme == "viewfs" else HdfsFileSystem
-    system = kind(host=name or None, port=int(port) if port else None, skip_instance_cache=True, **options)
+    try:
+        system = kind(host=name or None, port=int(port) if port else None, skip_instance_cache=True, **options)
+    except RuntimeError as error:  # it reads the Hadoop configuration; nothing is connected yet
+        raise UserError(
+            f"{scheme}://{host}: no NameNode is known ({error}); write {scheme}://HOST:PORT/..., or let HADOOP_CONF_DIR "
+            "name the folder of core-site.xml and hdfs-site.xml"
+        ) from None
     return Hdfs(system.client)
