@@ -21,7 +21,7 @@ from cclm.config import PretrainConfig
 from cclm.data.loader import open_source
 from cclm.data.quarantine import Quarantine
 from cclm.errors import UserError
-from cclm.metrics.report import Report
+from cclm.metrics.report import Report, mean_rows
 from cclm.model.cclm import CCLM
 from cclm.tasks.pretrain import PretrainTask
 from cclm.training import environment
@@ -86,6 +86,7 @@ def pretrain(config: PretrainConfig, *, resume: str = "auto", stop: environment.
         if held_out is not None:
             scores = held_out.measure(model, tokenizer, config.model.vision.image_size, device)
             held_out.publish(scores, done, report, saving.folder)
+            saving.save_if_best(done, model, facts, mean_rows(scores)["mean"]["r_mean"])
 
     # 5. Train.
     report.forget_after(begin)

@@ -18,6 +18,7 @@ run goes on it passes to the others, so that nodes need not share a disk.
 
 from __future__ import annotations
 
+import math
 import shutil
 import tempfile
 import time
@@ -93,6 +94,7 @@ class Saving:
         self._writer: WriterProcess | None = None
         self._orders: list[_Order] = []
         """Asked for since the snapshot was taken."""
+        self._best_score: float | None = None
         self._failed = 0
         self.committed: int | None = None
         """Step of the newest checkpoint that is in every place."""
@@ -147,23 +149,6 @@ class Saving:
             if not self._is_first:
                 set_optimizer_tensors(optimizer, tensors, start.source)
 
-    def load_best(self, model: nn.Module) -> int | None:
-        """Set the parameters to those of the best checkpoint, on every process; returns its step, None if there is none.
-
-        Raises:
-            UserError: it is of another model.
-        """
-        best = None
-        if self._is_first:
-            if self._writer is not None:
-                self._judge(self._writer.outcomes(wait=True))
-            places = [storage.join(place, BEST) for place in self.places.values()]
-            best = newest_checkpoint(places, self.say, WEIGHTS)
-        step = distributed.gather_objects(best and best.step)[0]
-        if step is not None:
-            self.restore(Start(step, {}, BEST, best), model)
-        return step
-
     # --------------------------------------------------------------------------------------------------------- saving
 
     def save(
@@ -202,6 +187,16 @@ class Saving:
             self._orders = []
         places = tuple(storage.join(place, BEST) for place in self.places.values())
         self._order(_Order(step, (MODEL,), self._complete(state), places, None, score))
+
+    def save_if_best(self, step: int, model: nn.Module, state: Mapping[str, Any], score: float) -> None:
+        """`save_best` where `score` is above that of the best checkpoint there is, of this start or an earlier one."""
+        if self._is_first and self._best_score is None:
+            places = [storage.join(place, BEST) for place in self.places.values()]
+            best = newest_checkpoint(places, self.say, WEIGHTS)
+            self._best_score = -math.inf if best is None or best.manifest.score is None else best.manifest.score
+        if self._is_first and score > self._best_score:
+            self._best_score = score
+            self.save_best(step, model, state, score)
 
     def best(self) -> Start | None:
         """The best checkpoint so far, when all that was asked for is written: what `restore` takes, on every process."""

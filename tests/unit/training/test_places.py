@@ -183,7 +183,20 @@ def test_a_run_in_two_places_goes_on_from_either(tmp_path):
     assert mine.manifest.run == theirs.manifest.run and mine.manifest.attempt != theirs.manifest.attempt
     for role in ("model", "optimizer"):
         assert mine.file(role).read_bytes() == theirs.file(role).read_bytes()
-    assert again.load_best(other) == 3
+    assert again.best().step == 3
+
+
+def test_the_best_is_the_best_over_restarts(tmp_path):
+    model, optimizer = make_trained(0)
+    for scores, best in (((0.3, 0.5, 0.4), 2), ((0.45, 0.5), 2), ((0.6,), 6)):
+        saving = Saving(Output(str(tmp_path)), say=lambda _: None)
+        start = saving.find_start("auto")
+        begin = 0 if start is None else start.step
+        with saving:
+            for step, score in enumerate(scores, begin + 1):
+                saving.save(step, model, optimizer, {})
+                saving.save_if_best(step, model, {}, score)
+        assert checkpoint_steps(str(tmp_path / "best")) == [best]
 
 
 def test_a_writer_that_is_killed_costs_one_save(tmp_path):
