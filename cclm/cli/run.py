@@ -86,7 +86,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="skip: leave annotations out whose image is not there, and count them",
     )  # fmt: skip
     parser.add_argument(
-        "--resume", choices=("auto", "never"), default="",
+        "--resume", default="", metavar="auto|never|FOLDER",
         help="auto (default): go on where an earlier run in output_dir was cut off; never: start anew",
     )  # fmt: skip
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings to change, as training.epochs=3")

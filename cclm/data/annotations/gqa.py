@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from cclm import storage
@@ -39,9 +40,10 @@ def read_questions(paths: Sequence[str], image_root: str, answers: Iterable[str]
     """
     known = frozenset(answers)
     entries = []
+    shared = _Shared({}, {})
     for path in paths:
         for record in _records(path):
-            entry = _entry(record, image_root)
+            entry = _entry(record, image_root, shared)
             for answer in entry.answers:
                 if answer not in known:
                     raise UserError(
@@ -72,7 +74,15 @@ def _records(path: str) -> Iterator[Record]:
         yield from records_of_list(document, path)
 
 
-def _entry(record: Record, image_root: str) -> QuestionEntry:
+@dataclass(frozen=True)
+class _Shared:
+    """A million questions ask about a few images and have few answers: each is kept once."""
+
+    images: dict[str, ImageRef]
+    answers: dict[tuple[str, ...], tuple[str, ...]]
+
+
+def _entry(record: Record, image_root: str, shared: _Shared) -> QuestionEntry:
     fields = record.fields
     if "sent" in fields:
         image, question, answers = f"{record.name('img_id')}.jpg", "sent", _weighted(record)
@@ -83,7 +93,10 @@ def _entry(record: Record, image_root: str) -> QuestionEntry:
     text = record.text(question)
     if not text.strip():
         raise UserError(f"{record.place}: {question} is empty; write a question or remove the record")
-    return QuestionEntry(_number(record), ImageRef(join(image_root, image)), text, answers, record.place)
+    if image not in shared.images:
+        shared.images[image] = ImageRef(join(image_root, image))
+    answers = shared.answers.setdefault(answers, answers)
+    return QuestionEntry(_number(record), shared.images[image], text, answers, record.place)
 
 
 def _weighted(record: Record) -> tuple[str, ...]:
