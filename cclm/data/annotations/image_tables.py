@@ -1,8 +1,8 @@
 """WIT's images: tab-separated `.csv` files of URL and base64 image, looked up by URL through an index built once.
 
-The index of a table is a sidecar `<table>.urls`: a header (magic, the table's size in bytes, number of rows), then a
-row of four little-endian uint64 for each image, sorted: 128 bits of the URL's BLAKE2b, first byte and end of the base64
-text. Nothing of the tables is rewritten or kept in memory.
+The index of a table is a sidecar `<table>.urls`: a header (magic, size and version of the table, number of rows), then
+a row of four little-endian uint64 for each image, sorted: 128 bits of the URL's BLAKE2b, first byte and end of the
+base64 text. Nothing of the tables is rewritten or kept in memory.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import hashlib
 import logging
 import os
 import struct
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
@@ -26,7 +27,7 @@ from cclm.errors import UserError
 
 log = logging.getLogger(__name__)
 
-_HEADER = struct.Struct("<16sQQ")
+_HEADER = struct.Struct("<16sQ16sQ")
 _MAGIC = b"cclm image urls1"
 _ROW = np.dtype([("high", "<u8"), ("low", "<u8"), ("start", "<u8"), ("end", "<u8")])
 
@@ -46,8 +47,10 @@ def find_images(urls: Iterable[str], tables: Sequence[str], index_dir: str | Non
     found: dict[str, ImageRef] = {}
     for table in table_files(tables):
         rows = open_table(table, index_dir)
+        high = np.append(rows["high"], np.uint64(0))  # so that every place that searchsorted gives is one
         places = np.searchsorted(rows["high"], keys[:, 0])
-        for i, place in enumerate(places.tolist()):
+        for i in np.flatnonzero(high[places] == keys[:, 0]).tolist():
+            place = int(places[i])
             while place < len(rows) and rows["high"][place] == keys[i, 0]:
                 if rows["low"][place] == keys[i, 1]:
                     span = int(rows["start"][place]), int(rows["end"][place])
@@ -77,22 +80,22 @@ def table_files(tables: Sequence[str]) -> list[str]:
 def open_table(table: str, index_dir: str | None = None) -> np.ndarray:
     """The index of one table, sorted by key: from its sidecar if that is fresh, else built and, if possible, kept.
 
-    Processes that want it at the same time build it once: the others wait.
+    Processes of a machine that want it at the same time build it once: the others wait.
     """
-    size = storage.size(table)
+    stat = storage.fingerprint(table)
     sidecar = sidecar_of(table, index_dir).removesuffix(".idx") + ".urls"
-    rows = _read_sidecar(sidecar, table, size)
+    rows = _read_sidecar(sidecar, table, stat)
     if rows is not None:
         return rows
     with _alone(sidecar):
-        rows = _read_sidecar(sidecar, table, size)
+        rows = _read_sidecar(sidecar, table, stat)
         if rows is not None:
             return rows
-        rows = _build(table, size)
+        rows = _build(table, stat.size)
         try:
-            storage.write_atomic(sidecar, _HEADER.pack(_MAGIC, size, len(rows)) + rows.tobytes())
-        except (OSError, NotImplementedError) as error:  # a read-only folder, or a store
-            log.info("the index of %s stays in memory (%s); set data.index_dir to keep it", table, error)
+            storage.write_atomic(sidecar, _header(stat, len(rows)) + rows.tobytes())
+        except OSError as error:  # a folder that cannot be written
+            log.warning("the index of %s stays in memory (%s); set data.index_dir to keep it", table, error)
     return rows
 
 
@@ -120,37 +123,37 @@ def _build(table: str, size: int) -> np.ndarray:
     return found[np.lexsort((found["start"], found["low"], found["high"]))]
 
 
-def _read_sidecar(sidecar: str, table: str, size: int) -> np.ndarray | None:
+def _header(stat: storage.FileStat, number: int) -> bytes:
+    tag = hashlib.blake2b(str(stat.tag).encode(), digest_size=16).digest()
+    return _HEADER.pack(_MAGIC, stat.size, tag, number)
+
+
+def _read_sidecar(sidecar: str, table: str, stat: storage.FileStat) -> np.ndarray | None:
     """The rows of a sidecar; None if it is missing or describes another state of the table."""
-    if not storage.is_local(sidecar):
+    try:
+        size = storage.size(sidecar)
+        header = storage.read_range(sidecar, 0, min(size, _HEADER.size))
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    path = storage.local_path(sidecar)
-    if not os.path.exists(path):
+    number = max(0, size - _HEADER.size) // _ROW.itemsize
+    if header != _header(stat, number) or size != _HEADER.size + number * _ROW.itemsize:
+        log.warning("the index %s does not describe %s (%d bytes); indexing it again", sidecar, table, stat.size)
         return None
-    changed, written = storage.modified_ns(table), storage.modified_ns(sidecar)
-    if changed is not None and written is not None and changed > written:
-        log.info("%s changed after its index was written; indexing it again", table)
-        return None
-    with open(path, "rb") as file:
-        header = file.read(_HEADER.size)
-    if len(header) == _HEADER.size:
-        magic, indexed_size, number = _HEADER.unpack(header)
-        fits = os.path.getsize(path) == _HEADER.size + number * _ROW.itemsize
-        if magic == _MAGIC and indexed_size == size and fits:
-            return np.memmap(path, dtype=_ROW, mode="r", offset=_HEADER.size) if number else np.zeros(0, dtype=_ROW)
-    log.warning("the index %s does not describe %s (%d bytes); indexing it again", sidecar, table, size)
-    return None
+    if number and storage.is_local(sidecar):
+        return np.memmap(storage.local_path(sidecar), dtype=_ROW, mode="r", offset=_HEADER.size)
+    return np.frombuffer(storage.read_bytes(sidecar), dtype=_ROW, offset=_HEADER.size)
 
 
 @contextmanager
 def _alone(sidecar: str) -> Iterator[None]:
     """One process of this machine at a time; without effect where no lock file can be made."""
-    path = storage.local_path(sidecar) + ".lock"
+    path = f"{storage.local_path(sidecar)}.lock"
+    if not storage.is_local(sidecar):
+        path = os.path.join(tempfile.gettempdir(), f"cclm-{hashlib.sha256(sidecar.encode()).hexdigest()[:16]}.lock")
     file = None
-    if storage.is_local(sidecar):
-        with suppress(OSError):
-            os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-            file = open(path, "w")  # noqa: SIM115 - closed below
+    with suppress(OSError):
+        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+        file = open(path, "w")  # noqa: SIM115 - closed below
     if file is None:
         yield
         return

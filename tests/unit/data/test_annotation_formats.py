@@ -147,6 +147,8 @@ def test_the_index_is_built_once_and_again_when_the_table_changes(
     for sidecar in Path(index_dir).glob("part-1*.urls"):
         sidecar.write_bytes(b"torn")
     assert find_images([url], [str(tables)], index_dir)[url].read() == jpeg(5)
+    changed.write_bytes(b"")
+    assert find_images([url], [str(tables)], index_dir) == find_images([url], [str(tables)], index_dir) == {}
 
 
 def _count_builds(table: str, log: str) -> None:
