@@ -9,19 +9,22 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from . import addons, evidence, faults
+from . import addons, builder, evidence, faults
 from .cluster import Cluster, build_core
 from .common import ClusterError, digest, missing_prerequisite
 from .kubectl import Kubectl
 from .space import Space
 
 SESSION_OPTIONS = ["training-operator"]
+_IMAGE = pytest.StashKey[Future[Path]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -40,6 +43,29 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.get_closest_marker("cluster") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(5400))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Start what takes minutes and is asked for late: the image is built while the first tests wait."""
+    config = session.config
+    needs_image = any("project_image" in getattr(item, "fixturenames", ()) for item in session.items)
+    foreign = config.getoption("--kubeconfig") or config.getoption("--collect-only")
+    if needs_image and not foreign and not missing_prerequisite():
+        config.stash[_IMAGE] = _in_background(builder.project_image)
+
+
+def _in_background(make: Callable[[], Path]) -> Future[Path]:
+    """Call it in a thread that ends with the process, and all that it has started with it (see `common.run`)."""
+    future: Future[Path] = Future()
+
+    def call() -> None:
+        try:
+            future.set_result(make())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=call, daemon=True).start()
+    return future
 
 
 @pytest.hookimpl(tryfirst=True, hookwrapper=True)
@@ -102,6 +128,17 @@ def _bring_up(cluster: Cluster) -> None:
         addons.install(cluster, SESSION_OPTIONS)
     except ClusterError as error:
         pytest.fail(f"the cluster could not be brought up: {error}", pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def project_image(request: pytest.FixtureRequest, owned_cluster: Cluster | None) -> Path:
+    """The archive of the project's own image, built from its Dockerfile once a content."""
+    if owned_cluster is None:
+        pytest.skip("the project's image is built for a cluster of ours")
+    try:
+        return request.config.stash[_IMAGE].result()
+    except ClusterError as error:
+        pytest.fail(f"the project's image could not be built: {error}", pytrace=False)
 
 
 @pytest.fixture(scope="session")
