@@ -60,7 +60,7 @@ def _make_base(work: Path, target: Path, release: str, packages: list[str]) -> N
         what="make a base image",
         env={**os.environ, "DEBOOTSTRAP_DIR": str(root / "usr/share/debootstrap")},
         timeout=900,
-        contained=True,
+        bound=True,
     )
     for name in ("var/cache/apt", "var/lib/apt/lists", "usr/share/doc", "usr/share/man", "usr/share/locale"):
         shutil.rmtree(work / "root" / name, ignore_errors=True)
@@ -213,4 +213,4 @@ def _buildah(*arguments: str | Path, timeout: float = 900) -> str:
         [f"--signature-policy={settings / 'policy.json'}"] if arguments[0] in ("bud", "push", "pull", "commit") else []
     )
     words = [str(arguments[0]), *policy, *(str(argument) for argument in arguments[1:])]
-    return run([*command, *words], what=f"buildah {arguments[0]}", env=env, timeout=timeout, contained=True)
+    return run([*command, *words], what=f"buildah {arguments[0]}", env=env, timeout=timeout, bound=True)

@@ -104,14 +104,14 @@ def run(
     cwd: Path | None = None,
     stdin: str | bytes | None = None,
     timeout: float = 600,
-    contained: bool = False,
+    bound: bool = False,
 ) -> str:
     """Run a program to its end and return its standard output; its last words become the error.
 
-    `contained` is for what runs long and starts others: none of them outlives this process, whatever ends it.
+    `bound` is for what runs long and starts others: none of them outlives this process, whatever ends it.
     """
-    if contained:
-        command = [*_CONTAINED, *command]
+    if bound:
+        command = contained(command)
     data = stdin.encode() if isinstance(stdin, str) else stdin
     try:
         done = subprocess.run(
@@ -136,9 +136,11 @@ def run(
     return done.stdout.decode(errors="replace")
 
 
-# The kernel kills the first program when this process ends, the second when the first does, and with the second, the
-# first process of a namespace, every process in it.
-_CONTAINED = ("setpriv", "--pdeathsig=KILL", "unshare", "--pid", "--fork", "--kill-child=SIGKILL", "--")
+def contained(command: Sequence[str | Path]) -> list[str | Path]:
+    """The command line of a program that ends, with all that it starts, when the calling thread does."""
+    # The kernel kills `unshare` when its parent ends, the program when `unshare` does, and with it, the first process
+    # of a namespace, every process in there.
+    return ["setpriv", "--pdeathsig=KILL", "unshare", "--pid", "--fork", "--kill-child=SIGKILL", "--", *command]
 
 
 def wait_for(

@@ -56,7 +56,7 @@ def _fetch(packages: list[str], work: Path, tree: Path) -> None:
     options = _apt_options(lists, archives)
     env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     update = ["apt-get", *options, "-qq", "update"]
-    run(update, what="read the list of packages", env=env, timeout=300, contained=True)
+    run(update, what="read the list of packages", env=env, timeout=300, bound=True)
     run(
         # --reinstall: a package that the machine already has is unpacked all the same, so what is found
         # in the tree does not depend on what else was installed here.
@@ -65,7 +65,7 @@ def _fetch(packages: list[str], work: Path, tree: Path) -> None:
         what=f"download {' '.join(packages)}",
         env=env,
         timeout=600,
-        contained=True,
+        bound=True,
     )
     fresh = work / "tree"
     fresh.mkdir()

@@ -37,7 +37,7 @@ def _go(arguments: list[str], what: str, cwd: Path, scratch: Path | None = None)
     # Compiling is the longest part of a cold start and no one's most urgent work on a shared machine.
     nice = ["nice", "-n", "10"] if shutil.which("nice") else []
     command = [*nice, "go", *arguments]
-    return run(command, what=what, env=_environment(scratch), cwd=cwd, timeout=3600, contained=True)
+    return run(command, what=what, env=_environment(scratch), cwd=cwd, timeout=3600, bound=True)
 
 
 @cache

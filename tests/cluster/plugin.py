@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,12 @@ import pytest
 
 from . import addons, builder, evidence, faults
 from .cluster import Cluster, build_core
-from .common import ClusterError, digest, missing_prerequisite
+from .common import PROJECT, ClusterError, contained, digest, missing_prerequisite
 from .kubectl import Kubectl
 from .space import Space
 
 SESSION_OPTIONS = ["training-operator"]
-_IMAGE = pytest.StashKey[Future[Path]]()
+_IMAGE = pytest.StashKey[subprocess.Popen[bytes]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -51,21 +51,10 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     needs_image = any("project_image" in getattr(item, "fixturenames", ()) for item in session.items)
     foreign = config.getoption("--kubeconfig") or config.getoption("--collect-only")
     if needs_image and not foreign and not missing_prerequisite():
-        config.stash[_IMAGE] = _in_background(builder.project_image)
-
-
-def _in_background(make: Callable[[], Path]) -> Future[Path]:
-    """Call it in a thread that ends with the process, and all that it has started with it (see `common.run`)."""
-    future: Future[Path] = Future()
-
-    def call() -> None:
-        try:
-            future.set_result(make())
-        except BaseException as error:
-            future.set_exception(error)
-
-    threading.Thread(target=call, daemon=True).start()
-    return future
+        # A process of its own, because tests change this one's environment; it ends with this one.
+        words = contained([sys.executable, "-c", "from tests.cluster import builder; builder.project_image()"])
+        quiet = subprocess.DEVNULL
+        config.stash[_IMAGE] = subprocess.Popen(words, cwd=PROJECT, stdin=quiet, stdout=quiet, stderr=quiet)
 
 
 @pytest.hookimpl(tryfirst=True, hookwrapper=True)
@@ -135,8 +124,9 @@ def project_image(request: pytest.FixtureRequest, owned_cluster: Cluster | None)
     """The archive of the project's own image, built from its Dockerfile once a content."""
     if owned_cluster is None:
         pytest.skip("the project's image is built for a cluster of ours")
+    request.config.stash[_IMAGE].wait()
     try:
-        return request.config.stash[_IMAGE].result()
+        return builder.project_image()  # it is there, or what prevented it is said
     except ClusterError as error:
         pytest.fail(f"the project's image could not be built: {error}", pytrace=False)
 
