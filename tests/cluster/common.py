@@ -13,6 +13,7 @@ import sys
 import time
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -166,6 +167,25 @@ def wait_for(
         time.sleep(every)
 
 
+def remove_tree(folder: Path) -> None:
+    """Remove a folder, or as much of it as can be removed; nothing happens if it is absent.
+
+    Where the disk is told of every freed file (mount option `discard`), one after the other takes minutes.
+    """
+    files = []
+    for place, folders, names in os.walk(folder):
+        links = [name for name in folders if os.path.islink(os.path.join(place, name))]
+        files += [os.path.join(place, name) for name in names + links]
+
+    def remove(file: str) -> None:
+        with contextlib.suppress(OSError):
+            os.unlink(file)
+
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(remove, files))
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 @contextlib.contextmanager
 def locked(name: str, *, shared: bool = False, wait: bool = True, forget: bool = False) -> Iterator[None]:
     """Hold a lock of the cache: two builds of one thing wait for each other instead of both doing it.
@@ -203,12 +223,12 @@ def workplace(name: str) -> Iterator[Path]:
     """An empty folder in the cache for what is only half done; whole things are moved out of it to their places."""
     folder = cache_folder() / "unfinished" / name
     with locked(f"unfinished-{name}", forget=True):
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_tree(folder)
         folder.mkdir(parents=True)
         try:
             yield folder
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_tree(folder)
 
 
 def remove_unfinished() -> None:
@@ -218,4 +238,4 @@ def remove_unfinished() -> None:
             contextlib.suppress(BlockingIOError),
             locked(f"unfinished-{folder.name}", wait=False, forget=True),
         ):
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_tree(folder)

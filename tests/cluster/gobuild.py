@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from .common import HERE, ClusterError, cache_folder, digest, locked, run, say, versions, workplace
+from .common import HERE, ClusterError, cache_folder, digest, locked, remove_tree, run, say, versions, workplace
 
 
 def _environment(scratch: Path | None = None) -> dict[str, str]:
@@ -122,7 +122,7 @@ def build(name: str) -> Path:
 def forget_objects() -> None:
     """Remove what the compiler kept (9 GB): the programs are built, and nobody builds just now."""
     with contextlib.suppress(BlockingIOError), locked("objects", wait=False):
-        shutil.rmtree(cache_folder() / "go" / "build", ignore_errors=True)
+        remove_tree(cache_folder() / "go" / "build")
 
 
 def _compile(name: str, work: Path, target: Path) -> None:

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from . import cgroups
-from .common import ClusterError, clusters_folder, digest, locked, remove_unfinished, say
+from .common import ClusterError, clusters_folder, digest, locked, remove_tree, remove_unfinished, say
 from .kubectl import cache_of
 
 
@@ -35,7 +35,7 @@ def remove_remains(folder: Path, timeout: float = 30) -> None:
     end = time.monotonic() + timeout
     while folder.exists():
         # The kernel lets go of the last mounts a moment after the last process has ended.
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_tree(folder)
         if folder.exists():
             if time.monotonic() > end:
                 raise ClusterError(f"the folder {folder} could not be removed: something still uses it")
