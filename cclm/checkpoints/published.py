@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cclm import storage
 from cclm.errors import UserError
 
 # Our component -> published prefix. Pre-training wraps the text stack as `bert`, fine-tuned models do not.
@@ -177,15 +179,28 @@ def check_names_and_shapes(wanted: Mapping[str, Tensor], given: Mapping[str, Ten
 
 
 def read_torch_file(path: str | Path) -> Any:
-    """Read a .th, .pth or .bin file without running anything it contains.
+    """Read a .th, .pth or .bin file, a path or URL, without running anything it contains.
 
     Raises:
         UserError: the file is absent, torn, or holds pickled objects other than tensors and plain containers.
     """
+    if "://" in str(path):
+        with tempfile.TemporaryDirectory(prefix="cclm-weights-") as folder:
+            copy = str(Path(folder, "weights"))
+            try:
+                storage.download(str(path), copy)
+            except FileNotFoundError:
+                raise UserError(f"weights {path}: no such file") from None
+            return _load(copy, path)
     if not Path(path).is_file():
         raise UserError(f"weights {path}: no such file")
+    return _load(path, path)
+
+
+def _load(file: str | Path, path: str | Path) -> Any:
+    """What is in `file`; messages call it `path`."""
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         # torch's own text would advise to load it unsafely.
         raise UserError(

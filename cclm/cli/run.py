@@ -6,8 +6,9 @@ import argparse
 import os
 import shlex
 import sys
+import tempfile
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 
 from cclm.cli.arguments import take_any_order
 from cclm.cli.run_commands import DEFAULT_MODEL, TASKS, Flags, commands_of
@@ -101,13 +102,29 @@ def run(args: argparse.Namespace) -> int:
         UserError: flags, config, data or weights cannot be used.
     """
     flags = Flags(**{each.name: getattr(args, each.name) for each in fields(Flags)})
-    commands = commands_of(flags)
-    launcher = launcher_of(args.dist)
-    for command in commands:
-        code = _run([*launcher, *command])
-        if code:
-            return code
+    with tempfile.TemporaryDirectory(prefix="cclm-run-") as folder:
+        flags = replace(flags, config=_fetched(flags.config, folder))
+        commands = commands_of(flags)
+        launcher = launcher_of(args.dist)
+        for command in commands:
+            code = _run([*launcher, *command])
+            if code:
+                return code
     return 0
+
+
+def _fetched(config: str, folder: str) -> str:
+    """A config file; one in a store is copied to `folder`. Raises UserError if it is not there."""
+    if "://" not in config:
+        return config
+    from cclm import storage
+
+    target = os.path.join(folder, storage.name(config))
+    try:
+        storage.download(config, target)
+    except FileNotFoundError:
+        raise UserError(f"--config {config}: there is no such file; correct the address") from None
+    return target
 
 
 def launcher_of(dist: str) -> list[str]:

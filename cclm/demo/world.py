@@ -132,6 +132,12 @@ def _replace(out: Path, made: Path) -> None:
     if not out.exists():
         made.rename(out)
         return
+    if out.samefile(Path.cwd()) and not any(
+        out.iterdir()
+    ):  # a shell stands here, and would be left in a deleted folder
+        for each in sorted(made.iterdir(), key=lambda path: path.name == _MANIFEST):
+            each.rename(out / each.name)
+        return
     old = made.with_suffix(".old")
     out.rename(old)
     try:

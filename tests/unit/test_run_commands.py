@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from cclm.cli import main
-from cclm.cli.run import launcher_of
+from cclm.cli.run import _fetched, launcher_of
 from cclm.cli.run_commands import TASKS, Flags, commands_of
 
 ROOT = Path(__file__).parents[2]
@@ -86,6 +86,7 @@ def test_nlvr_domain_is_two_commands() -> None:
         ("--dist 1 --task wit domain.seed=3", "domain.seed=3: domain.* are settings of nlvr_domain's first half"),
         ("--dist 1 --task pretrain_cclm_3m --gmt", "--gmt is for fine-tuning, not for pretrain_cclm_3m"),
         ("--dist 1 --task pretrain_cclm_3m --bs 8", "--bs is for fine-tuning"),
+        ("--dist 1 --task wit --config file:///no/x.yaml", "--config file:///no/x.yaml: there is no such file"),
         ("--dist f5 --task wit", "--dist f5: give 1, all, f4, l4, or gpu and a number"),
         ("--dist gpu --task wit", "--dist gpu: give 1, all, f4, l4, or gpu and a number"),
     ],
@@ -126,3 +127,10 @@ def test_gpus_that_are_not_there(
 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     assert words in refusal(capsys, "--task", "wit", "--dist", dist)
+
+
+def test_a_config_in_a_store_is_fetched(tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text("seed: 3\n")
+    copy = _fetched(f"file://{tmp_path}/x.yaml", str(tmp_path / "copies"))
+    assert Path(copy) == tmp_path / "copies/x.yaml" and Path(copy).read_text() == "seed: 3\n"
+    assert _fetched("x.yaml", "") == "x.yaml" and _fetched("", "") == ""

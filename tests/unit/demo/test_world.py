@@ -24,7 +24,7 @@ from cclm.data.annotations.types import FewShot
 from cclm.data.text import clean_caption, clean_question, load_tokenizer
 from cclm.demo.languages import LANGUAGES
 from cclm.demo.scenes import is_held_out
-from cclm.demo.world import TOKENIZER_FOLDER, DemoSize, make_demo_world
+from cclm.demo.world import TOKENIZER_FOLDER, DemoSize, _replace, make_demo_world
 from cclm.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -257,3 +257,15 @@ def test_preview_and_readme(world: Path) -> None:
     assert page.count("<figure>") == min(12, DemoSize.TINY.held_out_test)
     assert page.count('lang="ar" dir="auto"') == page.count("<figure>")
     assert "data/pretrain/" in (world / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_folder_that_a_shell_stands_in_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    made = tmp_path / "made"
+    (made / "data").mkdir(parents=True)
+    (made / "demo.json").write_text("{}")
+    before = here.stat().st_ino
+    _replace(here, made)
+    assert Path("demo.json").is_file() and Path("data").is_dir() and here.stat().st_ino == before

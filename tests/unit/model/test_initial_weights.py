@@ -142,3 +142,10 @@ def test_whole_models_of_another_size(built, tmp_path):
     assert "does not fit this model" in refused(config(whole=folder, vocab_size=500), built)
     again = build_model(config(whole=folder))
     assert torch.equal(again.match_head[0].weight, model.match_head[0].weight)
+
+
+def test_weights_by_url(tmp_path):
+    torch.save({"model": {"a": torch.ones(2)}}, tmp_path / "a.th")
+    assert torch.equal(read_published_file(f"file://{tmp_path}/a.th")["a"], torch.ones(2))
+    with pytest.raises(UserError, match=f"weights file://{tmp_path}/b.th: no such file"):
+        read_published_file(f"file://{tmp_path}/b.th")
