@@ -1,12 +1,13 @@
 """Threads, seeds and precision of a training process."""
 
+import signal
 import subprocess
 import sys
 
 import pytest
 import torch
 
-from cclm.training.environment import autocast, seed_of, usable_cores
+from cclm.training.environment import StopSignal, autocast, seed_of, usable_cores
 
 
 @pytest.mark.parametrize(
@@ -38,3 +39,49 @@ def test_precision():
     for precision, expected in (("auto", torch.float32), ("float32", torch.float32), ("bfloat16", torch.bfloat16)):
         with autocast(precision, cpu):
             assert (matrix @ matrix).dtype == expected
+
+
+def sigterm() -> None:
+    signal.raise_signal(signal.SIGTERM)
+
+
+def test_sigterm_ends_at_once_what_has_nothing_to_save():
+    """A second one, as a process group and its leader send, must not cut off what the first one makes clean up."""
+    with StopSignal() as stop:
+        with pytest.raises(SystemExit) as end:
+            sigterm()
+        sigterm()
+    assert (end.value.code, stop.exit_code) == (143, 143)
+
+
+def test_sigterm_is_remembered_while_there_is_something_to_save():
+    with StopSignal() as stop, stop:  # the run enters it, and the loop
+        stop.remember()
+        sigterm()
+        assert stop.received
+        with pytest.raises(SystemExit), stop.leave_at_once():
+            raise AssertionError("this began although the run is to stop")
+        sigterm()
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_long_work_between_saves_is_cut_off_and_the_loop_goes_on_remembering():
+    with StopSignal() as stop:
+        stop.remember()
+        with stop.leave_at_once():
+            pass
+        sigterm()
+        assert stop.received
+    with StopSignal() as stop:
+        stop.remember()
+        with pytest.raises(SystemExit), stop.leave_at_once():
+            sigterm()
+
+
+@pytest.mark.parametrize(("own", "code"), [(True, 143), (False, 202)])
+def test_who_was_signalled_is_settled_when_all_agree_to_stop(own, code):
+    with StopSignal() as stop:
+        stop.remember()
+        stop.settle(own)
+        sigterm()  # as the launcher sends it to those that have not left yet
+        assert stop.exit_code == code

@@ -159,6 +159,35 @@ def test_sigterm_finishes_the_step_saves_and_leaves(tmp_path):
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
+def test_sigterm_in_the_evaluation_leaves_at_once_and_loses_nothing(tmp_path):
+    run, _ = make_run(tmp_path, total=50, evaluate_every=3)
+    reached = []
+
+    def evaluate(done):
+        reached.append(done)
+        os.kill(os.getpid(), signal.SIGTERM)
+        reached.append("the end")
+
+    with pytest.raises(SystemExit) as end:
+        fit(replace(run, evaluate=evaluate), 0)
+    assert (end.value.code, reached) == (143, [3])
+    assert newest_checkpoint([tmp_path], pytest.fail).step == 3
+
+
+def test_sigterm_while_loaders_start_leaves_at_once(tmp_path):
+    run, _ = make_run(tmp_path)
+
+    def batches(start):
+        os.kill(os.getpid(), signal.SIGTERM)
+        yield from ()
+
+    run.sources["images"].batches = batches
+    with pytest.raises(SystemExit) as end:
+        fit(run, 0)
+    assert end.value.code == 143
+    assert newest_checkpoint([tmp_path], pytest.fail) is None
+
+
 def test_batches_follow_the_plan(tmp_path):
     run, _ = make_run(tmp_path)
     fit(run, 0)
