@@ -75,7 +75,8 @@ def run(argv: Sequence[str]) -> int:
         sys.stdout.flush()  # a closed pipe shows here, not at interpreter exit
         return code
     except KeyboardInterrupt:
-        print("cclm: interrupted", file=sys.stderr)
+        if not report.is_launched():
+            print("cclm: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         # `cclm describe ... | head`: the interpreter would complain once more when it flushes stdout at exit.

@@ -2,7 +2,8 @@
 
 Besides cclm.distributed the only module that touches torch.distributed. It relies on these parts of torch's
 `LocalElasticAgent`, which are not public: `_monitor_workers`, `_start_workers`, `_restart_workers`, `_shutdown`,
-`_remaining_restarts`, `_pcontext`; tests/integration/test_launch.py fails where they change.
+`_remaining_restarts`, `_pcontext`, and of the c10d rendezvous `_state_holder`, `_this_node`, `_op_executor`;
+tests/integration/{test_launch,test_elastic}.py fail where they change.
 """
 
 from __future__ import annotations
@@ -10,18 +11,22 @@ from __future__ import annotations
 import contextlib
 import json
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import replace
 
 from torch.distributed.elastic.agent.server.api import RunResult, WorkerGroup, WorkerSpec, WorkerState
 from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
+from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
+from torch.distributed.elastic.rendezvous.dynamic_rendezvous import _RendezvousExitOp
 
 from cclm.launch import report
 from cclm.launch.attempts import Attempts
 from cclm.launch.causes import EXIT_PREEMPTED, Cause, Failure, of_exit_code, root_cause, sentence
 
 _VERDICT = "cclm/verdict"
+_TIME_TO_READ = 5.0  # s that the node which may hold the store stays, so that the others learn why the run ended
 _FREE = (Cause.PEER_STOPPED,)
 """Causes that use up no restart: another node was taken away, which says nothing about this one."""
 
@@ -74,7 +79,27 @@ class Agent(LocalElasticAgent):
         result = super()._monitor_workers(worker_group)
         if result.state in (WorkerState.FAILED, WorkerState.UNHEALTHY):
             self._judge(result, first)
+        elif result.state == WorkerState.HEALTHY and not self._is_member():
+            self._say("the other nodes took this one for dead and may go on without it; joining them")
+            super()._restart_workers(worker_group)
         return result
+
+    def _is_member(self) -> bool:
+        """Whether this node is still one of the group.
+
+        torch removes a node whose heartbeats are late (a starved machine, a clock that is off) and does not tell it: it
+        would go on, alone, beside the others. As of the last look at the store; True where that cannot be known.
+        """
+        with contextlib.suppress(AttributeError):  # not the c10d rendezvous
+            return self._rdzv_handler._this_node in self._rdzv_handler._state_holder.state.participants
+        return True
+
+    def leave(self) -> None:
+        """Tell the other nodes that this one is gone, so that they need not wait for its heartbeats to stay away."""
+        with contextlib.suppress(Exception):  # the store may be gone; and then heartbeats tell
+            handler = self._rdzv_handler
+            handler._stop_heartbeats()
+            handler._op_executor.run(_RendezvousExitOp(), time.monotonic() + _TIME_TO_READ)
 
     def _judge(self, result: RunResult, first: set[int]) -> None:
         """Find out why the processes failed, and set how many restarts are left accordingly."""
@@ -84,7 +109,7 @@ class Agent(LocalElasticAgent):
             if not first or failed.local_rank in first or not _was_sent_away(failed)
         ]
         hangs = Failure(Cause.HARDWARE, "hangs in the kernel, as it does when a GPU or a network card fails")
-        self.failure = failure = root_cause(failures) if failures else hangs
+        self.failure = failure = self.shared_verdict() or (root_cause(failures) if failures else hangs)
         may_restart = self._remaining_restarts > 0
         if failure.cause in _FREE and self._may_wait:
             self._remaining_restarts += 1
@@ -96,20 +121,27 @@ class Agent(LocalElasticAgent):
         else:
             self._remaining_restarts = 0
 
-    def _shutdown(self, death_sig: signal.Signals = signal.SIGTERM, timeout: int | None = None) -> None:
-        """Stop the processes. A second signal while they save must not cut that short."""
+    def _shutdown(self, death_sig: signal.Signals | None = None, timeout: int | None = None) -> None:
+        """Stop the processes. A signal while they save must not cut that short, but it is not forgotten either.
+
+        Args:
+            death_sig: the signal that makes the agent leave; None where it stops processes for another reason.
+        """
+        came: list[int] = []
         before = {}
         for number in (signal.SIGTERM, signal.SIGINT):
             with contextlib.suppress(ValueError):  # not the main thread
-                before[number] = signal.signal(number, signal.SIG_IGN)
+                before[number] = signal.signal(number, lambda number, _: came.append(number))
         alive = self._alive()
         try:
-            super()._shutdown(death_sig, self._grace)
+            super()._shutdown(death_sig or signal.SIGTERM, self._grace)
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
         handlers = self._pcontext.subprocess_handlers if self._pcontext else {}
         self.killed = [rank for rank in alive if handlers[rank].proc.poll() == -signal.SIGKILL]
+        if came and alive and death_sig is None:
+            raise SignalException("a signal came while processes were stopped", signal.Signals(came[0]))
 
     def _alive(self) -> list[int]:
         handlers = self._pcontext.subprocess_handlers if self._pcontext else {}
@@ -121,6 +153,8 @@ class Agent(LocalElasticAgent):
             if failure is not None:
                 self._store.set(_VERDICT, report.to_json(failure))
             self._rdzv_handler.shutdown()
+            if failure is not None and self._worker_group.group_world_size > 1:
+                time.sleep(_TIME_TO_READ)
 
     def shared_verdict(self) -> Failure | None:
         """Why another node ended the run; None if nobody said."""

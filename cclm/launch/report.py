@@ -34,12 +34,14 @@ def is_launched() -> bool:
 
 def die_with_launcher() -> None:
     """Let the kernel end this process with its launcher, however that ends: no orphan may go on and save (Linux)."""
-    if LAUNCHER not in os.environ or sys.platform != "linux":
+    launcher = os.environ.get(LAUNCHER)
+    if launcher is None or sys.platform != "linux":
         return
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.environ[LAUNCHER] != str(os.getppid()):
-        os.kill(os.getpid(), signal.SIGKILL)  # it had ended before
+    if os.getppid() == int(launcher):
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if not os.path.exists(f"/proc/{launcher}"):  # it has ended before
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def write(failure: Failure, error: BaseException | None = None) -> bool:

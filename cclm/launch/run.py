@@ -86,11 +86,15 @@ def _launch(wish: Launch, logs: str) -> int:
         failure = Failure(Cause.USER_ERROR, str(error))
     except Exception as error:
         failure = (agent and agent.shared_verdict()) or build.of_agent_error(error)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)  # the run is over, and only seconds are left
     if agent is not None:
         if attempts and agent.leads:
             _settle(attempts, failure)
         if failure is None or not failure.cause.may_retry:
             agent.end_for_all(failure)
+        else:
+            agent.leave()
     return EXIT_SUCCESS if failure is None else _end(failure)
 
 

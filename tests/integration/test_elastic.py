@@ -36,7 +36,7 @@ def rendezvous(monkeypatch) -> None:
         port = probe.getsockname()[1]
     variables = {
         "NNODES": "1:2", "RDZV_BACKEND": "c10d", "RDZV_ENDPOINT": f"127.0.0.1:{port}", "RDZV_ID": "elastic",
-        "RDZV_CONF": "last_call_timeout=3,keep_alive_interval=1,keep_alive_max_attempt=2", "MAX_RESTARTS": "3",
+        "RDZV_CONF": "last_call_timeout=3", "MAX_RESTARTS": "3",
         "STANDALONE": "",
     }  # fmt: skip
     for name, value in variables.items():
