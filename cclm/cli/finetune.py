@@ -26,7 +26,7 @@ examples:
   cclm finetune configs/cclm-base-ft/XVNLI.yaml --checkpoint data/cclm_4m.th training.epochs=5 output_dir=output/xvnli
   cclm finetune configs/cclm-base-ft/XVNLI_fewshot.yaml --checkpoint output/xvnli --fewshot ar,48 optimizer.lr=1e-6
   cclm finetune configs/cclm-base-ft/GQA.yaml --checkpoint output/gqa --evaluate       no training
-  torchrun --nproc-per-node 8 -m cclm finetune configs/cclm-base-ft/WIT.yaml --checkpoint data/cclm_4m.th
+  cclm launch --nproc-per-node 8 -- finetune configs/cclm-base-ft/WIT.yaml --checkpoint data/cclm_4m.th
 """
 
 

@@ -114,7 +114,7 @@ def launch(args: argparse.Namespace) -> int:
             max_attempts=args.max_attempts,
             shutdown_timeout=args.shutdown_timeout,
             collective_timeout=args.collective_timeout,
-            check_processes=None if config is None else partial(_check_processes, config),
+            check_processes=partial(_check_processes, command[0], config),
         )
     )
 
@@ -125,12 +125,17 @@ def folders_of(config: object) -> list[str]:
     return [str(value) for name in names if (value := getattr(config, name, None))]
 
 
-def _check_processes(config: object, processes: int) -> None:
+def _check_processes(command: str, config: object, processes: int) -> None:
+    """Global batches must be divisible; only what trains has any. Raises UserError."""
     from cclm.config import PretrainConfig
+    from cclm.data.order import slots_of_rank
     from cclm.training.preflight import check_divisible  # imports torch
 
-    if isinstance(config, PretrainConfig):
-        check_divisible(config, processes)
+    if command in ("pretrain", "finetune"):
+        if isinstance(config, PretrainConfig):
+            check_divisible(config, processes)
+        elif size := getattr(getattr(config, "training", None), "batch_size", None):
+            slots_of_rank("training.batch_size", size, 0, processes)
 
 
 def _torchrun_options(args: argparse.Namespace) -> list[str]:

@@ -61,6 +61,7 @@ def launch(wish: Launch) -> int:
 def _launch(wish: Launch, logs: str) -> int:
     # A store that outlives a round is remembered by nodes whose rank changes, and they miss each other.
     os.environ.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # native stacks of connections that end, which we tell of
     os.environ |= {report.LAUNCHER: str(os.getpid()), report.COLLECTIVE_TIMEOUT: str(wish.collective_timeout)}
     from cclm.launch import build  # imports torch: seconds
 

@@ -17,7 +17,7 @@ from cclm.cli import launch
 
 class TestValidation(ComponentTestCase):
     def test_torchx_accepts_them(self) -> None:
-        for name in ("pretrain", "evaluate"):
+        for name in ("pretrain", "finetune", "evaluate"):
             self.validate(torchx_components, name)
 
 
@@ -69,9 +69,13 @@ def test_one_node_needs_no_fixed_port():
     assert options(words)["rdzv_endpoint"] == "localhost:0"
 
 
-def test_evaluate_and_elastic_nodes():
+def test_other_commands_and_elastic_nodes():
     words = command_of(torchx_components.evaluate("a=1", config="x.yaml", checkpoint="s3://b/run", j="1:2x8"))
     assert words[words.index("--") :] == ["--", "evaluate", "--checkpoint", "s3://b/run", "x.yaml", "a=1"]
+    tuned = command_of(torchx_components.finetune(config="x.yaml", checkpoint="output/run", fewshot="ar,48"))
+    assert tuned[tuned.index("--") :] == [
+        "--", "finetune", "--checkpoint", "output/run", "--fewshot", "ar,48", "--resume", "auto", "x.yaml",
+    ]  # fmt: skip
     assert options(words)["nnodes"] == "1:2"
     assert options(words)["rdzv_endpoint"] == "$${rank0_env:=localhost}:29500".replace("rank0_env", "${rank0_env}")
 
