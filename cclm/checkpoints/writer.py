@@ -73,6 +73,8 @@ class Outcome:
     step: int
     place: str = ""
     seconds: float = 0.0
+    staging_seconds: float = 0.0
+    """Of these, for files and checksums on the local disk."""
     size: int = 0
     """Bytes of one copy."""
     error: str = ""
@@ -183,8 +185,9 @@ class Writer:
         outcome = Outcome(order.step, ", ".join(order.places))
         began = time.monotonic()
         try:
-            for _ in write(order, self._setup, outcome.notes):
-                pass
+            for phase in write(order, self._setup, outcome.notes):
+                if phase == "hashed":
+                    outcome.staging_seconds = time.monotonic() - began
             outcome.size = sum(place["size"] for tensors in order.layout.values() for place in tensors.values())
             outcome.seconds = time.monotonic() - began
             self._prune(order, outcome)

@@ -75,7 +75,10 @@ class Report:
         """Drop lines of `metrics.jsonl` about later steps: a run that was cut off wrote them, and makes them again."""
         if self._active and self._metrics.exists():
             lines = self._metrics.read_text(encoding="utf-8").splitlines()
-            self._metrics.write_text("".join(f"{line}\n" for line in lines if _is_until(line, step)), encoding="utf-8")
+            kept = "".join(f"{line}\n" for line in lines if _is_until(line, step))
+            shorter = self._metrics.with_name(f".{METRICS}.tmp")  # whoever is killed here must not lose all lines
+            shorter.write_text(kept, encoding="utf-8")
+            shorter.replace(self._metrics)
 
     def line(self, values: Mapping[str, Any]) -> None:
         """Append `values`, JSON, as a line of `metrics.jsonl`; `values["step"]` is the number of outer steps done."""

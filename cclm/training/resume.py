@@ -97,7 +97,8 @@ def find_start(places: Sequence[str], folder: Path, resume: str, say: Callable[[
                 if holds_checkpoints(place):
                     raise UserError(f"no checkpoint in {place} is whole (see above); start anew with --resume never")
             return Found(_claim(places))
-        fetch_logs(mine.source, places, folder)
+        home = next(place for place in places if mine.source.startswith(place.rstrip("/") + "/"))
+        fetch_logs(places, folder, newer=home)
         return Found(mine.manifest.run, mine, _attempts_after(mine.step, places), mine.state.get("origin"))
     start = find_checkpoint(resume)
     for place in places:
@@ -137,15 +138,20 @@ def _attempts_after(step: int, places: Sequence[str]) -> tuple[str, ...]:
     return tuple(sorted(attempts))
 
 
-def fetch_logs(source: str, places: Sequence[str], folder: Path) -> None:
-    """Log and metrics of the place that holds the checkpoint `source` go on in `folder`, a local one."""
-    home = next(place for place in places if source.startswith(place.rstrip("/")))
+def fetch_logs(places: Sequence[str], folder: Path, newer: str | None = None) -> None:
+    """Bring log and metrics to `folder`, a local one, so that they go on where they were written elsewhere before.
+
+    Args:
+        newer: the place whose files replace shorter ones in `folder`; None: only absent ones are fetched.
+    """
     for name in (LOG, METRICS):
-        local, remote = folder / name, storage.join(home, name)
-        if Path(storage.local_path(remote)) == local or not storage.exists(remote):
-            continue
-        if not local.exists() or local.stat().st_size < storage.size(remote):
-            storage.download(remote, str(local))
+        local = folder / name
+        for place in places if newer is None else [newer]:
+            remote = storage.join(place, name)
+            if Path(storage.local_path(remote)) == local or not storage.exists(remote):
+                continue
+            if not local.exists() or (newer is not None and local.stat().st_size < storage.size(remote)):
+                storage.download(remote, str(local))
 
 
 def refuse_another_run(start: Start | None, config: PretrainConfig, records: Mapping[str, int]) -> None:
@@ -218,17 +224,18 @@ def set_aside(place: str, but: str | None = None) -> None:
             storage.delete(manifest)
     for name in _names_like(place, (*KEPT_FILES, RUN)):
         url = storage.join(place, name)
-        storage.write_atomic(storage.join(storage.join(place, stamp), name), storage.read_bytes(url))
+        storage.write_atomic(storage.join(place, stamp, name), storage.read_bytes(url))
         storage.delete(url)
 
 
 def _names_like(place: str, patterns: Sequence[str]) -> list[str]:
-    try:
-        entries = storage.list_entries(place)
-    except FileNotFoundError:
-        return []
-    files = [entry.name for entry in entries if not entry.is_folder]
-    return [name for name in files if any(fnmatch.fnmatch(name, pattern) for pattern in patterns)]
+    """Files of a folder, and of folders in it, whose names match one of some patterns such as "log.txt" or "a/*"."""
+    found = []
+    for folder in {pattern.rpartition("/")[0] for pattern in patterns}:
+        with contextlib.suppress(FileNotFoundError):
+            entries = storage.list_entries(storage.join(place, folder) if folder else place)
+            found += [f"{folder}/{entry.name}".lstrip("/") for entry in entries if not entry.is_folder]
+    return sorted(name for name in found if any(fnmatch.fnmatch(name, pattern) for pattern in patterns))
 
 
 def _move(root: Path, stamp: str, paths: Sequence[Path]) -> None:

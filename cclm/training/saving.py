@@ -48,7 +48,7 @@ from cclm.config_output import CheckpointConfig
 from cclm.errors import UserError
 from cclm.metrics.report import LOG, METRICS
 from cclm.training.preflight import check_place
-from cclm.training.resume import BEST, Found, Start, find_start
+from cclm.training.resume import BEST, Found, Start, fetch_logs, find_start
 
 
 class OutputSettings(Protocol):
@@ -89,6 +89,8 @@ class Saving:
         folder = Path(storage.local_path(local[0])) if local else distributed.gather_objects(self._temporary)[0]
         self.folder: Path = folder
         """Local folder for log, metrics, results: what is written there and published is in every place."""
+        if self._is_first:
+            fetch_logs([*self.places.values()], self.folder)
         self._found = Found(new_run())
         self._snapshot: Snapshot | None = None
         self._writer: WriterProcess | None = None

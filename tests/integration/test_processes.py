@@ -1,6 +1,7 @@
 """Two processes under torchrun (gloo) against one."""
 
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -19,6 +20,7 @@ DETERMINISTIC = {
     # Where regions share images, a process's part of a batch is other texts; matching negatives are drawn per process.
     "data.regions": None,
     "training.max_steps": 6,
+    "training.save_every": 3,
 }
 
 
@@ -27,7 +29,18 @@ def test_two_processes_see_the_same_batches_and_compute_the_same_contrastive_los
     so the bounds widen with the steps."""
     run("pretrain", config("one", **DETERMINISTIC))
     run("pretrain", config("two", **DETERMINISTIC), processes=2)
-    one, two = metrics(tmp_path / "one"), metrics(tmp_path / "two")
+    assert_same_contrastive_losses(tmp_path / "one", tmp_path / "two")
+    # What one process began two can bring to its end.
+    shutil.copytree(tmp_path / "one", tmp_path / "mixed")
+    shutil.rmtree(tmp_path / "mixed" / "step-00000006")
+    resumed = run("pretrain", config("mixed", **DETERMINISTIC), processes=2)
+    assert "resuming after step 3" in resumed.stdout
+    assert_same_contrastive_losses(tmp_path / "one", tmp_path / "mixed")
+
+
+def assert_same_contrastive_losses(first: Path, second: Path) -> None:
+    one, two = metrics(first), metrics(second)
+    assert len(one) == len(two) == 6
     for step, (mine, theirs) in enumerate(zip(one, two, strict=True)):
         assert mine["losses"].keys() == theirs["losses"].keys()
         for name, value in mine["losses"].items():

@@ -226,6 +226,16 @@ def test_saves_that_fail_in_a_row_end_the_run_and_leave_the_last_good_one(tmp_pa
     assert newest_checkpoint([tmp_path], pytest.fail).step == 1
 
 
+def test_a_log_that_is_elsewhere_is_gone_on_with(tmp_path):
+    (tmp_path / "far").mkdir()
+    (tmp_path / "far" / "log.txt").write_text("before\n")
+    with Saving(Output(str(tmp_path / "near"), str(tmp_path / "far")), say=lambda _: None) as saving:
+        with (saving.folder / "log.txt").open("a") as log:
+            log.write("after\n")
+        saving.publish("log.txt")
+    assert (tmp_path / "far" / "log.txt").read_text() == "before\nafter\n"
+
+
 def test_clocks_play_no_part(tmp_path, monkeypatch):
     """The machine's time jumps back between saves, and files look younger than later ones."""
     for step in (1, 2, 3):
