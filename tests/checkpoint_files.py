@@ -36,7 +36,7 @@ def make_trained(seed: int, updates: int = 3) -> tuple[nn.Module, torch.optim.Op
 
 
 class Save:
-    """A save by a new attempt of `run`; `phases()` makes it, phase by phase, in any process forked from this one."""
+    """A save by a new attempt of `run`; `phases()` makes it, phase by phase."""
 
     def __init__(
         self, places: list[str], step: int, model: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping, *,
@@ -46,11 +46,11 @@ class Save:
         self._snapshot.take({"model": model_tensors(model), "optimizer": optimizer_tensors(optimizer)})
         layout = {role: {n: vars(place) for n, place in of.items()} for role, of in self._snapshot.layout.items()}
         self.attempt = new_attempt(run)
-        self._setup = Setup(run, self.attempt, 1, self._snapshot.handle, scratch, damaged)
-        self._order = Order(step, layout, state, tuple(places), Retention(3))
+        self.setup = Setup(run, self.attempt, 1, self._snapshot.handle, scratch, damaged)
+        self.order = Order(step, layout, state, tuple(places), Retention(3))
 
     def phases(self) -> Iterator[str]:
-        yield from write(self._order, self._setup, [])
+        yield from write(self.order, self.setup, [])
 
     def close(self) -> None:
         self._snapshot.close()

@@ -104,6 +104,7 @@ def commit(staged: Staged, folder: str, damaged: frozenset[str]) -> Iterator[str
 
     Raises:
         OtherRunError: `folder` holds a checkpoint of another run.
+        FileNotFoundError: somebody removed the files meanwhile.
         OSError: the store does not take it.
     """
     manifest = staged.manifest
@@ -111,8 +112,6 @@ def commit(staged: Staged, folder: str, damaged: frozenset[str]) -> Iterator[str
         for role, file in manifest.files.items():
             url = storage.join(folder, file.name)
             storage.put_file(str(staged.folder / file.name), url)
-            if storage.size(url) != file.size:
-                raise storage.ShortReadError(f"{url} has {storage.size(url)} bytes after {file.size} were written")
             yield f"{role} uploaded"
     if _publish(folder, manifest, damaged):
         yield "committed"
@@ -127,6 +126,10 @@ def commit(staged: Staged, folder: str, damaged: frozenset[str]) -> Iterator[str
 def _publish(folder: str, manifest: Manifest, damaged: frozenset[str]) -> bool:
     """Write the manifest; False when another attempt of this run has made this checkpoint already."""
     url, data = storage.join(folder, MANIFEST), manifests.to_bytes(manifest)
+    sizes = {entry.name: entry.size for entry in storage.list_entries(folder)}
+    for file in manifest.files.values():
+        if sizes.get(file.name) != file.size:
+            raise FileNotFoundError(f"{file.name} has vanished from {folder} or is cut; does another run write there?")
     for is_last_try in (False, True):
         with contextlib.suppress(FileExistsError):
             storage.write_new(url, data)
@@ -163,6 +166,12 @@ def clear_leftovers(folder: str, run: str, but: Collection[str] = ()) -> None:
     for entry in storage.list_entries(folder):
         if manifests.run_of_file(entry.name) == run and entry.name not in but:
             storage.delete(storage.join(folder, entry.name))
+
+
+def is_committed(folder: str, run: str) -> bool:
+    """Whether a checkpoint of `run` is whole there, whichever attempt made it."""
+    there = _other_manifest(folder)
+    return there is not None and there.run == run
 
 
 def remove_files(folder: str, manifest: Manifest) -> None:

@@ -28,7 +28,7 @@ from safetensors import SafetensorError, TensorSpec, serialize_file
 
 from cclm import storage
 from cclm.checkpoints import manifest as manifests
-from cclm.checkpoints.commit import OtherRunError, Staged, commit, file_entry, remove_files
+from cclm.checkpoints.commit import OtherRunError, Staged, commit, file_entry, is_committed, remove_files
 from cclm.checkpoints.manifest import STATE, Manifest, file_name, folder_name
 from cclm.checkpoints.mirror import Mirror
 from cclm.checkpoints.retention import Retention, keep_only, prune
@@ -102,6 +102,11 @@ def write(order: Order, setup: Setup, notes: list[str]) -> Iterator[str]:
                 yield f"{place}: {phase}"
                 if phase == "committed by another attempt":
                     notes.append(f"step {order.step} was already saved to {place} by another attempt of this run")
+    except FileNotFoundError:
+        # Another attempt that made the same checkpoint first takes our files for leftovers.
+        if not all(is_committed(storage.join(place, folder_name(order.step)), setup.run) for place in order.places):
+            raise
+        notes.append(f"step {order.step} was saved by another attempt of this run meanwhile")
     except BaseException:
         if staged is not None and local is not None and not (folder / manifests.MANIFEST).exists():
             remove_files(str(folder), staged.manifest)
