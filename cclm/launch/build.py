@@ -43,10 +43,9 @@ def settings(options: list[str], command: list[str], logs: str) -> tuple[LaunchC
         low, high = torchrun.parse_min_max_nnodes(args.nnodes)
         if args.rdzv_backend == "static" and (args.rdzv_endpoint or low != high):
             args.rdzv_backend = "c10d"  # static knows no address but the master's, and no change of members
-        if args.standalone or (args.rdzv_backend == "static" and args.master_port is None and high == 1):
+        if args.standalone or (high == 1 and not args.rdzv_endpoint and args.master_port is None):
             args.rdzv_backend, args.rdzv_endpoint, args.rdzv_id = "c10d", "localhost:0", uuid.uuid4().hex
-        named = args.rdzv_endpoint or (args.rdzv_backend == "static" and args.master_port is not None)
-        if not named and not args.standalone:
+        elif not args.rdzv_endpoint and (args.rdzv_backend != "static" or args.master_port is None):
             raise UserError("several nodes need a place to meet: name the first one, --rdzv-endpoint HOST:PORT")
         if args.master_port is None:
             args.master_port = 29500

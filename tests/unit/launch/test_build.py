@@ -1,0 +1,81 @@
+"""Options and the variables of training operators become torchrun's settings, or one sentence."""
+
+import argparse
+
+import pytest
+from torch.distributed.elastic.rendezvous.api import RendezvousConnectionError, RendezvousTimeoutError
+
+from cclm.cli.launch import _torchrun_options, add_parser
+from cclm.errors import UserError
+from cclm.launch.build import of_agent_error, settings
+from cclm.launch.causes import Cause
+from cclm.launch.run import Launch, check_sizes
+
+
+@pytest.fixture
+def made(monkeypatch, tmp_path):
+    """Settings for options as typed, among variables."""
+    def make(*words: str, **variables: str):
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        parser = argparse.ArgumentParser()
+        add_parser(parser.add_subparsers())
+        args = parser.parse_args(["launch", *words, "--", "pretrain", "x.yaml", "--resume", "never"])
+        assert args.command[-4:] == ["pretrain", "x.yaml", "--resume", "never"]
+        return settings(_torchrun_options(args), ["pretrain", "x.yaml"], str(tmp_path))[0]
+
+    return make
+
+
+def test_one_machine_is_the_default_and_meets_itself(made):
+    config = made("--nproc-per-node", "3")
+    assert (config.min_nodes, config.max_nodes, config.nproc_per_node) == (1, 1, 3)
+    assert (config.rdzv_backend, config.rdzv_endpoint, config.max_restarts) == ("c10d", "localhost:0", 0)
+
+
+def test_the_operators_variables_and_options_that_beat_them(made):
+    config = made(
+        "--max_restarts", "5",
+        PET_NNODES="2:4", PET_NPROC_PER_NODE="2", PET_RDZV_ENDPOINT="job-worker-0:23456", PET_RDZV_BACKEND="c10d",
+        PET_RDZV_ID="job", PET_RDZV_CONF="join_timeout=1800", PET_MAX_RESTARTS="3", PET_STANDALONE="",
+        TORCHX_REPLICA_ID="1",
+    )  # fmt: skip
+    assert (config.min_nodes, config.max_nodes, config.nproc_per_node, config.max_restarts) == (2, 4, 2, 5)
+    assert (config.rdzv_endpoint, config.run_id) == ("job-worker-0:23456", "job")
+    assert config.rdzv_configs["join_timeout"] == "1800" and config.rdzv_configs["is_host"] == "False"
+
+
+def test_an_address_is_enough_to_meet_elastically(made):
+    assert made("--nnodes", "1:2", "--rdzv-endpoint", "host:1").rdzv_backend == "c10d"
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--nnodes", "2"], "several nodes need a place to meet"),
+        (["--nnodes", "1:2", "--rdzv-id", "x"], "several nodes need a place to meet"),
+        (["--nproc-per-node", "many"], "Unsupported nproc_per_node value: many"),
+        (["--nnodes", "4:2", "--rdzv-endpoint", "host:1"], "min_nodes"),
+    ],
+)
+def test_what_cannot_be_used_is_one_sentence(made, words, sentence):
+    with pytest.raises(UserError, match=sentence):
+        made(*words)
+
+
+def test_sizes_that_nodes_may_come_to_are_tried_before(tmp_path):
+    def check(processes: int) -> None:
+        if 8 % processes:
+            raise UserError(f"8 cannot be shared by {processes}")
+
+    wish = Launch(["pretrain"], [], [], "id", 1, 1, 1, check_processes=check)
+    check_sizes(wish, 1, 2, 4)
+    with pytest.raises(UserError, match=r"shared by 6 \(with --nnodes 2:4 the run may come to 3 nodes\)"):
+        check_sizes(wish, 2, 4, 2)
+
+
+def test_rendezvous_that_fails_may_be_tried_again():
+    for error in (RendezvousConnectionError("gone\nstack"), RendezvousTimeoutError()):
+        failure = of_agent_error(error)
+        assert failure.cause is Cause.LOST_PEER and "stack" not in failure.message
+    assert of_agent_error(ZeroDivisionError("x")).cause is Cause.BUG
