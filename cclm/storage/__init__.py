@@ -30,8 +30,6 @@ from cclm.storage.patience import (
     MissingBucket,
     ShortReadError,
     StoreUnavailable,
-    Verdict,
-    judge,
     patience,
     retried,
     set_patience,
@@ -132,7 +130,7 @@ def list_entries(url: str) -> list[Entry]:
         found = local.entries(local_path(url))
     else:
         store, path = open_store(url)
-        found = retried(url, lambda _: store.entries(path))
+        found = retried(url, lambda: store.entries(path))
     return sorted((entry for entry in found if entry.name and not is_temporary(entry.name)), key=lambda e: e.name)
 
 
@@ -168,7 +166,7 @@ def read_ranges(url: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
         return parts
     store, path = open_store(url)
 
-    def attempt(_: int) -> list[bytes]:
+    def attempt() -> list[bytes]:
         parts = store.read(path, ranges)
         if any(len(part) != end - start for part, (start, end) in zip(parts, ranges, strict=True)):
             if store.find(path).size < max(end for _, end in ranges):
@@ -202,7 +200,7 @@ def write_atomic(url: str, data: bytes) -> None:
         return
     store, path = open_store(url)
     token = uuid.uuid4().hex
-    retried(url, lambda _: store.write(path, data, False, token))
+    retried(url, lambda: store.write(path, data, False, token))
 
 
 def write_new(url: str, data: bytes) -> None:
@@ -215,17 +213,7 @@ def write_new(url: str, data: bytes) -> None:
         return
     store, path = open_store(url)
     token = uuid.uuid4().hex
-
-    def attempt(tries: int) -> None:
-        try:
-            store.write(path, data, True, token)
-        except Exception as error:
-            # An earlier try may have arrived, and only its answer have been lost.
-            if tries > 0 and judge(error) is Verdict.EXISTS and store.read(path, [(0, len(data) + 1)])[0] == data:
-                return
-            raise
-
-    retried(url, attempt)
+    retried(url, lambda: store.write(path, data, True, token))
 
 
 def put_file(source: str, url: str) -> None:
@@ -236,7 +224,7 @@ def put_file(source: str, url: str) -> None:
     os.stat(source)
     store, path = open_store(url)
     token = uuid.uuid4().hex
-    retried(url, lambda _: store.upload(source, path, token))
+    retried(url, lambda: store.upload(source, path, token))
 
 
 def download(url: str, target: str) -> None:
@@ -263,7 +251,7 @@ def delete(url: str) -> None:
         local.remove(local_path(url))
         return
     store, path = open_store(url)
-    retried(url, lambda _: store.remove(path))
+    retried(url, lambda: store.remove(path))
 
 
 def delete_folder(url: str) -> None:
@@ -274,14 +262,14 @@ def delete_folder(url: str) -> None:
         local.remove_folder(local_path(url))
         return
     store, path = open_store(url)
-    retried(url, lambda _: store.remove_folder(path))
+    retried(url, lambda: store.remove_folder(path))
 
 
 def _find(url: str) -> Found:
     if is_local(url):
         return local.find(local_path(url))
     store, path = open_store(url)
-    return retried(url, lambda _: store.find(path))
+    return retried(url, lambda: store.find(path))
 
 
 def _file(url: str) -> Found:

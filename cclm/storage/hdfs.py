@@ -19,7 +19,7 @@ from typing import Any
 import fsspec
 
 from cclm.errors import UserError
-from cclm.storage.patience import Incomplete
+from cclm.storage.patience import Incomplete, Verdict, judge
 from cclm.storage.types import Entry, Found, each, temporary_name
 
 log = logging.getLogger(__name__)
@@ -32,6 +32,7 @@ class Hdfs:
 
     def __init__(self, client: Any) -> None:
         self._client = client
+        self._renaming: set[str] = set()  # tokens of renames whose outcome is not known
 
     def find(self, path: str) -> Found:
         status = self._client.get_file_info(path)
@@ -64,6 +65,8 @@ class Hdfs:
     def _publish(self, path: str, blocks: Iterable[bytes], size: int, new: bool, token: str) -> None:
         folder, name = posixpath.split(path)
         temporary = posixpath.join(folder, temporary_name(name, token))
+        if token in self._renaming and not self._is_there(temporary):
+            return  # an earlier try's rename arrived, only its answer did not
         try:
             writer = self._client.create(temporary, _overwrite())
             for block in blocks:
@@ -71,13 +74,25 @@ class Hdfs:
             writer.close()
             if self.find(temporary).size != size:
                 raise Incomplete(f"{temporary} holds fewer bytes than were written")
+            self._renaming.add(token)
             self._client.rename(temporary, path, not new)
-        except BaseException:
+        except BaseException as error:
+            if token in self._renaming and judge(error) is Verdict.OUTAGE:
+                raise  # the rename may have been done; the next try sees by the temporary file
+            self._renaming.discard(token)
             try:
                 self._client.delete(temporary, False)
-            except Exception as error:  # the store is away; list functions do not show such files
-                log.debug("%s stays: %s", temporary, error)
+            except Exception as second:  # the store is away; list functions do not show such files
+                log.debug("%s stays: %s", temporary, second)
             raise
+        self._renaming.discard(token)
+
+    def _is_there(self, path: str) -> bool:
+        try:
+            self.find(path)
+        except FileNotFoundError:
+            return False
+        return True
 
     def remove(self, path: str) -> None:
         self._client.delete(path, False)

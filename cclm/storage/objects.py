@@ -27,14 +27,17 @@ from cclm.storage.types import Entry, Found, each
 log = logging.getLogger(__name__)
 
 _PART, _PARTS_AT_ONCE = 16 << 20, 4  # bytes of one part of an upload; what is in memory at once is the product
+_PART_TRIES = 4
+_SILENCE = 15.0  # s without a byte from GCS before a request has failed; s3fs' default is the same
+_WRITER = "cclm-writer"  # metadata of files that were written exclusively
 
 
 class Objects:
-    """S3, GCS and other fsspec file systems: objects are put whole, and are there when the put has ended."""
+    """Any fsspec file system: objects are put whole, and are there when the put has ended."""
 
-    def __init__(self, system: Any, has_buckets: bool, put_options: dict[str, Any]) -> None:
-        self._system, self._has_buckets, self._put_options = system, has_buckets, put_options
-        self._seen_buckets: set[str] = set()
+    def __init__(self, system: Any, uploader: Any) -> None:
+        """`uploader` is the same store, for large files: it tries each part again by itself."""
+        self._system, self._uploader = system, uploader
         self._refuses_to_replace: bool | None = None  # not known before the first exclusive write
 
     def find(self, path: str) -> Found:
@@ -82,24 +85,40 @@ class Objects:
             raise
 
     def write(self, path: str, data: bytes, new: bool, token: str) -> None:
-        if new and self._refuses_to_replace is False and self._system.exists(path):
+        if not new:
+            self._put(path, lambda: self._system.pipe_file(path, data))
+            return
+        if self._refuses_to_replace is False and self._system.exists(path):
             raise FileExistsError(path)
-        self._put(path, lambda: self._system.pipe_file(path, data, mode="create" if new else "overwrite"))
-        if new and self._refuses_to_replace is None:
-            self._try_condition(path, data)
+        try:
+            self._put(path, lambda: self._create(path, data, token))
+        except Exception as error:
+            # What is there may be what an earlier try put, if only its answer was lost.
+            if judge(error) is not Verdict.EXISTS or self._written_by(path) != token:
+                raise
+        if self._refuses_to_replace is None:
+            self._try_condition(path, data, token)
 
-    def _try_condition(self, path: str, data: bytes) -> None:
+    def _try_condition(self, path: str, data: bytes, token: str) -> None:
         """Put what was just put again, on condition that it is not there: shows whether the store heeds conditions."""
         try:
-            self._system.pipe_file(path, data, mode="create")
+            self._create(path, data, token)
             self._refuses_to_replace = False
             log.warning("the store of %s replaces files although told not to: two writers of one file both win", path)
         except Exception as error:
             if judge(error) is not Verdict.OUTAGE:
                 self._refuses_to_replace = True
 
+    def _create(self, path: str, data: bytes, token: str) -> None:
+        """Put on condition that nothing is there."""
+        self._system.pipe_file(path, data, mode="create")
+
+    def _written_by(self, path: str) -> str | None:
+        """The token of the writer of a file, where stores keep one."""
+        return None
+
     def upload(self, local: str, path: str, token: str) -> None:
-        self._put(path, lambda: self._system.put_file(local, path, **self._put_options))
+        self._put(path, lambda: self._uploader.put_file(local, path, **self._put_options()))
         size = os.path.getsize(local)
         if (stored := self.find(path).size) != size:
             raise Incomplete(f"{path} holds {stored} bytes after an upload of {size}")
@@ -120,22 +139,33 @@ class Objects:
                 raise
 
     def remove_folder(self, path: str) -> None:
+        each(self.remove, self._inside(path))
+
+    def _inside(self, path: str) -> list[str]:
+        """Every file below a folder."""
         self._system.invalidate_cache()
         try:
-            inside = list(self._system.find(path.rstrip("/") + "/"))
+            return list(self._system.find(path.rstrip("/") + "/"))
         except FileNotFoundError:
-            inside = []
-        each(self.remove, inside)
-        if hasattr(self._system, "call_s3"):  # objects that stand for folders; some stores make them by themselves
-            folders = {path, *(folder for file in inside for folder in _folders_above(file, path))}
-            for folder in sorted(folders, key=len, reverse=True):
-                bucket, _, key = folder.partition("/")
-                self._system.call_s3("delete_object", Bucket=bucket, Key=key + "/")
+            return []
+
+    def _put_options(self) -> dict[str, Any]:
+        return {}
 
     def _check_bucket(self, path: str, error: BaseException) -> None:
-        """Raise MissingBucket if the bucket is what is missing: stores say 404 for both."""
+        """Raise MissingBucket if the bucket is what is missing, where there are buckets."""
+
+
+class _Buckets(Objects):
+    """What S3 and GCS have in common."""
+
+    def __init__(self, system: Any, uploader: Any) -> None:
+        super().__init__(system, uploader)
+        self._seen_buckets: set[str] = set()
+
+    def _check_bucket(self, path: str, error: BaseException) -> None:
         bucket = path.split("/")[0]
-        if not self._has_buckets or bucket in self._seen_buckets:
+        if bucket in self._seen_buckets:
             return
         try:
             self._ask_for_bucket(bucket)
@@ -147,10 +177,48 @@ class Objects:
         self._seen_buckets.add(bucket)
 
     def _ask_for_bucket(self, bucket: str) -> None:
-        if hasattr(self._system, "call_s3"):
-            self._system.call_s3("head_bucket", Bucket=bucket)
-        else:
-            self._system.call("GET", "b/{}", bucket, json_out=True)
+        raise NotImplementedError
+
+
+class S3(_Buckets):
+    """S3 and what is compatible with it."""
+
+    def _create(self, path: str, data: bytes, token: str) -> None:
+        self._system.pipe_file(path, data, mode="create", Metadata={_WRITER: token})
+
+    def _written_by(self, path: str) -> str | None:
+        return self._system.metadata(path).get(_WRITER)
+
+    def _put_options(self) -> dict[str, Any]:
+        return {"chunksize": _PART, "max_concurrency": _PARTS_AT_ONCE}
+
+    def remove_folder(self, path: str) -> None:
+        files = self._inside(path)
+        super().remove_folder(path)
+        # Objects that stand for folders: people make them, and some stores keep a folder that was once used.
+        folders = {path, *(folder for file in files for folder in _folders_above(file, path))}
+        for folder in sorted(folders, key=len, reverse=True):
+            bucket, _, key = folder.partition("/")
+            self._system.call_s3("delete_object", Bucket=bucket, Key=key + "/")
+
+    def _ask_for_bucket(self, bucket: str) -> None:
+        self._system.call_s3("head_bucket", Bucket=bucket)
+
+
+class Gcs(_Buckets):
+    """Google Cloud Storage."""
+
+    def _create(self, path: str, data: bytes, token: str) -> None:
+        self._system.pipe_file(path, data, mode="create", metadata={_WRITER: token})
+
+    def _written_by(self, path: str) -> str | None:
+        return (self._system.info(path).get("metadata") or {}).get(_WRITER)
+
+    def _put_options(self) -> dict[str, Any]:
+        return {"chunksize": _PART}
+
+    def _ask_for_bucket(self, bucket: str) -> None:
+        self._system.call("GET", "b/{}", bucket, json_out=True)
 
 
 def _folders_above(file: str, top: str) -> Iterator[str]:
@@ -161,35 +229,43 @@ def _folders_above(file: str, top: str) -> Iterator[str]:
         folder = posixpath.dirname(folder)
 
 
-def open_s3() -> Objects:
+def open_s3() -> S3:
+    """S3 with the options of fsspec's settings for `s3`. Raises ImportError."""
     import s3fs
 
     options = dict(fsspec.config.conf.get("s3", {}))
-    config = {"retries": {"total_max_attempts": 1}, **options.get("config_kwargs", {})}
-    system = s3fs.S3FileSystem(
-        **{**options, "config_kwargs": config}, use_listings_cache=False, skip_instance_cache=True
-    )
-    system.retries = 3  # half a second for one part of a large upload; outages are waited for above
-    return Objects(system, has_buckets=True, put_options={"chunksize": _PART, "max_concurrency": _PARTS_AT_ONCE})
+    options["config_kwargs"] = {"retries": {"total_max_attempts": 1}, **options.get("config_kwargs", {})}
+
+    def system(tries: int) -> s3fs.S3FileSystem:
+        made = s3fs.S3FileSystem(**options, use_listings_cache=False, skip_instance_cache=True)
+        made.retries = tries
+        return made
+
+    return S3(system(1), system(_PART_TRIES))
 
 
-def open_gcs() -> Objects:
+def open_gcs() -> Gcs:
+    """GCS with the options of fsspec's settings for `gcs` (or `gs`). Raises ImportError."""
     os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
     import aiohttp
     from gcsfs.core import GCSFileSystem
     from gcsfs.retry import retry_request
 
     options = {**fsspec.config.conf.get("gs", {}), **fsspec.config.conf.get("gcs", {})}
-    options.setdefault("requests_timeout", aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=15))
-    system = GCSFileSystem(**options, use_listings_cache=False, skip_instance_cache=True)
-    # Six tries with up to half a minute of silence become three; as for S3, they serve parts of large uploads.
-    once = GCSFileSystem._request.__wrapped__
-    system._request = functools.partial(retry_request(retries=3)(once), system)
-    logging.getLogger("gcsfs").addFilter(_not_a_retry)
-    return Objects(system, has_buckets=True, put_options={"chunksize": _PART})
+    silence = float(options.get("requests_timeout", _SILENCE))
+    options["requests_timeout"] = aiohttp.ClientTimeout(total=None, sock_connect=min(5, silence), sock_read=silence)
+    logging.getLogger("gcsfs").addFilter(_is_no_retry)
+
+    def system(tries: int) -> GCSFileSystem:
+        made = GCSFileSystem(**options, use_listings_cache=False, skip_instance_cache=True)
+        once = GCSFileSystem._request.__wrapped__
+        made._request = functools.partial(retry_request(retries=tries)(once), made)
+        return made
+
+    return Gcs(system(1), system(_PART_TRIES))
 
 
-def _not_a_retry(record: logging.LogRecord) -> bool:
+def _is_no_retry(record: logging.LogRecord) -> bool:
     """False for gcsfs' tracebacks of failed tries: what comes of them is told by an exception."""
     text = record.getMessage()
     return "out of retries" not in text and "non-retriable" not in text

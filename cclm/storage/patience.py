@@ -106,8 +106,8 @@ def set_patience(seconds: float) -> None:
     os.environ[PATIENCE] = str(float(seconds))
 
 
-def retried(url: str, call: Callable[[int], T]) -> T:
-    """The result of `call(number of the try)`, tried again while the store is out.
+def retried(url: str, call: Callable[[], T]) -> T:
+    """The result of `call()`, tried again while the store is out.
 
     Raises FileNotFoundError (MissingBucket where the bucket is what is missing), FileExistsError, AccessDenied,
     StoreUnavailable, ShortReadError, and OSError for any other refusal; messages are one sentence.
@@ -116,7 +116,7 @@ def retried(url: str, call: Callable[[int], T]) -> T:
     told, tries = False, 0
     while True:
         try:
-            result = call(tries)
+            result = call()
         except (UserError, ShortReadError, StoreUnavailable):
             raise
         except Exception as error:
@@ -146,9 +146,7 @@ def judge(error: BaseException) -> Verdict:
             return Verdict.OUTAGE
         if (status := _http_status(cause)) is not None:
             return Verdict.OUTAGE if status >= 500 else _BY_STATUS.get(status, Verdict.OTHER)
-    for cause in _chain(error):
-        verdict = _by_class(cause)
-        if verdict is not None:
+        if (verdict := _by_class(cause)) is not None:
             return verdict
     text = str(error)
     if _HDFS_DENIED.search(text):
@@ -163,7 +161,7 @@ def reason(error: BaseException) -> str:
 
 
 def _by_class(error: BaseException) -> Verdict | None:
-    names = {f"{kind.__module__.split('.')[0]}.{kind.__name__}" for kind in type(error).__mro__}
+    names = _class_names(error)
     if names & _DENIED_CLASSES or isinstance(error, PermissionError):
         return Verdict.DENIED
     if "google.RefreshError" in names:  # tells itself whether the identity server is only out of reach
@@ -182,17 +180,22 @@ def _by_class(error: BaseException) -> Verdict | None:
     return None
 
 
+def _class_names(error: BaseException) -> set[str]:
+    return {f"{kind.__module__.split('.')[0]}.{kind.__name__}" for kind in type(error).__mro__}
+
+
 def _http_status(error: BaseException) -> int | None:
-    """The status of botocore's ClientError, aiohttp's ClientResponseError or gcsfs' HttpError."""
-    response = getattr(error, "response", None)
-    if isinstance(response, dict):
-        status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    """The status that a server gave; other errors have numbers too, such as aiohttp's 400 for a body cut short."""
+    names = _class_names(error)
+    if "botocore.ClientError" in names:
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")  # type: ignore[attr-defined]
+    elif "aiohttp.ClientResponseError" in names:
+        status = error.status  # type: ignore[attr-defined]
+    elif "gcsfs.HttpError" in names or "google.GoogleAPICallError" in names:
+        status = error.code  # type: ignore[attr-defined]
     else:
-        status = getattr(error, "status", None) or getattr(error, "code", None)
-    try:
-        return int(status) if status is not None and 400 <= int(status) < 600 else None
-    except (TypeError, ValueError):
         return None
+    return int(status) if str(status).isdigit() and int(status) >= 400 else None
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

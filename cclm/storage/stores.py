@@ -54,4 +54,5 @@ def _open(url: str, scheme: str, host: str) -> Store:
         if scheme in fsspec.available_protocols() or scheme in ("hdfs", "s3", "gs"):
             raise UserError(f"{url}: the store's settings are wrong ({error}); correct them") from None
         raise UserError(f"{url}: {scheme}:// is no store that is known here; use {known}") from None
-    return Objects(kind(use_listings_cache=False), has_buckets=False, put_options={})
+    system = kind(use_listings_cache=False)
+    return Objects(system, system)

@@ -123,7 +123,7 @@ def test_of_many_writers_of_a_new_file_one_wins(folder: str) -> None:
 
 def test_readers_see_the_old_or_the_new_file(folder: str) -> None:
     url = storage.join(folder, "state")
-    versions = [bytes([65 + n]) * (3_000 + n) for n in range(12)]
+    versions = [bytes([65 + n]) * (3_000 + n) for n in range(7)]
     storage.write_atomic(url, versions[0])
     done = threading.Event()
 

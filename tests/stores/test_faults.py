@@ -1,0 +1,225 @@
+"""Stores that fail: what is waited for, what is an answer, and what is never seen by a reader."""
+
+import random
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from cclm import storage
+from cclm.errors import UserError
+from tests.stores.hdfs import HdfsStore
+from tests.stores.peer import Peer
+from tests.stores.proxy import Answer, Cut, Proxy, Stall
+from tests.stores.server import free_ports
+from tests.stores.store import RunningStore, environment
+
+pytestmark = pytest.mark.slow
+
+CONTENT = random.Random(5).randbytes(300_000)
+
+
+@contextmanager
+def patience(seconds: float) -> Iterator[None]:
+    with environment({storage.PATIENCE: str(seconds)}):
+        yield
+
+
+@contextmanager
+def reading(url: str) -> Iterator[list[float]]:
+    """Reads random ranges of CONTENT all the while, and checks each; yields the times at which one was read."""
+    times: list[float] = []
+    errors: list[BaseException] = []
+    end = threading.Event()
+    numbers = random.Random(6)
+
+    def read() -> None:
+        try:
+            while not end.is_set():
+                start = numbers.randrange(len(CONTENT) - 50_000)
+                assert storage.read_range(url, start, start + 50_000) == CONTENT[start : start + 50_000]
+                times.append(time.monotonic())
+                time.sleep(0.02)
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    try:
+        yield times
+    finally:
+        end.set()
+        thread.join(120)
+    assert not errors, errors
+    assert not thread.is_alive()
+
+
+def wait_for_reads(times: list[float], count: int = 3) -> None:
+    """Wait until some reads have begun and ended from now on."""
+    wanted = len(times) + count + 1
+    deadline = time.monotonic() + 60
+    while len(times) < wanted:
+        assert time.monotonic() < deadline, "reading does not go on"
+        time.sleep(0.05)
+
+
+def test_reading_goes_on_after_the_store_died_and_came_back(
+    remote_store: RunningStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = storage.join(remote_store.new_folder(), "file")
+    storage.write_atomic(url, CONTENT)
+    with reading(url) as times:
+        wait_for_reads(times)
+        remote_store.kill()
+        died = time.monotonic()
+        time.sleep(6)
+        assert not any(at > died + 1 for at in times)
+        remote_store.start()
+        wait_for_reads(times)
+    assert "waiting for" in caplog.text and "answers again" in caplog.text
+    assert caplog.text.count("waiting for") == 1
+
+
+def test_reading_rides_out_a_dead_and_a_frozen_data_node(hdfs_store: HdfsStore) -> None:
+    url = storage.join(hdfs_store.new_folder(), "file")
+    storage.write_atomic(url, CONTENT)
+    with reading(url) as times:
+        wait_for_reads(times)
+        hdfs_store.data_node.freeze()
+        time.sleep(2)
+        hdfs_store.data_node.thaw()
+        wait_for_reads(times)
+        hdfs_store.data_node.kill()
+        time.sleep(1)
+        hdfs_store.start()
+        wait_for_reads(times)
+
+
+@pytest.fixture(params=["s3", "gcs"])
+def proxied(request: pytest.FixtureRequest) -> tuple[Proxy, str]:
+    """A proxy before an object store, and the URL of a file with CONTENT on it."""
+    store: RunningStore = request.getfixturevalue(f"{request.param}_store")
+    url = storage.join(store.new_folder(), "file")
+    storage.write_atomic(url, CONTENT)
+    return request.getfixturevalue(f"{request.param}_proxy"), url
+
+
+def test_errors_of_the_moment_are_ridden_out(proxied: tuple[Proxy, str]) -> None:
+    proxy, url = proxied
+    assert storage.read_range(url, 0, 100) == CONTENT[:100]
+    for fault in (Answer(503), Answer(500), Answer(429), Cut(0), Cut(100), Cut(20_000)):
+        proxy.next(fault, fault)
+        before = proxy.requests
+        assert storage.read_range(url, 5, 90_000) == CONTENT[5:90_000], fault
+        assert proxy.requests - before == 3, fault
+    ranges = [(start, start + 10_000) for start in range(0, 100_000, 10_000)]
+    proxy.next(*[Answer(503), Cut(1_000)] * 3)
+    assert b"".join(storage.read_ranges(url, ranges)) == CONTENT[:100_000]
+    proxy.next(Answer(503), Cut(0))
+    storage.write_atomic(url, b"new")
+    assert storage.read_bytes(url) == b"new"
+
+
+def test_a_silent_store_is_asked_again(s3_proxy: Proxy, gcs_proxy: Proxy, s3_store, gcs_store) -> None:
+    limits = {"FSSPEC_S3": '{"config_kwargs": {"read_timeout": 1}}', "FSSPEC_GCS": '{"requests_timeout": 1}'}
+    with environment(limits):
+        for proxy, store in ((s3_proxy, s3_store), (gcs_proxy, gcs_store)):
+            url = storage.join(store.new_folder(), "file")
+            storage.write_atomic(url, CONTENT)
+            proxy.next(Stall(20))
+            started = time.monotonic()
+            assert storage.read_range(url, 0, 50_000) == CONTENT[:50_000]
+            assert time.monotonic() - started < 10
+
+
+def test_answers_are_not_asked_for_twice(proxied: tuple[Proxy, str]) -> None:
+    proxy, url = proxied
+    refusals = ((403, storage.AccessDenied, f"{url}: the store refuses"), (404, FileNotFoundError, "does not exist"))
+    for status, error, sentence in refusals:
+        proxy.always = Answer(status)
+        started, before = time.monotonic(), proxy.requests
+        with pytest.raises(error, match=sentence):
+            storage.read_range(url, 0, 10)
+        assert proxy.requests - before <= 2  # 404: is the bucket there?
+        assert time.monotonic() - started < 2
+    proxy.always = None
+
+
+def test_a_lost_answer_does_not_lose_an_exclusive_write(proxied: tuple[Proxy, str]) -> None:
+    proxy, url = proxied
+    new = url + ".new"
+    storage.write_new(url + ".first", b"x")  # the first one asks the store whether it heeds conditions
+    proxy.only = b"P"  # PUT, or POST for GCS
+    proxy.next(Cut(0))
+    storage.write_new(new, b"mine")
+    assert storage.read_bytes(new) == b"mine"
+    with pytest.raises(FileExistsError, match="exists already"):
+        storage.write_new(new, b"mine")  # another call is another writer, with the same bytes too
+
+
+@pytest.mark.parametrize("scheme", ["hdfs", "s3", "gs"])
+def test_patience_ends_in_one_sentence(scheme: str) -> None:
+    (port,) = free_ports(1)
+    settings = {
+        "FSSPEC_S3_ENDPOINT_URL": f"http://127.0.0.1:{port}", "FSSPEC_S3_KEY": "a", "FSSPEC_S3_SECRET": "b",
+        "FSSPEC_GCS_ENDPOINT_URL": f"http://127.0.0.1:{port}", "FSSPEC_GCS_TOKEN": "anon", storage.PATIENCE: "1.5",
+    }  # fmt: skip
+    url = f"{scheme}://127.0.0.1:{port}/file" if scheme == "hdfs" else f"{scheme}://bucket/file"
+    with environment(settings):
+        for call in (lambda: storage.read_range(url, 0, 1), lambda: storage.exists(url)):
+            started = time.monotonic()
+            with pytest.raises(storage.StoreUnavailable) as caught:
+                call()
+            assert 1.2 < time.monotonic() - started < 8
+            text = str(caught.value)
+            assert text.startswith(url) and storage.PATIENCE in text and "\n" not in text
+
+
+def test_refusals_are_one_sentence(hdfs_store, s3_store, gcs_store) -> None:
+    for url in ("s3://no-such-bucket/file", "gs://no-such-bucket/file"):
+        for call in (storage.size, storage.list_entries, storage.exists, lambda u: storage.write_atomic(u, b"x")):
+            with pytest.raises(storage.MissingBucket, match="bucket no-such-bucket does not exist"):
+                call(url)
+    with pytest.raises(UserError, match="nosuch:// is no store"):
+        storage.size("nosuch://a/b")
+    with environment({"FSSPEC_S3_SECRET": "wrong"}), pytest.raises(storage.AccessDenied, match="AWS_ACCESS_KEY_ID"):
+        storage.size(storage.join(s3_store.url, "file"))
+    folder = hdfs_store.new_folder()
+    storage.write_atomic(storage.join(folder, "file"), b"x")
+    with environment({"HADOOP_USER_NAME": "stranger"}):
+        with pytest.raises(storage.AccessDenied, match="HADOOP_USER_NAME") as caught:
+            storage.write_atomic(storage.join(folder, "other"), b"x")
+        assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
+        assert storage.read_bytes(storage.join(folder, "file")) == b"x"
+
+
+def test_a_killed_writer_leaves_nothing_that_looks_like_a_file(
+    any_store: RunningStore, peer: Peer, tmp_path: Path
+) -> None:
+    source = tmp_path / "source"
+    size = 96 << 20
+    source.write_bytes(bytes(size))
+    folder = any_store.new_folder()
+    old, new = storage.join(folder, "old"), storage.join(folder, "new")
+    storage.write_atomic(old, b"what was there")
+    numbers = random.Random(any_store.name)
+    cut_short = 0
+    for url in (new, old, new):
+        peer(storage.exists, folder)  # it is up, and its client is open
+        peer.begin(storage.put_file, str(source), url)
+        time.sleep(numbers.uniform(0.02, 0.2))
+        peer.kill()
+        peer = Peer()
+        if storage.exists(new):
+            assert storage.size(new) == size
+            storage.delete(new)
+        cut_short += storage.size(old) == 14
+        assert storage.size(old) in (14, size)
+        assert [entry.name for entry in storage.list_entries(folder)] == ["old"]
+    peer.kill()
+    assert cut_short > 0
+    storage.put_file(str(source), new)  # what the dead left is in nobody's way
+    assert storage.size(new) == size
