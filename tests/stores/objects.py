@@ -34,6 +34,8 @@ class S3Store(RunningStore):
                 weed, "server", f"-dir={folder / 'data'}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3",
                 f"-s3.port={self.port}", f"-s3.config={users}", f"-master.port={master}", f"-volume.port={volume}",
                 f"-filer.port={filer}", "-master.volumeSizeLimitMB=64", "-volume.max=50",
+                # Nothing that listens on ports of its own choice, and nothing that calls home.
+                "-s3.port.iceberg=0", "-s3.port.lance=0", "-s3.iam=false", "-master.telemetry=false",
             ],
             folder, "seaweedfs", {"HOME": str(folder)},
         )  # fmt: skip

@@ -40,7 +40,7 @@ class Proxy:
 
     def __init__(self, port: int) -> None:
         self._upstream = port
-        self._faults: deque[Fault] = deque()
+        self._faults: deque[Fault | None] = deque()
         self.always: Fault | None = None
         """A fault for every request that finds no other."""
         self.only = b""
@@ -49,8 +49,8 @@ class Proxy:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
 
-    def next(self, *faults: Fault) -> None:
-        """The next requests meet these faults, one each."""
+    def next(self, *faults: Fault | None) -> None:
+        """The next requests meet these faults, one each; None is none."""
         self._faults.extend(faults)
 
     def __enter__(self) -> Self:

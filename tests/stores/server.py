@@ -10,9 +10,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-# The kernel kills the server when the process that started it ends, however it ends.
+# The kernel kills the server when the thread that started it ends, however it ends: so all are started by one thread
+# that ends with this process, and tests may call `start` in threads of their own.
+_STARTER = ThreadPoolExecutor(1, "starts servers")
 _TIED = """
 import ctypes, os, signal, sys
 ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
@@ -40,10 +43,10 @@ class Server:
         if self.running:
             return
         with open(self.log, "ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-S", "-c", _TIED, *self._command],
+            self._process = _STARTER.submit(
+                subprocess.Popen, [sys.executable, "-S", "-c", _TIED, *self._command],
                 cwd=self._folder, env=self._env, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-            )  # fmt: skip
+            ).result()  # fmt: skip
 
     def wait_until(self, ready: Callable[[], object], seconds: float = 60) -> None:
         """Wait until `ready()` gives something true; its exceptions count as no."""
