@@ -160,7 +160,7 @@ def test_errors_cuts_and_refused_requests_do_not_change_the_order(
     check_tally(tally)
 
 
-def test_a_store_that_stays_away_ends_training_with_a_sentence(
+def test_an_outage_without_end_ends_training_with_a_sentence(
     gcs_store: RunningStore, world: Path, config: Any
 ) -> None:
     remote = storage.join(gcs_store.new_folder(), "lines")
