@@ -132,6 +132,10 @@ class Cluster:
         # A pod is refused until its namespace has its account.
         default = self.kubectl.within("default")
         default.wait("serviceaccount", "default", lambda item: item is not None, what="the default account", every=0.1)
+        for entry in control.order(self.folder, "list")["programs"]:
+            if entry["exit"] is not None:
+                words = self.last_words(entry["machine"], entry["name"])
+                raise ClusterError(f"{entry['name']} on {entry['machine']} ended at its start: {words}")
         self.kubectl("label", "node", layout.CONTROL, "node-role.kubernetes.io/control-plane=", "--overwrite")
 
     def _allow_kubelet_client(self) -> None:

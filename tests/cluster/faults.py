@@ -288,9 +288,10 @@ def repair(cluster: Cluster) -> None:
     """Undo whatever damage is there, so that the next test finds a whole cluster."""
     told = control.order(cluster.folder, "list")
     running = {(entry["machine"], entry["name"]) for entry in told["programs"] if entry["exit"] is None}
-    for name in controlplane.COMPONENTS:
-        if (layout.CONTROL, name) not in running:
-            cluster.start_program(layout.CONTROL, name)
+    for machine in told["machines"]:
+        for name in cluster.components(machine):
+            if (machine, name) not in running:
+                cluster.start_program(machine, name)
     try:
         cluster.wait_for_api(timeout=20)
     except ClusterError:

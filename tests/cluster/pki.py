@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,10 @@ class Authority:
         return certificate, key
 
     def kubeconfig(self, target: Path, name: str, subject: str, server: str) -> Path:
-        """Write a client's configuration, with its certificate inside, so that the file alone is enough."""
+        """Write a client's configuration, with its certificate inside, so that the file alone is enough.
+
+        It replaces an older one whole: a client that is just starting must not read half of it.
+        """
         certificate, key = self.issue(name, subject)
         trust = _data("certificate-authority", self.certificate)
         content: dict[str, Any] = {
@@ -58,8 +62,10 @@ class Authority:
             "current-context": "cclm",
         }  # fmt: skip
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.touch(mode=0o600)
-        target.write_text(yaml.safe_dump(content))
+        fresh = target.with_name(f"{target.name}.new")
+        fresh.touch(mode=0o600)
+        fresh.write_text(yaml.safe_dump(content))
+        os.replace(fresh, target)
         return target
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster import builder, gobuild, traces
-from tests.cluster.common import PROJECT, cache_folder, missing_prerequisite, remove_unfinished, wait_for, workplace
+from tests.cluster import gobuild, traces
+from tests.cluster.common import PROJECT, missing_prerequisite, remove_unfinished, wait_for, workplace
 
 pytestmark = pytest.mark.cluster
 
@@ -21,10 +21,6 @@ def _can_build() -> None:
     sentence = missing_prerequisite()
     if sentence:
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(sentence)
-
-
-def _start(program: str, *words: str, **env: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-c", program, *words], cwd=PROJECT, env={**os.environ, **env})
 
 
 def _with_setting(setting: str) -> dict[int, str]:
@@ -47,7 +43,8 @@ def test_the_compiler_ends_with_the_one_who_asked(
     given = {"CCLM_CLUSTER_CACHE": str(tmp_path), "TMPDIR": str(tmp_path / "tmp")}
     (tmp_path / "tmp").mkdir()
     (tmp_path / "tmp" / "own").write_text("")
-    process = _start("from tests.cluster import gobuild; gobuild.build('pause')", **given)
+    words = [sys.executable, "-c", "from tests.cluster import gobuild; gobuild.build('pause')"]
+    process = subprocess.Popen(words, cwd=PROJECT, env={**os.environ, **given})
     mark = f"CCLM_CLUSTER_CACHE={tmp_path}"
     try:
         compiling = lambda: any("/compile " in line for line in _with_setting(mark).values())  # noqa: E731
@@ -71,30 +68,3 @@ def test_what_is_still_being_made_is_not_removed(tmp_path: Path, monkeypatch: py
         assert (work / "half").exists()
     assert not work.exists()
     assert os.listdir(tmp_path / "locks") == []
-
-
-_BUILD = "import sys; from pathlib import Path; from tests.cluster import builder; "
-_BUILD += "builder.build(Path(sys.argv[1]), 'localhost/cclm/killed:1')"
-
-
-def test_an_image_build_ends_with_the_one_who_asked(tmp_path: Path) -> None:
-    builder.base_image()
-    # A duration that nobody else sleeps.
-    (tmp_path / "Dockerfile").write_text(f"ARG BASE\nFROM ${{BASE}}\nRUN sleep 98{os.getpid()}\n")
-    before = traces.of_machine()
-    process = _start(_BUILD, str(tmp_path))
-    try:
-        running = lambda: any(line.startswith("sleep ") for line in traces.mentioning(f"98{os.getpid()}"))  # noqa: E731
-        wait_for(running, what="the build's own command", timeout=120, every=0.05)
-    finally:
-        process.kill()
-        process.wait()
-    ended = lambda: not running() and not traces.mentioning(str(tmp_path))  # noqa: E731
-    wait_for(ended, what="the end of buildah and of what it ran", timeout=5, every=0.05)
-    assert traces.of_machine() == before
-    assert builder.reference_missing("localhost/cclm/killed:1")
-    # The store is whole: the same build, with a command that ends, works.
-    (tmp_path / "Dockerfile").write_text("ARG BASE\nFROM ${BASE}\nRUN true\n")
-    builder.build(tmp_path, "localhost/cclm/killed:1")
-    builder.forget("localhost/cclm/killed:1")
-    assert str(cache_folder()) not in "".join(traces.mentioning("buildah"))

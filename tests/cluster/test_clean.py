@@ -147,6 +147,7 @@ def test_status_says_what_is_wrong_and_why_and_the_machine_can_be_repaired(machi
     faults.kill_component(machines, "coredns")
     # A program that cannot start says why only in its log.
     control.start_program(machines.folder, "control", "coredns", ["sh", "-c", "echo panic: no Corefile; exit 4"], {})
+    machines.stop_program("node-1", "kube-proxy")
     faults.kill_node(machines, "node-2")
 
     def troubles() -> str:
@@ -154,7 +155,7 @@ def test_status_says_what_is_wrong_and_why_and_the_machine_can_be_repaired(machi
 
     wait_for(lambda: "coredns" in troubles(), what="the end of coredns", timeout=30)
     said = troubles()
-    assert "kube-scheduler: exit status" in said
+    assert "kube-scheduler: exit status" in said and "kube-proxy: exit status" in said
     assert "coredns: exit status 4; panic: no Corefile" in said
     assert "machine node-2: it was killed" in said
     faults.repair(machines)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.cluster import builder, debs, images, mounted
+from tests.cluster import builder, debs, images, mounted, traces
 from tests.cluster.cluster import Cluster
-from tests.cluster.common import PROJECT
+from tests.cluster.common import PROJECT, wait_for
 from tests.cluster.space import Space
 
 pytestmark = pytest.mark.cluster
@@ -85,3 +87,29 @@ def test_an_image_loaded_again_under_its_name_replaces_the_old_one(space: Space,
     assert load_and_run("first") == {"first"}
     assert load_and_run("second") == {"second"}
     assert load_and_run("first") == {"first"}  # and back: the old content is known, but the name was given away
+
+
+_BUILD = "import sys; from pathlib import Path; from tests.cluster import builder; "
+_BUILD += "builder.build(Path(sys.argv[1]), 'localhost/cclm/killed:1')"
+
+
+@pytest.mark.usefixtures("project_image")  # it has been built: the builder's store is free
+def test_an_image_build_ends_with_the_one_who_asked(tmp_path: Path) -> None:
+    # A duration that nobody else sleeps.
+    (tmp_path / "Dockerfile").write_text(f"ARG BASE\nFROM ${{BASE}}\nRUN sleep 98{os.getpid()}\n")
+    before = traces.of_machine()
+    process = subprocess.Popen([sys.executable, "-c", _BUILD, str(tmp_path)], cwd=PROJECT)
+    try:
+        running = lambda: any(line.startswith("sleep ") for line in traces.mentioning(f"98{os.getpid()}"))  # noqa: E731
+        wait_for(running, what="the build's own command", timeout=120, every=0.05)
+    finally:
+        process.kill()
+        process.wait()
+    ended = lambda: not running() and not traces.mentioning(str(tmp_path))  # noqa: E731
+    wait_for(ended, what="the end of buildah and of what it ran", timeout=5, every=0.05)
+    assert traces.of_machine() == before
+    assert builder.reference_missing("localhost/cclm/killed:1")
+    # The store is whole: the same build, with a command that ends, works.
+    (tmp_path / "Dockerfile").write_text("ARG BASE\nFROM ${BASE}\nRUN true\n")
+    builder.build(tmp_path, "localhost/cclm/killed:1")
+    builder.forget("localhost/cclm/killed:1")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -12,6 +13,7 @@ import pytest
 
 from tests.cluster import debs, gobuild, images, layout
 from tests.cluster.common import PROJECT, ClusterError, versions
+from tests.cluster.pki import Authority
 
 
 def _run(*words: str, cache: Path, **env: str) -> subprocess.CompletedProcess[str]:
@@ -107,6 +109,17 @@ def test_an_image_is_written_once_for_a_content(monkeypatch: pytest.MonkeyPatch,
     assert images.described(one).reference == images.described(other).reference == "localhost/cclm/x:1"
     assert images.described(one).identity != images.described(other).identity
     assert not list((tmp_path / "unfinished").iterdir())
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="certificates are made by openssl")
+def test_a_clients_configuration_is_whole_at_every_moment(tmp_path: Path) -> None:
+    authority, file = Authority(tmp_path / "pki"), tmp_path / "client"
+    authority.kubeconfig(file, "client", "/CN=client", "https://first")
+    with file.open() as reader:  # one that has just opened it when it is written again
+        authority.kubeconfig(file, "client", "/CN=client", "https://second")
+        assert "https://first" in reader.read()
+    assert "https://second" in file.read_text()
+    assert file.stat().st_mode & 0o077 == 0
 
 
 def test_addresses_of_machines_do_not_meet() -> None:
