@@ -1,0 +1,102 @@
+"""Errors of the stores' libraries, as these raise them: what is waited for and what is an answer."""
+
+import errno
+import logging
+import time
+
+import pytest
+
+from cclm import storage
+from cclm.errors import UserError
+from cclm.storage.patience import Incomplete, Verdict, judge, retried
+
+
+def _caused(outer: Exception, cause: Exception) -> Exception:
+    outer.__cause__ = cause
+    return outer
+
+
+def _s3(status: int, code: str = "x") -> Exception:
+    from botocore.exceptions import ClientError
+
+    return ClientError({"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}, "GetObject")
+
+
+@pytest.mark.parametrize(
+    ("error", "verdict"),
+    [
+        (ConnectionRefusedError(), Verdict.OUTAGE),
+        (OSError(errno.EHOSTUNREACH, "x"), Verdict.OUTAGE),
+        (OSError(errno.ENOSPC, "No space left on device"), Verdict.OTHER),
+        (_caused(OSError(errno.EBUSY, "slow"), _s3(503, "SlowDown")), Verdict.OUTAGE),
+        (_caused(OSError(errno.EINVAL, "x"), _s3(412, "PreconditionFailed")), Verdict.EXISTS),
+        (_caused(OSError(errno.EINVAL, "x"), _s3(416, "InvalidRange")), Verdict.PAST_END),
+        (_s3(403), Verdict.DENIED),
+        (_s3(404), Verdict.ABSENT),
+        (_s3(400), Verdict.OTHER),
+        (OSError("Forbidden: b/bucket\nno"), Verdict.DENIED),
+        (Incomplete("x"), Verdict.OUTAGE),
+        # As hdfs-native says them.
+        (RuntimeError('DataTransferError("All DataNodes failed: [...]")'), Verdict.OUTAGE),
+        (OSError("Connection refused (os error 111)"), Verdict.OUTAGE),
+        (RuntimeError('RPCError("org.apache.hadoop.hdfs.server.namenode.SafeModeException", "x")'), Verdict.OUTAGE),
+        (RuntimeError('RPCError("org.apache.hadoop.security.AccessControlException", "x")'), Verdict.DENIED),
+        (RuntimeError('RPCError("org.apache.hadoop.fs.ParentNotDirectoryException", "x")'), Verdict.OTHER),
+    ],
+    ids=lambda value: repr(value)[:60],
+)
+def test_errors_are_judged_along_their_causes(error: Exception, verdict: Verdict) -> None:
+    assert judge(error) is verdict
+
+
+def test_errors_of_libraries_are_judged_by_package_and_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")  # as the adapter: a slow import less
+    from aiohttp import ClientPayloadError, ServerDisconnectedError
+    from aiohttp.http_exceptions import ContentLengthError
+    from botocore.exceptions import NoCredentialsError, ReadTimeoutError
+    from gcsfs.retry import HttpError
+
+    # The library's number for a body cut short is 400; no server said so.
+    assert judge(_caused(ClientPayloadError("cut"), ContentLengthError("cut"))) is Verdict.OUTAGE
+    assert judge(ServerDisconnectedError()) is Verdict.OUTAGE
+    assert judge(ReadTimeoutError(endpoint_url="x")) is Verdict.OUTAGE
+    assert judge(NoCredentialsError()) is Verdict.DENIED
+    assert judge(HttpError({"code": 401, "message": "Anonymous caller"})) is Verdict.DENIED
+    assert judge(HttpError({"code": "503"})) is Verdict.OUTAGE
+
+
+def test_an_outage_is_waited_for_and_an_answer_is_not(monkeypatch: pytest.MonkeyPatch, caplog) -> None:
+    monkeypatch.setenv(storage.PATIENCE, "0.3")
+    errors: list[Exception] = [ConnectionResetError(), TimeoutError()]
+
+    def call() -> int:
+        if errors:
+            raise errors.pop()
+        return 7
+
+    assert retried("s3://b/k", call) == 7
+    errors[:] = [FileNotFoundError("k"), ConnectionResetError()]
+    with pytest.raises(FileNotFoundError, match="s3://b/k does not exist"):
+        retried("s3://b/k", call)
+    started = time.monotonic()
+    errors[:] = [ConnectionResetError("gone")] * 99
+    with pytest.raises(storage.StoreUnavailable, match=r"^s3://b/k: the store did not answer .*gone.*PATIENCE"):
+        retried("s3://b/k", call)
+    assert 0.25 < time.monotonic() - started < 2
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]  # too short to tell of
+
+
+def test_patience_goes_through_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(storage.PATIENCE, raising=False)
+    assert storage.patience() == 120
+    monkeypatch.setenv(storage.PATIENCE, "1")  # set first, so that what set_patience does is undone
+    storage.set_patience(7)
+    assert storage.patience() == 7
+    monkeypatch.setenv(storage.PATIENCE, "long")
+    with pytest.raises(UserError, match="CCLM_STORAGE_PATIENCE='long' is no number"):
+        storage.patience()
+
+
+def test_unknown_stores_are_one_sentence() -> None:
+    with pytest.raises(UserError, match="nosuch:// is no store that is known here; use paths, hdfs://, s3:// and gs://"):
+        storage.size("nosuch://a/b")
