@@ -56,8 +56,8 @@ def add_task_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--missing-images",
         choices=("error", "skip"),
-        default="error",
-        help="error: name the first image that is not there; skip: leave its annotations out and count them",
+        help="error: name the first image that is not there; skip: leave its annotations out and count them "
+        "(default: the config's data.missing_images, which is error if unset)",
     )
 
 

@@ -63,8 +63,8 @@ class Options:
     shots: FewShot | None = None
     translated: bool = False
     """Test on the machine-translated files (translate-test)."""
-    missing: Policy = "error"
-    """What to do about images that are not there."""
+    missing: Policy | None = None
+    """What to do about images that are not there; None: what the config's `data.missing_images` says."""
     resume: str = "auto"
     """As in `Saving.find_start`."""
 
@@ -178,8 +178,9 @@ def read_inputs(config: FinetuneConfig, options: Options) -> Inputs:
     rank, world_size = distributed.rank(), distributed.world_size()
     slots_of_rank("training.batch_size", config.training.batch_size, rank, world_size)
     tokenizer = load_checked_tokenizer(config)
-    training_set = read_training_set(config, options.shots, options.missing)
-    validation = read_sets(config, "validation", options.shots, options.missing)
+    missing = options.missing or config.data.missing_images
+    training_set = read_training_set(config, options.shots, missing)
+    validation = read_sets(config, "validation", options.shots, missing)
     test = read_test_sets(config, options)
     making = Making(config.model.vision.image_size, config.data.augment, text_rules(config, training=True), tokenizer)
     source = FinetuneSource(
@@ -282,12 +283,13 @@ def read_test_sets(config: FinetuneConfig, options: Options) -> Sets:
     Raises:
         UserError: there is no such file.
     """
+    missing = options.missing or config.data.missing_images
     if options.translated:
         if not config.data.translated_test_files:
             raise UserError("--gmt: the config has no data.translated_test_files; name the translated tests there")
-        return read_sets(config, "translated_test", options.shots, options.missing)
+        return read_sets(config, "translated_test", options.shots, missing)
     split = "test" if config.data.test_files else "validation"
-    return read_sets(config, split, options.shots, options.missing)
+    return read_sets(config, split, options.shots, missing)
 
 
 def publish(

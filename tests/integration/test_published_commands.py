@@ -175,3 +175,20 @@ def test_nlvr_domain(here: Path) -> None:
     command = ZERO_SHOT["nlvr"].replace("--task nlvr", "--task nlvr_domain")
     cclm(command, f"{SHORT} domain.training.max_steps=1")
     assert Path("output/path/to/save/nlvr_ft/results.json").is_file()
+
+
+def test_missing_images_are_named_or_left_out(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    record = json.loads(Path("iglue/datasets/XVNLI/annotations/en/train.jsonl").read_text().splitlines()[0])
+    image = Path(f"images/flickr30k-images/{record['Flikr30kID']}.jpg")
+    kept = image.read_bytes()
+    image.unlink()
+    try:
+        words = shlex.split(ZERO_SHOT["xvnli"].replace(_HDFS, "").removeprefix("cclm ") + f" {SHORT}")
+        assert main.run(words) == 2
+        assert f"train.jsonl:1: the image {image} does not exist (1 of 6 images are missing)" in capsys.readouterr().err
+        assert [path for path in Path("output").rglob("*") if path.is_file()] == []
+        for more in (["--missing-images", "skip"], ["data.missing_images=skip", "--resume", "never"]):
+            assert main.run([*words, *more]) == 0
+            assert "left out 3 for missing image" in capsys.readouterr().out
+    finally:
+        image.write_bytes(kept)
