@@ -71,11 +71,15 @@ class Report:
             self._bar.clear()
         print(text, file=stream, flush=True)
 
-    def forget_after(self, step: int) -> None:
-        """Drop lines of `metrics.jsonl` about later steps: a run that was cut off wrote them, and makes them again."""
+    def forget_after(self, step: int, again: str | None = None) -> None:
+        """Drop lines of `metrics.jsonl` about later steps: a run that was cut off wrote them, and makes them again.
+
+        Args:
+            again: key of what is made again for `step` itself.
+        """
         if self._active and self._metrics.exists():
             lines = self._metrics.read_text(encoding="utf-8").splitlines()
-            kept = "".join(f"{line}\n" for line in lines if _is_until(line, step))
+            kept = "".join(f"{line}\n" for line in lines if _is_until(line, step, again))
             shorter = self._metrics.with_name(f".{METRICS}.tmp")  # whoever is killed here must not lose all lines
             shorter.write_text(kept, encoding="utf-8")
             shorter.replace(self._metrics)
@@ -167,8 +171,9 @@ def mean_rows(scores: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, 
     return {name: {metric: sum(row[metric] for row in of) / len(of) for metric in of[0]} for name, of in rows.items()}
 
 
-def _is_until(line: str, step: int) -> bool:
+def _is_until(line: str, step: int, again: str | None) -> bool:
     try:
-        return json.loads(line)["step"] <= step
+        values = json.loads(line)
+        return values["step"] < step or (values["step"] == step and again not in values)
     except (ValueError, KeyError):  # cut off when the run was
         return False

@@ -1,12 +1,14 @@
 """Answer decoder: writes an answer token by token while looking at a question that has seen the image.
 
-Dimension letters: A answers, L tokens of the longest answer, H width, V vocabulary.
+Dimension letters: A answers, L tokens of the longest answer, R states, E tokens asked for, H width, V vocabulary.
 """
 
 from __future__ import annotations
 
 import copy
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cclm.model.attention import Context
@@ -51,3 +53,26 @@ class AnswerDecoder(nn.Module):
     def logits(self, states: Tensor) -> Tensor:
         """(..., H) -> (..., V)."""
         return self.token_head(states, self.embeddings.word.weight)
+
+    def log_probabilities(self, states: Tensor, rows: Tensor, tokens: Tensor) -> Tensor:
+        """Log probability of some tokens after some states, without all logits in memory at once.
+
+        Args:
+            states: (R, H).
+            rows, tokens: (E,) int64: which token after which state.
+
+        Returns:
+            (E,) float32.
+        """
+        hidden = self.token_head.hidden(states)  # (R, H)
+        words, bias = self.embeddings.word.weight, self.token_head.bias
+        # On a CPU a block stays in its cache; on a GPU it is as large as keeps it busy.
+        size = max(1, (1 << 19 if states.device.type == "cpu" else 1 << 26) // max(1, len(states)))
+        total = hidden.new_full((len(states),), -torch.inf, dtype=torch.float32)
+        wanted = hidden.new_zeros(len(tokens), dtype=torch.float32)
+        for start in range(0, len(words), size):
+            logits = F.linear(hidden, words[start : start + size], bias[start : start + size]).float()  # (R, block)
+            total = torch.logaddexp(total, logits.logsumexp(dim=1))
+            mine = ((tokens >= start) & (tokens < start + size)).nonzero()[:, 0]
+            wanted[mine] = logits[rows[mine], tokens[mine] - start]
+        return wanted - total[rows]

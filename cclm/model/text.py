@@ -158,7 +158,11 @@ class TokenHead(nn.Module):
 
     def forward(self, states: Tensor, word_embeddings: Tensor) -> Tensor:
         """States (M, H) and word embeddings (V, H) -> logits (M, V)."""
-        return F.linear(self.norm(F.gelu(self.transform(states))), word_embeddings, self.bias)
+        return F.linear(self.hidden(states), word_embeddings, self.bias)
+
+    def hidden(self, states: Tensor) -> Tensor:
+        """States (M, H) -> what is compared with word embeddings, (M, H)."""
+        return self.norm(F.gelu(self.transform(states)))
 
 
 def initialize(module: nn.Module, standard_deviation: float) -> None:

@@ -3,7 +3,8 @@
 The published procedure (spec section 4) scores each of K candidates as a sequence of its own, with the question's
 states repeated K times and scores over the vocabulary at every position. But answers are short and begin alike, and
 only the scores after their beginnings count. So the beginnings of all candidates of a question form a tree, which the
-decoder reads as one sequence: a beginning sees its own shorter beginnings, and its depth is its position.
+decoder reads as one sequence: a beginning sees its own shorter beginnings, and its depth is its position. Candidates
+that cannot come near the best one any more are not scored in full.
 
 Dimension letters: B questions, A answers of the list, P distinct beginnings of the list, D longest beginning, K
 candidates of a question, T beginnings in a question's tree, H width, V vocabulary.
@@ -21,8 +22,9 @@ from cclm.model.attention import Context
 from cclm.model.decoder import AnswerDecoder
 from cclm.sequences import Sequences
 
-_LOGITS_AT_ONCE = 1 << 25
-"""Scores over the vocabulary that exist at one time."""
+_SCORED_FIRST = 8
+_NEGLIGIBLE = 20.0
+"""A candidate whose score is lower than the best one by this has a probability below 2e-9 beside it."""
 
 
 @dataclass(frozen=True)
@@ -77,10 +79,11 @@ class AnswerTree:
     def to(self, device: torch.device) -> AnswerTree:
         return AnswerTree(*(tensor.to(device) for tensor in vars(self).values()))
 
-    def of_candidates(self, best: Tensor) -> _QuestionTrees:
-        """The part of the tree that each question's candidates (B, K) need."""
-        trees = [self.beginnings[rows].unique() for rows in best]  # ascending, so shorter beginnings come first
-        trees = [tree[tree >= 0] for tree in trees]
+    def of_candidates(self, best: Tensor, wanted: Tensor) -> _QuestionTrees:
+        """The part of the tree that each question's candidates (B, K) need, as far as they are `wanted` (B, K) bool."""
+        # Ascending, so shorter beginnings come first; `<s>` is there in any case.
+        trees = [self.beginnings[rows[mask]].unique() for rows, mask in zip(best, wanted, strict=True)]
+        trees = [torch.cat([tree.new_zeros(1), tree[tree > 0]]) for tree in trees]
         size = max(map(len, trees))
         nodes = torch.stack([torch.cat([tree, tree.new_zeros(size - len(tree))]) for tree in trees])  # (B, T)
         exists = torch.stack([torch.arange(size, device=best.device) < len(tree) for tree in trees])  # (B, T)
@@ -91,9 +94,8 @@ class AnswerTree:
         sees = torch.zeros(*nodes.shape, size + 1, dtype=torch.bool, device=best.device)
         sees = sees.scatter_(2, lineage, True)[..., :size]  # (B, T, T)
         used = self.beginnings[best]  # (B, K, D)
-        return _QuestionTrees(
-            nodes, exists, sees, place[rows[:, :1, None], used], self.following[best], used > 0
-        )
+        counts = (used > 0) & wanted[..., None]
+        return _QuestionTrees(nodes, exists, sees, place[rows[:, :1, None], used], self.following[best], counts)
 
 
 @dataclass(frozen=True)
@@ -124,13 +126,31 @@ def rank_answers(decoder: AnswerDecoder, questions: Sequences, tree: AnswerTree,
     first_logits = decoder(start, context)[:, 0].float()  # (B, V)
     log_first = first_logits.log_softmax(dim=1)[:, tree.following[:, 0]]  # (B, A)
     best = log_first.topk(min(candidates, len(tree.following)), dim=1)  # (B, K)
-    trees = tree.of_candidates(best.indices)
+    # An answer's score is at most twice the log probability of its first word. So the likeliest are scored first, and
+    # then those that may still matter beside the best of them; the others keep their bound, which decides nothing.
+    scores = 2 * best.values  # (B, K), descending
+    wanted = torch.ones_like(scores, dtype=torch.bool)
+    wanted[:, _SCORED_FIRST:] = False
+    scores = scores + _continued(decoder, context, tree, best.indices, wanted)
+    reached = torch.where(wanted, scores, -torch.inf).amax(dim=1, keepdim=True)  # (B, 1)
+    wanted = ~wanted & (scores > reached - _NEGLIGIBLE)
+    if wanted.any():
+        scores = scores + _continued(decoder, context, tree, best.indices, wanted)
+    order = scores.argsort(dim=1, descending=True)
+    return RankedAnswers(best.indices.gather(1, order), scores.softmax(dim=1).gather(1, order))
+
+
+def _continued(
+    decoder: AnswerDecoder, context: Context, tree: AnswerTree, candidates: Tensor, wanted: Tensor
+) -> Tensor:
+    """Log probability of all that follows the first word, of the wanted candidates: (B, K) float32, 0 for others."""
+    most = int(wanted.any(dim=0).nonzero().max()) + 1  # candidates stand in descending order
+    trees = tree.of_candidates(candidates[:, :most], wanted[:, :most])
     states = decoder.states(
         Sequences.full(tree.tokens[trees.nodes]), context, positions=tree.depths[trees.nodes], mask=trees.sees
     )  # (B, T, H)
-    scores = 2 * best.values + _log_probabilities(decoder, states, trees).sum(dim=2)  # (B, K)
-    order = scores.argsort(dim=1, descending=True)
-    return RankedAnswers(best.indices.gather(1, order), scores.softmax(dim=1).gather(1, order))
+    found = _log_probabilities(decoder, states, trees).sum(dim=2)
+    return torch.nn.functional.pad(found, (0, candidates.shape[1] - most))
 
 
 def _log_probabilities(decoder: AnswerDecoder, states: Tensor, trees: _QuestionTrees) -> Tensor:
@@ -141,21 +161,9 @@ def _log_probabilities(decoder: AnswerDecoder, states: Tensor, trees: _QuestionT
     questions = torch.arange(len(states), device=states.device)[:, None, None]
     rows = row_of[(questions * size + trees.places.clamp(max=size - 1))[trees.counts]]  # one a counted beginning
     tokens = trees.following[trees.counts]
-    by_row = rows.argsort()
-    rows, tokens = rows[by_row], tokens[by_row]
-    hidden = states[wanted]  # (R, H)
-    step = max(1, _LOGITS_AT_ONCE // decoder.embeddings.word.num_embeddings)
-    starts = torch.arange(0, len(hidden), step, device=rows.device)
-    bounds = torch.cat([torch.searchsorted(rows, starts), rows.new_tensor([len(rows)])]).tolist()
-    values = torch.empty(len(rows), dtype=torch.float32, device=rows.device)
-    for chunk, (start, end) in enumerate(zip(bounds, bounds[1:], strict=False)):
-        logits = decoder.logits(hidden[chunk * step : (chunk + 1) * step]).float()  # (step, V)
-        mine = rows[start:end] - chunk * step
-        values[start:end] = logits[mine, tokens[start:end]] - logits.logsumexp(dim=1)[mine]
+    values = decoder.log_probabilities(states[wanted], rows, tokens)
     result = torch.zeros(trees.counts.shape, dtype=torch.float32, device=rows.device)
-    unsorted = torch.empty_like(values)
-    unsorted[by_row] = values
-    result[trees.counts] = unsorted
+    result[trees.counts] = values
     return result
 
 

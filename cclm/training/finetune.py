@@ -122,7 +122,7 @@ def finetune(
     due = validation_steps(config.training, examples)
 
     # 4. Train.
-    report.forget_after(begin)
+    report.forget_after(begin, again="validation")  # a checkpoint is made before its validation
     report.say(headline(config, task, device, inputs.said, weights, begin, total))
     run = Run(
         task=distributed.wrap(task, device),
