@@ -100,6 +100,8 @@ class Saving:
         self._failed = 0
         self.committed: int | None = None
         """Step of the newest checkpoint that is in every place."""
+        self.last: Outcome | None = None
+        """How the last save that ended went."""
         self.blocked_seconds = 0.0
         """How long the last save held up its caller."""
 
@@ -313,6 +315,7 @@ class Saving:
         """Tell how saves went; returns those that failed."""
         failed = [outcome for outcome in outcomes if outcome.error]
         for outcome in outcomes:
+            self.last = outcome
             for note in outcome.notes:
                 self.say(note)
             if not outcome.error:

@@ -3,7 +3,7 @@
     python -m tests.integration.kill_ranks FOLDER FIRST_SEED NUMBER_OF_SEEDS [REMOTE]
 
 A program of its own, so that it can fork: processes that start with torch imported take milliseconds, not seconds.
-Prints, as JSON, what happened with each seed.
+Prints a line of JSON for each seed.
 """
 
 import contextlib
@@ -193,7 +193,8 @@ def main() -> None:
     remote = sys.argv[4] if len(sys.argv) > 4 else None
     whole = Output(str(folder / "whole"), None, CheckpointConfig(save_minutes=None))
     assert wait(start(whole))
-    print(json.dumps([one_seed(folder, seed, remote) for seed in range(first, first + number)]))
+    for seed in range(first, first + number):
+        print(json.dumps(one_seed(folder, seed, remote)), flush=True)
 
 
 if __name__ == "__main__":

@@ -199,7 +199,8 @@ def test_sigkill_of_any_rank_or_of_the_writer_at_random_moments(place, tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     whole = open_checkpoint(tmp_path / "whole" / f"step-{STEPS:08d}")
-    results = json.loads(done.stdout)
+    results = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(results) == seeds
     assert sum(len(result["kills"]) for result in results) >= seeds
     for result in results:
         mine = open_checkpoint(tmp_path / str(result["seed"]) / whole.path.name)

@@ -149,3 +149,13 @@ def test_weights_by_url(tmp_path):
     assert torch.equal(read_published_file(f"file://{tmp_path}/a.th")["a"], torch.ones(2))
     with pytest.raises(UserError, match=f"weights file://{tmp_path}/b.th: no such file"):
         read_published_file(f"file://{tmp_path}/b.th")
+
+
+def test_published_weights_come_from_any_store(built):
+    import fsspec
+
+    fsspec.filesystem("memory").pipe_file("/there/pretrained.th", (GOLDEN / "pretrained.th").read_bytes())
+    near, far = (read_published_file(place) for place in (GOLDEN / "pretrained.th", "memory://there/pretrained.th"))
+    assert near.keys() == far.keys() and all(torch.equal(near[name], far[name]) for name in near)
+    with pytest.raises(UserError, match="memory://there/absent.th: no such file"):
+        read_published_file("memory://there/absent.th")
