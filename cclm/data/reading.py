@@ -46,7 +46,7 @@ def read_records(where: str, url: str, advance: Advance) -> Iterator[RawRecord]:
         UserError: the file is damaged or cut off, or changes meanwhile.
     """
     stat = storage.fingerprint(url)
-    file: BinaryIO = io.BufferedReader(_Stream(url, stat.size, advance), 1 << 20)
+    file: BinaryIO = io.BufferedReader(Stream(url, stat.size, advance), 1 << 20)
     codec = next((opens for ending, opens in _CODECS.items() if url.endswith(ending)), None)
     try:
         with file if codec is None else codec(file, "rb") as plain:
@@ -96,7 +96,7 @@ class _Forward:
         return data
 
 
-class _Stream(io.RawIOBase):
+class Stream(io.RawIOBase):
     """A file of any store as a stream, read in large ranges."""
 
     def __init__(self, url: str, size: int, advance: Advance) -> None:

@@ -1,0 +1,245 @@
+"""The contenders of `benchmarks/input.py`, and the files they read."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import random
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import Process, Value
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from cclm import storage
+from cclm.config import PretrainConfig
+from cclm.data.collate import collate_image_text
+from cclm.data.examples import ImageTextExample, image_text_example
+from cclm.data.images import normalise, training_pixels
+from cclm.data.loader import open_source
+from cclm.data.reading import Stream
+from cclm.data.records import ImageTextRecord
+from cclm.data.tar import END_MARK, write_member
+from cclm.data.text import load_tokenizer
+
+FILES = 4
+_WORDS = "a red dog runs over green grass near two old houses while people watch from their windows".split()
+LANGUAGES = ("en", "de", "fr", "zh")
+
+
+@dataclass(frozen=True)
+class Made:
+    jpeg_bytes: int
+    tokenizer: str
+
+
+@dataclass(frozen=True)
+class Task:
+    """What one process measures."""
+
+    contender: str
+    url: str
+    store: str
+    tokenizer: str
+    batch_size: int
+    side: int
+    workers: int
+
+    def config(self, kind: str) -> PretrainConfig:
+        vision = dict(image_size=self.side, patch_size=4, embed_dim=16, depths=[1, 1], num_heads=[1, 2], window_size=7)
+        text = dict(vocab_size=400, hidden_size=32, num_heads=2, intermediate_size=64, num_layers=2, num_text_layers=1)
+        source = dict(files=[storage.join(self.url, kind)], batch_size=self.batch_size, num_workers=self.workers)
+        return PretrainConfig.model_validate(
+            {"model": {"vision": vision, "text": {**text, "tokenizer": self.tokenizer}}, "data": {"images": source}}
+        )
+
+
+def write_files(folder: Path, records: int, side: int) -> Made:
+    """The same records as line-JSON (`data/lines`) and tar shards (`data/tar`), and a tokenizer."""
+    rng = np.random.default_rng(1)
+    texts = random.Random(1)
+    total = 0
+    for kind in ("lines", "tar"):
+        (folder / "data" / kind).mkdir(parents=True)
+    for file in range(FILES):
+        with (folder / f"data/lines/{file}.jsonl").open("wb") as lines, (folder / f"data/tar/{file}.tar").open("wb") as tar:
+            for number in range(file, records, FILES):
+                jpeg = _photo(rng)
+                total += len(jpeg)
+                captions = {language: " ".join(texts.choices(_WORDS, k=12)) for language in LANGUAGES}
+                fields = {"binary": base64.b64encode(jpeg).decode(), "caption": captions}
+                lines.write(json.dumps(fields).encode() + b"\n")
+                tar.write(write_member(f"{number:08d}.jpg", jpeg))
+                tar.write(write_member(f"{number:08d}.json", json.dumps({"caption": captions}).encode()))
+            tar.write(END_MARK)
+    return Made(total, _tokenizer(folder / "tokenizer"))
+
+
+def _photo(rng: np.random.Generator) -> bytes:
+    """Smooth colours and grain: about 100 kB, as a photo of that size."""
+    small = rng.integers(0, 255, (24, 32, 3), dtype=np.uint8)
+    smooth = np.asarray(Image.fromarray(small).resize((512, 384), Image.Resampling.BICUBIC), dtype=np.int16)
+    grain = rng.normal(0, 14, smooth.shape).astype(np.int16)
+    buffer = io.BytesIO()
+    Image.fromarray(np.clip(smooth + grain, 0, 255).astype(np.uint8)).save(buffer, "JPEG", quality=92)
+    return buffer.getvalue()
+
+
+def _tokenizer(folder: Path) -> str:
+    import tokenizers
+    from tokenizers import decoders, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    built = tokenizers.Tokenizer(models.Unigram())
+    built.pre_tokenizer, built.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    special = ["<s>", "<pad>", "</s>", "<unk>"]
+    trainer = trainers.UnigramTrainer(vocab_size=120, special_tokens=special, unk_token="<unk>", show_progress=False)
+    built.train_from_iterator([" ".join(_WORDS)] * 50, trainer)
+    built.add_special_tokens(["<mask>"])
+    built.post_processor = processors.TemplateProcessing("<s> $A </s>", None, [("<s>", 0), ("</s>", 2)])
+    names = dict(bos_token="<s>", eos_token="</s>", pad_token="<pad>", unk_token="<unk>", mask_token="<mask>")
+    PreTrainedTokenizerFast(tokenizer_object=built, cls_token="<s>", sep_token="</s>", **names).save_pretrained(folder)
+    return str(folder)
+
+
+# --------------------------------------------------------------------------------------------------------- contenders
+
+
+def limit(task: Task) -> Iterator[int]:
+    """Decoding and transforming alone: images in memory, one process a core, nothing handed over."""
+    import tarfile
+
+    local = Path(task.tokenizer).parent / "data" / "tar" / "0.tar"
+    with tarfile.open(local) as archive:
+        images = [archive.extractfile(member).read() for member in archive if member.name.endswith(".jpg")]
+    count = Value("q", 0)
+    for number in range(task.workers):
+        Process(target=_decode_forever, args=(images, task, number, count), daemon=True).start()
+    seen = 0
+    while True:
+        time.sleep(0.05)
+        done = count.value
+        yield done - seen
+        seen = done
+
+
+def _decode_forever(images: list[bytes], task: Task, number: int, count: Value) -> None:
+    torch.set_num_threads(1)
+    augment, rng = task.config("tar").data.augment, random.Random(number)
+    out = np.empty((3, task.side, task.side), dtype=np.float32)
+    while True:
+        for image in images:
+            normalise(np.asarray(training_pixels(image, task.side, augment, rng)), out)
+            with count.get_lock():
+                count.value += 1
+
+
+def ours(task: Task, kind: str) -> Iterator[int]:
+    for batch in open_source("images", task.config(kind), rank=0, world_size=1).batches(0):
+        yield len(batch.images)
+
+
+class _Maker:
+    """Record -> example, and examples -> batch, with our own functions: the same work for all."""
+
+    def __init__(self, task: Task) -> None:
+        self._config = task.config("lines")
+        self._tokenizer = load_tokenizer(task.tokenizer)
+        self._side = task.side
+        self._rng = random.Random()
+
+    def example(self, image: bytes, captions: dict[str, str]) -> ImageTextExample:
+        record = ImageTextRecord(image, ({language: (text,) for language, text in captions.items()},))
+        data = self._config.data
+        return image_text_example(record, data.images, data.augment, self._side, False, self._tokenizer, self._rng)
+
+    def batch(self, examples: list[ImageTextExample]):
+        images = torch.from_numpy(np.stack([normalise(example.image) for example in examples]))
+        return collate_image_text(images, examples, self._rng, self._tokenizer.pad)
+
+
+class _Published(IterableDataset):
+    """Whole files to loader processes; line by line; no shuffling but of the files."""
+
+    def __init__(self, task: Task) -> None:
+        self._task, self._maker = task, _Maker(task)
+
+    def __iter__(self) -> Iterator[ImageTextExample]:
+        torch.set_num_threads(1)
+        files = [f"{storage.join(self._task.url, 'lines')}/{file}.jsonl" for file in range(FILES)]
+        info, rng = get_worker_info(), random.Random(0)
+        while True:
+            rng.shuffle(files)
+            for url in files[info.id :: info.num_workers]:
+                for line in _open(url):
+                    fields = json.loads(line)
+                    yield self._maker.example(base64.b64decode(fields["binary"]), fields["caption"])
+
+
+def _open(url: str, *_: object, **__: object):
+    if storage.is_local(url):
+        return open(storage.local_path(url), "rb")
+    return io.BufferedReader(Stream(url, storage.size(url), lambda _: None), 1 << 20)
+
+
+def published(task: Task) -> Iterator[int]:
+    dataset = _Published(task)
+    loader = DataLoader(
+        dataset, batch_size=task.batch_size, num_workers=task.workers, collate_fn=dataset._maker.batch, prefetch_factor=2
+    )
+    yield from (len(batch.images) for batch in loader)
+
+
+def webdataset(task: Task) -> Iterator[int]:
+    import webdataset as wds
+    from webdataset import gopen
+
+    for scheme in ("s3", "hdfs"):
+        gopen.gopen_schemes[scheme] = _open
+    maker = _Maker(task)
+    urls = [f"{storage.join(task.url, 'tar')}/{file}.tar" for file in range(FILES)]
+    records = wds.WebDataset(urls, shardshuffle=FILES, empty_check=False).repeat().shuffle(1000)
+    examples = records.map(lambda sample: maker.example(sample["jpg"], json.loads(sample["json"])["caption"]))
+    batches = examples.batched(task.batch_size, collation_fn=maker.batch, partial=False)
+    loader = wds.WebLoader(batches, batch_size=None, num_workers=task.workers, prefetch_factor=2)
+    yield from (len(batch.images) for batch in loader)
+
+
+def datasets(task: Task) -> Iterator[int]:
+    import datasets as hf
+
+    maker = _Maker(task)
+    files = [f"{storage.join(task.url, 'lines')}/{file}.jsonl" for file in range(FILES)]
+    options = None
+    if task.store == "s3":
+        from tests.stores.objects import KEY, SECRET
+
+        options = dict(key=KEY, secret=SECRET, endpoint_url=os.environ["FSSPEC_S3_ENDPOINT_URL"])
+    records = hf.load_dataset("json", data_files=files, split="train", streaming=True, storage_options=options)
+    records = records.repeat(None).shuffle(seed=1, buffer_size=1000)
+
+    def collate(rows: list[dict]):
+        return maker.batch([maker.example(base64.b64decode(row["binary"]), row["caption"]) for row in rows])
+
+    loader = DataLoader(
+        records, batch_size=task.batch_size, num_workers=task.workers, collate_fn=collate, prefetch_factor=2
+    )
+    yield from (len(batch.images) for batch in loader)
+
+
+CONTENDERS: dict[str, Callable[[Task], Iterator[int]]] = {
+    "ours/lines": partial(ours, kind="lines"),
+    "ours/tar": partial(ours, kind="tar"),
+    "published": published,
+    "webdataset": webdataset,
+    "datasets": datasets,
+}
+CONTENDERS_AND_LIMIT = {"limit": limit, **CONTENDERS}
