@@ -48,7 +48,7 @@ class Server:
                 cwd=self._folder, env=self._env, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             ).result()  # fmt: skip
 
-    def wait_until(self, ready: Callable[[], object], seconds: float = 60) -> None:
+    def wait_until(self, ready: Callable[[], object], seconds: float = 180) -> None:
         """Wait until `ready()` gives something true; its exceptions count as no."""
         deadline, said = time.monotonic() + seconds, ""
         while time.monotonic() < deadline:
