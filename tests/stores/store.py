@@ -6,6 +6,7 @@ import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing import forkserver
 
 from cclm import storage
 
@@ -38,10 +39,10 @@ class RunningStore:
 
 @contextmanager
 def environment(settings: dict[str, str]) -> Iterator[None]:
-    """Variables set for a while, and heard by stores of this process too."""
+    """Variables set for a while, and heard by stores of this process and by loader processes that it starts."""
     before = {name: os.environ.get(name) for name in settings}
     os.environ.update(settings)
-    storage.reopen()
+    _start_anew()
     try:
         yield
     finally:
@@ -50,4 +51,10 @@ def environment(settings: dict[str, str]) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
-        storage.reopen()
+        _start_anew()
+
+
+def _start_anew() -> None:
+    """Have the environment read again: the forkserver's processes have the one that it was started with."""
+    storage.reopen()
+    forkserver._forkserver._stop()
