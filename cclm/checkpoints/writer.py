@@ -9,6 +9,7 @@ come.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import mmap
 import os
@@ -18,10 +19,10 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 from safetensors import SafetensorError, TensorSpec, serialize_file
@@ -32,6 +33,10 @@ from cclm.checkpoints.commit import OtherRunError, Staged, commit, file_entry, i
 from cclm.checkpoints.manifest import STATE, Manifest, file_name, folder_name
 from cclm.checkpoints.mirror import Mirror
 from cclm.checkpoints.retention import Retention, keep_only, prune
+
+
+LOCK = ".writer.lock"
+"""File of a run's local folder that its writer keeps locked."""
 
 
 @dataclass
@@ -175,6 +180,25 @@ def _sync(path: Path) -> None:
 # ------------------------------------------------------------------------------------------------------ the process
 
 
+def lock_folder(folder: str, seconds: float = 60.0, say: Callable[[str], None] = print) -> TextIO:
+    """Wait until no other writer of this machine works on a run's local folder, but not for ever; it is ours till closed.
+
+    A writer outlives its training process to finish a save: whoever starts the run again wants to find that one.
+    """
+    lock = open(Path(folder) / LOCK, "a")  # noqa: SIM115 - closed by the caller
+    began = time.monotonic()
+    while time.monotonic() - began < seconds:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return lock
+        except BlockingIOError:
+            time.sleep(0.05)
+        except OSError:  # a file system without locks
+            return lock
+    say(f"another process still saves to {folder}; going on beside it")
+    return lock
+
+
 class Writer:
     """Takes orders until stdin ends."""
 
@@ -263,8 +287,10 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)
     os.nice(5)  # the loop's processes go first
     setup = Setup(**json.loads(sys.argv[1]))
+    lock = lock_folder(setup.mirror_from, say=lambda _: None)  # held until this process ends
     tempfile.tempdir = setup.scratch
     Writer(setup).serve()
+    lock.close()
 
 
 if __name__ == "__main__":

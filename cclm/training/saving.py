@@ -43,7 +43,7 @@ from cclm.checkpoints.manifest import MODEL, OPTIMIZER, new_attempt, new_run
 from cclm.checkpoints.process import WriterProcess
 from cclm.checkpoints.retention import Retention
 from cclm.checkpoints.snapshot import Snapshot
-from cclm.checkpoints.writer import Outcome, Setup
+from cclm.checkpoints.writer import Outcome, Setup, lock_folder
 from cclm.config_output import CheckpointConfig
 from cclm.errors import UserError
 from cclm.metrics.report import LOG, METRICS
@@ -118,6 +118,7 @@ class Saving:
             UserError: there are checkpoints and none is whole, or no such folder.
         """
         if self._is_first:
+            lock_folder(str(self.folder), say=self.say).close()  # what an earlier start still saves is to be found
             self._found = find_start([*self.places.values()], self.folder, resume, self.say)
         checkpoint = self._found.checkpoint
         told = checkpoint and (checkpoint.step, checkpoint.state, checkpoint.source)

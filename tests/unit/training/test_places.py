@@ -1,7 +1,9 @@
 """Places of a run: what is kept, where a run goes on, and who may write where."""
 
+import fcntl
 import os
 import signal
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -215,6 +217,25 @@ def test_a_writer_that_is_killed_costs_one_save(tmp_path):
         run_steps(saving, model, optimizer, (3,))
     assert saving.committed == 3 and open_checkpoint(tmp_path / "step-00000003")
     assert any("ended with code -9" in line and "failure 1 of 3 in a row" in line for line in said)
+
+
+def test_a_start_waits_for_the_save_that_an_earlier_one_left_under_way(tmp_path):
+    first = Saving(Output(str(tmp_path)), say=lambda _: None)
+    first.find_start("auto")
+    first.publish("log.txt")  # starts the writer
+    is_held = False
+    while not is_held:
+        time.sleep(0.02)
+        with (tmp_path / ".writer.lock").open() as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                is_held = True
+    os.kill(first._writer.pid, signal.SIGSTOP)
+    run_steps(first, *make_trained(0), (1,))
+    first._writer._process.stdin.close()  # as when the training process dies
+    threading.Timer(0.5, os.kill, (first._writer.pid, signal.SIGCONT)).start()
+    assert Saving(Output(str(tmp_path))).find_start("auto").step == 1
 
 
 def test_saves_that_fail_in_a_row_end_the_run_and_leave_the_last_good_one(tmp_path):
