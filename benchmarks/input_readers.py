@@ -200,7 +200,9 @@ def published(task: Task) -> Iterator[int]:
 
 def webdataset(task: Task) -> Iterator[int]:
     import webdataset as wds
-    from webdataset import gopen
+    import importlib
+
+    gopen = importlib.import_module("webdataset.gopen")  # the package has a function of that name
 
     for scheme in ("s3", "hdfs"):
         gopen.gopen_schemes[scheme] = _open

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -62,7 +63,8 @@ class SlotReader:
 
     def close(self) -> None:
         """Let go of what is on its way."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        if not sys.is_finalizing():  # then its threads are gone
+            self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _fetch_later(self, slot: int, ref: RecordRef) -> None:
         self._coming[slot] = _key(ref), self._pool.submit(self._fetch, ref)
