@@ -7,6 +7,9 @@ b + 2, ...); those keep their own places, so nothing else moves, and the replace
 from __future__ import annotations
 
 import math
+import multiprocessing
+import multiprocessing.connection
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -155,9 +158,18 @@ def start_worker(_: int) -> None:
     """What a loader process does first.
 
     It leaves stopping to the training process: a signal to the whole group (Ctrl-C, a pod's end) must not take the
-    data away while the training process still saves.
+    data away while the training process still saves. It ends when that process is gone, however it went: torch looks at
+    the process that started this one, which is the forkserver, and the forkserver lives as long as its children.
     """
+    threading.Thread(target=_end_with_training, daemon=True).start()
     torch.set_num_threads(1)
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def _end_with_training() -> None:
+    training = multiprocessing.parent_process()
+    if training is not None:
+        multiprocessing.connection.wait([training.sentinel])
+        os._exit(1)

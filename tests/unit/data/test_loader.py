@@ -8,6 +8,9 @@ import multiprocessing
 import os
 import random
 import signal
+import subprocess
+import sys
+import time
 from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
@@ -96,6 +99,39 @@ def test_signals_to_the_process_group_do_not_take_the_data_away(make_config: Any
     for worker in workers:
         worker.join(10)
     assert not any(worker.is_alive() for worker in workers)
+
+
+def test_loader_processes_end_with_a_training_process_that_is_killed(make_config: Any, files: dict[str, str]) -> None:
+    config = _config(make_config, files, workers=2)
+    program = (
+        "import sys, multiprocessing\n"
+        "from cclm.config import PretrainConfig\n"
+        "from cclm.data.loader import open_source\n"
+        "config = PretrainConfig.model_validate_json(sys.stdin.read())\n"
+        "stream = open_source('texts', config, rank=0, world_size=1).batches(0)\n"
+        "next(stream)\n"
+        "print(*(child.pid for child in multiprocessing.active_children()), flush=True)\n"
+        "import time; time.sleep(60)\n"
+    )
+    training = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    training.stdin.write(config.model_dump_json())
+    training.stdin.close()
+    workers = [int(pid) for pid in training.stdout.readline().split()]
+    assert len(workers) == 2
+    training.kill()
+    deadline = time.monotonic() + 20
+    while any(_is_alive(pid) for pid in workers):
+        assert time.monotonic() < deadline, "loader processes outlive the training process"
+        time.sleep(0.05)
+    training.wait()
+    training.stdout.close()
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def test_each_record_is_seen_once_an_epoch(make_config: Any, files: dict[str, str], tokenizer: Any) -> None:
