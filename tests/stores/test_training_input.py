@@ -148,7 +148,7 @@ def test_errors_cuts_and_refused_requests_do_not_change_the_order(
     local, remote = str(tmp_path / "lines"), storage.join(store.new_folder(), "lines")
     source = str(world / "data" / "pretrain" / "image_text")
     numbers = random.Random(7)
-    faults = [Answer(503), Answer(429), Cut(0), Cut(300), Cut(20_000), None, None, None, None]
+    faults = [Answer(503), Answer(429), Cut(0), Cut(300), Cut(20_000), *[None] * 15]
     proxy.next(*[numbers.choice(faults) for _ in range(2000)])
     for out in (local, remote):  # writing meets the faults too
         command("data", "shard", source, out, "--size", "40K", "--format", "lines")
