@@ -53,6 +53,10 @@ def read_records(where: str, url: str, advance: Advance) -> Iterator[RawRecord]:
             yield from _tar_records(url, plain) if format_inside(url) is Format.TAR else _lines(url, plain)
     except _DAMAGE as error:
         raise UserError(f"{where}: {url} is damaged or cut off ({error}); copy it again") from None
+    except OSError as error:
+        if str(error) != "Invalid data stream":  # all that bz2 says of damage, with no class of its own
+            raise
+        raise UserError(f"{where}: {url} is damaged ({error}); copy it again") from None
     if storage.fingerprint(url) != stat:
         raise UserError(f"{where}: {url} changed while it was read; try again when it is written")
 

@@ -8,6 +8,7 @@ later (`examples.py`), so a record can also turn out to be broken there, with th
 from __future__ import annotations
 
 import binascii
+import errno
 import posixpath
 from dataclasses import dataclass
 from typing import Any
@@ -181,6 +182,10 @@ def _image(fields: dict[str, Any], config: ImageTextSource) -> bytes:
             return storage.read_bytes(path)
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             raise BrokenRecord(MISSING_IMAGE, f"{path} does not exist") from None
+        except (OSError, ValueError) as error:  # an image itself, for example, or a zero byte
+            if isinstance(error, ValueError) or error.errno == errno.ENAMETOOLONG:
+                raise BrokenRecord(MISSING_IMAGE, f"{config.image_key} is no path: {path[:60]!r}") from None
+            raise
     return from_base64(value, config.image_key)
 
 

@@ -63,6 +63,11 @@ def members(read: Read, size: int) -> Iterator[Member]:
     Raises:
         DamagedTarError: a header is not one, or data end too early.
     """
+    return (entry for entry in _entries(read, size) if isinstance(entry, Member))
+
+
+def _entries(read: Read, size: int) -> Iterator[Member | int]:
+    """As `members`; what is passed over (links, folders, hidden files) is told by the byte after it."""
     at = start = 0
     name: str | None = None
     length: int | None = None
@@ -87,8 +92,9 @@ def members(read: Read, size: int) -> Iterator[Member]:
             continue
         if header.type in _FILES:
             member = Member(header.name if name is None else name, start, data, bytes_)
-            if not member.name.rpartition("/")[2].startswith("."):
-                yield member
+            yield at if member.name.rpartition("/")[2].startswith(".") else member
+        else:
+            yield at
         start, name, length = at, None, None
 
 
@@ -98,16 +104,20 @@ def record_starts(read: Read, size: int) -> list[int]:
     Raises:
         DamagedTarError: as `members`; also if the end mark is missing, or something follows it.
     """
-    starts, key, end = [], None, 0
-    for member in members(read, size):
-        if member.key != key:
-            starts.append(member.start)
-        key, end = member.key, member.end
+    starts, key, last, end = [], None, 0, 0
+    for entry in _entries(read, size):
+        if isinstance(entry, int):
+            end = entry
+            continue
+        if entry.key != key:
+            starts.append(entry.start)
+        key, last = entry.key, entry.end
+        end = last
     if size and end + _BLOCK > size:
         raise DamagedTarError(f"it has no end mark after byte {end}, so it was cut off")
     if read(end, min(size, end + (1 << 20))).strip(b"\0"):
         raise DamagedTarError(f"it goes on after its end mark at byte {end}; were archives joined with cat?")
-    return [*starts, end]
+    return [*starts, last]
 
 
 def members_of_record(data: bytes) -> dict[str, bytes]:

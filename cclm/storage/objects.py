@@ -245,13 +245,17 @@ def open_s3() -> S3:
 
 
 def open_gcs() -> Gcs:
-    """GCS with the options of fsspec's settings for `gcs` (or `gs`). Raises ImportError."""
+    """GCS with the options of fsspec's settings for `gcs` (or `gs`). Raises ImportError, ValueError."""
     os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
     import aiohttp
     from gcsfs.core import GCSFileSystem
     from gcsfs.retry import retry_request
 
     options = {**fsspec.config.conf.get("gs", {}), **fsspec.config.conf.get("gcs", {})}
+    token = options.get("token")
+    if isinstance(token, str) and token.startswith(("/", "~", ".")) and not os.path.exists(token):
+        # gcsfs would take the path for a token, and ask Google about it.
+        raise ValueError("FSSPEC_GS_TOKEN, or FSSPEC_GCS_TOKEN, names a file that does not exist")
     silence = float(options.get("requests_timeout", _SILENCE))
     options["requests_timeout"] = aiohttp.ClientTimeout(total=None, sock_connect=min(5, silence), sock_read=silence)
     logging.getLogger("gcsfs").addFilter(_is_no_retry)

@@ -92,6 +92,13 @@ _HDFS_OUTAGE = re.compile(
 )
 
 
+_TOKEN = re.compile(
+    r"((?:access_token|id_token|refresh_token|client_secret|X-(?:Amz|Goog)-(?:Signature|Credential|Security-Token)|"
+    r"AWSAccessKeyId|Signature)=)[^&\s'\")]+",
+    re.I,
+)
+
+
 def patience() -> float:
     """Seconds that an outage of a store is waited for."""
     text = os.environ.get(PATIENCE, "")
@@ -155,8 +162,8 @@ def judge(error: BaseException) -> Verdict:
 
 
 def reason(error: BaseException) -> str:
-    """The first line of what an error says, without Java's stack."""
-    text = str(error).strip() or type(error).__name__
+    """The first line of what an error says, without Java's stack, and without the secrets of a request's address."""
+    text = _TOKEN.sub(r"\1***", str(error).strip()) or type(error).__name__
     return text.replace("\\n", "\n").splitlines()[0].strip()[:200]
 
 

@@ -9,6 +9,7 @@ import fsspec
 from cclm.errors import UserError
 from cclm.storage.hdfs import Hdfs, open_hdfs
 from cclm.storage.objects import Objects, open_gcs, open_s3
+from cclm.storage.patience import retried
 from cclm.storage.types import Store, split
 
 _opened: dict[tuple[int, str, str], Store] = {}
@@ -23,7 +24,8 @@ def open_store(url: str) -> tuple[Store, str]:
     key = (os.getpid(), scheme, host)
     store = _opened.get(key)
     if store is None:
-        store = _opened.setdefault(key, _open(url, scheme, host))
+        # Opening may ask a server already: gcsfs lets the identity server look at a token.
+        store = _opened.setdefault(key, retried(url, lambda: _open(url, scheme, host)))
     if isinstance(store, Hdfs):
         return store, "/" + path.rstrip("/")
     return store, f"{authority}/{path}".rstrip("/")

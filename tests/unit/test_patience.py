@@ -8,7 +8,7 @@ import pytest
 
 from cclm import storage
 from cclm.errors import UserError
-from cclm.storage.patience import Incomplete, Verdict, judge, retried
+from cclm.storage.patience import Incomplete, Verdict, judge, reason, retried
 
 
 def _caused(outer: Exception, cause: Exception) -> Exception:
@@ -100,3 +100,31 @@ def test_patience_goes_through_the_environment(monkeypatch: pytest.MonkeyPatch) 
 def test_unknown_stores_are_one_sentence() -> None:
     with pytest.raises(UserError, match="nosuch:// is no store that is known here; use paths, hdfs://, s3:// and gs://"):
         storage.size("nosuch://a/b")
+
+
+def test_secrets_of_a_request_stay_out_of_sentences() -> None:
+    said = "Max retries exceeded with url: /tokeninfo?access_token=ya29.a-b_c&x=1 (Caused by: away)"
+    assert reason(OSError(said)) == said.replace("ya29.a-b_c", "***")
+    signed = "403 for http://s/b/k?X-Amz-Credential=AKIA%2Fx&X-Amz-Signature=0a1b"
+    assert reason(OSError(signed)) == "403 for http://s/b/k?X-Amz-Credential=***&X-Amz-Signature=***"
+
+
+def test_a_store_that_does_not_open_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FSSPEC_GS_TOKEN", "/none/key.json")
+    storage.reopen()
+    with pytest.raises(UserError, match="^gs://b/x: the store's settings are wrong .*names a file that does not exist"):
+        storage.size("gs://b/x")
+    monkeypatch.delenv("FSSPEC_GS_TOKEN")
+    tries = []
+
+    def away(*_: object) -> None:
+        tries.append(1)
+        raise ConnectionError("/tokeninfo?access_token=ya29 is away")
+
+    monkeypatch.setattr("cclm.storage.stores.open_gcs", away)
+    monkeypatch.setenv(storage.PATIENCE, "0.3")
+    storage.reopen()
+    with pytest.raises(storage.StoreUnavailable, match=r"^gs://b/x: the store did not answer .*access_token=\*\*\*"):
+        storage.size("gs://b/x")
+    assert len(tries) > 1
+    storage.reopen()

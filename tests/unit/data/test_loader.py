@@ -240,6 +240,10 @@ def test_images_from_paths(make_config: Any, tmp_path: Path) -> None:
     (tmp_path / "pictures" / "2.jpg").unlink()
     next(stream.batches(0))
     assert stream.skipped == {"missing image file": 1}
+    no_paths = [{**by_path[0], "img": "x" * 300}, {**by_path[0], "img": "a\0b"}, *by_path[:2]]  # an image itself, ...
+    source["files"] = [str(write_lines(tmp_path / "q.jsonl", no_paths))]
+    stream = open_source("images_mono", make_config({"images_mono": source}), rank=0, world_size=1)
+    assert next(stream.batches(0)).images.shape == (4, 3, 32, 32) and stream.skipped == {"missing image file": 2}
 
 
 def test_a_slot_reads_ahead_in_one_request(

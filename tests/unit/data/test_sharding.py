@@ -93,9 +93,12 @@ def test_damage_and_full_folders_leave_nothing(tmp_path: Path, lines: Path, caps
     out = tmp_path / "out"
     whole = gzip.compress((lines / "0.jsonl").read_bytes())
     (tmp_path / "cut.jsonl.gz").write_bytes(whole[: len(whole) // 2])
+    damaged = bz2.compress((lines / "0.jsonl").read_bytes())
+    (tmp_path / "rot.jsonl.bz2").write_bytes(damaged[:20] + bytes(20) + damaged[40:])
     (tmp_path / "bad.jsonl").write_text((lines / "0.jsonl").read_text() + "nonsense\n")
     for words, said in (
         ([tmp_path / "cut.jsonl.gz", out, "--size", "4K"], "cut.jsonl.gz is damaged or cut off"),
+        ([tmp_path / "rot.jsonl.bz2", out], "rot.jsonl.bz2 is damaged"),
         ([lines, tmp_path / "bad.jsonl", out], "bad.jsonl:11 is broken (not JSON"),
         ([tmp_path / "none", out], "none does not exist"),
         ([lines, lines], "is input and output"),

@@ -68,6 +68,22 @@ def test_damage_is_named(tmp_path: Path) -> None:
     assert open_index("k", f"{tmp_path}/empty.tar").num_records == 0
 
 
+def test_what_holds_no_record_may_end_an_archive(tmp_path: Path) -> None:
+    for kind, name in ((tarfile.DIRTYPE, "folder"), (tarfile.SYMTYPE, "1.txt"), (tarfile.REGTYPE, "._hidden")):
+        for first in ([("0.txt", b"a dog" * 300)], []):
+            path = _write(tmp_path / "s.tar", first)
+            with tarfile.open(path, "a") as archive:
+                info = tarfile.TarInfo(name)
+                info.type, info.linkname = kind, "0.txt" if kind == tarfile.SYMTYPE else ""
+                info.size = 600 if kind == tarfile.REGTYPE else 0
+                archive.addfile(info, io.BytesIO(b"x" * info.size))
+            index = open_index("k", str(path))
+            assert index.num_records == len(first)
+            if first:
+                data = storage.read_range(index.url, *index.byte_range(0, 1))
+                assert tar.members_of_record(data) == {"txt": b"a dog" * 300}
+
+
 def test_our_members_are_tarfile_s(tmp_path: Path) -> None:
     files = {"a.jpg": b"x" * 700, "folder/" + "long" * 60 + ".txt": b"", "ü.json": b"{}"}
     (tmp_path / "s.tar").write_bytes(b"".join(tar.write_member(*file) for file in files.items()) + tar.END_MARK)
