@@ -24,7 +24,7 @@ from tests.stores.store import RunningStore, environment
 pytestmark = pytest.mark.slow
 
 RECORDS, BATCH = 96, 8
-BATCHES = 4 * RECORDS // BATCH  # four epochs
+BATCHES = 2 * RECORDS // BATCH  # two epochs
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def read(config: PretrainConfig, on_batch: Any = lambda _: None) -> tuple[list[s
 
 
 def check_tally(tally: Tally) -> None:
-    assert sorted(tally) == [0, 1, 2, 3]
+    assert sorted(tally) == [0, 1]
     for count in tally.values():
         assert count.seen == RECORDS and count.seen_hash == hash_of_all(RECORDS)
 
@@ -109,7 +109,7 @@ def test_index_shard_and_train_while_the_store_dies_and_comes_back(
     starter = threading.Thread(target=restart)
 
     def fault(number: int) -> None:
-        if number == 10:
+        if number == 5:
             remote_store.kill()
             starter.start()
 
@@ -129,7 +129,7 @@ def test_a_dead_data_node_in_mid_epoch(hdfs_store: HdfsStore, world: Path, confi
     starters: list[threading.Thread] = []
 
     def fault(number: int) -> None:
-        if number in (8, 30):
+        if number in (5, 15):
             hdfs_store.data_node.kill()
             starters.append(threading.Timer(1.5, hdfs_store.data_node.start))
             starters[-1].start()
@@ -139,30 +139,25 @@ def test_a_dead_data_node_in_mid_epoch(hdfs_store: HdfsStore, world: Path, confi
     check_tally(tally)
 
 
-@pytest.mark.parametrize("kind", ["s3", "gcs"])
-def test_errors_cuts_and_refused_requests_do_not_change_the_order(
-    kind: str, request: pytest.FixtureRequest, world: Path, config: Any, tmp_path: Path
+def test_errors_and_cuts_do_not_change_the_order(
+    s3_store: RunningStore, s3_proxy: Proxy, world: Path, config: Any, tmp_path: Path
 ) -> None:
-    store: RunningStore = request.getfixturevalue(f"{kind}_store")
-    proxy: Proxy = request.getfixturevalue(f"{kind}_proxy")
-    local, remote = str(tmp_path / "lines"), storage.join(store.new_folder(), "lines")
+    local, remote = str(tmp_path / "lines"), storage.join(s3_store.new_folder(), "lines")
     source = str(world / "data" / "pretrain" / "image_text")
     numbers = random.Random(7)
     faults = [Answer(503), Answer(429), Cut(0), Cut(300), Cut(20_000), *[None] * 15]
-    proxy.next(*[numbers.choice(faults) for _ in range(2000)])
+    s3_proxy.next(*[numbers.choice(faults) for _ in range(2000)])
     for out in (local, remote):  # writing meets the faults too
         command("data", "shard", source, out, "--size", "40K", "--format", "lines")
     clean, _ = read(config(local))
-    before = proxy.requests
+    before = s3_proxy.requests
     digests, tally = read(config(remote))
-    assert proxy.requests - before > 40
+    assert s3_proxy.requests - before > 20
     assert digests == clean
     check_tally(tally)
 
 
-def test_an_outage_without_end_ends_training_with_a_sentence(
-    gcs_store: RunningStore, world: Path, config: Any
-) -> None:
+def test_an_outage_without_end_ends_training_with_a_sentence(gcs_store: RunningStore, world: Path, config: Any) -> None:
     remote = storage.join(gcs_store.new_folder(), "lines")
     source = str(world / "data" / "pretrain" / "image_text")
     command("data", "shard", source, remote, "--size", "40K", "--format", "lines")
