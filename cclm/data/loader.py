@@ -70,6 +70,11 @@ class SourceStream:
         return self._order.num_records
 
     @property
+    def layout(self) -> str:
+        """Equal for files that are cut into records alike, wherever they are: the order of the records is the same."""
+        return self._order.layout
+
+    @property
     def tally(self) -> Tally:
         """The records of the batches handed over so far on this rank, by epoch."""
         return self._tally

@@ -21,6 +21,7 @@ version of numpy.
 
 from __future__ import annotations
 
+import zlib
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -86,6 +87,11 @@ class Order:
     @property
     def num_chunks(self) -> int:
         return len(self._chunk_file)
+
+    @property
+    def layout(self) -> str:
+        """A checksum of what the order follows from besides its arguments: records of each file and of each chunk."""
+        return f"{zlib.crc32(np.stack([self._chunk_file, self._chunk_count]).astype('<i8').tobytes()):08x}"
 
     def first_batch(self, epoch: int) -> int:
         """The batch with which stretch `epoch` starts; its first slots begin with what the epoch before left over."""

@@ -154,13 +154,15 @@ def fetch_logs(places: Sequence[str], folder: Path, newer: str | None = None) ->
                 storage.download(remote, str(local))
 
 
-def refuse_another_run(start: Start | None, config: PretrainConfig, records: Mapping[str, int]) -> None:
+def refuse_another_run(
+    start: Start | None, config: PretrainConfig, records: Mapping[str, int], layouts: Mapping[str, str]
+) -> None:
     """Look whether the checkpoint to go on from, if any, is of this run.
 
     Raises:
         UserError: it is of other data or of another model than `config`.
     """
-    differences = start and differences_that_forbid_resuming(start.state, config, records)
+    differences = start and differences_that_forbid_resuming(start.state, config, records, layouts)
     if differences:
         raise UserError(
             f"{start.source} is of another run: {'; '.join(differences)}. Go back to its settings, choose another "
@@ -169,10 +171,15 @@ def refuse_another_run(start: Start | None, config: PretrainConfig, records: Map
 
 
 def differences_that_forbid_resuming(
-    state: Mapping[str, Any], config: PretrainConfig, records: Mapping[str, int]
+    state: Mapping[str, Any], config: PretrainConfig, records: Mapping[str, int], layouts: Mapping[str, str]
 ) -> list[str]:
     """What differs between a checkpoint and this run so that going on would not be the same run, in words."""
     then, now = _identity(state["config"], state["records"]), _identity(config.model_dump(mode="json"), records)
+    # As many records in other files come in another order. Older checkpoints do not tell.
+    for kind in state.get("layouts", {}).keys() & layouts.keys():
+        if records[kind] == state["records"].get(kind):
+            name = f"checksum of how the files of data.{kind} are cut"
+            then[name], now[name] = state["layouts"][kind], layouts[kind]
     return [
         f"{name} was {then.get(name)} and is {now.get(name)}"
         for name in sorted(then.keys() | now.keys())

@@ -59,12 +59,13 @@ def pretrain(config: PretrainConfig, *, resume: str = "auto", stop: environment.
     held_out = config.evaluation and HeldOut(config.evaluation, config.training.precision, tokenizer)
     sources = open_sources(config, saving.folder)
     records = {kind: source.num_records for kind, source in sources.items()}
+    layouts = {kind: source.layout for kind, source in sources.items()}
     total = steps_of_run(config, records["images"])
 
     # 2. Where to start.
     start = saving.find_start(resume)
     begin = 0 if start is None else start.step
-    refuse_another_run(start, config, records)
+    refuse_another_run(start, config, records, layouts)
 
     # 3. Model, objective, optimizer.
     model = build_model(config.model, seed=config.seed) if start is None else empty_model(config, start)
@@ -77,7 +78,7 @@ def pretrain(config: PretrainConfig, *, resume: str = "auto", stop: environment.
     saving.say = report.say
     saving.publish(*KEPT_FILES)
     audit = RunAudit(saving.folder, sources, start and start.state.get("audit"))
-    facts = {"config": config.model_dump(mode="json"), "records": records, "versions": versions()}
+    facts = {"config": config.model_dump(mode="json"), "records": records, "layouts": layouts, "versions": versions()}
 
     def save(done: int) -> None:
         saving.save(done, model, optimizer, {**facts, "audit": audit.collect()})

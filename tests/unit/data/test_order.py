@@ -1,12 +1,14 @@
 """The order of samples: once an epoch, the same for any number of processes, found from the batch number alone."""
 
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
 
 from cclm.data.order import CHUNK_BYTES, Order, slots_of_rank, split_slots
 from cclm.errors import UserError
+from cclm.training.resume import differences_that_forbid_resuming
 
 # records of each file, slots
 WORLDS = [([400, 64, 800], 16), ([37, 90], 8), ([3, 7], 16), ([16], 16), ([1003], 7), ([1] * 17, 8), ([5], 1)]
@@ -111,3 +113,15 @@ def test_a_world_that_does_not_divide_the_batch_is_refused() -> None:
     assert [list(slots_of_rank("k", 6, rank, 3)) for rank in range(3)] == [[0, 1], [2, 3], [4, 5]]
     with pytest.raises(UserError, match=r"data\.images\.batch_size = 6 cannot be shared evenly by 4 processes"):
         slots_of_rank("data.images.batch_size", 6, 0, 4)
+
+
+def test_going_on_with_as_many_records_in_other_files_is_refused(make_config: Any) -> None:
+    config = make_config({})
+    layouts = [{"images": _order(files, 4).layout} for files in ([40, 60], [60, 40], [40, 60])]
+    records = {"images": 100}
+    state = {"config": config.model_dump(mode="json"), "records": records, "layouts": layouts[0]}
+    assert differences_that_forbid_resuming(state, config, records, layouts[2]) == []
+    [said] = differences_that_forbid_resuming(state, config, records, layouts[1])
+    assert said.startswith("checksum of how the files of data.images are cut was ")
+    del state["layouts"]  # of an older checkpoint
+    assert differences_that_forbid_resuming(state, config, records, layouts[1]) == []
