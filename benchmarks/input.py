@@ -80,9 +80,13 @@ def compare(name: str, contenders: list[str], common: dict, seconds: float) -> N
     print(f"\n{name}\n{'':14}{'records/s':>10}{'of limit':>10}{'records/CPU s':>15}{'of limit':>10}{'MB a worker':>13}")
     results = []
     for contender in ["limit", *contenders, "limit"]:
-        results.append((contender, run_one({**common, "contender": contender}, seconds)))
+        result = run_one({**common, "contender": contender}, seconds)
+        results.append((contender, result))
+        if result is not None:  # as they come; what they are of the limit is known at the end
+            print(f"{contender:14}{result['per_second']:10.0f}{'':10}{result['per_cpu_second']:15.0f}", flush=True)
     limits = [result for contender, result in results if contender == "limit" and result]
     wall, cpu = (sum(limit[key] for limit in limits) / len(limits) for key in ("per_second", "per_cpu_second"))
+    print()
     for contender, result in results:
         if result is None:
             print(f"{contender:14}{'failed, see above':>20}")
