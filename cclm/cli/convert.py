@@ -16,7 +16,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "convert",
         help="write a checkpoint in the published layout (.th)",
         description=_DESCRIPTION,
-        epilog="examples:\n  cclm convert output/demo demo.th\n  cclm convert output/demo/step-00000700 demo.th",
+        epilog="examples:\n  cclm convert output/demo demo.th\n  cclm convert output/demo/step-00000900 demo.th",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("checkpoint", help="checkpoint folder, or a run's folder (its newest checkpoint)")

@@ -64,7 +64,10 @@ def describe(args: argparse.Namespace) -> int:
 
         return describe_folder(args.config, verify=args.verify)
     from cclm.config_files import load_config, to_yaml
+    from cclm.errors import UserError
 
+    if args.verify:
+        raise UserError(f"--verify reads a checkpoint's or a run's folder, and {args.config} is none; correct the path")
     config = load_config(args.config, args.overrides, processes=args.processes)
     print(to_yaml(config))
     counts = count_parameters(config.model)

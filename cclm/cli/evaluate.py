@@ -16,7 +16,7 @@ Fine-tuning configs: results.json and predictions/SPLIT-LANGUAGE.jsonl in output
 
 examples:
   cclm evaluate configs/demo/pretrain.yaml --checkpoint output/demo              the newest of a run
-  cclm evaluate configs/demo/pretrain.yaml --checkpoint output/demo/step-00000700
+  cclm evaluate configs/demo/pretrain.yaml --checkpoint output/demo/step-00000900
   cclm evaluate configs/Pretrain_4m.yaml --checkpoint data/cclm_4m.th            a published model
   cclm evaluate configs/demo/xvnli.yaml --checkpoint output/demo_xvnli           the best of a fine-tuning run
   cclm evaluate configs/cclm-base-ft/WIT.yaml --checkpoint output/wit --gmt      on machine translations

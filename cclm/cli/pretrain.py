@@ -21,7 +21,7 @@ examples:
   cclm pretrain configs/Pretrain_4m.yaml --output-hdfs hdfs://namenode/runs/4m
   cclm pretrain configs/Pretrain_4m.yaml output_dir=s3://bucket/runs/4m
   cclm pretrain configs/demo/pretrain.yaml --resume never
-  cclm pretrain configs/demo/pretrain.yaml --resume output/demo/step-00000350 output_dir=output/branch
+  cclm pretrain configs/demo/pretrain.yaml --resume output/demo/step-00000900 output_dir=output/branch
   cclm launch --nproc-per-node 8 -- pretrain configs/Pretrain_4m.yaml          eight GPUs of one machine
 """
 

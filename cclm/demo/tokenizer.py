@@ -23,6 +23,7 @@ _MASK = "<mask>"
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
 _SENTENCES = 4000
 _WITHOUT_SPACES = ("zh", "ja")
+_MOST_PIECES = 1000
 _MERGED = 1700
 _MERGED_WITHOUT_SPACES = 420
 _LONGEST_WITHOUT_SPACES = 4
@@ -94,6 +95,10 @@ def train_tokenizer(texts: Mapping[str, Sequence[str]]) -> Tokenizer:
         piece: math.log(number / total) for piece, number in uses.items()
     }
     pieces = sorted(scores.items(), key=lambda entry: (-entry[1], entry[0]))
+    # The laptop model's vocabulary is fixed; few sentences can leave more pieces than many do. Characters stay.
+    longer = [piece for piece, _ in pieces if len(piece) > 1]
+    left_out = set(longer[max(0, _MOST_PIECES - (len(pieces) - len(longer))) :])
+    pieces = [entry for entry in pieces if entry[0] not in left_out]
     vocabulary = [(token, 0.0) for token in _SPECIAL] + pieces + [(_MASK, 0.0)]
     tokenizer = _shell(models.Unigram(vocabulary, unk_id=_SPECIAL.index("<unk>"), byte_fallback=False))
     tokenizer.decoder = decoders.Metaspace()

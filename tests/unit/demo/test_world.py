@@ -6,6 +6,7 @@ import base64
 import hashlib
 import io
 import json
+import random
 import os
 import signal
 import subprocess
@@ -24,6 +25,7 @@ from cclm.data.annotations.types import FewShot
 from cclm.data.text import clean_caption, clean_question, load_tokenizer
 from cclm.demo.languages import LANGUAGES
 from cclm.demo.scenes import is_held_out
+from cclm.demo.tokenizer import train_tokenizer
 from cclm.demo.world import TOKENIZER_FOLDER, DemoSize, _replace, make_demo_world
 from cclm.errors import UserError
 
@@ -269,3 +271,12 @@ def test_the_folder_that_a_shell_stands_in_stays(tmp_path: Path, monkeypatch: py
     before = here.stat().st_ino
     _replace(here, made)
     assert Path("demo.json").is_file() and Path("data").is_dir() and here.stat().st_ino == before
+
+
+def test_the_vocabulary_fits_the_laptop_model_however_few_sentences_there_are() -> None:
+    """Few and varied sentences leave more pieces than many alike ones; the model's vocabulary is fixed at 1024."""
+    rng = random.Random(0)
+    words = ["".join(rng.choices("abcdefghijklmnop", k=3)) for _ in range(3000)]
+    tokenizer = train_tokenizer({"en": [" ".join(rng.choices(words, k=8)) for _ in range(1500)]})
+    assert 900 < tokenizer.get_vocab_size() <= 1024
+    assert "<unk>" not in tokenizer.encode("abcdefghijklmnop 0123456789").tokens
