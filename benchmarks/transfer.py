@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--few-shot", default="zh", metavar="LANGUAGE", help="language of the few-shot runs")
     args = parser.parse_args()
     for first, second, model, ending in PRETRAINING.values():
-        if not (Path(model) / "best").is_dir():
+        if not (Path(model) / "retrieval.json").exists():  # written at the end
             cclm("pretrain", first)
             cclm("pretrain", second)
         for task in args.tasks:
