@@ -48,4 +48,6 @@ def write_predictions(folder: Path, split: str, measured: Mapping[str, Measured]
     (folder / PREDICTIONS).mkdir(parents=True, exist_ok=True)
     for language, each in measured.items():
         lines = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in each.predictions)
-        (folder / PREDICTIONS / f"{split}-{language}.jsonl").write_text(lines, encoding="utf-8")
+        # Half a surrogate pair, which JSON can hold and UTF-8 cannot, is written as JSON's own escape.
+        path = folder / PREDICTIONS / f"{split}-{language}.jsonl"
+        path.write_text(lines, encoding="utf-8", errors="backslashreplace")

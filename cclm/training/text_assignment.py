@@ -44,7 +44,12 @@ def train(config: TextAssignmentConfig, options: Options, *, stop: environment.S
     device = distributed.initialize()
     environment.set_threads(device)
     batch_size = config.data.images.batch_size
-    slots_of_rank("data.images.batch_size", batch_size, distributed.rank(), distributed.world_size())
+    slots = slots_of_rank("data.images.batch_size", batch_size, distributed.rank(), distributed.world_size())
+    if len(slots) < 2:
+        raise UserError(
+            f"data.images.batch_size = {batch_size} gives each process one image, but text assignment draws the wrong "
+            f"one from the others of its batch; give at least {2 * distributed.world_size()}"
+        )
     saving = Saving(config)
     load_checked_tokenizer(config)
     source = open_images(config, saving.folder)

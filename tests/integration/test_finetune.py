@@ -117,6 +117,8 @@ def test_text_assignment_is_what_reasoning_starts_from_and_nothing_else(world: P
         "\n".join(lines) + f"\ntask: text_assignment\noutput_dir: {tmp_path}/ta\n"
         f"data: {{images: {json.dumps(source)}}}\ntraining: {{max_steps: 2, log_every: 1}}\n"
     )
+    refused = run("finetune", assignment, "data.images.batch_size=1", code=2)
+    assert "batch_size = 1 gives each process one image" in refused.stderr and not (tmp_path / "ta/log.txt").exists()
     run("finetune", assignment)
     training = {"max_steps": 1, "batch_size": 4, "num_workers": 0}
     nlvr = write_config(tmp_path / "nlvr.yaml", world, "reasoning", training=training)

@@ -21,8 +21,9 @@ def read_xflickrco(paths: Sequence[str], image_roots: Mapping[str, str]) -> Retr
     for path in paths:
         for record in read_lines(path):
             name = record.text("img_path")
-            sentences = [sentence for sentence in record.texts("sentences") if not is_blank(sentence)]
-            built.dropped[EMPTY_CAPTION] += len(record.fields["sentences"]) - len(sentences)
+            given = record.texts("sentences")
+            sentences = [sentence for sentence in given if not is_blank(sentence)]
+            built.dropped[EMPTY_CAPTION] += len(given) - len(sentences)
             if not sentences:
                 built.dropped[NO_CAPTION] += 1
                 continue

@@ -112,5 +112,12 @@ def missing_files(urls: Iterable[str]) -> set[str]:
             except (FileNotFoundError, NotADirectoryError):
                 there = set()
             files = {file for file in files if file.rpartition("/")[2] not in there}
-        missing |= {file for file in files if not storage.exists(file)}
+        missing |= {file for file in files if not _exists(file)}
     return missing
+
+
+def _exists(file: str) -> bool:
+    try:
+        return storage.exists(file)
+    except ValueError:  # JSON can write names that no file has: with a zero byte, or half a surrogate pair
+        return False

@@ -97,7 +97,7 @@ def test_xflickrco_has_two_image_roots(tmp_path: Path) -> None:
     lines = [
         {"sentences": ["un", "...", ""], "id": "1", "img_path": "1.jpg"},
         {"sentences": ["", " "], "id": "2", "img_path": "2.jpg"},
-        {"sentences": ["deux"], "id": 3, "img_path": "COCO_val2014_000000000003.jpg"},
+        {"sentences": "deux", "id": 3, "img_path": "COCO_val2014_000000000003.jpg"},
     ]
     found = read_xflickrco(write(tmp_path / "test.jsonl", lines), FLICKR_ROOTS)
     assert [image.url for image in found.images] == ["f30k/1.jpg", "val2014/COCO_val2014_000000000003.jpg"]
@@ -323,6 +323,11 @@ def test_a_missing_image_is_named_or_skipped_and_counted(tmp_path: Path) -> None
     xvnli = read_xvnli(write(tmp_path / "x.jsonl", [XVNLI | {"Flikr30kID": str(i)} for i in range(40)]), str(tmp_path))
     kept_entries = missing_images(xvnli, "skip")
     assert len(kept_entries) == 2 and kept_entries.dropped == {MISSING_IMAGE: 38}
+    for odd in ("a\0b", "a\ud800"):  # JSON can write names that no file has
+        (tmp_path / "odd.jsonl").write_text(json.dumps(XVNLI | {"Flikr30kID": odd}))
+        xvnli = read_xvnli([str(tmp_path / "odd.jsonl")], str(tmp_path))
+        with pytest.raises(UserError, match=r"odd.jsonl:1: the image .* does not exist"):
+            missing_images(xvnli, "error")
     with pytest.raises(UserError, match="nor does any other"):
         missing_images(read_xvnli(iglue("XVNLI/annotations/en/test.jsonl"), str(tmp_path)), "skip")
 

@@ -5,7 +5,9 @@ import logging
 
 import pytest
 
+from cclm.metrics.measured import Measured
 from cclm.metrics.report import Report, mean_rows, retrieval_table
+from cclm.metrics.results import write_predictions
 from cclm.metrics.running import Update, means, sums_and_counts
 
 
@@ -56,3 +58,10 @@ def test_a_log_that_takes_no_more_stops_nothing(tmp_path):
     (tmp_path / "log.txt").mkdir()
     logging.getLogger("cclm.data.loader").warning("skipped")
     report.close()
+
+
+def test_predictions_may_hold_half_a_surrogate_pair(tmp_path):
+    line = {"text": "été \ud800"}
+    write_predictions(tmp_path, "test", {"fr": Measured({}, 1, [line])})
+    written = (tmp_path / "predictions/test-fr.jsonl").read_text(encoding="utf-8")
+    assert json.loads(written) == line and "été" in written
