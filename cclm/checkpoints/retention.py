@@ -39,14 +39,22 @@ def checkpoint_steps(place: str) -> list[int]:
     return sorted((step for step in steps if step is not None), reverse=True)
 
 
-def prune(place: str, run: str, rule: Retention, warn: Callable[[str], None]) -> Retention:
+def prune(
+    place: str, run: str, rule: Retention, warn: Callable[[str], None], saved: int | None = None
+) -> Retention:
     """Delete the checkpoints of `run` in `place` that `rule` does not keep; failures are told to `warn` and no more.
+
+    Args:
+        saved: the step just saved. Newer ones are those that the run passed over as damaged when it went on from an
+            older one: with their right sizes they would count as the newest, and push out all that is good.
 
     Returns:
         The rule from now on: without `resumed_from` once it has served.
     """
     kept = 0
     for step in checkpoint_steps(place):
+        if saved is not None and step > saved:
+            continue
         folder = storage.join(place, folder_name(step))
         try:
             manifest = whole_manifest(folder)

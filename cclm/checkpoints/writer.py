@@ -236,7 +236,8 @@ class Writer:
             rule = replace(
                 order.retention, resumed_from=self._resumed_from.get(place, order.retention.resumed_from)
             )
-            self._resumed_from[place] = prune(place, self._setup.run, rule, outcome.notes.append).resumed_from
+            rule = prune(place, self._setup.run, rule, outcome.notes.append, saved=order.step)
+            self._resumed_from[place] = rule.resumed_from
 
     def serve(self) -> None:
         """Orders in, outcomes out; small files in between."""

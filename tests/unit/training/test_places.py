@@ -64,6 +64,22 @@ def test_the_one_resumed_from_stays_until_a_newer_one_is_verified(tmp_path):
     assert 10 not in checkpoint_steps(str(tmp_path))
 
 
+def test_damaged_newer_ones_never_push_out_what_is_saved_after_them(tmp_path):
+    """Through the real writer: with a byte flipped in step 30, the run goes on from 20 and must keep what it saves."""
+    output = Output(str(tmp_path), checkpoints=CheckpointConfig(keep_last=1))
+    for step in (20, 30):
+        save_trained(tmp_path, step)
+    flip(next((tmp_path / "step-00000030").glob("model-*")))
+    saving = Saving(output)
+    start = saving.find_start("auto")
+    assert start.step == 20
+    trained = make_trained(1)
+    with saving:
+        for step in (22, 24, 26):
+            saving.save(step, *trained, {})
+    assert newest_checkpoint([str(tmp_path)], lambda _: None).step == 26
+
+
 def test_torn_ones_do_not_count_as_kept(tmp_path):
     for step in (10, 20, 30):
         save_trained(tmp_path, step)
