@@ -96,6 +96,8 @@ class Saving:
         self._writer: WriterProcess | None = None
         self._orders: list[_Order] = []
         """Asked for since the snapshot was taken."""
+        self._unsaved: set[tuple[int, str]] = set()
+        """Step and places of saves that failed, as far as heard."""
         self._best_score: float | None = None
         self._failed = 0
         self.committed: int | None = None
@@ -208,7 +210,7 @@ class Saving:
         found = None
         if self._is_first:
             if self._writer is not None:
-                self._judge(self._writer.outcomes(wait=True))
+                self._finish_orders()
             places = [storage.join(place, BEST) for place in self.places.values()]
             found = newest_checkpoint(places, self.say, WEIGHTS)
         told = distributed.gather_objects(found and (found.step, found.state, found.source))[0]
@@ -237,12 +239,7 @@ class Saving:
         problems: list[str] = []
         if self._writer is not None:
             try:
-                failed = {outcome.place for outcome in self._judge(self._writer.outcomes(wait=True))}
-                for order in [order for order in self._orders if ", ".join(order.places) in failed]:
-                    self.say(f"trying once more to save step {order.step}")
-                    self._send(order)
-                for outcome in self._judge(self._writer.outcomes(wait=True)):
-                    raise _as_exception(outcome)
+                self._finish_orders()
                 problems = self._writer.flush()
             finally:
                 self._end_writer()
@@ -312,6 +309,16 @@ class Saving:
                 self.say(f"training waited {waited:.1f} s at step {step} for the save before to end")
             self._judge(outcomes)
 
+    def _finish_orders(self) -> None:
+        """Until all that the snapshot was taken for is saved; what failed, whenever that was heard, is tried again."""
+        self._judge(self._writer.outcomes(wait=True))
+        for order in self._orders:
+            if (order.step, ", ".join(order.places)) in self._unsaved:
+                self.say(f"trying once more to save step {order.step}")
+                self._send(order)
+        for outcome in self._judge(self._writer.outcomes(wait=True)):
+            raise _as_exception(outcome)
+
     def _judge(self, outcomes: list[Outcome]) -> list[Outcome]:
         """Tell how saves went; returns those that failed."""
         failed = [outcome for outcome in outcomes if outcome.error]
@@ -321,6 +328,7 @@ class Saving:
                 self.say(note)
             if not outcome.error:
                 self._failed = 0
+                self._unsaved.discard((outcome.step, outcome.place))
                 self.committed = outcome.step
                 self.say(
                     f"saved step {outcome.step} to {outcome.place}: {outcome.size / 1e6:.1f} MB in "
@@ -328,6 +336,7 @@ class Saving:
                 )
                 continue
             self._failed += 1
+            self._unsaved.add((outcome.step, outcome.place))
             allowed = self._settings.max_failed_saves
             self.say(
                 f"step {outcome.step} could not be saved to {outcome.place} ({outcome.error}); "

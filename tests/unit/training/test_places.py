@@ -80,6 +80,17 @@ def test_damaged_newer_ones_never_push_out_what_is_saved_after_them(tmp_path):
     assert newest_checkpoint([str(tmp_path)], lambda _: None).step == 26
 
 
+@pytest.mark.parametrize("ask", [Saving.poll, Saving.best])
+def test_a_last_save_that_failed_is_not_forgotten_once_it_was_heard(tmp_path, ask):
+    saving = Saving(Output(str(tmp_path)))
+    saving.find_start("auto")
+    (tmp_path / "step-00000010").write_text("in the way")
+    with pytest.raises(UserError, match="step 10 cannot be written"), saving:
+        saving.save(10, *make_trained(1), {})
+        while saving.last is None:
+            ask(saving)
+
+
 def test_torn_ones_do_not_count_as_kept(tmp_path):
     for step in (10, 20, 30):
         save_trained(tmp_path, step)
