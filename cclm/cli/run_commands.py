@@ -95,6 +95,10 @@ def find_config(name: str, given: str) -> str:
 
 def _check(flags: Flags, task: Task) -> None:
     domain = flags.task == "nlvr_domain"
+    for name in ("bs", "epoch", "lr"):
+        value = getattr(flags, name)
+        if value <= 0 and value not in (-1, getattr(Flags, name)):  # -1, as published: the config's
+            raise UserError(f"--{name} is {value:g}; give a number above 0, or leave it out for the config's")
     if flags.load_ckpt_from and not domain:
         raise UserError(
             f"--load_ckpt_from is for task nlvr_domain; for {flags.task} name the weights with --checkpoint"

@@ -37,10 +37,26 @@ def as_json(measured: Mapping[str, Measured]) -> dict[str, Any]:
 
 
 def write_results(folder: Path, values: Mapping[str, Any]) -> None:
-    """`results.json`, whole or not at all."""
+    """`results.json`, whole or not at all.
+
+    What an evaluation alone measures is added to what the folder holds of the same model: its validation, other splits.
+    """
+    if values["validation"] is None:
+        earlier = _earlier(folder / RESULTS)
+        if all(earlier.get(key) == values[key] for key in ("task", "checkpoint")):
+            values = {**values, **earlier, **{key: value for key, value in values.items() if value is not None}}
     temporary = folder / f".{RESULTS}.tmp"
     temporary.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     temporary.replace(folder / RESULTS)
+
+
+def _earlier(path: Path) -> dict[str, Any]:
+    """What the file holds; nothing if it is absent or not ours."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def write_predictions(folder: Path, split: str, measured: Mapping[str, Measured]) -> None:

@@ -134,3 +134,9 @@ def test_a_config_in_a_store_is_fetched(tmp_path: Path) -> None:
     copy = _fetched(f"file://{tmp_path}/x.yaml", str(tmp_path / "copies"))
     assert Path(copy) == tmp_path / "copies/x.yaml" and Path(copy).read_text() == "seed: 3\n"
     assert _fetched("x.yaml", "") == "x.yaml" and _fetched("", "") == ""
+
+
+@pytest.mark.parametrize(("flag", "value"), [("--bs", "0"), ("--lr", "-0.5"), ("--epoch", "-3")])
+def test_numbers_that_train_nothing_are_refused(capsys: pytest.CaptureFixture[str], flag: str, value: str) -> None:
+    words = ("--dist", "1", "--task", "xvnli", "--checkpoint", "a.th", flag, value)
+    assert f"{flag} is {float(value):g}" in refusal(capsys, *words)

@@ -7,7 +7,7 @@ import pytest
 
 from cclm.metrics.measured import Measured
 from cclm.metrics.report import Report, mean_rows, retrieval_table
-from cclm.metrics.results import write_predictions
+from cclm.metrics.results import write_predictions, write_results
 from cclm.metrics.running import Update, means, sums_and_counts
 
 
@@ -65,3 +65,15 @@ def test_predictions_may_hold_half_a_surrogate_pair(tmp_path):
     write_predictions(tmp_path, "test", {"fr": Measured({}, 1, [line])})
     written = (tmp_path / "predictions/test-fr.jsonl").read_text(encoding="utf-8")
     assert json.loads(written) == line and "été" in written
+
+
+def test_an_evaluation_alone_adds_to_the_results_of_its_model(tmp_path):
+    """`--evaluate --gmt` into the folder of the run, as `cclm run --help` shows it."""
+    facts = {"task": "classification", "step": 8, "checkpoint": "output/xvnli/best/step-00000008", "protocol": None}
+    trained = facts | {"validation": {"score": 70.0}, "test": {"languages": {"en": {"accuracy": 71.0}}}}
+    write_results(tmp_path, trained)
+    write_results(tmp_path, facts | {"validation": None, "translated_test": {"languages": {}}})
+    assert json.loads((tmp_path / "results.json").read_text()) == trained | {"translated_test": {"languages": {}}}
+    other = facts | {"checkpoint": "output/other/best/step-00000008", "validation": None, "test": {"languages": {}}}
+    write_results(tmp_path, other)
+    assert json.loads((tmp_path / "results.json").read_text()) == other
