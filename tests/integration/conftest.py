@@ -114,7 +114,7 @@ def run(*args: object, processes: int | None = None, code: int = 0) -> subproces
     """Run `cclm ...` to its end and check its exit code."""
     process = start(*args, processes=processes)
     try:
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=240)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         raise
@@ -145,7 +145,7 @@ def launch() -> Iterator[Callable[..., subprocess.Popen]]:
         process.communicate()
 
 
-def end(process: subprocess.Popen, code: int, timeout: float = 120) -> str:
+def end(process: subprocess.Popen, code: int, timeout: float = 240) -> str:
     """Wait for its end, check the exit code; returns what it printed on stderr."""
     out, err = process.communicate(timeout=timeout)
     assert process.returncode == code, f"exit code {process.returncode}\n{out}\n{err}"

@@ -40,7 +40,7 @@ def ranks(agent: subprocess.Popen) -> dict[int, int]:
 
 
 def wait_for_text(path: Path, text: str, times: int = 1) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     while not path.exists() or path.read_text().count(text) < times:
         assert time.monotonic() < deadline, f"no {text!r} in {path}"
         time.sleep(0.02)
@@ -80,7 +80,7 @@ def test_sigterm_saves_and_says_preempted(config, tmp_path, launch, whom):
         os.killpg(run.pid, signal.SIGTERM)
     else:
         os.kill(ranks(run)[1], signal.SIGTERM)
-    err = end(run, 143, timeout=60)
+    err = end(run, 143, timeout=180)
     last = metrics(tmp_path / "run")[-1]["step"]
     assert folders(tmp_path / "run") == [f"step-{last:08d}"]
     assert "stopped by SIGTERM" in verdict(err) and "exit code 143" in verdict(err)
@@ -91,22 +91,22 @@ def test_sigterm_saves_and_says_preempted(config, tmp_path, launch, whom):
 def test_sigterm_before_training(config, tmp_path, launch):
     """While processes start (here: as soon as there are any) there is nothing to save, so they leave at once."""
     run = launch(config(**SMALL))
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while not ranks(run):
         assert time.monotonic() < deadline
         time.sleep(0.02)
     run.send_signal(signal.SIGTERM)
-    assert "exit code 143" in verdict(end(run, 143, timeout=60))
+    assert "exit code 143" in verdict(end(run, 143, timeout=180))
     assert not folders(tmp_path / "run")
 
 
 def test_a_hung_process_ends_the_wait_by_timeout(config, tmp_path, launch):
     path = config(**SMALL | {"training.max_steps": 10_000})
-    run = launch(path, "--collective-timeout", 10, "--shutdown-timeout", 2)
+    run = launch(path, "--collective-timeout", 45, "--shutdown-timeout", 2)
     wait_for_line(tmp_path / "run" / "metrics.jsonl", 4)
     hung = ranks(run)[1]
     os.kill(hung, signal.SIGSTOP)
-    err = end(run, 134, timeout=60)
+    err = end(run, 134, timeout=240)
     assert "rank 0 waited too long for another process" in verdict(err)
     assert "the same command goes on from the newest checkpoint" in verdict(err)
     assert not Path(f"/proc/{hung}").exists()

@@ -30,7 +30,7 @@ def assert_equal_checkpoints(mine: Path, theirs: Path) -> None:
 
 
 def wait_for_line(path: Path, number: int) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     while not path.exists() or len(path.read_text().splitlines()) < number:
         assert time.monotonic() < deadline, f"no line {number} in {path}"
         time.sleep(0.02)
