@@ -10,6 +10,7 @@ import os
 import re
 import tempfile
 import threading
+import uuid
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -76,7 +77,7 @@ def shard(where: str, urls: Sequence[str], out: str, options: ShardOptions, bar:
     files = _inputs(where, urls, out)
     sizes = [storage.size(file) for file in files]
     bar.total += sum(sizes)
-    _claim(where, out)
+    claim = _claim(where, out)
     lock = threading.Lock()
 
     def advance(count: int) -> None:
@@ -95,10 +96,13 @@ def shard(where: str, urls: Sequence[str], out: str, options: ShardOptions, bar:
             result.add(future.result())
         if result.records == 0:
             raise UserError(f"{where}: there is no record in {', '.join(urls)}")
+        if not _holds(out, claim):
+            raise UserError(f"{where}: another command began to write into {out}; give each a folder of its own")
     except BaseException:
         stop.set()
         pool.shutdown(wait=True, cancel_futures=True)
-        _remove_ours(out)
+        if _holds(out, claim):
+            _remove_ours(out)
         raise
     pool.shutdown()
     storage.delete(storage.join(out, UNFINISHED))
@@ -125,8 +129,12 @@ def _inputs(where: str, urls: Sequence[str], out: str) -> list[str]:
     return files
 
 
-def _claim(where: str, out: str) -> None:
-    """Mark `out` as being written, or say why it cannot be."""
+def _claim(where: str, out: str) -> bytes:
+    """Mark `out` as being written, or say why it cannot be; returns what the mark says, which no other command writes.
+
+    A mark may be of a command that was cut off or of one that still runs; the latter sees in the end that it is gone.
+    """
+    claim = f"cclm data shard is writing here: {uuid.uuid4().hex}\n".encode()
     try:
         names = [entry.name for entry in storage.list_entries(out)]
     except UserError:
@@ -140,9 +148,18 @@ def _claim(where: str, out: str) -> None:
     elif names:
         raise UserError(f"{where}: {out} is not empty ({names[0]}); choose another folder, or empty it")
     try:
-        storage.write_new(storage.join(out, UNFINISHED), b"cclm data shard is writing here\n")
+        storage.write_new(storage.join(out, UNFINISHED), claim)
     except FileExistsError:
         raise UserError(f"{where}: another command writes into {out}; wait for it, or choose another folder") from None
+    return claim
+
+
+def _holds(out: str, claim: bytes) -> bool:
+    """Whether `out` still bears this command's mark."""
+    try:
+        return storage.read_bytes(storage.join(out, UNFINISHED)) == claim
+    except FileNotFoundError:
+        return False
 
 
 def _remove_ours(out: str) -> None:

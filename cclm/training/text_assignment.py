@@ -57,6 +57,7 @@ def train(config: TextAssignmentConfig, options: Options, *, stop: environment.S
     steps = training.epochs * math.ceil((training.dataset_size or source.num_records) / batch_size)
     total = training.max_steps or steps
     identity = identity_values(config) | {"data.images.batch_size": batch_size, "records": source.num_records}
+    identity["how the files of data.images are cut"] = source.layout
 
     start = saving.find_start(options.resume)
     begin = 0 if start is None else start.step

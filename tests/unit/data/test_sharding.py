@@ -132,3 +132,21 @@ def test_a_command_that_was_cut_off_starts_over(
     monkeypatch.undo()
     assert _shard(lines, out, "--size", "20K") == 0
     assert len(_contents(out, source)) == 30
+
+
+def test_two_commands_into_one_folder_do_not_make_one_set(
+    tmp_path: Path, lines: Path, capsys: Any, monkeypatch: Any
+) -> None:
+    """The second takes the first for one that was cut off. The first must not call what is left of its shards whole."""
+    out = tmp_path / "out"
+    write = sharding._write_group
+
+    def write_and_be_overtaken(*args: Any) -> Any:
+        done = write(*args)
+        sharding._claim("cclm data shard", str(out))
+        return done
+
+    monkeypatch.setattr(sharding, "_write_group", write_and_be_overtaken)
+    assert _shard(lines, out) == 2
+    assert "another command began to write" in capsys.readouterr().err
+    assert (out / "_unfinished.json").exists()
