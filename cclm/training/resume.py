@@ -9,14 +9,14 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from cclm import storage
 from cclm.checkpoints.commit import whole_manifest
 from cclm.checkpoints.find import Checkpoint, find_checkpoint, holds_checkpoints, newest_checkpoint
-from cclm.checkpoints.manifest import MANIFEST, TornCheckpointError, folder_name, is_run, new_run
+from cclm.checkpoints.manifest import MANIFEST, OPTIMIZER, TornCheckpointError, folder_name, is_run, new_run
 from cclm.checkpoints.retention import checkpoint_steps
 from cclm.config import PretrainConfig
 from cclm.data.audit import AUDIT
@@ -66,8 +66,8 @@ class Start:
 class Found:
     """What the first process knows when a run starts."""
 
-    run: str
-    """Name of the run, old or new."""
+    run: str | None
+    """Name of the run, old or new; None until `make_room`, where it goes on from another run's checkpoint."""
     checkpoint: Checkpoint | None = None
     damaged: tuple[str, ...] = ()
     """Attempts behind newer checkpoints of this run, which were passed over as damaged: to be replaced."""
@@ -76,7 +76,7 @@ class Found:
 
 
 def find_start(places: Sequence[str], folder: Path, resume: str, say: Callable[[str], None]) -> Found:
-    """Look for a checkpoint and make the places ready; on one process.
+    """Look for a checkpoint and, unless it comes from elsewhere (`make_room`), make the places ready; on one process.
 
     Args:
         places: folders of the run, paths and URLs.
@@ -84,7 +84,7 @@ def find_start(places: Sequence[str], folder: Path, resume: str, say: Callable[[
         resume: auto, never, or the folder of a checkpoint or run.
 
     Raises:
-        UserError: there are checkpoints and none is whole, or `resume` names none.
+        UserError: there are checkpoints and none is whole, or `resume` names none that a run can go on from.
     """
     if resume == "never" and not _is_restart():
         for place in places:
@@ -101,9 +101,22 @@ def find_start(places: Sequence[str], folder: Path, resume: str, say: Callable[[
         fetch_logs(places, folder, newer=home)
         return Found(mine.manifest.run, mine, _attempts_after(mine.step, places), mine.state.get("origin"))
     start = find_checkpoint(resume)
+    if OPTIMIZER not in start.manifest.files:
+        raise UserError(
+            f"--resume: {start.source} holds weights only, as {BEST}/ does, and without optimizer state no run can go "
+            "on from it; begin a run with its weights (model.weights in pre-training, --checkpoint in fine-tuning), or "
+            "name a step-... folder of the run"
+        )
+    return Found(None, start, origin=resume)
+
+
+def make_room(found: Found, places: Sequence[str]) -> Found:
+    """Set aside what is in the way of a run that goes on from elsewhere, once its checkpoint is known to fit."""
+    if found.run is not None:
+        return found
     for place in places:
-        set_aside(place, but=start.source)
-    return Found(_claim(places), start, origin=resume)
+        set_aside(place, but=found.checkpoint.source)
+    return replace(found, run=_claim(places))
 
 
 def _claim(places: Sequence[str]) -> str:

@@ -48,7 +48,7 @@ from cclm.config_output import CheckpointConfig
 from cclm.errors import UserError
 from cclm.metrics.report import LOG, METRICS
 from cclm.training.preflight import check_place
-from cclm.training.resume import BEST, Found, Start, fetch_logs, find_start
+from cclm.training.resume import BEST, Found, Start, fetch_logs, find_start, make_room
 
 
 class OutputSettings(Protocol):
@@ -141,6 +141,7 @@ class Saving:
             if optimizer is not None:
                 load_optimizer(start.checkpoint, optimizer)
                 tensors = optimizer_tensors(optimizer)
+                self._found = make_room(self._found, [*self.places.values()])  # nothing has moved if it did not fit
         for parameter in model.parameters():
             distributed.broadcast(parameter.detach())
         if optimizer is not None and distributed.world_size() > 1:
@@ -197,13 +198,14 @@ class Saving:
 
     def save_if_best(self, step: int, model: nn.Module, state: Mapping[str, Any], score: float) -> None:
         """`save_best` where `score` is above that of the best checkpoint there is, of this start or an earlier one."""
+        self.poll()
         if self._is_first and self._best_score is None:
             places = [storage.join(place, BEST) for place in self.places.values()]
             best = newest_checkpoint(places, self.say, WEIGHTS)
             self._best_score = -math.inf if best is None or best.manifest.score is None else best.manifest.score
         if self._is_first and score > self._best_score:
-            self._best_score = score
             self.save_best(step, model, state, score)
+            self._best_score = score
 
     def best(self) -> Start | None:
         """The best checkpoint so far, when all that was asked for is written: what `restore` takes, on every process."""
@@ -265,6 +267,7 @@ class Saving:
 
     def _open_writer(self) -> WriterProcess:
         if self._writer is None:
+            self._found = make_room(self._found, [*self.places.values()])
             self._snapshot = Snapshot()
             others = [place for place in self.places.values() if Path(storage.local_path(place)) != self.folder]
             setup = Setup(
@@ -337,6 +340,7 @@ class Saving:
                 continue
             self._failed += 1
             self._unsaved.add((outcome.step, outcome.place))
+            self._best_score = None  # the best one may not be there: looked up again
             allowed = self._settings.max_failed_saves
             self.say(
                 f"step {outcome.step} could not be saved to {outcome.place} ({outcome.error}); "

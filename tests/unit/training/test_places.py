@@ -345,11 +345,45 @@ def test_from_a_folder_once_and_from_ones_own_after_that(tmp_path):
 def test_going_back_in_ones_own_folder(tmp_path):
     for step in (5, 10):
         save_trained(tmp_path, step)
-    start = Saving(Output(str(tmp_path))).find_start(str(tmp_path / "step-00000005"))
+    saving = Saving(Output(str(tmp_path)))
+    start = saving.find_start(str(tmp_path / "step-00000005"))
     assert start.step == 5
+    assert checkpoint_steps(str(tmp_path)) == [10, 5]  # nothing moves before the checkpoint fits
+    with pytest.raises(UserError):
+        saving.restore(start, torch.nn.Linear(2, 2), make_trained(0)[1])
+    assert checkpoint_steps(str(tmp_path)) == [10, 5]
+    saving.restore(start, *make_trained(0))
     assert checkpoint_steps(str(tmp_path)) == [5]
     (earlier,) = tmp_path.glob("earlier-*")
     assert checkpoint_steps(str(earlier)) == [10]
+
+
+def test_weights_alone_are_no_place_to_go_on_from(tmp_path):
+    saving = Saving(Output(str(tmp_path)), say=lambda _: None)
+    saving.find_start("auto")
+    model, optimizer = make_trained(0)
+    with saving:
+        saving.save(5, model, optimizer, {})
+        saving.save_best(5, model, {}, 0.5)
+    before = sorted(path.name for path in tmp_path.iterdir())
+    with pytest.raises(UserError, match="holds weights only.*model.weights.*--checkpoint"):
+        Saving(Output(str(tmp_path))).find_start(str(tmp_path / "best"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_after_a_failed_save_of_the_best_lower_scores_count_that_beat_what_is_there(tmp_path):
+    saving = Saving(Output(str(tmp_path)), say=lambda _: None)
+    saving.find_start("auto")
+    model, _ = make_trained(0)
+    (tmp_path / "best").write_text("in the way")
+    with saving:
+        saving.save_if_best(1, model, {}, 0.9)
+        while saving.last is None:
+            saving.poll()
+        (tmp_path / "best").unlink()
+        saving.save_if_best(2, model, {}, 0.4)
+        saving.save_if_best(3, model, {}, 0.3)
+        assert saving.best().step == 2
 
 
 def test_all_torn_is_an_error_and_a_save_that_never_ended_is_none(tmp_path):
