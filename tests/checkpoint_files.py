@@ -1,6 +1,7 @@
 """Checkpoints written by the writer's own code, in this process, and a small trained model to put into them."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -11,6 +12,8 @@ from cclm.checkpoints.manifest import folder_name, new_attempt
 from cclm.checkpoints.retention import Retention
 from cclm.checkpoints.snapshot import Snapshot
 from cclm.checkpoints.writer import Order, Setup, write
+from cclm.config_output import CheckpointConfig
+from cclm.training.saving import Saving
 
 RUN = "0123abcd"
 
@@ -75,3 +78,28 @@ def save_checkpoint(place: Path | str, step: int, model: nn.Module, optimizer: t
 def save_trained(place: Path | str, step: int = 7, seed: int = 0, **rest: object) -> Path:
     """The same of a model made by `make_trained(seed)`."""
     return save_checkpoint(place, step, *make_trained(seed), {"config": {"seed": 1}}, **rest)
+
+
+@dataclass
+class Output:
+    """What a run's config says of its places."""
+
+    output_dir: str
+    output_hdfs: str | None = None
+    checkpoints: CheckpointConfig = CheckpointConfig(keep_last=2)
+
+
+def flip(path: Path) -> None:
+    """Damage a file by one bit."""
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+
+
+def run_steps(saving: Saving, model, optimizer, steps) -> None:
+    """Train on, with a save after each of `steps`."""
+    for step in steps:
+        model["used"](torch.full((5, 4), float(step))).square().sum().backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        saving.save(step, model, optimizer, {"step": step})

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cclm.checkpoints.find import Checkpoint
+    from cclm.config import PretrainConfig
 
 _DESCRIPTION = """\
 Write a checkpoint of ours in the published layout: one file {"model": state dict, "config": settings} with the
@@ -28,14 +33,13 @@ def convert(args: argparse.Namespace) -> None:
     """Read, rename, write.
 
     Raises:
-        UserError: no whole checkpoint there, or OUT exists or cannot be written.
+        UserError: no whole checkpoint of pre-training there, or OUT exists or cannot be written.
     """
     from pathlib import Path
 
     from cclm.checkpoints.find import WEIGHTS, find_checkpoint, is_checkpoint_folder
     from cclm.checkpoints.initial import restore_model
     from cclm.checkpoints.published import to_published, write_published_file
-    from cclm.config import PretrainConfig
     from cclm.errors import UserError
     from cclm.training.preflight import check_writable
 
@@ -48,7 +52,7 @@ def convert(args: argparse.Namespace) -> None:
     if not is_checkpoint_folder(args.checkpoint):
         raise UserError(f"{args.checkpoint} is not a checkpoint folder of cclm")
     checkpoint = find_checkpoint(args.checkpoint, WEIGHTS)
-    config = PretrainConfig.model_validate(checkpoint.state["config"])
+    config = _config_of(checkpoint)
     model = restore_model(config.model, checkpoint)
     state = to_published(model, num_text_layers=config.model.text.num_text_layers)
     try:
@@ -57,3 +61,26 @@ def convert(args: argparse.Namespace) -> None:
         reason = str(error).splitlines()[0]
         raise UserError(f"{out} cannot be written ({reason}); free some space or choose another place") from None
     print(f"wrote {out}: {len(state)} tensors of step {checkpoint.step}")
+
+
+def _config_of(checkpoint: Checkpoint) -> PretrainConfig:
+    """The config that a checkpoint was made with. Raises UserError if it is not of pre-training."""
+    from pydantic import ValidationError
+
+    from cclm.config import PretrainConfig
+    from cclm.errors import UserError
+
+    settings = checkpoint.state.get("config")
+    if not isinstance(settings, dict):
+        raise UserError(f"{checkpoint.source} does not tell its config, so it was not written by cclm pretrain")
+    if (task := settings.get("task", "pretrain")) != "pretrain":
+        raise UserError(f"{checkpoint.source} is of task {task}; only checkpoints of pre-training are converted")
+    try:
+        return PretrainConfig.model_validate(settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        raise UserError(
+            f"the config in {checkpoint.source} cannot be used ({key}: {first['msg']}); convert it with the version of "
+            "cclm that wrote it"
+        ) from None

@@ -22,7 +22,7 @@ exit codes: 128 and above may be tried again, below must not (restartPolicy: Exi
 {table()}
 
 attempts: each start is counted in attempts-COMMAND.json beside the checkpoints. A newer checkpoint starts the count
-anew; SIGTERM, Ctrl-C and nodes that come or leave do not count. Jobs are told apart by --rdzv-id, or the scheduler's id.
+anew; SIGTERM, Ctrl-C, nodes that come or leave and your mistakes (exit code 2) do not count. Jobs are told apart by --rdzv-id, or the scheduler's id.
 
 SIGTERM (to this process, its group, or one training process): training finishes its step, saves, and leaves within
 --shutdown-timeout; give the scheduler a longer grace period than that.
@@ -149,10 +149,10 @@ def _torchrun_options(args: argparse.Namespace) -> list[str]:
     return options
 
 
-def _job_id(args: argparse.Namespace) -> str:
+def _job_id(args: argparse.Namespace) -> str | None:
     """What tells this job from another one in the same folder."""
     known = (os.environ.get(name) for name in ("PET_RDZV_ID", "TORCHX_JOB_ID", "SLURM_JOB_ID"))
-    return next((value for value in (args.rdzv_id, *known) if value), "local")
+    return next((value for value in (args.rdzv_id, *known) if value), None)
 
 
 def _positive(text: str) -> int:

@@ -63,7 +63,7 @@ class Attempts:
         return attempts
 
     def take_back(self) -> None:
-        """The last start does not count: it was stopped from outside."""
+        """The last start does not count: it was stopped from outside, or refused what it was given."""
         last = self._read()
         if last and last.run_id == self._run_id and last.attempts > 0:
             self._write(_Count(last.run_id, last.step, last.attempts - 1))

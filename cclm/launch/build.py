@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import uuid
 from collections.abc import Callable
 
@@ -40,6 +41,8 @@ def settings(options: list[str], command: list[str], logs: str) -> tuple[LaunchC
     """
     try:
         args = torchrun.parse_args([*options, "-m", "cclm", *command])
+        if not re.fullmatch(r"\d+(:\d+)?", args.nnodes):
+            raise UserError(f"--nnodes is {args.nnodes!r}; give a number of machines, or MIN:MAX such as 1:4")
         low, high = torchrun.parse_min_max_nnodes(args.nnodes)
         if args.rdzv_backend == "static" and (args.rdzv_endpoint or low != high):
             args.rdzv_backend = "c10d"  # static knows no address but the master's, and no change of members

@@ -15,6 +15,10 @@ from cclm.launch import report
 from cclm.launch.attempts import Attempts, AttemptsExhausted
 from cclm.launch.causes import EXIT_SUCCESS, Cause, Failure, sentence
 
+_NO_JOB = "local"
+"""By which attempts are counted that no scheduler made."""
+
+
 @dataclass(frozen=True)
 class Launch:
     """What `cclm launch` was asked for."""
@@ -25,8 +29,8 @@ class Launch:
     """Options for torchrun's own parser, which adds those of PET_* variables."""
     folders: list[str]
     """Where the run saves; empty if it does not."""
-    run_id: str
-    """Of the job, for counting attempts."""
+    run_id: str | None
+    """Of the job, for counting attempts and for `--resume never`; None if there is none."""
     max_attempts: int
     shutdown_timeout: int
     collective_timeout: int
@@ -63,6 +67,9 @@ def _launch(wish: Launch, logs: str) -> int:
     os.environ.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # native stacks of connections that end, which we tell of
     os.environ |= {report.LAUNCHER: str(os.getpid()), report.COLLECTIVE_TIMEOUT: str(wish.collective_timeout)}
+    os.environ.pop(report.JOB, None)
+    if wish.run_id is not None:
+        os.environ[report.JOB] = wish.run_id
     from cclm.launch import build  # imports torch: seconds
 
     build.quiet()
@@ -71,7 +78,7 @@ def _launch(wish: Launch, logs: str) -> int:
     os.environ[report.FULL_WORLD_SIZE] = str(config.max_nodes * config.nproc_per_node)
     attempts = None
     if wish.folders:
-        attempts = Attempts(wish.folders, wish.command[0], wish.run_id, wish.max_attempts)
+        attempts = Attempts(wish.folders, wish.command[0], wish.run_id or _NO_JOB, wish.max_attempts)
     agent = None
     try:
         agent = build.agent(config, command, attempts, wish.shutdown_timeout, say)
@@ -111,12 +118,16 @@ def check_sizes(wish: Launch, least: int, most: int, processes: int) -> None:
             raise UserError(f"{error} (with --nnodes {least}:{most} the run may come to {nodes} nodes)") from None
 
 
+_NO_ATTEMPT = (Cause.PREEMPTED, Cause.INTERRUPTED, Cause.PEER_STOPPED, Cause.USER_ERROR)
+"""Ends that say nothing about whether trying again helps. A mistake is mended before the next start."""
+
+
 def _settle(attempts: Attempts, failure: Failure | None) -> None:
     """Close this attempt's account."""
     try:
         if failure is None:
             attempts.succeed()
-        elif failure.cause in (Cause.PREEMPTED, Cause.INTERRUPTED, Cause.PEER_STOPPED):
+        elif failure.cause in _NO_ATTEMPT:
             attempts.take_back()
     except (OSError, UserError) as error:  # how the run ended matters more
         say(f"the count of attempts could not be written: {error}")

@@ -22,6 +22,7 @@ from cclm.config import PretrainConfig
 from cclm.data.audit import AUDIT
 from cclm.data.quarantine import QUARANTINE
 from cclm.errors import UserError
+from cclm.launch.report import JOB
 from cclm.metrics.report import LOG, METRICS
 from cclm.metrics.results import PREDICTIONS, RESULTS
 from cclm.training.evaluation import RESULT
@@ -86,10 +87,13 @@ def find_start(places: Sequence[str], folder: Path, resume: str, say: Callable[[
     Raises:
         UserError: there are checkpoints and none is whole, or `resume` names none that a run can go on from.
     """
-    if resume == "never" and not _is_restart():
-        for place in places:
-            set_aside(place)
-        return Found(_claim(places))
+    if resume == "never":
+        job = _job()
+        if not _is_restart() and not _began_anew(places, job):
+            for place in places:
+                set_aside(place)
+            return Found(_claim(places, job))
+        say(f"{f'job {job}' if job else 'this run'} has begun anew before (--resume never): going on with what it saved")
     mine = newest_checkpoint(places, say)
     if resume in ("auto", "never") or (mine is not None and mine.state.get("origin") == resume):
         if mine is None:
@@ -119,20 +123,40 @@ def make_room(found: Found, places: Sequence[str]) -> Found:
     return replace(found, run=_claim(places))
 
 
-def _claim(places: Sequence[str]) -> str:
+def _claim(places: Sequence[str], job: str | None = None) -> str:
     """A name for a run that starts anew, the same when it is started again before its first checkpoint.
 
     Else what a writer of the first start still brings to an end would be another run's to the second.
+
+    Args:
+        job: for which `never` has set aside what was there.
     """
     for place in places:
-        with contextlib.suppress(FileNotFoundError, ValueError, KeyError, TypeError):
-            run = json.loads(storage.read_bytes(storage.join(place, RUN)))["run"]
-            if is_run(run):
-                return run
+        run = _claimed(place).get("run")
+        if is_run(run):
+            return run
     run = new_run()
+    content = {"run": run} | ({} if job is None else {"began_anew_for": job})
     for place in places:
-        storage.write_atomic(storage.join(place, RUN), f'{{"run": "{run}"}}\n'.encode())
+        storage.write_atomic(storage.join(place, RUN), (json.dumps(content) + "\n").encode())
     return run
+
+
+def _claimed(place: str) -> dict[str, Any]:
+    with contextlib.suppress(FileNotFoundError, ValueError, TypeError):
+        return dict(json.loads(storage.read_bytes(storage.join(place, RUN))))
+    return {}
+
+
+def _began_anew(places: Sequence[str], job: str | None) -> bool:
+    """Whether an earlier start of this job has obeyed `never`: a scheduler's retry must not throw away what it did."""
+    return job is not None and any(_claimed(place).get("began_anew_for") == job for place in places)
+
+
+def _job() -> str | None:
+    """What all starts of this job have in common, members that change and a scheduler's retries included, if known."""
+    names = (os.environ.get(JOB), os.environ.get("TORCHELASTIC_RUN_ID"))
+    return next((name for name in names if name and name != "none"), None)  # none: what torchrun says without --rdzv-id
 
 
 def _is_restart() -> bool:

@@ -5,6 +5,8 @@ import json
 import pytest
 
 from cclm.launch.attempts import Attempts, AttemptsExhausted
+from cclm.launch.causes import Cause, Failure
+from cclm.launch.run import _settle
 
 
 def attempts(folder, run_id="job", limit=3) -> Attempts:
@@ -50,3 +52,11 @@ def test_stops_from_outside_and_success_do_not_count(tmp_path):
 def test_a_count_that_cannot_be_read_stops_nothing(tmp_path, content):
     (tmp_path / "attempts-pretrain.json").write_text(content)
     assert attempts(tmp_path).begin() == 1
+
+
+@pytest.mark.parametrize(("cause", "counted"), [(Cause.USER_ERROR, 1), (Cause.BUG, 2)])
+def test_mistakes_use_up_no_attempt_and_bugs_do(tmp_path, cause, counted):
+    mine = attempts(tmp_path)
+    mine.begin()
+    _settle(mine, Failure(cause, "why"))
+    assert mine.begin() == counted

@@ -55,6 +55,7 @@ def test_an_address_is_enough_to_meet_elastically(made):
         (["--nnodes", "2"], "several nodes need a place to meet"),
         (["--nnodes", "1:2", "--rdzv-id", "x"], "several nodes need a place to meet"),
         (["--nproc-per-node", "many"], "Unsupported nproc_per_node value: many"),
+        (["--nnodes", "1:x", "--rdzv-endpoint", "host:1"], "--nnodes is '1:x'; give .* MIN:MAX"),
         (["--nnodes", "4:2", "--rdzv-endpoint", "host:1"], "min_nodes"),
     ],
 )

@@ -5,36 +5,19 @@ import os
 import signal
 import threading
 import time
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
-import torch
 
 from cclm import storage
 from cclm.checkpoints.commit import OtherRunError, whole_manifest
 from cclm.checkpoints.find import newest_checkpoint, open_checkpoint
-from cclm.checkpoints.manifest import TornCheckpointError
 from cclm.checkpoints.retention import Retention, checkpoint_steps, keep_only, prune
 from cclm.config_output import CheckpointConfig
 from cclm.errors import UserError
 from cclm.training.saving import Saving
-from tests.checkpoint_files import RUN, make_trained, phases, save_trained
+from tests.checkpoint_files import RUN, Output, flip, make_trained, phases, run_steps, save_trained
 
 OTHER_RUN = "89abcdef"
-
-
-@dataclass
-class Output:
-    output_dir: str
-    output_hdfs: str | None = None
-    checkpoints: CheckpointConfig = CheckpointConfig(keep_last=2)
-
-
-def flip(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[-3] ^= 1
-    path.write_bytes(content)
 
 
 # ------------------------------------------------------------------------------------------------------- retention
@@ -167,14 +150,6 @@ def test_a_damaged_one_is_replaced_and_leftovers_cleared(tmp_path):
 # ---------------------------------------------------------------------------------------------------- whole savings
 
 
-def run_steps(saving: Saving, model, optimizer, steps) -> None:
-    for step in steps:
-        model["used"](torch.full((5, 4), float(step))).square().sum().backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        saving.save(step, model, optimizer, {"step": step})
-
-
 def test_a_run_in_two_places_goes_on_from_either(tmp_path):
     output = Output(str(tmp_path / "near"), str(tmp_path / "far"))
     said = []
@@ -297,101 +272,3 @@ def test_clocks_play_no_part(tmp_path, monkeypatch):
     assert newest_checkpoint([tmp_path], pytest.fail).step == 3
     prune(str(tmp_path), RUN, Retention(keep_last=1), pytest.fail)
     assert checkpoint_steps(str(tmp_path)) == [3]
-
-
-# ------------------------------------------------------------------------------------------------------- where to go
-
-
-def test_a_run_keeps_its_name_before_its_first_checkpoint(tmp_path):
-    """A writer that outlives the first start commits beside the second: it must not be taken for another run's."""
-    output = Output(str(tmp_path / "near"), str(tmp_path / "far"))
-    names = []
-    for _ in range(2):
-        saving = Saving(output)
-        assert saving.find_start("auto") is None
-        names.append(saving._found.run)
-    assert names[0] == names[1]
-    assert Saving(output).find_start("never") is None
-    fresh = Saving(output)
-    assert fresh.find_start("auto") is None and fresh._found.run != names[0]
-
-
-def test_never_sets_aside_but_not_when_torchrun_starts_again(tmp_path, monkeypatch):
-    save_trained(tmp_path, 5)
-    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
-    assert Saving(Output(str(tmp_path))).find_start("never").step == 5
-    monkeypatch.delenv("TORCHELASTIC_RESTART_COUNT")
-    assert Saving(Output(str(tmp_path))).find_start("never") is None
-    (earlier,) = tmp_path.glob("earlier-*")
-    open_checkpoint(earlier / "step-00000005")
-
-
-def test_from_a_folder_once_and_from_ones_own_after_that(tmp_path):
-    save_trained(tmp_path / "first", 5)
-    source = str(tmp_path / "first" / "step-00000005")
-    output = Output(str(tmp_path / "second"))
-    model, optimizer = make_trained(0)
-    for expected in (5, 6):
-        saving = Saving(output, say=lambda _: None)
-        start = saving.find_start(source)
-        assert start.step == expected
-        with saving:
-            run_steps(saving, model, optimizer, (start.step + 1,))
-    runs = {whole_manifest(str(path)).run for path in (tmp_path / "second").glob("step-*")}
-    assert len(runs) == 1 and RUN not in runs
-    assert checkpoint_steps(str(tmp_path / "first")) == [5]
-
-
-def test_going_back_in_ones_own_folder(tmp_path):
-    for step in (5, 10):
-        save_trained(tmp_path, step)
-    saving = Saving(Output(str(tmp_path)))
-    start = saving.find_start(str(tmp_path / "step-00000005"))
-    assert start.step == 5
-    assert checkpoint_steps(str(tmp_path)) == [10, 5]  # nothing moves before the checkpoint fits
-    with pytest.raises(UserError):
-        saving.restore(start, torch.nn.Linear(2, 2), make_trained(0)[1])
-    assert checkpoint_steps(str(tmp_path)) == [10, 5]
-    saving.restore(start, *make_trained(0))
-    assert checkpoint_steps(str(tmp_path)) == [5]
-    (earlier,) = tmp_path.glob("earlier-*")
-    assert checkpoint_steps(str(earlier)) == [10]
-
-
-def test_weights_alone_are_no_place_to_go_on_from(tmp_path):
-    saving = Saving(Output(str(tmp_path)), say=lambda _: None)
-    saving.find_start("auto")
-    model, optimizer = make_trained(0)
-    with saving:
-        saving.save(5, model, optimizer, {})
-        saving.save_best(5, model, {}, 0.5)
-    before = sorted(path.name for path in tmp_path.iterdir())
-    with pytest.raises(UserError, match="holds weights only.*model.weights.*--checkpoint"):
-        Saving(Output(str(tmp_path))).find_start(str(tmp_path / "best"))
-    assert sorted(path.name for path in tmp_path.iterdir()) == before
-
-
-def test_after_a_failed_save_of_the_best_lower_scores_count_that_beat_what_is_there(tmp_path):
-    saving = Saving(Output(str(tmp_path)), say=lambda _: None)
-    saving.find_start("auto")
-    model, _ = make_trained(0)
-    (tmp_path / "best").write_text("in the way")
-    with saving:
-        saving.save_if_best(1, model, {}, 0.9)
-        while saving.last is None:
-            saving.poll()
-        (tmp_path / "best").unlink()
-        saving.save_if_best(2, model, {}, 0.4)
-        saving.save_if_best(3, model, {}, 0.3)
-        assert saving.best().step == 2
-
-
-def test_all_torn_is_an_error_and_a_save_that_never_ended_is_none(tmp_path):
-    path = save_trained(tmp_path, 5)
-    flip(next(path.glob("model-*")))
-    with pytest.raises(UserError, match="no checkpoint in .* is whole .*--resume never"):
-        Saving(Output(str(tmp_path))).find_start("auto")
-    (path / "manifest.json").unlink()
-    assert Saving(Output(str(tmp_path))).find_start("auto") is None
-    with pytest.raises(TornCheckpointError):
-        open_checkpoint(path)

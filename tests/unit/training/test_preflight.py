@@ -15,6 +15,7 @@ from cclm.errors import UserError
 from cclm.training import evaluation, resume
 from cclm.training.evaluation import HeldOut
 from cclm.training.preflight import check_writable
+from tests.checkpoint_files import make_trained, save_checkpoint
 
 
 class Letters:
@@ -58,6 +59,20 @@ def test_a_folder_that_takes_no_files(folder):
 def test_convert_looks_at_its_output_first(tmp_path, out, sentence):
     with pytest.raises(UserError, match=sentence):
         convert(argparse.Namespace(checkpoint=str(tmp_path), out=out))
+
+
+@pytest.mark.parametrize(
+    ("state", "sentence"),
+    [
+        ({}, "does not tell its config"),
+        ({"config": {"task": "answering"}}, "is of task answering; only checkpoints of pre-training"),
+        ({"config": {"seed": "x"}}, "the config in .* cannot be used"),
+    ],
+)
+def test_convert_takes_pretraining_only(tmp_path, state, sentence):
+    path = save_checkpoint(tmp_path, 5, *make_trained(0), state)
+    with pytest.raises(UserError, match=sentence):
+        convert(argparse.Namespace(checkpoint=str(path), out=str(tmp_path / "out.th")))
 
 
 def test_convert_under_a_file(tmp_path):

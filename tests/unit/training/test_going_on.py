@@ -1,0 +1,120 @@
+"""Where a run goes on, and what is set aside for it."""
+
+import pytest
+import torch
+
+from cclm.checkpoints.commit import whole_manifest
+from cclm.checkpoints.find import open_checkpoint
+from cclm.checkpoints.manifest import TornCheckpointError
+from cclm.checkpoints.retention import checkpoint_steps
+from cclm.errors import UserError
+from cclm.training.saving import Saving
+from tests.checkpoint_files import RUN, Output, flip, make_trained, run_steps, save_trained
+
+
+def test_a_run_keeps_its_name_before_its_first_checkpoint(tmp_path):
+    """A writer that outlives the first start commits beside the second: it must not be taken for another run's."""
+    output = Output(str(tmp_path / "near"), str(tmp_path / "far"))
+    names = []
+    for _ in range(2):
+        saving = Saving(output)
+        assert saving.find_start("auto") is None
+        names.append(saving._found.run)
+    assert names[0] == names[1]
+    assert Saving(output).find_start("never") is None
+    fresh = Saving(output)
+    assert fresh.find_start("auto") is None and fresh._found.run != names[0]
+
+
+def test_never_sets_aside_but_not_when_torchrun_starts_again(tmp_path, monkeypatch):
+    save_trained(tmp_path, 5)
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert Saving(Output(str(tmp_path))).find_start("never").step == 5
+    monkeypatch.delenv("TORCHELASTIC_RESTART_COUNT")
+    assert Saving(Output(str(tmp_path))).find_start("never") is None
+    (earlier,) = tmp_path.glob("earlier-*")
+    open_checkpoint(earlier / "step-00000005")
+
+
+@pytest.mark.parametrize("variable", ["CCLM_JOB_ID", "TORCHELASTIC_RUN_ID"])
+def test_never_is_obeyed_once_a_job(tmp_path, monkeypatch, variable):
+    """torchrun counts no restart where members change, and a scheduler's retry begins at 0."""
+    output = Output(str(tmp_path / "near"), str(tmp_path / "far"))
+    save_trained(tmp_path / "near", 5)
+    for job, expected in (("first", None), ("first", 5), ("second", None), ("none", None), ("none", None)):
+        monkeypatch.setenv(variable, job)
+        start = Saving(output, say=lambda _: None).find_start("never")
+        assert (start and start.step) == expected, job
+        if start is None:
+            save_trained(tmp_path / "near", 5)
+
+
+def test_from_a_folder_once_and_from_ones_own_after_that(tmp_path):
+    save_trained(tmp_path / "first", 5)
+    source = str(tmp_path / "first" / "step-00000005")
+    output = Output(str(tmp_path / "second"))
+    model, optimizer = make_trained(0)
+    for expected in (5, 6):
+        saving = Saving(output, say=lambda _: None)
+        start = saving.find_start(source)
+        assert start.step == expected
+        with saving:
+            run_steps(saving, model, optimizer, (start.step + 1,))
+    runs = {whole_manifest(str(path)).run for path in (tmp_path / "second").glob("step-*")}
+    assert len(runs) == 1 and RUN not in runs
+    assert checkpoint_steps(str(tmp_path / "first")) == [5]
+
+
+def test_going_back_in_ones_own_folder(tmp_path):
+    for step in (5, 10):
+        save_trained(tmp_path, step)
+    saving = Saving(Output(str(tmp_path)))
+    start = saving.find_start(str(tmp_path / "step-00000005"))
+    assert start.step == 5
+    assert checkpoint_steps(str(tmp_path)) == [10, 5]  # nothing moves before the checkpoint fits
+    with pytest.raises(UserError):
+        saving.restore(start, torch.nn.Linear(2, 2), make_trained(0)[1])
+    assert checkpoint_steps(str(tmp_path)) == [10, 5]
+    saving.restore(start, *make_trained(0))
+    assert checkpoint_steps(str(tmp_path)) == [5]
+    (earlier,) = tmp_path.glob("earlier-*")
+    assert checkpoint_steps(str(earlier)) == [10]
+
+
+def test_weights_alone_are_no_place_to_go_on_from(tmp_path):
+    saving = Saving(Output(str(tmp_path)), say=lambda _: None)
+    saving.find_start("auto")
+    model, optimizer = make_trained(0)
+    with saving:
+        saving.save(5, model, optimizer, {})
+        saving.save_best(5, model, {}, 0.5)
+    before = sorted(path.name for path in tmp_path.iterdir())
+    with pytest.raises(UserError, match="holds weights only.*model.weights.*--checkpoint"):
+        Saving(Output(str(tmp_path))).find_start(str(tmp_path / "best"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_after_a_failed_save_of_the_best_lower_scores_count_that_beat_what_is_there(tmp_path):
+    saving = Saving(Output(str(tmp_path)), say=lambda _: None)
+    saving.find_start("auto")
+    model, _ = make_trained(0)
+    (tmp_path / "best").write_text("in the way")
+    with saving:
+        saving.save_if_best(1, model, {}, 0.9)
+        while saving.last is None:
+            saving.poll()
+        (tmp_path / "best").unlink()
+        saving.save_if_best(2, model, {}, 0.4)
+        saving.save_if_best(3, model, {}, 0.3)
+        assert saving.best().step == 2
+
+
+def test_all_torn_is_an_error_and_a_save_that_never_ended_is_none(tmp_path):
+    path = save_trained(tmp_path, 5)
+    flip(next(path.glob("model-*")))
+    with pytest.raises(UserError, match="no checkpoint in .* is whole .*--resume never"):
+        Saving(Output(str(tmp_path))).find_start("auto")
+    (path / "manifest.json").unlink()
+    assert Saving(Output(str(tmp_path))).find_start("auto") is None
+    with pytest.raises(TornCheckpointError):
+        open_checkpoint(path)
