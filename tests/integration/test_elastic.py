@@ -1,8 +1,10 @@
 """Nodes that come and go: two agents on loopback, configured as training operators do, by PET_* variables."""
 
+import contextlib
 import os
 import signal
 import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -29,8 +31,8 @@ SAME_ON_ANY_NUMBER_OF_PROCESSES = SMALL | {
 
 
 @pytest.fixture
-def rendezvous(monkeypatch) -> None:
-    """The operator's variables, with a place on loopback."""
+def rendezvous(monkeypatch) -> int:
+    """The operator's variables, with a place on loopback: its port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -41,6 +43,17 @@ def rendezvous(monkeypatch) -> None:
     }  # fmt: skip
     for name, value in variables.items():
         monkeypatch.setenv(f"PET_{name}", value)
+    return port
+
+
+def wait_for_host(port: int) -> None:
+    """Until the first node holds the rendezvous: of two that start together, either may."""
+    deadline = time.monotonic() + 240
+    while True:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        assert time.monotonic() < deadline, f"nobody listens on port {port}"
+        time.sleep(0.05)
 
 
 def steps_done(folder: Path) -> int:
@@ -62,7 +75,9 @@ def test_nodes_come_and_go_and_the_run_stays_the_same(config, tmp_path, launch, 
         wait_for_text(folder / "log.txt", f" {processes} on cpu", before + 1)
         wait_for_line(folder / "metrics.jsonl", steps_done(folder) + 4)
 
-    first, second = launch(path, processes=1), launch(path, processes=1)
+    first = launch(path, processes=1)
+    wait_for_host(rendezvous)
+    second = launch(path, processes=1)
     wait_for("2 processes", 0)
     before = starts("1 process")
     second.send_signal(signal.SIGTERM)
