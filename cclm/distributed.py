@@ -6,6 +6,7 @@ W is the number of processes, B the rows of one process. Every function also wor
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping
 from datetime import timedelta
 
@@ -35,10 +36,23 @@ def _timeout() -> timedelta:
     return timedelta(seconds=int(os.environ.get(COLLECTIVE_TIMEOUT, 600)))
 
 
+_LEAVING = "cclm/leaving"
+"""Key that the first process sets in the store when it has nothing left to do."""
+
+
 def shutdown() -> None:
-    """Leave the process group, all processes together, so that none is cut off while it still talks."""
+    """Leave the process group, all processes together, so that none is cut off while it still talks.
+
+    The first one comes when its last upload has ended, and may take longer for that than a collective may: the others
+    wait without limit for its word in the store that the group met in, and fail if that store goes away.
+    """
     global _control_group
     if dist.is_initialized():
+        store = dist.distributed_c10d._get_default_store()  # not public
+        if dist.get_rank() == 0:
+            store.set(_LEAVING, "1")
+        while not store.check([_LEAVING]):
+            time.sleep(0.05)
         dist.barrier()
         dist.destroy_process_group()
         _control_group = None

@@ -3,11 +3,14 @@
 import os
 import shutil
 import signal
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from .conftest import metrics, run, start
+from .conftest import environment, metrics, run, start
 from .test_pretrain import assert_equal_checkpoints, folders, wait_for_line
 
 pytestmark = pytest.mark.slow
@@ -84,3 +87,27 @@ def test_languages_are_shared_out_and_gathered(config, held_out, tmp_path):
     run("pretrain", path)
     run("evaluate", path, "--checkpoint", tmp_path / "one", f"output_dir={tmp_path}/two", processes=2)
     assert (tmp_path / "two" / "retrieval.json").read_text() == (tmp_path / "one" / "retrieval.json").read_text()
+
+
+def test_the_last_upload_may_take_longer_than_a_collective():
+    """The first process saves while the others are done: they wait for it, and nobody is cut off."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    wait = 10
+    code = (
+        "import time; from cclm import distributed as d; d.initialize(); d.barrier(); "
+        f"time.sleep({wait + 3} if d.rank() == 0 else 0); d.shutdown()"
+    )
+    shared = {
+        "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "CUDA_VISIBLE_DEVICES": "",
+        "CCLM_COLLECTIVE_TIMEOUT": str(wait),
+    }  # fmt: skip
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, env=environment() | shared | {"RANK": rank}
+        )
+        for rank in "01"
+    ]
+    told = [process.communicate(timeout=240)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], told
