@@ -40,7 +40,7 @@ from cclm.storage.types import Entry, Found, is_temporary, pieces, split
 __all__ = [
     "PATIENCE", "AccessDenied", "Entry", "FileStat", "MissingBucket", "ShortReadError", "StoreUnavailable", "delete",
     "delete_folder", "download", "exists", "fingerprint", "is_folder", "is_local", "join", "list_entries", "list_files",
-    "local_path", "modified_ns", "name", "parent", "patience", "put_file", "read_bytes", "read_range", "read_ranges",
+    "local_path", "name", "parent", "patience", "put_file", "read_bytes", "read_range", "read_ranges",
     "reopen", "set_patience", "size", "write_atomic", "write_new",
 ]  # fmt: skip
 
@@ -114,11 +114,6 @@ def fingerprint(url: str) -> FileStat:
     """Size and version of a file. Raises FileNotFoundError."""
     found = _find(url)
     return FileStat(found.size, found.tag)
-
-
-def modified_ns(url: str) -> int | None:
-    """Time of the last change of a local file, ns since 1970; None where stores do not tell reliably."""
-    return os.stat(local_path(url)).st_mtime_ns if is_local(url) else None
 
 
 def list_entries(url: str) -> list[Entry]:
