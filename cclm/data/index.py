@@ -106,19 +106,7 @@ def data_files(where: str, urls: Sequence[str]) -> list[str]:
 
     `where` is the config key, for messages. Raises UserError for what is missing, empty, unfinished or compressed.
     """
-    files: list[str] = []
-    for url in urls:
-        try:
-            found = [file for file in storage.list_files(url) if not file.endswith(SIDECARS)]
-        except UserError:
-            raise
-        except FileNotFoundError:
-            raise UserError(f"{where}: {url} does not exist; correct the path or create the data") from None
-        if not found:
-            raise UserError(f"{where}: the folder {url} holds no data files; put line-JSON or tar files there")
-        if found != [url] and storage.exists(storage.join(url, UNFINISHED)):
-            raise UserError(f"{where}: {url} is not finished: cclm data shard was cut off or still runs; run it (again)")
-        files.extend(found)
+    files = whole_files(where, urls)
     for file in files:
         if file.endswith(COMPRESSED):
             folder = storage.parent(file) or "."
@@ -131,6 +119,37 @@ def data_files(where: str, urls: Sequence[str]) -> list[str]:
         raise UserError(f"{where}: {doubles[0]} is listed twice, its records would be seen twice; name it once")
     one_format(where, files)
     return files
+
+
+def whole_files(where: str, urls: Sequence[str]) -> list[str]:
+    """As `data_files`, of any format, compressed ones too. Raises UserError for what is missing, empty or unfinished."""
+    files: list[str] = []
+    finished: set[str] = set()
+    for url in urls:
+        try:
+            found = [file for file in storage.list_files(url) if not file.endswith(SIDECARS)]
+        except UserError:
+            raise
+        except FileNotFoundError:
+            raise UserError(f"{where}: {url} does not exist; correct the path or create the data") from None
+        if not found:
+            raise UserError(f"{where}: the folder {url} holds no data files; put line-JSON or tar files there")
+        partial = next((file for file in found if storage.is_partial(file)), None)
+        if partial is not None:
+            raise UserError(f"{where}: {partial} is being copied, or its copy was cut off; wait for it, or delete that file")
+        folder = (storage.parent(url) or ".") if found == [url] else url
+        if folder not in finished and _is_unfinished(folder):
+            raise UserError(f"{where}: {folder} is not finished: cclm data shard was cut off or still runs; run it (again)")
+        finished.add(folder)
+        files.extend(found)
+    return files
+
+
+def _is_unfinished(folder: str) -> bool:
+    try:
+        return storage.exists(storage.join(folder, UNFINISHED))
+    except storage.AccessDenied:  # one may read the files and not look for others: S3 refuses to say what is not there
+        return False
 
 
 def open_indexes(where: str, urls: Sequence[str], index_dir: str | None = None) -> list[FileIndex]:

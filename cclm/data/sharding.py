@@ -23,7 +23,7 @@ import pybase64
 from cclm import storage
 from cclm.data import records
 from cclm.data.formats import Format
-from cclm.data.index import SIDECARS, UNFINISHED, Bar, write_sidecars
+from cclm.data.index import UNFINISHED, Bar, whole_files, write_sidecars
 from cclm.data.reading import UNREADABLE, RawRecord, format_inside, read_records
 from cclm.data.records import BrokenRecord
 from cclm.data.scan import Advance
@@ -110,22 +110,12 @@ def shard(where: str, urls: Sequence[str], out: str, options: ShardOptions, bar:
 
 
 def _inputs(where: str, urls: Sequence[str], out: str) -> list[str]:
-    files: list[str] = []
-    for url in urls:
-        if url.rstrip("/") == out.rstrip("/"):
-            raise UserError(f"{where}: {out} is input and output; choose another folder for the output")
-        try:
-            found = storage.list_files(url)
-        except UserError:
-            raise
-        except FileNotFoundError:
-            raise UserError(f"{where}: {url} does not exist; correct the path") from None
-        files += [file for file in found if not file.endswith(SIDECARS)]
+    if any(url.rstrip("/") == out.rstrip("/") for url in urls):
+        raise UserError(f"{where}: {out} is input and output; choose another folder for the output")
+    files = whole_files(where, urls)
     unreadable = next((file for file in files if file.endswith(UNREADABLE)), None)
     if unreadable is not None:
         raise UserError(f"{where}: {unreadable} has a compression that is not read here; unpack it first")
-    if not files:
-        raise UserError(f"{where}: there are no files in {', '.join(urls)}")
     return files
 
 

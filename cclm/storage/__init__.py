@@ -35,12 +35,12 @@ from cclm.storage.patience import (
     set_patience,
 )
 from cclm.storage.stores import open_store, reopen
-from cclm.storage.types import Entry, Found, is_temporary, pieces, split
+from cclm.storage.types import Entry, Found, is_partial, is_temporary, pieces, split
 
 __all__ = [
     "PATIENCE", "AccessDenied", "Entry", "FileStat", "MissingBucket", "ShortReadError", "StoreUnavailable", "delete",
-    "delete_folder", "download", "exists", "fingerprint", "is_folder", "is_local", "join", "list_entries", "list_files",
-    "local_path", "name", "parent", "patience", "put_file", "read_bytes", "read_range", "read_ranges",
+    "delete_folder", "download", "exists", "fingerprint", "is_folder", "is_local", "is_partial", "join", "list_entries",
+    "list_files", "local_path", "name", "parent", "patience", "put_file", "read_bytes", "read_range", "read_ranges",
     "reopen", "set_patience", "size", "write_atomic", "write_new",
 ]  # fmt: skip
 

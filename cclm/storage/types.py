@@ -65,6 +65,11 @@ def is_temporary(name: str) -> bool:
     return name.startswith(".") and name.endswith(".tmp")
 
 
+def is_partial(name: str) -> bool:
+    """Whether `hdfs dfs -put` and its like still write a file of this name, or left it when they were cut off."""
+    return name.endswith("._COPYING_")
+
+
 def split(url: str) -> tuple[str, str, str]:
     """Scheme, authority and path (without a leading slash). By hand: urlparse cuts at # and ? and lowers the case."""
     scheme, _, rest = url.partition("://")

@@ -3,13 +3,14 @@
 import os
 import pickle
 import random
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from cclm import storage
-from cclm.data import index, scan
+from cclm.data import index, scan, sharding
 from cclm.errors import UserError
 
 WHERE = "data.images.files"
@@ -142,6 +143,23 @@ def test_one_source_has_one_format_and_says_what_it_is(tmp_path: Path) -> None:
     (tmp_path / "c.jsonl").write_bytes(b"\x1f\x8b\x08" + bytes(600))
     with pytest.raises(UserError, match=r"c\.jsonl holds gzip data, not line-JSON"):
         index.open_indexes(WHERE, [f"{tmp_path}/c.jsonl"])
+
+
+@pytest.mark.parametrize("named", ["folder", "file", "file in the working folder"])
+def test_what_is_still_being_written_is_no_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str) -> None:
+    (tmp_path / "a.jsonl").write_text("1\n")
+    monkeypatch.chdir(tmp_path)
+    url = {"folder": str(tmp_path), "file": f"{tmp_path}/a.jsonl"}.get(named, "a.jsonl")
+    assert index.data_files(WHERE, [url]) == [url if named != "folder" else f"{tmp_path}/a.jsonl"]
+    out = f"{tmp_path}/out"
+    copied = tmp_path / "b.jsonl._COPYING_"  # as hdfs dfs -put names it
+    copied.write_text("1\n")
+    if named == "folder":
+        for read in (partial(index.data_files, WHERE), partial(sharding._inputs, WHERE, out=out)):
+            with pytest.raises(UserError, match=rf"^{WHERE}: .*b\.jsonl\._COPYING_ is being copied, or its copy was cut"):
+                read([url])
+        copied.unlink()
     (tmp_path / "_unfinished.json").write_text("{}")
-    with pytest.raises(UserError, match="is not finished: cclm data shard"):
-        index.open_indexes(WHERE, [str(tmp_path)])
+    for read in (partial(index.data_files, WHERE), partial(sharding._inputs, WHERE, out=out)):
+        with pytest.raises(UserError, match="is not finished: cclm data shard"):
+            read([url])
