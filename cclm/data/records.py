@@ -10,6 +10,7 @@ from __future__ import annotations
 import binascii
 import errno
 import posixpath
+from codecs import BOM_UTF8
 from dataclasses import dataclass
 from typing import Any
 
@@ -129,10 +130,7 @@ def parse_parallel_text(
 
 def tar_fields(data: bytes, image_key: str, caption_key: str) -> dict[str, Any]:
     """Members of a tar shard as the fields of one record; an image is bytes under `image_key`. Raises BrokenRecord."""
-    try:
-        parts = members_of_record(data)
-    except DamagedTarError as error:
-        raise BrokenRecord(BROKEN_TAR, str(error)) from None
+    parts = tar_members(data)
     fields = json_object(parts["json"]) if "json" in parts else {}
     images = [extension for extension in parts if extension.rpartition(".")[2] in IMAGE_EXTENSIONS]
     if len(images) > 1:
@@ -140,14 +138,22 @@ def tar_fields(data: bytes, image_key: str, caption_key: str) -> dict[str, Any]:
     if images:
         fields[image_key] = parts[images[0]]
     if "txt" in parts:
-        fields.setdefault(caption_key, parts["txt"].decode("utf-8", "replace"))
+        fields.setdefault(caption_key, parts["txt"].decode("utf-8-sig", "replace"))
     return fields
+
+
+def tar_members(data: bytes) -> dict[str, bytes]:
+    """Extension -> contents of the members of a record. Raises BrokenRecord."""
+    try:
+        return members_of_record(data)
+    except DamagedTarError as error:
+        raise BrokenRecord(BROKEN_TAR, str(error)) from None
 
 
 def json_object(line: bytes) -> dict[str, Any]:
     """The fields of a line. Raises BrokenRecord."""
     try:
-        fields = orjson.loads(line)
+        fields = orjson.loads(line.removeprefix(BOM_UTF8))  # as editors of Windows begin a file
     except ValueError as error:
         raise BrokenRecord(NOT_JSON, str(error)) from None
     if not isinstance(fields, dict):

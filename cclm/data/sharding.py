@@ -27,7 +27,7 @@ from cclm.data.index import UNFINISHED, Bar, whole_files, write_sidecars
 from cclm.data.reading import UNREADABLE, RawRecord, format_inside, read_records
 from cclm.data.records import BrokenRecord
 from cclm.data.scan import Advance
-from cclm.data.tar import END_MARK, write_member
+from cclm.data.tar import END_MARK, key_of_record, members_of_record, write_member
 from cclm.errors import UserError
 
 _OURS = re.compile(r"part-\d{4,}-\d{5,}\.(jsonl|tar)(\.idx|\.idx\.json)?")
@@ -198,6 +198,7 @@ def _parsed(where: str, url: str, options: ShardOptions, advance: Advance) -> It
 
 def _parse(record: RawRecord, kind: Format, options: ShardOptions) -> _Parsed:
     if kind is Format.TAR and options.format is Format.TAR:
+        records.tar_members(record.data)
         return _Parsed(members=record.data)
     if kind is Format.TAR:
         fields = records.tar_fields(record.data, options.image_key, options.caption_key)
@@ -218,6 +219,7 @@ def _write_group(
     result = Sharded()
     with tempfile.TemporaryDirectory(prefix="cclm-shard-") as folder:
         writer: _ShardWriter | None = None
+        last = ""
         for record in inputs:
             if stop.is_set():
                 break
@@ -226,12 +228,14 @@ def _write_group(
                 continue
             writer = writer or _ShardWriter(Path(folder) / "shard")
             try:
-                writer.add(_bytes_of(record, f"{number:04d}-{result.records:09d}", options))
+                key = _key_of(record, f"{number:04d}-{result.records:09d}", last)
+                writer.add(_bytes_of(record, key, options))
             except BrokenRecord as error:
                 if not options.skip_broken:
                     raise UserError(f"record {result.records + 1} of part {number}: {error}") from None
                 result.broken.append(str(error))
                 continue
+            last = key
             result.records += 1
             if writer.size >= options.size:
                 result.add(writer.publish(out, number, result.shards, options.format))
@@ -241,10 +245,18 @@ def _write_group(
     return result
 
 
+def _key_of(record: _Parsed, ours: str, last: str) -> str:
+    """What the members of a record are called: as they were, unless the record before, of another file, is so too."""
+    key = ours if record.members is None else key_of_record(record.members)
+    return f"{key}-{ours}" if key == last else key
+
+
 def _bytes_of(record: _Parsed, key: str, options: ShardOptions) -> bytes:
     """A record in the format of the output."""
     if record.members is not None:
-        return record.members
+        if key == key_of_record(record.members):
+            return record.members
+        return b"".join(write_member(f"{key}.{name}", data) for name, data in members_of_record(record.members).items())
     assert record.fields is not None
     if options.format is Format.LINES:
         return orjson.dumps(record.fields) + b"\n"

@@ -29,6 +29,10 @@ class DamagedTarError(ValueError):
     """Not a tar archive, or one that was cut off or changed; the message says where."""
 
 
+class DoubledMemberError(DamagedTarError):
+    """Two members of a record have one name: two records whose keys are equal, of which only one would be seen."""
+
+
 @dataclass(frozen=True, slots=True)
 class Member:
     """A file in an archive."""
@@ -103,14 +107,20 @@ def record_starts(read: Read, size: int) -> list[int]:
 
     Raises:
         DamagedTarError: as `members`; also if the end mark is missing, or something follows it.
+        DoubledMemberError: neighbouring records share a key.
     """
     starts, key, last, end = [], None, 0, 0
+    extensions: set[str] = set()
     for entry in _entries(read, size):
         if isinstance(entry, int):
             end = entry
             continue
         if entry.key != key:
             starts.append(entry.start)
+            extensions = set()
+        elif entry.extension in extensions:
+            raise _doubled(entry)
+        extensions.add(entry.extension)
         key, last = entry.key, entry.end
         end = last
     if size and end + _BLOCK > size:
@@ -121,8 +131,13 @@ def record_starts(read: Read, size: int) -> list[int]:
 
 
 def members_of_record(data: bytes) -> dict[str, bytes]:
-    """Extension -> contents of the files of a record. Raises DamagedTarError."""
-    return {member.extension: data[member.data : member.data + member.size] for member in members(_slice(data), len(data))}
+    """Extension -> contents of the files of a record. Raises DamagedTarError, DoubledMemberError."""
+    found: dict[str, bytes] = {}
+    for member in members(_slice(data), len(data)):
+        if member.extension in found:
+            raise _doubled(member)
+        found[member.extension] = data[member.data : member.data + member.size]
+    return found
 
 
 def key_of_record(data: bytes) -> str:
@@ -143,7 +158,16 @@ END_MARK = bytes(2 * _BLOCK)
 
 def refuse_damaged(where: str, url: str, error: DamagedTarError) -> UserError:
     """The sentence for the user."""
+    if isinstance(error, DoubledMemberError):
+        return UserError(
+            f"{where}: {url}: {error}; give each record a key of its own, or leave such records out with: "
+            "cclm data shard IN OUT --skip-broken"
+        )
     return UserError(f"{where}: {url} is not a whole tar file: {error}; write or copy it again")
+
+
+def _doubled(second: Member) -> DoubledMemberError:
+    return DoubledMemberError(f"two neighbouring records have the key of {second.name} (again at byte {second.start})")
 
 
 def _slice(data: bytes) -> Read:

@@ -201,6 +201,11 @@ def test_base64_with_line_breaks_is_fine() -> None:
     assert records.parse_image_text(line, make_source()).image == bytes(range(200))
 
 
+def test_a_byte_order_mark_is_no_damage() -> None:
+    line = json.dumps({"binary": b64(b"x"), "caption": "a"}).encode()
+    assert records.parse_image_text(b"\xef\xbb\xbf" + line, make_source()) == records.parse_image_text(line, make_source())
+
+
 def make_source() -> Any:
     from cclm.config import ImageTextSource
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import io
+import itertools
 import json
 import tarfile
 from pathlib import Path
@@ -19,6 +20,7 @@ from cclm.data import sharding
 from cclm.data.formats import Format
 from cclm.data.index import open_indexes
 from cclm.data.records import parse_image_text
+from cclm.data.tar import END_MARK, members_of_record, record_starts, write_member
 
 RECORDS = [{**image_text(i), "id": i} for i in range(30)]
 
@@ -87,6 +89,25 @@ def test_compressed_tars_and_records_without_images(tmp_path: Path) -> None:
     assert [json.loads(line) for line in shard.read_text().splitlines()] == [pair(i) for i in range(5)]
     assert _shard(tmp_path / "out", tmp_path / "tars") == 0
     assert open_indexes("k", [str(tmp_path / "tars")])[0].num_records == 5
+
+
+def test_records_of_several_tars_keep_apart(tmp_path: Path, capsys: Any) -> None:
+    """Keys that are equal where two files meet would make one record of two, for us and for WebDataset."""
+    for name, keys in (("0", "ab"), ("1", "ba"), ("2", "a"), ("3", "aa")):
+        members = [(f"{key}.{kind}", f"{name}{key}".encode()) for key in keys for kind in ("txt", "json")]
+        data = b"".join(write_member(*member) for member in members)
+        (tmp_path / f"{name}.tar").write_bytes(data + END_MARK)
+    assert _shard(*(tmp_path / f"{name}.tar" for name in "012"), tmp_path / "out") == 0
+    [shard] = (tmp_path / "out").glob("*.tar")
+    again = record_starts(lambda start, end: shard.read_bytes()[start:end], shard.stat().st_size)
+    [index] = open_indexes("k", [str(tmp_path / "out")])
+    assert index.offsets(0, 5) == again
+    found = [members_of_record(shard.read_bytes()[start:end]) for start, end in itertools.pairwise(again)]
+    assert [record["txt"] for record in found] == [record["json"] for record in found] == [b"0a", b"0b", b"1b", b"1a", b"2a"]
+    capsys.readouterr()
+    for form in ("tar", "lines"):
+        assert _shard(tmp_path / "3.tar", tmp_path / form, "--format", form) == 2
+        assert "3.tar, a is broken (broken tar members: two neighbouring" in capsys.readouterr().err
 
 
 def test_damage_and_full_folders_leave_nothing(tmp_path: Path, lines: Path, capsys: Any) -> None:

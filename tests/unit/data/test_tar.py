@@ -10,13 +10,14 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from record_files import image_text, jpeg, pair, write_lines
 
 from cclm import storage
 from cclm.data import tar
-from cclm.data.index import open_index
+from cclm.data.index import open_index, write_sidecars
 from cclm.data.loader import open_source
 from cclm.errors import UserError
 
@@ -82,6 +83,23 @@ def test_what_holds_no_record_may_end_an_archive(tmp_path: Path) -> None:
             if first:
                 data = storage.read_range(index.url, *index.byte_range(0, 1))
                 assert tar.members_of_record(data) == {"txt": b"a dog" * 300}
+
+
+def test_neighbours_with_one_key_are_not_taken_for_one_record(make_config: Any, tmp_path: Path) -> None:
+    """Else the first of them would be lost without a word."""
+    records = [[(f"{key}.jpg", jpeg(i)), (f"{key}.txt", b"a dog")] for i, key in enumerate(("a", "b", "b", "a", "c"))]
+    path = _write(tmp_path / "s.tar", sum(records, []))
+    with pytest.raises(UserError, match=r"^k: .*s\.tar: two neighbouring records have the key of b\.jpg \(again at byte 6144\)"):
+        open_index("k", str(path))
+    with tarfile.open(path) as archive:  # an index of before, which took both for one
+        starts = [info.offset for info in archive if info.name.endswith(".jpg")]
+    offsets = np.array([*starts[:2], *starts[3:], path.stat().st_size], dtype="<u8")
+    write_sidecars(str(path), storage.fingerprint(str(path)), offsets, None)
+    source = dict(files=[str(path)], batch_size=1, num_workers=0)
+    stream = open_source("images", make_config({"images": source}), rank=0, world_size=1)
+    for _ in zip(range(4), stream.batches(0), strict=False):
+        pass
+    assert stream.skipped == {"broken tar members": 1}
 
 
 def test_our_members_are_tarfile_s(tmp_path: Path) -> None:
