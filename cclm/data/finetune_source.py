@@ -18,6 +18,7 @@ from cclm.data.examples import example_rng
 from cclm.data.finetune_examples import Examples
 from cclm.data.loader import loader_context
 from cclm.data.order import CHUNK_BYTES, Order, slots_of_rank
+from cclm.data.quarantine import ReadCount
 from cclm.data.workers import start_worker
 from cclm.errors import UserError
 
@@ -72,7 +73,7 @@ class FinetuneSource:
         finally:
             del stream  # a traceback would keep its processes alive
 
-    def refuse_too_many_broken(self, read: int, skipped: int) -> None:
+    def refuse_too_many_broken(self, now: ReadCount, before: ReadCount) -> None:
         """See `skipped`."""
 
 

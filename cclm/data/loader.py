@@ -28,7 +28,7 @@ from cclm.data.collate import collate_of
 from cclm.data.examples import SOURCES
 from cclm.data.index import open_indexes
 from cclm.data.order import Order, slots_of_rank
-from cclm.data.quarantine import Quarantine, Skipped, refuse_too_many
+from cclm.data.quarantine import Quarantine, ReadCount, Skipped, refuse_too_many
 from cclm.data.text import load_tokenizer
 from cclm.data.workers import Part, PartStream, start_worker
 from cclm.errors import UserError
@@ -95,9 +95,9 @@ class SourceStream:
             total.add(count)
         return total
 
-    def refuse_too_many_broken(self, read: int, skipped: int) -> None:
-        """Raises UserError when `skipped` of `read` records, over all processes, are more than the config allows."""
-        refuse_too_many(f"data.{self._kind}", read, skipped, self._config.data.broken)
+    def refuse_too_many_broken(self, now: ReadCount, before: ReadCount) -> None:
+        """Raises UserError when more of a run's records are broken than the config allows: see `refuse_too_many`."""
+        refuse_too_many(f"data.{self._kind}", now, before, self._config.data.broken)
 
     def batches(self, start: int = 0) -> Generator[PretrainBatch, None, None]:
         """This rank's part of the batches `start`, `start` + 1, ... of the source, without end.

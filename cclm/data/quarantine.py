@@ -61,19 +61,37 @@ class Quarantine:
             log.warning("%s was not kept in %s: %s", skipped.place, self._path, error.strerror)
 
 
-def refuse_too_many(source: str, read: int, skipped: int, limits: BrokenRecordsConfig) -> None:
+@dataclass(frozen=True)
+class ReadCount:
+    """Records of a source, over all processes."""
+
+    read: int = 0
+    """Those whose turn came, the broken ones included."""
+    broken: int = 0
+
+    def __add__(self, other: ReadCount) -> ReadCount:
+        return ReadCount(self.read + other.read, self.broken + other.broken)
+
+    def is_beyond(self, rate: float) -> bool:
+        return self.broken > rate * self.read
+
+
+def refuse_too_many(source: str, now: ReadCount, before: ReadCount, limits: BrokenRecordsConfig) -> None:
     """Stop when more of a source is broken than the config puts up with.
 
     Args:
         source: key of the source in the config.
-        read, skipped: records whose turn came, and the broken ones among them, over all processes.
+        now: since the run was started or went on last. Where files were mended meanwhile, it decides.
+        before: up to the checkpoint that it went on from.
 
     Raises:
         UserError: with the numbers, and where the records are listed.
     """
-    if read >= limits.min_records and skipped > limits.max_rate * read:
+    run = now + before
+    if run.read >= limits.min_records and run.is_beyond(limits.max_rate) and now.is_beyond(limits.max_rate):
         raise UserError(
-            f"{source}: {skipped:,} of {read:,} records are broken, more than data.broken.max_rate = {limits.max_rate:g} "
+            f"{source}: {run.broken:,} of {run.read:,} records are broken, more than data.broken.max_rate = "
+            f"{limits.max_rate:g} "
             f"allows; {QUARANTINE} in the output folder lists them. Mend the files, or raise the rate"
         )
 

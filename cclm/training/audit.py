@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from cclm import distributed
 from cclm.data.audit import AUDIT, AuditLine, Tally, add_tally, tally_from_json, tally_to_json, write_audit
+from cclm.data.quarantine import ReadCount
 
 
 class Counted(Protocol):
@@ -34,6 +35,14 @@ class RunAudit:
         self._earlier = {kind: tally_from_json(values) for kind, values in (earlier or {}).items()}
         if distributed.rank() == 0:  # what a run that was cut off wrote after its checkpoint is forgotten
             self._write(self._earlier)
+
+    @property
+    def earlier(self) -> dict[str, ReadCount]:
+        """What all processes read of each source up to the checkpoint."""
+        return {
+            kind: sum((ReadCount(count.read, count.skipped.total()) for count in tally.values()), ReadCount())
+            for kind, tally in self._earlier.items()
+        }
 
     def collect(self) -> dict[str, Any]:
         """The counts of the run so far, to be kept in the checkpoint under "audit"; writes the file, too.

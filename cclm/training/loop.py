@@ -14,6 +14,7 @@ from torch import nn
 from cclm import distributed
 from cclm.config import TrainingConfig
 from cclm.config_output import CheckpointConfig
+from cclm.data.quarantine import ReadCount
 from cclm.errors import UserError
 from cclm.metrics.report import Report
 from cclm.metrics.running import RunningValues, Update, means, sums_and_counts
@@ -31,7 +32,7 @@ class Source(Protocol):
 
     def batches(self, start: int) -> Generator[Any]: ...
 
-    def refuse_too_many_broken(self, read: int, skipped: int) -> None: ...
+    def refuse_too_many_broken(self, now: ReadCount, before: ReadCount) -> None: ...
 
 
 class StepPlan(Protocol):
@@ -71,6 +72,8 @@ class Run:
     """Write a checkpoint after so many outer steps; called on every process."""
     evaluate: Callable[[int], None] | None
     """Measure the model after so many outer steps; called on every process."""
+    before: Mapping[str, ReadCount] = field(default_factory=dict)
+    """What was read of the sources up to where this run goes on, over all processes."""
     hear: Callable[[], None] = lambda: None
     """Tell how earlier saves went; called on every process with each line of the log."""
     stop: StopSignal = field(default_factory=StopSignal)
@@ -177,8 +180,10 @@ def log(run: Run, done: int, updates: list[Update], throughput: Throughput) -> N
     totals = sums_and_counts(updates) | {"images": mine["images"], "texts": mine["texts"], **skipped, **read}
     totals = distributed.sum_over_processes(totals, run.device)
     images, texts = totals.pop("images"), totals.pop("texts")
-    skipped = {kind: int(totals.pop(f"skipped/{kind}")) for kind in run.sources}
-    read = {kind: int(totals.pop(f"read/{kind}")) for kind in run.sources}
+    now = {
+        kind: ReadCount(int(totals.pop(f"read/{kind}")), int(totals.pop(f"skipped/{kind}"))) for kind in run.sources
+    }
+    before = {kind: run.before.get(kind, ReadCount()) for kind in run.sources}
     averages = dict(sorted(means(totals).items()))
     norms = [averages.pop(key) for key in list(averages) if key.endswith("/grad_norm")]
     run.report.interval(
@@ -191,11 +196,11 @@ def log(run: Run, done: int, updates: list[Update], throughput: Throughput) -> N
             "images_per_second": images / mine["seconds"],
             "texts_per_second": texts / mine["seconds"],
             "seconds": mine["seconds"],
-            "skipped": {kind: count for kind, count in skipped.items() if count},
+            "skipped": {kind: count for kind in run.sources if (count := now[kind].broken + before[kind].broken)},
         }
     )
-    for kind, source in run.sources.items():
-        source.refuse_too_many_broken(read[kind], skipped[kind])  # the same answer on all processes
+    for kind, source in run.sources.items():  # the same answer on all processes
+        source.refuse_too_many_broken(now[kind], before[kind])
 
 
 def learnt_scalars(task: nn.Module) -> dict[str, float]:

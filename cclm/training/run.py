@@ -107,6 +107,7 @@ def pretrain(config: PretrainConfig, *, resume: str = "auto", stop: environment.
         device=device,
         report=report,
         save=save,
+        before=audit.earlier,
         hear=saving.poll,
         evaluate=None if held_out is None else evaluate,
         stop=stop or environment.StopSignal(),

@@ -89,6 +89,7 @@ def train(config: TextAssignmentConfig, options: Options, *, stop: environment.S
         device=device,
         report=report,
         save=lambda step: saving.save(step, task, optimizer, {**facts, "audit": audit.collect()}),
+        before=audit.earlier,
         hear=saving.poll,
         evaluate=None,
         stop=stop or environment.StopSignal(),

@@ -57,7 +57,7 @@ class Source:
             yield Numbers(torch.randn(4, 3, 2, 2, generator=torch.Generator().manual_seed(place)))
             start += 1
 
-    def refuse_too_many_broken(self, read, skipped):
+    def refuse_too_many_broken(self, now, before):
         pass
 
 

@@ -13,7 +13,7 @@ from record_files import pair, write_lines
 from cclm.config import BrokenRecordsConfig
 from cclm.data.audit import AuditLine, EpochCount, Tally, add_tally, hash_of_all, mixed, read_audit, tally_from_json
 from cclm.data.loader import open_source
-from cclm.data.quarantine import Quarantine, refuse_too_many
+from cclm.data.quarantine import Quarantine, ReadCount, refuse_too_many
 from cclm.errors import UserError
 from cclm.training.audit import RunAudit
 
@@ -113,7 +113,29 @@ def test_broken_records_are_listed_once_with_their_bytes(make_config: Any, broke
 
 def test_too_many_broken_records_stop_a_run() -> None:
     limits = BrokenRecordsConfig()
+    start = ReadCount()
     for read, skipped in ((9_999, 5_000), (10_000, 10), (1_000_000, 1_000)):
-        refuse_too_many("data.images", read, skipped, limits)
-    with pytest.raises(UserError, match=r"data\.images: 11 of 10,000 records are broken, more than data\.broken"):
-        refuse_too_many("data.images", 10_000, 11, limits)
+        refuse_too_many("data.images", ReadCount(read, skipped), start, limits)
+    said = r"data\.images: 11 of 10,000 records are broken, more than data\.broken"
+    with pytest.raises(UserError, match=said):
+        refuse_too_many("data.images", ReadCount(10_000, 11), start, limits)
+
+
+def test_restarts_do_not_hide_broken_records(make_config: Any, broken_file: Path, tmp_path: Path) -> None:
+    """A run that goes on every few steps reaches the rate as one that goes through."""
+    limits = BrokenRecordsConfig(max_rate=0.03, min_records=40)
+    state, refused = None, []
+    for start in range(0, 12, 2):
+        source = _source(make_config, broken_file)
+        audit = RunAudit(tmp_path, {"texts": source}, state)
+        for _ in zip(range(2), source.batches(start), strict=False):
+            pass
+        now, before = ReadCount(source.read, sum(source.skipped.values())), audit.earlier.get("texts", ReadCount())
+        assert before.read == 8 * start
+        try:
+            refuse_too_many("data.texts", now, before, limits)
+        except UserError as error:
+            refused.append(str(error))
+        state = json.loads(json.dumps(audit.collect()))
+    assert refused and "2 of 64 records are broken" in refused[0], refused
+    refuse_too_many("data.texts", ReadCount(40, 1), ReadCount(40, 30), limits)  # the files were mended

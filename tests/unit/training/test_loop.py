@@ -14,6 +14,7 @@ from cclm.checkpoints.find import newest_checkpoint
 from cclm.checkpoints.load import load_model, load_optimizer
 from cclm.config import TrainingConfig
 from cclm.config_output import CheckpointConfig
+from cclm.data.quarantine import ReadCount
 from cclm.metrics.report import Report
 from cclm.training.loop import NonFiniteLossError, Run, fit
 from cclm.training.plan import Plan
@@ -43,8 +44,9 @@ class NumberSource:
         self.kind = kind
         self.read, self.skipped = 100, {"broken": 1}
 
-    def refuse_too_many_broken(self, read, skipped):
-        assert (read, skipped) == (100, 1)
+    def refuse_too_many_broken(self, now, before):
+        assert now == ReadCount(100, 1)
+        assert before == (ReadCount(900, 2) if self.kind == "regions" else ReadCount())
 
     def batches(self, start):
         while True:
@@ -105,6 +107,7 @@ def make_run(folder: Path, *, total=12, start_from=None, task=None, weights=None
         report=report,
         save=lambda done: save_checkpoint(folder, done, task, optimizer, {}),
         evaluate=None,
+        before={"regions": ReadCount(900, 2)},
     )
     return run, start
 
@@ -212,7 +215,7 @@ def test_log_lines_hold_means_over_their_interval(tmp_path):
             of_kind = [found[name] for k, found in losses[begin:end] if k == kind]
             assert mean == pytest.approx(sum(of_kind) / len(of_kind), rel=1e-6)
         assert line["images_per_second"] * line["seconds"] == pytest.approx(4 * (end - begin))
-        assert line["skipped"] == dict.fromkeys(run.sources, 1)
+        assert line["skipped"] == dict.fromkeys(run.sources, 1) | {"regions": 3}
         assert line["learnt"].keys() == {"temperature"}
         assert line["grad_norm"] > 0
     assert [line["lr"] for line in lines] == pytest.approx([0.05 * (12 - s) / 9 for s in (4, 9, 11)])
