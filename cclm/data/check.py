@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +13,15 @@ from functools import partial
 import numpy as np
 
 from cclm import storage
-from cclm.config import ImageTextSource, ParallelTextSource, PretrainConfig, RegionSource, SourceConfig
+from cclm.config import (
+    BrokenRecordsConfig,
+    DataConfig,
+    ImageTextSource,
+    ParallelTextSource,
+    PretrainConfig,
+    RegionSource,
+    SourceConfig,
+)
 from cclm.config_finetune import FinetuneConfig, TextAssignmentConfig
 from cclm.data import records
 from cclm.data.annotations.lists import read_retrieval_list
@@ -28,6 +38,8 @@ from cclm.errors import UserError
 
 _AT_ONCE = 16
 _SHOWN_LANGUAGES = 6
+_FIRST = 3  # records of each file that are looked at, besides the sample of all
+_AGAIN = 20  # more of a file where all of these are broken
 _BATCH = 256  # records or images between two looks at the progress bar
 
 Advance = Callable[[int], object]
@@ -93,7 +105,8 @@ def check_finetuning(config: FinetuneConfig, look: Look, shots: FewShot | None) 
     """The splits of a fine-tuning config, language by language."""
     if isinstance(config, TextAssignmentConfig):
         row = Row("data.images", "training")
-        return [_guarded(row, partial(_plain_records, config.data.images, config.data.index_dir, look))]
+        data = DataConfig(images=config.data.images, index_dir=config.data.index_dir)
+        return [_guarded(row, partial(_plain_records, data.images, data, look))]
     policy = config.data.missing_images
     row = Row(config.task, "training", shots.language if shots else "", files=len(config.data.train_files))
     rows = [_guarded(row, partial(_annotations, partial(read_training, config, shots), look, policy))]
@@ -125,20 +138,16 @@ def _records(source: SourceConfig, config: PretrainConfig, kind: str, look: Look
     try:
         tokenizer = load_tokenizer(config.model.text.tokenizer)
     except UserError:  # told once, for the config
-        _plain_records(source, config.data.index_dir, look, row)
+        _plain_records(source, config.data, look, row)
         return
 
     def use(data: bytes, number: int, format: Format) -> None:
         example_maker(kind, config, tokenizer, format)(data, example_rng(config.seed, SOURCES.index(kind), 0, number))
 
-    _look_at(row, source, config.data.index_dir, look, use)
-    limits = config.data.broken
-    if row.looked_at and row.broken.total() > limits.max_rate * row.looked_at and not row.problem:
-        part = row.broken.total() / row.looked_at
-        row.problem = f"{part:.2%} of the records are broken, data.broken.max_rate allows {limits.max_rate:.2%}: {row.detail}"
+    _look_at(row, source, config.data, look, use)
 
 
-def _plain_records(source: SourceConfig, index_dir: str | None, look: Look, row: Row) -> None:
+def _plain_records(source: SourceConfig, data: DataConfig, look: Look, row: Row) -> None:
     """Read records and decode their images, without a tokenizer."""
 
     def use(data: bytes, number: int, format: Format) -> None:
@@ -146,40 +155,100 @@ def _plain_records(source: SourceConfig, index_dir: str | None, look: Look, row:
         if not isinstance(parsed, records.ParallelTextRecord):
             decode(open_image(parsed.image))
 
-    _look_at(row, source, index_dir, look, use)
+    _look_at(row, source, data, look, use)
+
+
+@dataclass
+class _File:
+    """What was seen of one file."""
+
+    index: FileIndex
+    start: int
+    """Number of its first record, over all files."""
+    looked_at: int = 0
+    broken: int = 0
+    first: int = 0
+    """The first broken record."""
+    reason: str = ""
+    """What is wrong with it."""
+
+    def add(self, record: int, error: BrokenRecord | None) -> None:
+        self.looked_at += 1
+        if error is None:
+            return
+        if self.broken == 0 or record < self.first:
+            self.first, self.reason = record, str(error)
+        self.broken += 1
+
+    @property
+    def told(self) -> str:
+        """The first broken record's place, and what is wrong with it; "" if there is none."""
+        return f"{_place(self.index, self.first)}: {self.reason}" if self.broken else ""
+
+    def is_lost(self, limits: BrokenRecordsConfig, records: int) -> bool:
+        """Whether all that was seen of it is broken, and it is large enough to stop training."""
+        own = self.index.num_records
+        return 0 < self.looked_at == self.broken and (own >= limits.max_in_a_row or own > limits.max_rate * records)
 
 
 def _look_at(
-    row: Row, source: SourceConfig, index_dir: str | None, look: Look, use: Callable[[bytes, int, Format], None]
+    row: Row, source: SourceConfig, data: DataConfig, look: Look, use: Callable[[bytes, int, Format], None]
 ) -> None:
-    indexes = open_indexes(row.name, source.files, index_dir)
-    row.files, row.count = len(indexes), sum(index.num_records for index in indexes)
-    starts = np.cumsum([0, *(index.num_records for index in indexes)])
-    languages: Counter[str] = Counter()
-    first: list[str] = []
+    """Read a sample of all records, the first ones of each file, and more of a file where all of these are broken."""
+    files, count = [], 0
+    for index in open_indexes(row.name, source.files, data.index_dir):
+        files.append(_File(index, count))
+        count += index.num_records
+    row.files, row.count = len(files), count
+    starts, lock, languages = [file.start for file in files], threading.Lock(), Counter[str]()
 
     def one(number: int) -> None:
-        file = int(np.searchsorted(starts, number, side="right")) - 1
-        index, record = indexes[file], number - int(starts[file])
-        start, end = index.byte_range(record, record + 1)
-        data = storage.read_range(index.url, start, end)
+        file = files[bisect_right(starts, number) - 1]
+        record = number - file.start
+        start, end = file.index.byte_range(record, record + 1)
+        content, found, broken = storage.read_range(file.index.url, start, end), set[str](), None
         try:
-            languages.update(_languages(_parse(data, source, index.format)))
-            use(data, number, index.format)
+            found = _languages(_parse(content, source, file.index.format))
+            use(content, number, file.index.format)
         except BrokenRecord as error:
-            row.broken[error.kind] += 1
-            first.append(f"{_place(index, record, start)}: {error}")
+            broken = error
+        with lock:
+            languages.update(found)
+            row.looked_at += 1
+            row.broken.update([broken.kind] if broken else [])
+            file.add(record, broken)
 
-    numbers = look.choose(row.count)
-    row.looked_at = len(numbers)
+    numbers = look.choose(count)
     _each(one, numbers, look.advance)
-    shares = {name: count / row.looked_at for name, count in languages.most_common()}
-    row.detail = min(first) if first else _shown(shares)
+    part = row.broken.total() / len(numbers)  # of an even sample: what follows is none
+    if len(numbers) < count:
+        done = set(numbers)
+
+        def look_closer(at: Iterable[_File], wanted: Callable[[int], Sequence[int]]) -> None:
+            more = {file.start + record for file in at for record in wanted(file.index.num_records)} - done
+            done.update(more)
+            _each(one, sorted(more), look.advance)
+
+        look_closer(files, lambda records: range(min(_FIRST, records)))
+        look_closer([file for file in files if file.looked_at == file.broken], Look(_AGAIN).choose)
+    row.detail = next((file.told for file in files if file.broken), "")
+    lost = [file for file in files if file.is_lost(data.broken, count)]
+    if lost:
+        others = f", and so in {len(lost) - 1} more files" if len(lost) > 1 else ""
+        row.problem = (
+            f"all {lost[0].looked_at} records looked at in {lost[0].index.url} are broken{others}: {lost[0].told}; "
+            "correct the keys in the config, mend the files, or leave them out"
+        )
+    elif part > data.broken.max_rate:
+        row.problem = (
+            f"{part:.2%} of the records are broken, data.broken.max_rate allows {data.broken.max_rate:.2%}: {row.detail}"
+        )
+    row.detail = row.detail or _shown({name: count / row.looked_at for name, count in languages.most_common()})
 
 
-def _place(index: FileIndex, record: int, start: int) -> str:
+def _place(index: FileIndex, record: int) -> str:
     line = index.line_number(record)
-    return f"{index.url} at byte {start}" if line is None else f"{index.url}:{line}"
+    return f"{index.url} at byte {index.byte_range(record, record)[0]}" if line is None else f"{index.url}:{line}"
 
 
 def _parse(

@@ -70,12 +70,39 @@ def test_everything_wrong_is_told_at_once(tmp_path: Path, config: dict[str, Any]
         "data.texts.batch_size = 8 cannot be shared by 3 processes",
         f"model.weights: {tmp_path}/none.th does not exist",
         "5.00% of the records are broken",
-        "images/1.jsonl:10: broken image",
+        "images/1.jsonl:5: not JSON",
         f"data.texts: {tmp_path}/texts.jsonl does not exist",
         "held_out.json, entry 1: the image",
     ):
         assert sum(said in problem for problem in problems) == 1, said
     assert len(problems) == 5 and "1 broken image, 1 not JSON" in captured.out and "Traceback" not in captured.err
+
+
+def test_a_file_of_which_nothing_can_be_used_is_told(
+    tmp_path: Path, config: dict[str, Any], monkeypatch: Any, capsys: Any
+) -> None:
+    """A small sample of many records may miss it; a hundred of its records in a row would end training."""
+    monkeypatch.setattr("cclm.cli.data._SAMPLE", 5)
+    for part in range(3):
+        write_lines(tmp_path / "many" / f"{part}.jsonl", [pair(i) for i in range(500)])
+    write_lines(tmp_path / "many" / "0-of-another-kind.jsonl", [{"src": "a dog", "tgt": "ein Hund"}] * 120)
+    late = tmp_path / "many" / "2.jsonl"  # broken at its beginning only
+    late.write_text("nonsense\n" * 4 + late.read_text())
+    config["data"]["texts"]["files"] = [f"{tmp_path}/many"]
+    assert _check(tmp_path, config) == 2
+    out = capsys.readouterr().out
+    [problem] = [line for line in out.splitlines() if line.startswith("problem: ")]
+    name = f"{tmp_path}/many/0-of-another-kind.jsonl"
+    assert problem.startswith(f"problem: data.texts training: all 22 records looked at in {name} are broken: {name}:1: missing key")
+    assert "source_text is not there; correct the keys in the config, mend the files, or leave them out" in problem
+    (tmp_path / "many" / "0-of-another-kind.jsonl").unlink()
+    assert _check(tmp_path, config) == 0
+    assert "3 not JSON" in (out := capsys.readouterr().out) and "2.jsonl:1: not JSON" in out
+    tuning = {"task": "text_assignment", "model": config["model"], "data": {"images": config["data"]["images"]}}
+    assert _check(tmp_path, tuning) == 0
+    tuning["data"]["images"]["caption_key"] = "desc"
+    assert _check(tmp_path, tuning) == 2
+    assert "and so in 1 more files: " in (out := capsys.readouterr().out) and "missing key: desc is not there" in out
 
 
 def test_few_shot_fine_tuning(tmp_path: Path, config: dict[str, Any], capsys: Any) -> None:
