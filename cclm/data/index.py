@@ -114,9 +114,13 @@ def data_files(where: str, urls: Sequence[str]) -> list[str]:
                 f"{where}: {file} is compressed and cannot be read from the middle; convert it with: "
                 f"cclm data shard {folder} {folder}-shards"
             )
-    doubles = sorted({file for file in files if files.count(file) > 1}) if len(set(files)) < len(files) else []
-    if doubles:
-        raise UserError(f"{where}: {doubles[0]} is listed twice, its records would be seen twice; name it once")
+    places: dict[str, str] = {}
+    for file in files:
+        place = os.path.abspath(storage.local_path(file)) if storage.is_local(file) else file
+        if place in places:
+            other = "twice" if places[place] == file else f"as {places[place]} too"
+            raise UserError(f"{where}: {file} is listed {other}, its records would be seen twice; name it once")
+        places[place] = file
     one_format(where, files)
     return files
 
@@ -128,12 +132,12 @@ def whole_files(where: str, urls: Sequence[str]) -> list[str]:
     for url in urls:
         try:
             found = [file for file in storage.list_files(url) if not file.endswith(SIDECARS)]
-        except UserError:
-            raise
+        except UserError as error:  # wrong credentials, a missing bucket
+            raise UserError(f"{where}: {error}") from error
         except FileNotFoundError:
             raise UserError(f"{where}: {url} does not exist; correct the path or create the data") from None
         if not found:
-            raise UserError(f"{where}: the folder {url} holds no data files; put line-JSON or tar files there")
+            raise _no_files(where, url)
         partial = next((file for file in found if storage.is_partial(file)), None)
         if partial is not None:
             raise UserError(f"{where}: {partial} is being copied, or its copy was cut off; wait for it, or delete that file")
@@ -143,6 +147,14 @@ def whole_files(where: str, urls: Sequence[str]) -> list[str]:
         finished.add(folder)
         files.extend(found)
     return files
+
+
+def _no_files(where: str, folder: str) -> UserError:
+    below = [entry.name for entry in storage.list_entries(folder) if entry.is_folder and entry.name[0] not in "._"]
+    if not below:
+        return UserError(f"{where}: the folder {folder} holds no data files; put line-JSON or tar files there")
+    first, more = storage.join(folder, below[0]), f" and {len(below) - 1} more" if len(below) > 1 else ""
+    return UserError(f"{where}: the folder {folder} holds folders, no data files; name those instead: {first}{more}")
 
 
 def _is_unfinished(folder: str) -> bool:

@@ -112,6 +112,14 @@ def test_bad_places_are_told_with_their_key(tmp_path: Path) -> None:
     (tmp_path / "twice").write_text("1\n")
     with pytest.raises(UserError, match="listed twice"):
         index.open_indexes(where, [f"{tmp_path}/twice", f"{tmp_path}/twice"])
+    with pytest.raises(UserError, match="/empty/../twice is listed as .*/twice too"):
+        index.open_indexes(where, [f"{tmp_path}/twice", f"{tmp_path}/empty/../twice"])
+    with pytest.raises(UserError, match=r"^data\.images\.files: .*nosuch:// is no store"):  # as what a store refuses
+        index.open_indexes(where, ["nosuch://bucket/data"])
+    for folder in ("above/00", "above/01", "above/_temporary"):
+        (tmp_path / folder).mkdir(parents=True)
+    with pytest.raises(UserError, match="above holds folders, no data files; name those instead: .*/above/00 and 1 more$"):
+        index.open_indexes(where, [f"{tmp_path}/above"])
 
 
 def test_files_in_a_store_need_a_fresh_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
