@@ -18,8 +18,9 @@ import os
 import tempfile
 import threading
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
@@ -135,7 +136,8 @@ def whole_files(where: str, urls: Sequence[str]) -> list[str]:
         except UserError as error:  # wrong credentials, a missing bucket
             raise UserError(f"{where}: {error}") from error
         except FileNotFoundError:
-            raise UserError(f"{where}: {url} does not exist; correct the path or create the data") from None
+            advice = "name the folder: patterns mean nothing here" if "*" in url else "correct the path or create the data"
+            raise UserError(f"{where}: {url} does not exist; {advice}") from None
         if not found:
             raise _no_files(where, url)
         partial = next((file for file in found if storage.is_partial(file)), None)
@@ -212,10 +214,13 @@ def index_files(where: str, files: Sequence[str], index_dir: str | None, *, forc
     """Write the sidecars of `files` where they are missing or stale (`force`: of all), several files at a time.
 
     Raises:
-        UserError: a file is not what its name says. Those that were done by then keep their index.
-        OSError: the place takes no files.
+        UserError: a file is not what its name says, or the place takes no files. Those that were done by then keep their
+            index.
     """
     lock = threading.Lock()
+    if index_dir is not None and storage.is_local(index_dir):
+        with _refusing(where, index_dir):
+            os.makedirs(storage.local_path(index_dir), exist_ok=True)
 
     def advance(count: int) -> None:
         with lock:
@@ -231,7 +236,8 @@ def index_files(where: str, files: Sequence[str], index_dir: str | None, *, forc
         offsets = build_offsets(where, file, stat.size, advance)
         if storage.fingerprint(file) != stat:
             raise UserError(f"{where}: {file} changed while it was indexed; try again when it is written")
-        write_sidecars(file, stat, offsets, index_dir)
+        with _refusing(where, sidecar_of(file, index_dir)):
+            write_sidecars(file, stat, offsets, index_dir)
         return len(offsets) - 1, stat.size, False
 
     with ThreadPoolExecutor(_AT_ONCE) as pool:
@@ -243,6 +249,19 @@ def index_files(where: str, files: Sequence[str], index_dir: str | None, *, forc
             raise
     empty = [file for file, (records, _, _) in zip(files, done, strict=True) if records == 0]
     return Indexed(sum(d[0] for d in done), sum(d[1] for d in done), sum(d[2] for d in done), empty)
+
+
+@contextmanager
+def _refusing(where: str, place: str) -> Iterator[None]:
+    """What a disk or a store does not take becomes a sentence."""
+    try:
+        yield
+    except (UserError, storage.StoreUnavailable):
+        raise
+    except OSError as error:
+        raise UserError(
+            f"{where}: {place} cannot be written ({error.strerror or error}); choose a folder for the index with --index-dir"
+        ) from error
 
 
 def index_command(urls: Iterable[str], index_dir: str | None) -> str:

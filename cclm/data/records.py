@@ -52,6 +52,8 @@ ANY_LANGUAGE = ""
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "gif", "bmp")
 """Of the members of tar shards that are images."""
 
+_LONGEST_PATH = 500  # characters; what is longer is an image itself, as base64, with slashes
+
 Captions = tuple[dict[str, tuple[str, ...]], ...]
 """Captions to draw from: first one of the dicts, then a language, then one of its texts. Never empty on any level."""
 
@@ -187,7 +189,8 @@ def _image(fields: dict[str, Any], config: ImageTextSource) -> bytes:
         try:
             return storage.read_bytes(path)
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-            raise BrokenRecord(MISSING_IMAGE, f"{path} does not exist") from None
+            shown = path if len(path) <= _LONGEST_PATH else f"{path[:60]}... ({len(path):,} characters)"
+            raise BrokenRecord(MISSING_IMAGE, f"{shown} does not exist") from None
         except (OSError, ValueError) as error:  # an image itself, for example, or a zero byte
             if isinstance(error, ValueError) or error.errno == errno.ENAMETOOLONG:
                 raise BrokenRecord(MISSING_IMAGE, f"{config.image_key} is no path: {path[:60]!r}") from None

@@ -195,6 +195,16 @@ def test_forms_of_captions() -> None:
             records.parse_image_text(json.dumps({"binary": b64(b"x"), "caption": value}).encode(), config)
 
 
+def test_an_image_where_a_path_is_expected_is_told_shortly() -> None:
+    from cclm.config import ImageTextSource
+
+    source = ImageTextSource(files=("x",), batch_size=1, image_is_path=True)
+    line = json.dumps({"binary": "/".join(["abcdefgh" * 8] * 30), "caption": "a"}).encode()
+    with pytest.raises(records.BrokenRecord, match=r"^missing image file: (abcdefgh){7}abcd\.\.\. \(1,949 characters\)") as caught:
+        records.parse_image_text(line, source)
+    assert len(str(caught.value)) < 150
+
+
 def test_base64_with_line_breaks_is_fine() -> None:
     wrapped = "\n".join(b64(bytes(range(200)))[i : i + 76] for i in range(0, 400, 76))
     line = json.dumps({"binary": wrapped, "caption": "a"}).encode()

@@ -65,6 +65,9 @@ def test_audit_of_one_run_and_of_two(tmp_path: Path, capsys: Any) -> None:
     "words, said",
     [
         (["index", "{}/none"], "cclm data index: {}/none does not exist"),
+        (["index", "{}/*.jsonl"], "{}/*.jsonl does not exist; name the folder: patterns"),
+        (["index", "{}/bad.jsonl", "--index-dir", "{}/bad.jsonl"], "cclm data index: {}/bad.jsonl cannot be written (File"),
+        (["index", "{}/bad.jsonl", "--index-dir", "{}/bad.jsonl/x"], "{}/bad.jsonl/x cannot be written (Not a dir"),
         (["audit", "{}"], "{}/audit.jsonl does not exist"),
         (["audit", "{}/bad.jsonl"], "{}/bad.jsonl:1 is not a line of an audit"),
     ],
