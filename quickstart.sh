@@ -32,30 +32,46 @@ install() {
     say pip install -q --disable-pip-version-check -e "$1"
 }
 
-# Tests of the cluster mostly wait, the others mostly compute: side by side they take little longer than the others alone.
+# Runs of whole programs compute; tests of the cluster and of stores mostly wait, and small ones use one core. So these
+# run beside the former, which take about as long.
 all_tests() {
     mkdir -p build
-    printf '\n$ pytest -m cluster > build/cluster-tests.log &\n$ pytest -m "not cluster"\n' >&2
-    pytest -m cluster >build/cluster-tests.log 2>&1 &
-    cluster=$!
+    programs='-m "not cluster" tests/integration'
+    rest='-m "not cluster" --ignore tests/integration'
+    printf '\n$ { pytest -m cluster; pytest %s; } > build/other-tests.log &\n$ pytest %s\n' "$rest" "$programs" >&2
+    beside >build/other-tests.log 2>&1 &
+    others=$!
     # Killed, it takes its cluster down all the same. An interrupt does not reach what runs in the background.
-    trap 'kill "$cluster" 2>/dev/null || true' EXIT
+    trap 'kill "$others" 2>/dev/null || true' EXIT
     trap 'exit 130' INT
     trap 'exit 143' TERM
     {
         failed=0
-        pytest -m "not cluster" 2>&1 || failed=$?
-        echo "$failed" >build/other-tests.status
-    } | tee -i build/other-tests.log
-    printf '\n$ pytest -m cluster  # which ran beside\n' >&2
-    tail -n +1 -f --pid="$cluster" build/cluster-tests.log
+        eval "pytest $programs" 2>&1 || failed=$?
+        echo "$failed" >build/program-tests.status
+    } | tee -i build/program-tests.log
+    printf '\n$ cat build/other-tests.log  # which ran beside\n' >&2
+    tail -n +1 -f --pid="$others" build/other-tests.log
     failed=0
-    wait "$cluster" || failed=$?
+    wait "$others" || failed=$?
     trap - EXIT
-    printf '\ncluster tests: %s\nother tests:   %s\n' \
-        "$(tail -n 1 build/cluster-tests.log)" "$(tail -n 1 build/other-tests.log)"
-    other=$(cat build/other-tests.status)
+    printf '\n%s\n' "tests/integration: $(tail -n 1 build/program-tests.log)"
+    grep -E '^=+ .* in .* =+$' build/other-tests.log
+    other=$(cat build/program-tests.status)
     [ "$other" = 0 ] || exit "$other"
+    exit "$failed"
+}
+
+# The cluster's tests, then all that are not whole programs. Told to stop, it passes that on.
+beside() {
+    failed=0
+    trap 'kill "$running"; wait "$running"; exit 143' TERM
+    pytest -m cluster &
+    running=$!
+    wait "$running" || failed=$?
+    eval "pytest $rest" &
+    running=$!
+    wait "$running" || failed=$?
     exit "$failed"
 }
 

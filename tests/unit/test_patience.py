@@ -9,6 +9,7 @@ import pytest
 from cclm import storage
 from cclm.errors import UserError
 from cclm.storage.patience import Incomplete, Verdict, judge, reason, retried
+from tests.stores.store import environment
 
 
 def _caused(outer: Exception, cause: Exception) -> Exception:
@@ -110,11 +111,10 @@ def test_secrets_of_a_request_stay_out_of_sentences() -> None:
 
 
 def test_a_store_that_does_not_open_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FSSPEC_GS_TOKEN", "/none/key.json")
-    storage.reopen()
-    with pytest.raises(UserError, match="^gs://b/x: the store's settings are wrong .*names a file that does not exist"):
-        storage.size("gs://b/x")
-    monkeypatch.delenv("FSSPEC_GS_TOKEN")
+    with environment({"FSSPEC_GCS_TOKEN": "/none/key.json"}):
+        sentence = "^gs://b/x: the store's settings are wrong .*names a file that does not exist"
+        with pytest.raises(UserError, match=sentence):
+            storage.size("gs://b/x")
     tries = []
 
     def away(*_: object) -> None:
