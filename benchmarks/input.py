@@ -45,7 +45,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--stores", default="local", help="of local, s3, hdfs; comma-separated")
     parser.add_argument("--contenders", default=",".join(CONTENDERS))
-    parser.add_argument("--records", type=int, default=800)
+    parser.add_argument("--records", type=int, default=6400)
     parser.add_argument("--seconds", type=float, default=8.0, help="of each measurement")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--side", type=int, default=224, help="px of an input image")

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import random
+import tarfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from cclm import storage
 from cclm.config import PretrainConfig
 from cclm.data.collate import collate_image_text
 from cclm.data.examples import ImageTextExample, image_text_example
-from cclm.data.images import normalise, training_pixels
+from cclm.data.images import training_image
 from cclm.data.loader import open_source
 from cclm.data.reading import Stream
 from cclm.data.records import ImageTextRecord
@@ -31,6 +32,8 @@ from cclm.data.tar import END_MARK, write_member
 from cclm.data.text import load_tokenizer
 
 FILES = 4
+PHOTOS = 400
+"""Different ones; records share them, so that writing does not take longer than measuring."""
 _WORDS = "a red dog runs over green grass near two old houses while people watch from their windows".split()
 LANGUAGES = ("en", "de", "fr", "zh")
 
@@ -66,13 +69,14 @@ def write_files(folder: Path, records: int, side: int) -> Made:
     """The same records as line-JSON (`data/lines`) and tar shards (`data/tar`), and a tokenizer."""
     rng = np.random.default_rng(1)
     texts = random.Random(1)
+    photos = [_photo(rng) for _ in range(min(records, PHOTOS))]
     total = 0
     for kind in ("lines", "tar"):
         (folder / "data" / kind).mkdir(parents=True)
     for file in range(FILES):
         with (folder / f"data/lines/{file}.jsonl").open("wb") as lines, (folder / f"data/tar/{file}.tar").open("wb") as tar:
             for number in range(file, records, FILES):
-                jpeg = _photo(rng)
+                jpeg = photos[number % len(photos)]
                 total += len(jpeg)
                 captions = {language: " ".join(texts.choices(_WORDS, k=12)) for language in LANGUAGES}
                 fields = {"binary": base64.b64encode(jpeg).decode(), "caption": captions}
@@ -115,14 +119,9 @@ def _tokenizer(folder: Path) -> str:
 
 def limit(task: Task) -> Iterator[int]:
     """Decoding and transforming alone: images in memory, one process a core, nothing handed over."""
-    import tarfile
-
-    local = Path(task.tokenizer).parent / "data" / "tar" / "0.tar"
-    with tarfile.open(local) as archive:
-        images = [archive.extractfile(member).read() for member in archive if member.name.endswith(".jpg")]
     count = Value("q", 0)
     for number in range(task.workers):
-        Process(target=_decode_forever, args=(images, task, number, count), daemon=True).start()
+        Process(target=_decode_forever, args=(task, number, count), daemon=True).start()
     seen = 0
     while True:
         time.sleep(0.05)
@@ -131,13 +130,17 @@ def limit(task: Task) -> Iterator[int]:
         seen = done
 
 
-def _decode_forever(images: list[bytes], task: Task, number: int, count: Value) -> None:
+def _decode_forever(task: Task, number: int, count: Value) -> None:
     torch.set_num_threads(1)
+    images = []  # as many as there are: a few would stay in the processor's cache, which those of a data set do not
+    for file in range(number, FILES, task.workers):
+        with tarfile.open(Path(task.tokenizer).parent / f"data/tar/{file}.tar") as archive:
+            images += [archive.extractfile(member).read() for member in archive if member.name.endswith(".jpg")]
     augment, rng = task.config("tar").data.augment, random.Random(number)
-    out = np.empty((3, task.side, task.side), dtype=np.float32)
+    out = np.empty((task.batch_size, task.side, task.side, 3), dtype=np.uint8)
     while True:
-        for image in images:
-            normalise(np.asarray(training_pixels(image, task.side, augment, rng)), out)
+        for place, image in enumerate(images):
+            out[place % task.batch_size] = training_image(image, task.side, augment, rng)
             with count.get_lock():
                 count.value += 1
 
@@ -162,7 +165,7 @@ class _Maker:
         return image_text_example(record, data.images, data.augment, self._side, False, self._tokenizer, self._rng)
 
     def batch(self, examples: list[ImageTextExample]):
-        images = torch.from_numpy(np.stack([normalise(example.image) for example in examples]))
+        images = torch.from_numpy(np.stack([example.image for example in examples]))
         return collate_image_text(images, examples, self._rng, self._tokenizer.pad)
 
 

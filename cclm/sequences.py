@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -108,11 +109,12 @@ class Sequences:
     @staticmethod
     def from_lists(token_ids: Sequence[Sequence[int]], pad_id: int = 1) -> Sequences:
         """Token ids as lists of ints -> (S, L) int64, padded with `pad_id` (1 in XLM-R) to the longest."""
-        lengths = torch.tensor([len(ids) for ids in token_ids], dtype=torch.int64)
-        data = torch.full((len(token_ids), int(lengths.max())), pad_id, dtype=torch.int64)
-        for row, ids in enumerate(token_ids):
-            data[row, : len(ids)] = torch.tensor(ids, dtype=torch.int64)
-        return Sequences(data, lengths)
+        lengths = [len(ids) for ids in token_ids]
+        longest = max(lengths)
+        # All rows at once, by numpy: a tensor a row costs more than all its numbers.
+        rows = [[*ids, *[pad_id] * (longest - length)] for ids, length in zip(token_ids, lengths, strict=True)]
+        data = torch.from_numpy(np.array(rows, dtype=np.int64))  # (S, L)
+        return Sequences(data, torch.tensor(lengths, dtype=torch.int64))
 
     def _explicit_lengths(self) -> Tensor:
         if self.lengths is not None:

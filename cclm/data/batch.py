@@ -6,7 +6,7 @@ Dimension letters, used all over the project:
     R  image side in pixels        P  patches of an image, (R / total stride)^2; position 0 is the image's [CLS]
 
 Text is `cclm.sequences.Sequences` of token ids, padded on the right with `<pad>` to the longest text of the batch.
-Images are float32, (N, 3, R, R), RGB, normalised with the CLIP mean and standard deviation.
+Images are uint8, (N, R, R, 3), RGB; the image encoder normalises them, where it runs.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class ImageTextBatch(OnDevice):
     """Images with one caption each (or two, in two languages), pre-training."""
 
     images: Tensor
-    """(B, 3, R, R)"""
+    """(B, R, R, 3) uint8"""
     text: Sequences
     masked: MaskedText
     second_text: Sequences | None = None
@@ -74,7 +74,7 @@ class RegionTextBatch(OnDevice):
     """Texts about whole images and about boxes in them; several texts share one image."""
 
     images: Tensor
-    """(N, 3, R, R)"""
+    """(N, R, R, 3) uint8"""
     text: Sequences
     masked: MaskedText
     image_of_text: Tensor

@@ -15,7 +15,7 @@ class RetrievalBatch(OnDevice):
     """Images with one caption each; captions of one image share its id."""
 
     images: Tensor
-    """(B, 3, R, R)"""
+    """(B, R, R, 3) uint8"""
     text: Sequences
     image_ids: Tensor
     """(B,) int64"""
@@ -26,7 +26,7 @@ class ClassificationBatch(OnDevice):
     """Image, sentence, class (XVNLI)."""
 
     images: Tensor
-    """(B, 3, R, R)"""
+    """(B, R, R, 3) uint8"""
     text: Sequences
     labels: Tensor
     """(B,) int64"""
@@ -37,9 +37,9 @@ class PairBatch(OnDevice):
     """Two images, a sentence about both, and whether it is true (NLVR2, MaRVL)."""
 
     left: Tensor
-    """(B, 3, R, R)"""
+    """(B, R, R, 3) uint8"""
     right: Tensor
-    """(B, 3, R, R)"""
+    """(B, R, R, 3) uint8"""
     text: Sequences
     labels: Tensor
     """(B,) int64: 1 true, 0 false"""
@@ -50,7 +50,7 @@ class AnswerBatch(OnDevice):
     """Image, question, and its weighted answers (GQA, xGQA)."""
 
     images: Tensor
-    """(B, 3, R, R)"""
+    """(B, R, R, 3) uint8"""
     questions: Sequences
     answers: Sequences
     """A answers of all questions, `<s> ... </s>`."""

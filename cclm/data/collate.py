@@ -26,7 +26,7 @@ from cclm.data.masking import MaskedIds
 from cclm.sequences import Sequences
 
 Collate = Callable[[Tensor | None, list, random.Random], PretrainBatch]
-"""(images (N, 3, R, R) or None, the N examples, random numbers of this batch) -> batch."""
+"""(images (N, R, R, 3) or None, the N examples, random numbers of this batch) -> batch."""
 
 
 def collate_of(kind: str, texts: int, pad_id: int) -> Collate:

@@ -23,7 +23,7 @@ from cclm.errors import UserError
 
 
 def evaluation_images(images: Sequence[ImageRef], side: int, batch_size: int) -> Iterator[Tensor]:
-    """Batches of at most `batch_size` images in the order of `images`: (N, 3, R, R) float32, squeezed to R.
+    """Batches of at most `batch_size` images in the order of `images`: (N, R, R, 3) uint8, squeezed to R.
 
     Raises UserError for an image that is missing or broken.
     """
@@ -32,7 +32,7 @@ def evaluation_images(images: Sequence[ImageRef], side: int, batch_size: int) ->
 
 
 def evaluation_image_groups(groups: Sequence[Sequence[ImageRef]], side: int) -> Iterator[Tensor]:
-    """One batch (N, 3, R, R) a group, as `evaluation_images`. Decoding runs ahead in threads."""
+    """One batch (N, R, R, 3) a group, as `evaluation_images`. Decoding runs ahead in threads."""
     if not groups:
         return
     with ThreadPoolExecutor(min(8, len(os.sched_getaffinity(0)))) as pool:

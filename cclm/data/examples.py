@@ -46,7 +46,7 @@ class ImageTextExample:
     """One image with one caption, or two."""
 
     image: np.ndarray
-    """(R, R, 3) uint8, RGB; normalised when a batch is put together."""
+    """(R, R, 3) uint8, RGB."""
     text: TextPart
     second: list[int] | None
     """Ids of the second caption (`sample_two_captions`)."""
@@ -69,7 +69,7 @@ class RegionExample:
     """One image with at least one text."""
 
     image: np.ndarray
-    """(R, R, 3) uint8, RGB; normalised when a batch is put together."""
+    """(R, R, 3) uint8, RGB."""
     texts: list[RegionText]
 
 
@@ -128,7 +128,7 @@ def image_text_example(
         raise BrokenRecord(records.NO_SECOND_CAPTION, "sample_two_captions needs captions in two languages")
     text = _masked_text(caption, source.text, tokenizer, rng)
     second_ids = None if second is None else _ids(second[1], source.text, tokenizer)
-    return ImageTextExample(np.asarray(images.training_pixels(record.image, side, augment, rng)), text, second_ids)
+    return ImageTextExample(images.training_image(record.image, side, augment, rng), text, second_ids)
 
 
 def region_example(

@@ -38,7 +38,7 @@ class Making:
     tokenizer: Tokenizer
 
     def image(self, image: ImageRef, place: str, rng: random.Random, *, flip: bool = True) -> np.ndarray:
-        """(3, R, R) float32. Raises UserError for an image that cannot be read."""
+        """(R, R, 3) uint8. Raises UserError for an image that cannot be read."""
         augment = self.augment if flip else self.augment.model_copy(update={"horizontal_flip": 0.0})
         try:
             return training_image(image.read(), self.side, augment, rng)

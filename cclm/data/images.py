@@ -1,7 +1,7 @@
 """Images: decoding, the training and the evaluation transform.
 
-R is the side of the model's square input, px. A transformed image is float32 (3, R, R), RGB, normalised with the mean
-and standard deviation of CLIP. Boxes of pixels are (left, top, right, bottom).
+R is the side of the model's square input, px. A transformed image is uint8 (R, R, 3), RGB: a quarter of the memory of
+what the model computes with (`cclm/pixels.py`). Boxes of pixels are (left, top, right, bottom).
 """
 
 from __future__ import annotations
@@ -17,15 +17,9 @@ from cclm.config import AugmentConfig
 from cclm.data.randaugment import rand_augment
 from cclm.data.records import BROKEN_IMAGE, BrokenRecord
 
-MEAN = (0.48145466, 0.4578275, 0.40821073)
-STD = (0.26862954, 0.26130258, 0.27577711)
-
 _ASPECT = (3 / 4, 4 / 3)  # of random crops
 _CROP_ATTEMPTS = 10
 _FINEST_DRAFT = 2  # a JPEG decoded at a part of its size keeps at least this many pixels for each one of the result
-
-# 256 possible values a channel: looking the result up is faster than computing it for every pixel.
-_NORMALISED = ((np.arange(256) / 255 - np.array(MEAN)[:, None]) / np.array(STD)[:, None]).astype(np.float32)  # (3, 256)
 
 
 def open_image(data: bytes) -> Image.Image:
@@ -78,34 +72,20 @@ def random_crop(
     return left, top, left + w, top + h
 
 
-def training_pixels(data: bytes, side: int, config: AugmentConfig, rng: random.Random) -> Image.Image:
-    """Encoded image -> random crop, flip, RandAugment: RGB (R, R). Raises BrokenRecord."""
+def training_image(data: bytes, side: int, config: AugmentConfig, rng: random.Random) -> np.ndarray:
+    """Encoded image -> random crop, flip, RandAugment: uint8 (R, R, 3). Raises BrokenRecord."""
     image = open_image(data)
     box = random_crop(*image.size, config.crop_scale, rng)
     pixels = crop_and_resize(image, box, side)
     if rng.random() < config.horizontal_flip:
         pixels = pixels.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    return rand_augment(pixels, config.rand_augment_ops, config.rand_augment_magnitude, rng)
-
-
-def training_image(data: bytes, side: int, config: AugmentConfig, rng: random.Random) -> np.ndarray:
-    """Encoded image -> random crop, flip, RandAugment, normalised: float32 (3, R, R). Raises BrokenRecord."""
-    return normalise(np.asarray(training_pixels(data, side, config, rng)))
+    return np.asarray(rand_augment(pixels, config.rand_augment_ops, config.rand_augment_magnitude, rng))
 
 
 def evaluation_image(data: bytes, side: int) -> np.ndarray:
-    """Encoded image -> the whole of it, squeezed to a square: float32 (3, R, R). Raises BrokenRecord."""
+    """Encoded image -> the whole of it, squeezed to a square: uint8 (R, R, 3). Raises BrokenRecord."""
     pixels = decode(open_image(data))
-    return normalise(np.asarray(pixels.resize((side, side), Image.Resampling.BICUBIC)))
-
-
-def normalise(pixels: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-    """uint8 (R, R, 3), RGB -> float32 (3, R, R), into `out` if given."""
-    if out is None:
-        out = np.empty((3, *pixels.shape[:2]), dtype=np.float32)
-    for channel in range(3):
-        np.take(_NORMALISED[channel], pixels[..., channel], out=out[channel], mode="clip")
-    return out
+    return np.asarray(pixels.resize((side, side), Image.Resampling.BICUBIC))
 
 
 def _reason(error: BaseException) -> str:

@@ -18,7 +18,6 @@ from multiprocessing import forkserver
 from multiprocessing.context import BaseContext
 
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from cclm.config import PretrainConfig
@@ -29,6 +28,7 @@ from cclm.data.examples import SOURCES
 from cclm.data.index import open_indexes
 from cclm.data.order import Order, slots_of_rank
 from cclm.data.quarantine import Quarantine, ReadCount, Skipped, refuse_too_many
+from cclm.data.shared_images import PREFETCH, SharedImages
 from cclm.data.text import load_tokenizer
 from cclm.data.workers import Part, PartStream, start_worker
 from cclm.errors import UserError
@@ -107,19 +107,23 @@ class SourceStream:
         Raises UserError when too many records in a row are broken or a file changes while it is read, and
         StoreUnavailable when a store is away for longer than its patience.
         """
-        parts = PartStream(self._kind, self._config, self._indexes, self._order, self._slots, start)
+        shared = None
+        if self._num_workers and self._kind != "texts":
+            most = -(-len(self._slots) // self._num_workers)
+            shared = SharedImages(self._num_workers, most, self._config.model.vision.image_size)
+        parts = PartStream(self._kind, self._config, self._indexes, self._order, self._slots, start, shared)
         stream = iter(parts) if self._num_workers == 0 else iter(self._loader(parts))
         per_batch = max(1, self._num_workers)
         batch = start
         try:
             while True:
-                yield self._assemble([next(stream) for _ in range(per_batch)], batch)
+                yield self._assemble([next(stream) for _ in range(per_batch)], shared, batch)
                 batch += 1
         finally:
             # A traceback would keep the iterator alive, and Python waits for its processes at exit.
             del stream
 
-    def _assemble(self, parts: list[Part], batch: int) -> PretrainBatch:
+    def _assemble(self, parts: list[Part], shared: SharedImages | None, batch: int) -> PretrainBatch:
         for part in parts:
             if part.error is not None:
                 raise StoreUnavailable(part.error) if part.is_outage else UserError(part.error)
@@ -127,7 +131,10 @@ class SourceStream:
             for skipped in part.skipped:
                 self._name(skipped)
         pin = torch.cuda.is_available()
-        images = _concat([part.images for part in parts if part.images is not None], pin)
+        if shared is not None:
+            images = shared.take([part.images for part in parts], pin)
+        else:
+            [images] = [part.images for part in parts]  # made by this process, whole
         examples = [example for part in parts for example in part.examples]
         rng = random.Random(f"{self._config.seed} {self._kind} {batch} {self._slots.start}")
         collated = self._collate(images, examples, rng)
@@ -151,7 +158,7 @@ class SourceStream:
             num_workers=self._num_workers,
             multiprocessing_context=loader_context(),
             worker_init_fn=start_worker,
-            prefetch_factor=2,
+            prefetch_factor=PREFETCH,
             generator=torch.Generator(),  # else starting the loader draws from the global random state
         )
 
@@ -175,14 +182,6 @@ def open_source(
         raise
     except OSError as error:  # what a store or a disk refuses, or a file that changes while it is indexed
         raise UserError(f"data.{kind}.files: {error}") from error
-
-
-def _concat(images: list[Tensor], pin: bool) -> Tensor | None:
-    """Images of all parts as one tensor (one copy, straight into pinned memory if asked)."""
-    if not images or (len(images) == 1 and not pin):
-        return images[0] if images else None
-    shape = (sum(len(part) for part in images), *images[0].shape[1:])
-    return torch.cat(images, out=torch.empty(shape, dtype=images[0].dtype, pin_memory=pin))
 
 
 def loader_context() -> BaseContext:

@@ -70,8 +70,9 @@ class Tokenizer:
         if not text.isascii():  # half surrogate pairs, which JSON can spell, are no Unicode and stop the tokenizer
             text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         backend = getattr(self.hugging_face, "backend_tokenizer", None)
-        if backend is not None:  # 5 times faster than the call that builds a BatchEncoding
-            content = backend.encode(text, add_special_tokens=False).ids
+        if backend is not None:  # 5 times faster than the call that builds a BatchEncoding, and does without places
+            [encoding] = backend.encode_batch_fast([text], add_special_tokens=False)
+            content = encoding.ids
         else:
             content = self.hugging_face.encode(text, add_special_tokens=False)
         if not content:

@@ -6,7 +6,6 @@ b + 2, ...); those keep their own places, so nothing else moves, and the replace
 
 from __future__ import annotations
 
-import math
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -16,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
@@ -24,11 +24,11 @@ from cclm import storage
 from cclm.config import PretrainConfig
 from cclm.data.audit import EpochCount, Tally
 from cclm.data.examples import SOURCES, Example, ParallelTextExample, example_maker, example_rng
-from cclm.data.images import normalise
 from cclm.data.index import FileIndex
 from cclm.data.order import Order, RecordRef, split_slots
 from cclm.data.quarantine import Skipped
 from cclm.data.records import BrokenRecord
+from cclm.data.shared_images import Place, SharedImages
 from cclm.data.slots import SlotReader
 from cclm.data.text import load_tokenizer
 from cclm.errors import UserError
@@ -37,8 +37,8 @@ from cclm.errors import UserError
 class Part:
     """Some slots of one batch."""
 
-    images: Tensor | None
-    """(n, 3, R, R) float32, or None for text."""
+    images: Tensor | Place | None
+    """(n, R, R, 3) uint8, or where a loader process put them; None for text."""
     examples: list[Any]
     """n examples, in the order of the slots, without their images."""
     skipped: list[Skipped] = field(default_factory=list)
@@ -54,20 +54,45 @@ class PartStream(IterableDataset):
     """Endless parts of one source from batch `start` on; each loader process yields its own share of `slots`."""
 
     def __init__(
-        self, kind: str, config: PretrainConfig, indexes: list[FileIndex], order: Order, slots: range, start: int
+        self,
+        kind: str,
+        config: PretrainConfig,
+        indexes: list[FileIndex],
+        order: Order,
+        slots: range,
+        start: int,
+        shared: SharedImages | None,
     ) -> None:
         super().__init__()
         self._kind, self._config, self._indexes, self._order = kind, config, indexes, order
-        self._slots, self._start = slots, start
+        self._slots, self._start, self._shared = slots, start, shared
 
     def __iter__(self) -> Iterator[Part]:
         info = get_worker_info()
         slots = self._slots if info is None else split_slots(self._slots, info.id, info.num_workers)
+        maker = _PartMaker(self._kind, self._config, self._indexes, self._order, slots)
         try:
-            yield from _PartMaker(self._kind, self._config, self._indexes, self._order, slots).parts(self._start)
+            for number, made in enumerate(maker.parts(self._start)):
+                images: Tensor | Place | None = None
+                if made.images and (info is None or self._shared is None):
+                    images = torch.from_numpy(np.stack(made.images))
+                elif made.images:
+                    images = self._shared.write(info.id, number, made.images)
+                yield Part(images, made.examples, made.skipped, made.tally)
         except (UserError, OSError) as error:
             # An exception that crosses processes arrives as a traceback; a sentence arrives as it is.
             yield Part(None, [], error=str(error), is_outage=isinstance(error, storage.StoreUnavailable))
+
+
+@dataclass(frozen=True)
+class _Made:
+    """As `Part`."""
+
+    images: list[np.ndarray]
+    """n images (R, R, 3) uint8; none for text."""
+    examples: list[Any]
+    skipped: list[Skipped]
+    tally: Tally
 
 
 class _PartMaker:
@@ -79,13 +104,13 @@ class _PartMaker:
         self._reader = SlotReader(indexes, order, slots)
         self._named: set[tuple[int, int]] = set()  # records whose place was reported
 
-    def parts(self, start: int) -> Iterator[Part]:
+    def parts(self, start: int) -> Iterator[_Made]:
         try:
             yield from self._parts(start)
         finally:
             self._reader.close()
 
-    def _parts(self, start: int) -> Iterator[Part]:
+    def _parts(self, start: int) -> Iterator[_Made]:
         self._reader.start(start, self._slots)
         batch = start
         while True:
@@ -96,7 +121,11 @@ class _PartMaker:
             for slot, ref in zip(self._slots, refs, strict=True):
                 count = tally.setdefault(ref.epoch, EpochCount())
                 examples.append(self._good_example(batch, slot, ref, count, skipped))
-            yield _stack(examples, skipped, tally)
+            if isinstance(examples[0], ParallelTextExample):
+                yield _Made([], examples, skipped, tally)
+            else:
+                images = [example.image for example in examples]
+                yield _Made(images, [replace(example, image=None) for example in examples], skipped, tally)
             batch += 1
 
     def _good_example(
@@ -132,26 +161,6 @@ class _PartMaker:
         self._named.add((ref.file, ref.record))
         line = index.line_number(ref.record) if is_new else None
         return Skipped(error.kind, error.detail, index.url, start, end - start, line, is_new)
-
-
-def _stack(examples: list[Example], skipped: list[Skipped], tally: Tally) -> Part:
-    """Images of all examples, normalised, as one tensor; the examples without them."""
-    if isinstance(examples[0], ParallelTextExample):
-        return Part(None, examples, skipped, tally)
-    side = examples[0].image.shape[0]
-    shape = (len(examples), 3, side, side)
-    # Written where the training process reads it: no copy on the way from a loader process.
-    images = torch.empty(shape) if get_worker_info() is None else _shared_empty(shape)
-    for example, out in zip(examples, images.numpy(), strict=True):
-        normalise(example.image, out)
-    return Part(images, [replace(example, image=None) for example in examples], skipped, tally)
-
-
-def _shared_empty(shape: tuple[int, ...]) -> Tensor:
-    """A float32 tensor in memory that processes share."""
-    count = math.prod(shape)
-    memory = torch.UntypedStorage._new_shared(4 * count)  # what torch's own collate function uses
-    return torch.empty(0).set_(memory, 0, shape)
 
 
 def start_worker(_: int) -> None:

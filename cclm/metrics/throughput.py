@@ -19,7 +19,7 @@ def images_and_texts(batch: Any) -> tuple[int, int]:
     images = texts = 0
     for field in fields(batch):
         value = getattr(batch, field.name)
-        if isinstance(value, Tensor) and value.ndim == 4:  # (N, 3, R, R)
+        if isinstance(value, Tensor) and value.ndim == 4:  # (N, R, R, 3)
             images += value.shape[0]
         elif isinstance(value, Sequences):
             texts = max(texts, len(value))

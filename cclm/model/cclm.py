@@ -25,7 +25,7 @@ class Encoders(nn.Module):
         self.fusion_encoder = FusionEncoder(config.text)
 
     def encode_images(self, images: Tensor) -> Sequences:
-        """(N, 3, R, R) -> states (N, 1 + P, H)."""
+        """(N, R, R, 3) uint8 (or float, see `ImageEncoder`) -> states (N, 1 + P, H)."""
         return self.image_encoder(images)
 
     def encode_text(self, tokens: AnySequences) -> AnySequences:

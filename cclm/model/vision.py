@@ -15,6 +15,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from cclm.config import VisionConfig
+from cclm.pixels import normalised
 from cclm.sequences import Sequences
 
 
@@ -57,7 +58,9 @@ class ImageEncoder(nn.Module):
         self.trunk = _swin(config) if self.is_swin else _vit(config)
 
     def forward(self, images: Tensor) -> Sequences:
-        """(N, 3, R, R) float -> states (N, 1 + P, H)."""
+        """Pixels (N, R, R, 3) uint8, or what `cclm.pixels` makes of them, (N, 3, R, R) float -> states (N, 1 + P, H)."""
+        if images.dtype == torch.uint8:
+            images = normalised(images)
         states = self.trunk.forward_features(images)
         if self.is_swin:
             patches = states.flatten(1, 2)  # (N, P, H)

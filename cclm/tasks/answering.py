@@ -27,7 +27,7 @@ class AnsweringTask(nn.Module):
         return set()
 
     def read_questions(self, images: Tensor, questions: Sequences) -> Sequences:
-        """Images (B, 3, R, R) and token ids (B, L) -> question states (B, L, H) that have seen the image."""
+        """Images (B, R, R, 3) uint8 and token ids (B, L) -> question states (B, L, H) that have seen the image."""
         seen = Context(self.encoders.encode_images(images))
         return self.encoders.fuse(self.encoders.encode_text(questions), seen)
 

@@ -23,7 +23,7 @@ class ClassificationTask(nn.Module):
         return {name for name, _ in self.named_parameters() if name.startswith("class_head.")}
 
     def logits(self, images: Tensor, text: Sequences) -> Tensor:
-        """Images (B, 3, R, R) and token ids (B, L) -> (B, C)."""
+        """Images (B, R, R, 3) uint8 and token ids (B, L) -> (B, C)."""
         return self.logits_of(Context(self.encoders.encode_images(images)), text)
 
     def logits_of(self, images: Context, text: AnySequences) -> Tensor:

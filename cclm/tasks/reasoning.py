@@ -47,7 +47,7 @@ class PairTask(nn.Module):
         return {name for name, _ in self.named_parameters() if name.startswith("class_head.")}
 
     def logits(self, left: Tensor, right: Tensor, text: Sequences) -> Tensor:
-        """Images (B, 3, R, R) twice and token ids (B, L) -> (B, 2)."""
+        """Images (B, R, R, 3) uint8 twice and token ids (B, L) -> (B, 2)."""
         both = self.encoders.image_encoder(torch.cat([left, right]))  # (2B, 1+P, H)
         left_states, right_states = both.split([len(left), len(right)])
         return self.logits_of(Context(left_states), Context(right_states), text)

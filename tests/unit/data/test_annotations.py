@@ -60,7 +60,7 @@ def test_images_come_in_order_and_in_batches(tmp_path: Path) -> None:
         (tmp_path / f"{i}.jpg").write_bytes(jpeg(i))
         paths.append(str(tmp_path / f"{i}.jpg"))
     batches = list(evaluation_images([ImageRef(path) for path in paths], 32, 3))
-    assert [len(batch) for batch in batches] == [3, 3, 1] and batches[0].shape[1:] == (3, 32, 32)
+    assert [len(batch) for batch in batches] == [3, 3, 1] and batches[0].shape[1:] == (32, 32, 3)
     expected = np.stack([evaluation_image(jpeg(i), 32) for i in range(7)])
     assert torch.equal(torch.cat(batches), torch.from_numpy(expected))
     assert list(evaluation_images([], 32, 3)) == []

@@ -156,7 +156,7 @@ def test_the_global_random_state_is_left_alone(make_config: Any, files: dict[str
 def test_image_text_batches(make_config: Any, files: dict[str, str]) -> None:
     batch = next(open_source("images", _config(make_config, files), rank=0, world_size=2).batches(0))
     assert isinstance(batch, ImageTextBatch) and batch.second_text is None
-    assert batch.images.shape == (4, 3, 32, 32) and batch.images.dtype == torch.float32
+    assert batch.images.shape == (4, 32, 32, 3) and batch.images.dtype == torch.uint8
     text, masked = batch.text, batch.masked
     assert torch.equal(text.at(masked.rows, masked.columns), masked.labels)
     assert (masked.columns > 0).all() and (masked.columns < text.lengths[masked.rows]).all()
@@ -235,14 +235,14 @@ def test_images_from_paths(make_config: Any, tmp_path: Path) -> None:
         caption_key="desc", image_is_path=True, image_root=str(tmp_path / "pictures"),
     )  # fmt: skip
     stream = open_source("images_mono", make_config({"images_mono": source}), rank=0, world_size=1)
-    assert next(stream.batches(0)).images.shape == (4, 3, 32, 32) and stream.skipped == {}
+    assert next(stream.batches(0)).images.shape == (4, 32, 32, 3) and stream.skipped == {}
     (tmp_path / "pictures" / "2.jpg").unlink()
     next(stream.batches(0))
     assert stream.skipped == {"missing image file": 1}
     no_paths = [{**by_path[0], "img": "x" * 300}, {**by_path[0], "img": "a\0b"}, *by_path[:2]]  # an image itself, ...
     source["files"] = [str(write_lines(tmp_path / "q.jsonl", no_paths))]
     stream = open_source("images_mono", make_config({"images_mono": source}), rank=0, world_size=1)
-    assert next(stream.batches(0)).images.shape == (4, 3, 32, 32) and stream.skipped == {"missing image file": 2}
+    assert next(stream.batches(0)).images.shape == (4, 32, 32, 3) and stream.skipped == {"missing image file": 2}
 
 
 def test_a_slot_reads_ahead_in_one_request(

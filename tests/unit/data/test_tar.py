@@ -135,5 +135,5 @@ def test_captions_in_text_members_and_broken_records(make_config: Any, tmp_path:
     stream = open_source("images", make_config({"images": source}), rank=0, world_size=1)
     batches = stream.batches(0)
     for _ in range(7):
-        assert next(batches).images.shape == (1, 3, 32, 32)
+        assert next(batches).images.shape == (1, 32, 32, 3)
     assert stream.skipped == {"missing key": 2, "wrong type": 2, "broken image": 1}
