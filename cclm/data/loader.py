@@ -134,7 +134,7 @@ class SourceStream:
         if shared is not None:
             images = shared.take([part.images for part in parts], pin)
         else:
-            [images] = [part.images for part in parts]  # made by this process, whole
+            images = parts[0].images  # texts have none, and without loader processes there is one part
         examples = [example for part in parts for example in part.examples]
         rng = random.Random(f"{self._config.seed} {self._kind} {batch} {self._slots.start}")
         collated = self._collate(images, examples, rng)
