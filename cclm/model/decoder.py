@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from cclm.model.attention import Context
 from cclm.model.cclm import CCLM
-from cclm.sequences import Sequences
+from cclm.sequences import AnySequences, Sequences
 
 
 class AnswerDecoder(nn.Module):
@@ -35,37 +35,40 @@ class AnswerDecoder(nn.Module):
 
     def forward(self, answers: Sequences, questions: Context) -> Tensor:
         """Token ids (A, L) -> logits (A, L, V) of the token that follows each position."""
-        return self.logits(self.states(answers, questions))
+        return self.logits(self.states(answers, questions).padded())
 
     def states(
-        self, answers: Sequences, questions: Context, *, positions: Tensor | None = None, mask: Tensor | None = None
-    ) -> Tensor:
+        self, answers: AnySequences, questions: Context, *, positions: Tensor | None = None, mask: Tensor | None = None
+    ) -> AnySequences:
         """Token ids (A, L) -> states (A, L, H).
 
         Without `mask` a position sees all earlier ones. With it, (A, L, L) bool, position l sees those that are True in
-        row l; `positions` (A, L) int64 then says how far each is from the start.
+        row l; `positions`, int64 like the token ids, then says how far each is from the start.
         """
         states = self.embeddings(answers, positions)
         for layer in self.layers:
             states = layer(states, questions, causal=True, mask=mask)
-        return states.padded()
+        return states
 
     def logits(self, states: Tensor) -> Tensor:
         """(..., H) -> (..., V)."""
         return self.token_head(states, self.embeddings.word.weight)
 
-    def log_probabilities(self, states: Tensor, rows: Tensor, tokens: Tensor) -> Tensor:
+    def log_probabilities(self, states: Tensor, rows: Tensor, tokens: Tensor, among: Tensor | None = None) -> Tensor:
         """Log probability of some tokens after some states, without all logits in memory at once.
 
         Args:
             states: (R, H).
             rows, tokens: (E,) int64: which token after which state.
+            among: int64, ascending: as if the vocabulary were these tokens, which is never less than the truth.
 
         Returns:
             (E,) float32.
         """
         hidden = self.token_head.hidden(states)  # (R, H)
         words, bias = self.embeddings.word.weight, self.token_head.bias
+        if among is not None:
+            words, bias, tokens = words[among], bias[among], torch.searchsorted(among, tokens)
         # On a CPU a block stays in its cache; on a GPU it is as large as keeps it busy.
         size = max(1, (1 << 19 if states.device.type == "cpu" else 1 << 26) // max(1, len(states)))
         total = hidden.new_full((len(states),), -torch.inf, dtype=torch.float32)

@@ -4,10 +4,11 @@ The published procedure (spec section 4) scores each of K candidates as a sequen
 states repeated K times and scores over the vocabulary at every position. But answers are short and begin alike, and
 only the scores after their beginnings count. So the beginnings of all candidates of a question form a tree, which the
 decoder reads as one sequence: a beginning sees its own shorter beginnings, and its depth is its position. Candidates
-that cannot come near the best one any more are not scored in full.
+that cannot come near the best one are not scored in full: by the probability of their first word, or by what follows it
+if only the words of the list existed, which is little to compute and never less than the truth.
 
 Dimension letters: B questions, A answers of the list, P distinct beginnings of the list, D longest beginning, K
-candidates of a question, T beginnings in a question's tree, H width, V vocabulary.
+candidates of a question, T beginnings in a question's tree (M of all questions), E scores, H width, V vocabulary.
 """
 
 from __future__ import annotations
@@ -20,11 +21,12 @@ from torch import Tensor
 
 from cclm.model.attention import Context
 from cclm.model.decoder import AnswerDecoder
-from cclm.sequences import Sequences
+from cclm.sequences import PackedSequences, Sequences
 
-_SCORED_FIRST = 8
-_NEGLIGIBLE = 20.0
-"""A candidate whose score is lower than the best one by this has a probability below 2e-9 beside it."""
+_SCORED_FIRST = 4
+_NEGLIGIBLE = 16.0
+"""A candidate whose score is lower than the best one by this has a probability below 1.2e-7 beside it: what float32
+cannot tell from 0 beside 1."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,8 @@ class AnswerTree:
     """(A, D) int64: an answer's beginnings by depth; -1 behind."""
     following: Tensor
     """(A, D) int64: the token of the answer that follows each of them."""
+    words: Tensor
+    """(W,) int64, ascending: all tokens of the answers."""
 
     @staticmethod
     def build(answers: Sequence[Sequence[int]]) -> AnswerTree:
@@ -74,6 +78,7 @@ class AnswerTree:
             _rows(lineages, longest),
             _rows(paths, longest),
             _rows([answer[1:] for answer in answers], longest),
+            torch.tensor(sorted({token for answer in answers for token in answer})),
         )
 
     def to(self, device: torch.device) -> AnswerTree:
@@ -84,34 +89,34 @@ class AnswerTree:
         # Ascending, so shorter beginnings come first; `<s>` is there in any case.
         trees = [self.beginnings[rows[mask]].unique() for rows, mask in zip(best, wanted, strict=True)]
         trees = [torch.cat([tree.new_zeros(1), tree[tree > 0]]) for tree in trees]
-        size = max(map(len, trees))
-        nodes = torch.stack([torch.cat([tree, tree.new_zeros(size - len(tree))]) for tree in trees])  # (B, T)
-        exists = torch.stack([torch.arange(size, device=best.device) < len(tree) for tree in trees])  # (B, T)
+        lengths = torch.tensor([len(tree) for tree in trees], device=best.device)  # (B,)
+        nodes = PackedSequences.of(torch.cat(trees), lengths)  # (M,)
+        size = nodes.longest
+        rows, columns = nodes.places // size, nodes.positions()  # (M,) each
         place = best.new_full((len(best), len(self.tokens) + 1), size)  # (B, P + 1): place in the question's tree
-        rows = torch.arange(len(best), device=best.device)[:, None].expand_as(nodes)
-        place[rows[exists], nodes[exists]] = torch.arange(size, device=best.device).expand_as(nodes)[exists]
-        lineage = place[rows[..., None], self.lineage[nodes]]  # (B, T, D); -1 picks the spare last column: size
-        sees = torch.zeros(*nodes.shape, size + 1, dtype=torch.bool, device=best.device)
-        sees = sees.scatter_(2, lineage, True)[..., :size]  # (B, T, T)
+        place[rows, nodes.data] = columns
+        lineage = place[rows[:, None], self.lineage[nodes.data]]  # (M, D); -1 picks the spare last column: size
+        sees = torch.zeros(len(best), size, size + 1, dtype=torch.bool, device=best.device)
+        sees[rows[:, None], columns[:, None], lineage] = True
+        sees[:, :, 0] = True  # all see `<s>`, and so does padding, which has to see something
         used = self.beginnings[best]  # (B, K, D)
-        counts = (used > 0) & wanted[..., None]
-        return _QuestionTrees(nodes, exists, sees, place[rows[:, :1, None], used], self.following[best], counts)
+        questions = torch.arange(len(best), device=best.device)[:, None, None]
+        places = nodes.starts[:, None, None] + place[questions, used]  # (B, K, D)
+        return _QuestionTrees(nodes, sees[..., :size], places, self.following[best], (used > 0) & wanted[..., None])
 
 
 @dataclass(frozen=True)
 class _QuestionTrees:
-    nodes: Tensor
-    """(B, T) int64, beginnings of the list."""
-    exists: Tensor
-    """(B, T) bool"""
+    nodes: PackedSequences
+    """(M,) int64, beginnings of the list: T or fewer a question, M in all."""
     sees: Tensor
     """(B, T, T) bool: beginning t sees u, one of its own beginnings."""
     places: Tensor
-    """(B, K, D) int64: where a candidate's beginnings stand in the tree."""
+    """(B, K, D) int64: where a candidate's beginnings stand among the M."""
     following: Tensor
     """(B, K, D) int64: the tokens that follow them."""
     counts: Tensor
-    """(B, K, D) bool: a beginning longer than `<s>`; what follows `<s>` is known already."""
+    """(B, K, D) bool: a wanted candidate's beginning longer than `<s>`; what follows `<s>` is known already."""
 
 
 @torch.no_grad()
@@ -128,43 +133,52 @@ def rank_answers(decoder: AnswerDecoder, questions: Sequences, tree: AnswerTree,
     best = log_first.topk(min(candidates, len(tree.following)), dim=1)  # (B, K)
     # An answer's score is at most twice the log probability of its first word. So the likeliest are scored first, and
     # then those that may still matter beside the best of them; the others keep their bound, which decides nothing.
-    scores = 2 * best.values  # (B, K), descending
-    wanted = torch.ones_like(scores, dtype=torch.bool)
+    bounds = 2 * best.values  # (B, K), descending
+    wanted = torch.ones_like(bounds, dtype=torch.bool)
     wanted[:, _SCORED_FIRST:] = False
-    scores = scores + _continued(decoder, context, tree, best.indices, wanted)
+    scores = bounds + _continued(decoder, context, tree, best.indices, wanted)
     reached = torch.where(wanted, scores, -torch.inf).amax(dim=1, keepdim=True)  # (B, 1)
-    wanted = ~wanted & (scores > reached - _NEGLIGIBLE)
+    least = reached - _NEGLIGIBLE - bounds  # (B, K): what must follow the first word
+    wanted = ~wanted & (least < 0)
     if wanted.any():
-        scores = scores + _continued(decoder, context, tree, best.indices, wanted)
+        scores = scores + _continued(decoder, context, tree, best.indices, wanted, least)
     order = scores.argsort(dim=1, descending=True)
     return RankedAnswers(best.indices.gather(1, order), scores.softmax(dim=1).gather(1, order))
 
 
 def _continued(
-    decoder: AnswerDecoder, context: Context, tree: AnswerTree, candidates: Tensor, wanted: Tensor
+    decoder: AnswerDecoder,
+    context: Context,
+    tree: AnswerTree,
+    candidates: Tensor,
+    wanted: Tensor,
+    least: Tensor | None = None,
 ) -> Tensor:
-    """Log probability of all that follows the first word, of the wanted candidates: (B, K) float32, 0 for others."""
+    """Log probability of all that follows the first word, of the wanted candidates: (B, K) float32, 0 for others.
+
+    What is certainly below `least` (B, K) comes out as something between the truth and `least`.
+    """
     most = int(wanted.any(dim=0).nonzero().max()) + 1  # candidates stand in descending order
     trees = tree.of_candidates(candidates[:, :most], wanted[:, :most])
-    states = decoder.states(
-        Sequences.full(tree.tokens[trees.nodes]), context, positions=tree.depths[trees.nodes], mask=trees.sees
-    )  # (B, T, H)
-    found = _log_probabilities(decoder, states, trees).sum(dim=2)
-    return torch.nn.functional.pad(found, (0, candidates.shape[1] - most))
+    tokens = trees.nodes.with_data(tree.tokens[trees.nodes.data])
+    states = decoder.states(tokens, context, positions=tree.depths[trees.nodes.data], mask=trees.sees).data  # (M, H)
+    found = torch.zeros(trees.counts.shape, dtype=torch.float32, device=states.device)  # (B, K, D)
+    counts = trees.counts
+    if least is not None:
+        # Scores over the words of the list alone cost little and bound those over the vocabulary; a trained decoder
+        # expects few other words.
+        found[counts] = _log_probabilities(decoder, states, trees, counts, tree.words)
+        counts = counts & (found.sum(dim=2, keepdim=True) > least[:, :most, None])
+    found[counts] = _log_probabilities(decoder, states, trees, counts)
+    return torch.nn.functional.pad(found.sum(dim=2), (0, candidates.shape[1] - most))
 
 
-def _log_probabilities(decoder: AnswerDecoder, states: Tensor, trees: _QuestionTrees) -> Tensor:
-    """Of what follows each beginning longer than `<s>`: states (B, T, H) -> (B, K, D) float32, 0 elsewhere."""
-    wanted = trees.exists & (trees.nodes > 0)  # (B, T)
-    row_of = wanted.flatten().cumsum(0) - 1  # (B * T,)
-    size = trees.nodes.shape[1]
-    questions = torch.arange(len(states), device=states.device)[:, None, None]
-    rows = row_of[(questions * size + trees.places.clamp(max=size - 1))[trees.counts]]  # one a counted beginning
-    tokens = trees.following[trees.counts]
-    values = decoder.log_probabilities(states[wanted], rows, tokens)
-    result = torch.zeros(trees.counts.shape, dtype=torch.float32, device=rows.device)
-    result[trees.counts] = values
-    return result
+def _log_probabilities(
+    decoder: AnswerDecoder, states: Tensor, trees: _QuestionTrees, counts: Tensor, among: Tensor | None = None
+) -> Tensor:
+    """Of what follows the beginnings where `counts` (B, K, D) is True, E of them: states (M, H) -> (E,) float32."""
+    used, rows = trees.places[counts].unique(return_inverse=True)
+    return decoder.log_probabilities(states[used], rows, trees.following[counts], among)
 
 
 def _rows(lists: Sequence[Sequence[int]], length: int) -> Tensor:

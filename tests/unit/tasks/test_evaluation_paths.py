@@ -115,6 +115,50 @@ def test_ranking_equals_the_plain_definition(model: CCLM, candidates: int) -> No
         torch.testing.assert_close(ranked.probabilities[row], wanted, atol=1e-5, rtol=1e-3)
 
 
+@torch.no_grad()
+def test_a_sure_decoder_scores_few_beginnings_in_full(model: CCLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What cannot matter is left out by its first word, or by the words of the list; what is left equals the rest."""
+    decoder = AnsweringTask(model, len(model.encoders.fusion_encoder.layers)).eval().decoder
+    decoder.token_head.norm.weight *= 2.5  # sure of some words
+    decoder.token_head.bias[40:] -= 20  # and of no answer having others
+    generator = torch.Generator().manual_seed(5)
+    answers = [[0, *row.tolist(), 2] for row in torch.randint(5, 40, (90, 3), generator=generator).unique(dim=0)]
+    questions, tree = model.encoders.encode_text(texts(5, seed=4)), AnswerTree.build(answers)
+    whole, among = [], []
+    plain = decoder.log_probabilities
+
+    def counted(states: Tensor, rows: Tensor, tokens: Tensor, words: Tensor | None = None) -> Tensor:
+        (whole if words is None else among).append(len(states))
+        return plain(states, rows, tokens, words)
+
+    monkeypatch.setattr(decoder, "log_probabilities", counted)
+    found = rank_answers(decoder, questions, tree, 64)
+    pruned = sum(whole)
+    assert 0 < pruned < sum(among)
+    monkeypatch.setattr("cclm.tasks.ranking._NEGLIGIBLE", torch.inf)
+    whole.clear()
+    full = rank_answers(decoder, questions, tree, 64)
+    assert pruned < sum(whole) / 2
+    matter = full.probabilities > 1e-6
+    assert matter.sum(dim=1).min() > 1  # otherwise the order would say nothing
+    assert found.answers[matter].equal(full.answers[matter])
+    torch.testing.assert_close(found.probabilities[matter], full.probabilities[matter], atol=1e-6, rtol=1e-4)
+    torch.testing.assert_close(found.probabilities.sum(dim=1), torch.ones(5))
+
+
+@torch.no_grad()
+def test_among_fewer_words_a_word_is_never_less_likely(model: CCLM) -> None:
+    decoder = AnsweringTask(model, 1).eval().decoder
+    states, rows, tokens = torch.randn(3, 32), torch.tensor([0, 2, 2, 1]), torch.tensor([7, 9, 30, 7])
+    logits = decoder.logits(states)
+    torch.testing.assert_close(decoder.log_probabilities(states, rows, tokens), logits.log_softmax(1)[rows, tokens])
+    among = torch.tensor([2, 7, 9, 30])
+    bound = decoder.log_probabilities(states, rows, tokens, among)
+    wanted = logits[:, among].log_softmax(1)[rows, torch.tensor([1, 2, 3, 1])]
+    torch.testing.assert_close(bound, wanted)
+    assert (bound >= decoder.log_probabilities(states, rows, tokens)).all()
+
+
 def test_each_beginning_is_there_once() -> None:
     tree = AnswerTree.build(ANSWERS)
     beginnings = {tuple(answer[:n]) for answer in ANSWERS for n in range(1, len(answer))}
