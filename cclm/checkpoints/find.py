@@ -10,7 +10,16 @@ from typing import Any
 
 from cclm import storage
 from cclm.checkpoints.commit import check_contents, read_state, whole_manifest
-from cclm.checkpoints.manifest import MANIFEST, MODEL, OPTIMIZER, STATE, Manifest, TornCheckpointError, folder_name
+from cclm.checkpoints.manifest import (
+    MANIFEST,
+    MODEL,
+    OPTIMIZER,
+    STATE,
+    Manifest,
+    NoManifestError,
+    TornCheckpointError,
+    folder_name,
+)
 from cclm.checkpoints.retention import checkpoint_steps
 from cclm.errors import UserError
 
@@ -105,6 +114,11 @@ def find_checkpoint(url: str | Path, roles: Collection[str] = EVERYTHING) -> Che
         return found
     try:
         return open_checkpoint(url, roles)
+    except NoManifestError as problem:
+        raise UserError(
+            f"{url} is no checkpoint: {problem}. Give a checkpoint's folder, as output/demo/step-00000900, the "
+            "folder of a run that has saved one, as output/demo, or a published .th file"
+        ) from None
     except TornCheckpointError as problem:
         raise UserError(f"{url} is not a whole checkpoint: {problem}") from None
 

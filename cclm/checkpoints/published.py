@@ -201,17 +201,18 @@ def _load(file: str | Path, path: str | Path) -> Any:
     """What is in `file`; messages call it `path`."""
     try:
         return torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        # torch's own text would advise to load it unsafely.
+    except Exception as error:  # torch raises zip, runtime and EOF errors alike, in words that say nothing to a user
+        with open(file, "rb") as opened:
+            is_pickle = opened.read(2).startswith((b"PK", b"\x80"))
+        if is_pickle and isinstance(error, pickle.UnpicklingError):
+            # torch's own text would advise to load it unsafely.
+            raise UserError(
+                f"weights {path}: refused and not run, since the file holds more than tensors and plain containers; "
+                "ask its author for a file of tensors only"
+            ) from None
         raise UserError(
-            f"weights {path}: refused and not run, since the file holds more than tensors and plain containers; "
-            "ask its author for a file of tensors only"
-        ) from None
-    except Exception as error:  # torch raises zip, runtime and EOF errors alike
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(
-            f"weights {path}: refused, since it is not a plain file of tensors ({type(error).__name__}: "
-            f"{reason[:200]}); save it again as tensors only, or fetch it anew if it is torn"
+            f"weights {path}: not a whole file of tensors ({Path(file).stat().st_size:,} bytes); fetch it anew if "
+            "it is torn, or save it with torch.save"
         ) from None
 
 

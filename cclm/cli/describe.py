@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from cclm.config import ModelConfig
 
@@ -68,6 +69,10 @@ def describe(args: argparse.Namespace) -> int:
 
     if args.verify:
         raise UserError(f"--verify reads a checkpoint's or a run's folder, and {args.config} is none; correct the path")
+    if not Path(args.config).exists() and Path(args.config).suffix not in (".yaml", ".yml"):
+        raise UserError(
+            f"there is no file or folder {args.config}; name a config file, a checkpoint's folder, or a run's folder"
+        )
     config = load_config(args.config, args.overrides, processes=args.processes)
     print(to_yaml(config))
     counts = count_parameters(config.model)

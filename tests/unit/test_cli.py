@@ -47,6 +47,7 @@ def test_no_command_shows_help_and_fails() -> None:
     [
         (["pretrian"], "'pretrian' is not a command; did you mean pretrain?"),
         (["describe", "nope.yaml"], "no config file nope.yaml"),
+        (["describe", "nowhere"], "no file or folder nowhere; name a config file, a checkpoint's folder, or a run's"),
         (["describe", "configs/demo/pretrain.yaml", "optimizer.lrr=1"], "did you mean optimizer.lr?"),
         (["describe", "configs/demo/pretrain.yaml", "training.epochs=x"], "training.epochs must be a whole number"),
         (["describe", "configs/demo/pretrain.yaml", "schedule.warmup_steps=5"], "not both"),

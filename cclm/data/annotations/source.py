@@ -105,8 +105,10 @@ def read_list(path: str) -> list[Record]:
 
 def records_of_list(document: Any, path: str) -> list[Record]:
     """The records of a parsed JSON list; errors as `read_list`."""
-    if not isinstance(document, list) or not document:
-        raise UserError(f"{path}: a list of annotations is expected, and at least one; it is {shown(document)}")
+    if not isinstance(document, list):
+        raise UserError(f"{path}: a list of annotations is expected, but it is {shown(document)}")
+    if not document:
+        raise UserError(f"{path}: the list is empty; at least one annotation is expected")
     records = []
     for i, entry in enumerate(document):
         if not isinstance(entry, dict):

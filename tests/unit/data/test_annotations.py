@@ -37,7 +37,7 @@ def test_a_list_becomes_images_and_texts(tmp_path: Path) -> None:
     [
         ("{", "not a JSON file"),
         ({"a": 1}, "a list of annotations is expected"),
-        ([], "at least one"),
+        ([], "the list is empty; at least one annotation"),
         ([{"image": "1.jpg", "caption": ["x"]}, {"image": "2.jpg"}], "entry 1: caption is missing"),
         ([{"caption": ["x"]}], "entry 0: image is missing"),
         ([{"image": "1.jpg", "caption": []}], "entry 0: the image 1.jpg has no caption"),

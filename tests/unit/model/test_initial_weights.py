@@ -100,6 +100,19 @@ def test_pickles(built, tmp_path):
         assert "refused" in refused(config(**{which: tmp_path / "evil.th"}), built)
 
 
+def test_torn_and_other_files(built, tmp_path):
+    whole = (GOLDEN / "pretrained.th").read_bytes()
+    for content in (whole[: len(whole) // 2], b"", b"no weights", whole[:1000] + bytes(len(whole) - 1000)):
+        (tmp_path / "torn.th").write_bytes(content)
+        said = refused(config(whole=tmp_path / "torn.th"), built)
+        assert f"torn.th: not a whole file of tensors ({len(content):,} bytes); fetch it anew" in said
+
+
+def test_folders_without_a_checkpoint(built, tmp_path):
+    said = refused(config(whole=tmp_path), built)
+    assert f"{tmp_path} is no checkpoint" in said and "Give a checkpoint's folder" in said and ".th file" in said
+
+
 def test_missing_files(built, tmp_path):
     for which, sentence in (("vision", "no such file"), ("whole", "no such file"), ("text", "no config.json there")):
         assert sentence in refused(config(**{which: tmp_path / "absent"}), built)
