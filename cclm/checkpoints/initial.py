@@ -8,9 +8,10 @@ import torch
 
 from cclm.checkpoints.backbones import put, read_swin, read_vit, read_xlm_roberta
 from cclm.checkpoints.find import WEIGHTS, Checkpoint, find_checkpoint, is_checkpoint_folder
-from cclm.checkpoints.load import load_model
+from cclm.checkpoints.load import load_model, other_settings
 from cclm.checkpoints.published import load_published, read_published_file
 from cclm.config import ModelConfig
+from cclm.errors import UserError
 from cclm.model.cclm import CCLM
 
 
@@ -37,7 +38,10 @@ def restore_model(config: ModelConfig, checkpoint: Checkpoint) -> CCLM:
     Raises:
         UserError: the checkpoint is of another model.
     """
-    load_model(checkpoint, outline(config))
+    try:
+        load_model(checkpoint, outline(config))
+    except UserError as error:
+        raise UserError(f"{error}{other_settings(checkpoint.state['config']['model'], config)}") from None
     model = CCLM(config)
     load_model(checkpoint, model)
     return model

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -11,7 +13,43 @@ from torch import Tensor, nn
 
 from cclm.checkpoints.find import Checkpoint
 from cclm.checkpoints.manifest import MODEL, OPTIMIZER
+from cclm.config import ModelConfig
 from cclm.errors import UserError
+
+FREE_TO_CHANGE = {
+    "weights",
+    "tokenizer",
+    "dropout",
+    "attention_dropout",
+    "drop_path",
+    "initializer_range",
+    "temperature",
+}
+"""Settings of the model that a resumed run may change: they do not decide what fits into it."""
+
+
+def other_settings(then: Mapping[str, Any], now: ModelConfig) -> str:
+    """The end of a message about a checkpoint that does not fit: what it was made with and the config says otherwise.
+
+    Args:
+        then: the `model` part of the checkpoint's config.
+    """
+    settings = [_by_name(each) for each in (then, now.model_dump(mode="json"))]
+    differing = [
+        f"model.{name} was {settings[0][name]} and is {settings[1][name]}"
+        for name in settings[0]
+        if name in settings[1] and settings[0][name] != settings[1][name]
+    ]
+    return f" ({'; '.join(differing)})" if differing else ""
+
+
+def _by_name(model: Mapping[str, Any]) -> dict[str, Any]:
+    """`text.num_layers` and so on, without what is free to change."""
+    flat = {name: value for name, value in model.items() if not isinstance(value, Mapping)}
+    for part, settings in model.items():
+        if isinstance(settings, Mapping):
+            flat |= {f"{part}.{name}": value for name, value in settings.items()}
+    return {name: value for name, value in flat.items() if name.rpartition(".")[2] not in FREE_TO_CHANGE}
 
 
 def model_tensors(model: nn.Module) -> dict[str, Tensor]:

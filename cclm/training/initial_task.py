@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from cclm import storage
 from cclm.checkpoints.find import WEIGHTS, find_checkpoint, is_checkpoint_folder
 from cclm.checkpoints.initial import build_model
+from cclm.checkpoints.load import other_settings
 from cclm.checkpoints.manifest import MODEL
 from cclm.checkpoints.published import check_names_and_shapes, published_name, read_published_file
 from cclm.checkpoints.resize import resample_positions
@@ -52,6 +54,8 @@ class Weights:
     tensors: dict[str, Tensor]
     published: bool
     """Whether names are the published ones, or ours."""
+    model: Mapping[str, Any] | None = None
+    """Ours: the settings of the model that it was made with."""
 
 
 def task_of(config: FinetuneConfig, pretrained: CCLM) -> nn.Module:
@@ -84,8 +88,8 @@ def read_weights(path: str, config: FinetuneConfig) -> Weights:
     tensors = load_file(checkpoint.file(MODEL))
     if checkpoint.copy is not None:  # what was read is a map of the file, which goes with its object
         tensors = {name: tensor.clone() for name, tensor in tensors.items()}
-    task = checkpoint.state["config"]["task"]
-    return Weights(checkpoint.source, task, checkpoint.step, tensors, published=False)
+    made = checkpoint.state["config"]
+    return Weights(checkpoint.source, made["task"], checkpoint.step, tensors, published=False, model=made["model"])
 
 
 def check_weights(weights: Weights, config: FinetuneConfig, *, training: bool) -> None:
@@ -159,7 +163,10 @@ def _copy(weights: Weights, module: nn.Module, config: FinetuneConfig, kept: str
     if kept:
         given = {name: tensor for name, tensor in given.items() if name in wanted}
     given = resample_positions(given, wanted)
-    check_names_and_shapes(wanted, given, weights.source)
+    try:
+        check_names_and_shapes(wanted, given, weights.source)
+    except UserError as error:
+        raise UserError(f"{error}{other_settings(weights.model or {}, config.model)}") from None
     with torch.no_grad():
         for name, parameter in wanted.items():
             parameter.copy_(given[name])

@@ -16,6 +16,7 @@ from typing import Any
 from cclm import storage
 from cclm.checkpoints.commit import whole_manifest
 from cclm.checkpoints.find import Checkpoint, find_checkpoint, holds_checkpoints, newest_checkpoint
+from cclm.checkpoints.load import FREE_TO_CHANGE
 from cclm.checkpoints.manifest import MANIFEST, OPTIMIZER, TornCheckpointError, folder_name, is_run, new_run
 from cclm.checkpoints.retention import checkpoint_steps
 from cclm.config import PretrainConfig
@@ -36,17 +37,6 @@ RUN = "run.json"
 
 KEPT_FILES = (METRICS, LOG, RESULT, AUDIT, QUARANTINE, RESULTS, f"{PREDICTIONS}/*")
 """What a run writes beside its checkpoints, as names or patterns."""
-
-_FREE_TO_CHANGE = {
-    "weights",
-    "tokenizer",
-    "dropout",
-    "attention_dropout",
-    "drop_path",
-    "initializer_range",
-    "temperature",
-}
-"""Settings of the model that a resumed run may change: they do not decide what fits into it."""
 
 
 @dataclass(frozen=True)
@@ -229,7 +219,7 @@ def _identity(config: Mapping[str, Any], records: Mapping[str, int]) -> dict[str
     identity: dict[str, Any] = {"seed": config["seed"], "model.embed_dim": config["model"]["embed_dim"]}
     for part in ("vision", "text"):
         for name, value in config["model"][part].items():
-            if name not in _FREE_TO_CHANGE:
+            if name not in FREE_TO_CHANGE:
                 identity[f"model.{part}.{name}"] = value
     for kind in KINDS:
         source = config["data"][kind]

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from cclm.checkpoints import initial
-from cclm.checkpoints.initial import build_model
+from cclm.checkpoints.find import find_checkpoint
+from cclm.checkpoints.initial import build_model, restore_model
 from cclm.checkpoints.published import read_published_file
 from cclm.config import ModelConfig, TextConfig, VisionConfig
 from cclm.errors import UserError
@@ -151,7 +152,10 @@ def test_whole_models_of_another_size(built, tmp_path):
     assert "has shape (997, 128), the config asks for (500, 128)" in said
     model = CCLM(config())
     optimizer = torch.optim.AdamW([{"params": [model.space.temperature], "names": ["space.temperature"]}])
-    folder = save_checkpoint(tmp_path, 1, model, optimizer, {})
+    made = {"config": {"model": config().model_dump(mode="json")}}
+    folder = save_checkpoint(tmp_path, 1, model, optimizer, made)
+    with pytest.raises(UserError, match=r"does not fit this model.* \(model.text.vocab_size was 997 and is 500\)"):
+        restore_model(config(vocab_size=500), find_checkpoint(folder))
     assert "does not fit this model" in refused(config(whole=folder, vocab_size=500), built)
     again = build_model(config(whole=folder))
     assert torch.equal(again.match_head[0].weight, model.match_head[0].weight)

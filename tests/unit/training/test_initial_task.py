@@ -130,3 +130,14 @@ def test_weights_of_another_size_are_refused(pretrained: CCLM) -> None:
     tensors["space.image_projection.weight"] = torch.zeros(9, 32)
     with pytest.raises(UserError, match=r"space.image_projection.weight has shape \(9, 32\), the config asks for"):
         initial_task(config_of("classification"), Weights("mine", "pretrain", 1, tensors, published=False))
+
+
+def test_weights_made_with_other_settings_name_them(pretrained: CCLM) -> None:
+    config = config_of("classification")
+    made = config.model.model_dump(mode="json")
+    made["text"] |= {"vocab_size": 7, "dropout": 0.9}
+    weights = Weights("mine", "pretrain", 1, model_tensors(pretrained), published=False, model=made)
+    weights.tensors["space.image_projection.weight"] = torch.zeros(9, 32)
+    with pytest.raises(UserError) as caught:
+        initial_task(config, weights)
+    assert str(caught.value).endswith(f"(model.text.vocab_size was 7 and is {config.model.text.vocab_size})")
