@@ -357,7 +357,7 @@ def main() -> int:
     parser.add_argument("--share", type=int, default=16, help="straightforwardly, 1/SHARE of the queries are re-scored")
     parser.add_argument("--questions", type=int, default=8)
     parser.add_argument("--trained-width", type=int, default=128, help="of the decoder that is trained")
-    parser.add_argument("--steps", type=int, default=600, help="of its training")
+    parser.add_argument("--steps", type=int, default=400, help="of its training")
     parser.add_argument("--max-tokens", type=int, default=40, help="published padding: 40 for lists, 80 for IGLUE")
     args = parser.parse_args()
     model = model_of(args.width, args.layers, args.heads)
