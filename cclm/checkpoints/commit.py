@@ -9,8 +9,9 @@ import contextlib
 import hashlib
 import json
 import tempfile
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import google_crc32c
@@ -28,10 +29,19 @@ class OtherRunError(Exception):
 
 @dataclass(frozen=True)
 class Staged:
-    """A checkpoint's files on a local disk, complete but for the manifest."""
+    """A checkpoint's files on a local disk, complete but for the manifest; checksums may still be under way."""
 
     folder: Path
-    manifest: Manifest
+    names: Mapping[str, str]
+    """Role -> file in `folder`."""
+    entries: Mapping[str, Future[FileEntry]]
+    """Role -> size and checksums of that file."""
+    head: Manifest
+    """The manifest, without files."""
+
+    def manifest(self) -> Manifest:
+        """The whole one, when the checksums are there. Raises FileNotFoundError if somebody removed the files."""
+        return replace(self.head, files={role: entry.result() for role, entry in self.entries.items()})
 
 
 def file_entry(path: Path) -> FileEntry:
@@ -107,19 +117,18 @@ def commit(staged: Staged, folder: str, damaged: frozenset[str]) -> Iterator[str
         FileNotFoundError: somebody removed the files meanwhile.
         OSError: the store does not take it.
     """
-    manifest = staged.manifest
     if Path(storage.local_path(folder)) != staged.folder:
-        for role, file in manifest.files.items():
-            url = storage.join(folder, file.name)
-            storage.put_file(str(staged.folder / file.name), url)
+        for role, name in staged.names.items():
+            storage.put_file(str(staged.folder / name), storage.join(folder, name))
             yield f"{role} uploaded"
+    manifest = staged.manifest()
     if _publish(folder, manifest, damaged):
         yield "committed"
         with contextlib.suppress(OSError):
             clear_leftovers(folder, manifest.run, {file.name for file in manifest.files.values()})
         yield "cleared"
     else:
-        remove_files(folder, manifest)
+        remove_files(folder, staged.names.values())
         yield "committed by another attempt"
 
 
@@ -174,11 +183,11 @@ def is_committed(folder: str, run: str) -> bool:
     return there is not None and there.run == run
 
 
-def remove_files(folder: str, manifest: Manifest) -> None:
-    """Remove an attempt's files, as far as the store lets us; the manifest is not among them."""
-    for file in manifest.files.values():
+def remove_files(folder: str, names: Iterable[str]) -> None:
+    """Remove files of a checkpoint, as far as the store lets us."""
+    for name in names:
         with contextlib.suppress(OSError):
-            storage.delete(storage.join(folder, file.name))
+            storage.delete(storage.join(folder, name))
 
 
 def read_state(folder: str | Path, manifest: Manifest) -> Mapping:

@@ -101,6 +101,6 @@ def keep_only(place: str, run: str, step: int, warn: Callable[[str], None]) -> N
 def delete_checkpoint(folder: str, manifest: Manifest) -> None:
     """Delete one checkpoint: its manifest first, so that a deletion cut off leaves no checkpoint, not a torn one."""
     storage.delete(storage.join(folder, MANIFEST))
-    remove_files(folder, manifest)
+    remove_files(folder, [file.name for file in manifest.files.values()])
     if not storage.list_entries(folder):
         storage.delete_folder(folder)

@@ -9,6 +9,7 @@ come.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import mmap
@@ -20,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TextIO
@@ -30,7 +32,7 @@ from safetensors import SafetensorError, TensorSpec, serialize_file
 from cclm import storage
 from cclm.checkpoints import manifest as manifests
 from cclm.checkpoints.commit import OtherRunError, Staged, commit, file_entry, is_committed, remove_files
-from cclm.checkpoints.manifest import STATE, Manifest, file_name, folder_name
+from cclm.checkpoints.manifest import STATE, FileEntry, Manifest, file_name, folder_name
 from cclm.checkpoints.mirror import Mirror
 from cclm.checkpoints.retention import Retention, keep_only, prune
 
@@ -79,7 +81,7 @@ class Outcome:
     place: str = ""
     seconds: float = 0.0
     staging_seconds: float = 0.0
-    """Of these, for files and checksums on the local disk."""
+    """Of these, until the files were on the local disk."""
     size: int = 0
     """Bytes of one copy."""
     error: str = ""
@@ -100,8 +102,9 @@ def write(order: Order, setup: Setup, notes: list[str]) -> Iterator[str]:
     root = Path(setup.scratch if local is None else storage.local_path(local))
     folder = root / folder_name(order.step)
     staged = None
+    pool = ThreadPoolExecutor(1)
     try:
-        staged = yield from stage(order, setup, folder)
+        staged = yield from stage(order, setup, folder, pool, is_kept=local is not None)
         for place in order.places:
             for phase in commit(staged, storage.join(place, folder_name(order.step)), frozenset(setup.damaged)):
                 yield f"{place}: {phase}"
@@ -114,40 +117,43 @@ def write(order: Order, setup: Setup, notes: list[str]) -> Iterator[str]:
         notes.append(f"step {order.step} was saved by another attempt of this run meanwhile")
     except BaseException:
         if staged is not None and local is not None and not (folder / manifests.MANIFEST).exists():
-            remove_files(str(folder), staged.manifest)
+            remove_files(str(folder), staged.names.values())
         raise
     finally:
+        pool.shutdown(cancel_futures=True)
         if local is None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def stage(order: Order, setup: Setup, folder: Path) -> Iterator[str]:
-    """Write the files of a checkpoint into a local folder, synced; returns them with their manifest."""
+def stage(order: Order, setup: Setup, folder: Path, pool: ThreadPoolExecutor, is_kept: bool) -> Iterator[str]:
+    """Write the files of a checkpoint into a local folder; returns them with what their manifest needs.
+
+    Checksums are made by `pool` meanwhile, and while files are synced and sent: most of that time is waiting.
+
+    Args:
+        is_kept: this is one of the places, so the files are synced.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    written: list[Path] = []
+    roles = [*order.layout, STATE]
+    paths = {role: folder / file_name(role, setup.attempt) for role in roles}
+    entries: dict[str, Future[FileEntry]] = {}
     try:
+        paths[STATE].write_text(json.dumps(order.state, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         for role, tensors in order.layout.items():
-            path = folder / file_name(role, setup.attempt)
-            written.append(path)
-            _write_tensors(path, tensors, setup.memory)
+            _write_tensors(paths[role], tensors, setup.memory)
+            paths[role].chmod(paths[STATE].stat().st_mode)  # they are made for their owner's eyes alone
+            entries[role] = pool.submit(file_entry, paths[role])
             yield f"{role} staged"
-        path = folder / file_name(STATE, setup.attempt)
-        written.append(path)
-        path.write_text(json.dumps(order.state, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        for tensors in written[:-1]:
-            tensors.chmod(path.stat().st_mode)  # they are made for their owner's eyes alone
-        for each in (*written, folder):
+        entries[STATE] = pool.submit(file_entry, paths[STATE])
+        for each in (*paths.values(), folder) if is_kept else ():
             _sync(each)
         yield "staged"
     except BaseException:
-        for path in written:
+        for path in paths.values():
             path.unlink(missing_ok=True)
         raise
-    roles = [*order.layout, STATE]
-    files = {role: file_entry(path) for role, path in zip(roles, written, strict=True)}
-    manifest = Manifest(setup.run, setup.attempt, order.step, setup.world_size, files, order.score)
-    yield "hashed"
-    return Staged(folder, manifest)
+    head = Manifest(setup.run, setup.attempt, order.step, setup.world_size, {}, order.score)
+    return Staged(folder, {role: path.name for role, path in paths.items()}, entries, head)
 
 
 def _write_tensors(path: Path, tensors: Mapping[str, Mapping[str, Any]], memory: int) -> None:
@@ -215,7 +221,7 @@ class Writer:
         began = time.monotonic()
         try:
             for phase in write(order, self._setup, outcome.notes):
-                if phase == "hashed":
+                if phase == "staged":
                     outcome.staging_seconds = time.monotonic() - began
             outcome.size = sum(place["size"] for tensors in order.layout.values() for place in tensors.values())
             outcome.seconds = time.monotonic() - began
@@ -282,11 +288,23 @@ def _answer(message: Mapping[str, Any]) -> None:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
 
 
+def give_way() -> None:
+    """Let the loop's processes go first: this one runs beside them, and never in the middle of them.
+
+    SCHED_BATCH, where the system has it: waking up for each block that a store takes, it waits for a free core or its
+    turn. Its share must not be nothing, as SCHED_IDLE's would be beside busy loader processes: saves have to end.
+    """
+    os.nice(10)
+    if hasattr(os, "SCHED_BATCH"):
+        with contextlib.suppress(OSError):  # a sandbox may forbid it
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+
+
 def main() -> None:
     """Serve the process that started this one."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
-    os.nice(5)  # the loop's processes go first
+    give_way()
     setup = Setup(**json.loads(sys.argv[1]))
     lock = lock_folder(setup.mirror_from, say=lambda _: None)  # held until this process ends
     tempfile.tempdir = setup.scratch

@@ -113,7 +113,7 @@ def test_a_new_best_replaces_the_old_one_whatever_their_steps(tmp_path):
 # ------------------------------------------------------------------------------------------------- one step, twice
 
 
-@pytest.mark.parametrize("moment", ["model staged", "hashed"])
+@pytest.mark.parametrize("moment", ["model staged", "staged"])
 def test_of_two_writers_of_a_step_the_first_to_commit_wins(tmp_path, moment):
     """The winner takes the other's files for leftovers, whenever that is."""
     slow = phases([str(tmp_path)], 5, *make_trained(0), {"who": "slow"})
