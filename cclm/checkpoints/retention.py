@@ -52,7 +52,7 @@ def prune(
         The rule from now on: without `resumed_from` once it has served.
     """
     kept = 0
-    for step in checkpoint_steps(place):
+    for step in _steps(place, warn):
         if saved is not None and step > saved:
             continue
         folder = storage.join(place, folder_name(step))
@@ -86,16 +86,33 @@ def _reap(folder: str, run: str, warn: Callable[[str], None]) -> None:
         warn(f"could not tidy up {folder} ({type(error).__name__}: {error}); it stays")
 
 
+def _steps(place: str, warn: Callable[[str], None]) -> list[int]:
+    """As `checkpoint_steps`; [] if the store does not say: what was saved is saved, whether or not old ones can go."""
+    try:
+        return checkpoint_steps(place)
+    except OSError as error:
+        warn(f"could not tidy up {place} ({type(error).__name__}: {error}); what is there stays")
+        return []
+
+
 def keep_only(place: str, run: str, step: int, warn: Callable[[str], None]) -> None:
-    """Delete all checkpoints of `run` in `place` but that of `step`, if that one is whole."""
+    """Delete all checkpoints of `run` in `place` but that of `step`, if that one is whole; failures as in `prune`."""
     try:
         whole_manifest(storage.join(place, folder_name(step)))
-        for other in checkpoint_steps(place):
-            folder = storage.join(place, folder_name(other))
+    except (TornCheckpointError, OSError) as error:
+        warn(f"could not tidy up {place} ({type(error).__name__}: {error}); what is there stays")
+        return
+    for other in _steps(place, warn):
+        folder = storage.join(place, folder_name(other))
+        try:
             if other != step and (manifest := whole_manifest(folder)).run == run:
                 delete_checkpoint(folder, manifest)
-    except (TornCheckpointError, OSError) as error:
-        warn(f"could not tidy up {place} ({type(error).__name__}: {error})")
+        except NoManifestError:
+            _reap(folder, run, warn)
+        except TornCheckpointError:
+            continue
+        except OSError as error:
+            warn(f"could not tidy up {folder} ({type(error).__name__}: {error}); it stays")
 
 
 def delete_checkpoint(folder: str, manifest: Manifest) -> None:

@@ -106,8 +106,27 @@ def test_deletion_goes_by_the_manifest_first_and_only_warns(tmp_path, monkeypatc
 def test_a_new_best_replaces_the_old_one_whatever_their_steps(tmp_path):
     for step in (10, 30):
         save_trained(tmp_path, step)
+    for step in (20, 40):
+        save_trained(tmp_path, step)
+        (tmp_path / f"step-{step:08d}" / "manifest.json").unlink()  # a save that never ended is in nobody's way
     keep_only(str(tmp_path), RUN, 10, pytest.fail)
     assert checkpoint_steps(str(tmp_path)) == [10]
+
+
+def test_a_store_that_is_away_when_old_ones_go_takes_back_no_save(tmp_path, monkeypatch):
+    places = [save_trained(tmp_path, step).parent for step in (10, 20)]
+
+    def refuse(url: str) -> None:
+        if url == str(places[0]):
+            raise storage.StoreUnavailable("away")
+        return entries(url)
+
+    entries = storage.list_entries
+    monkeypatch.setattr(storage, "list_entries", refuse)
+    rule, told = Retention(keep_last=1, resumed_from=5), []
+    assert prune(str(tmp_path), RUN, rule, told.append) == rule
+    keep_only(str(tmp_path), RUN, 20, told.append)
+    assert len(told) == 2 and all("away" in line for line in told)
 
 
 # ------------------------------------------------------------------------------------------------- one step, twice
