@@ -5,6 +5,7 @@ W is the number of processes, B the rows of one process. Every function also wor
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from collections.abc import Mapping
@@ -36,23 +37,30 @@ def _timeout() -> timedelta:
     return timedelta(seconds=int(os.environ.get(COLLECTIVE_TIMEOUT, 600)))
 
 
-_LEAVING = "cclm/leaving"
-"""Key that the first process sets in the store when it has nothing left to do."""
+_waits = itertools.count()
+"""Numbers `wait_for_first`, which every process calls equally often."""
+
+
+def wait_for_first() -> None:
+    """The others wait, without limit, until the first process has come here, too.
+
+    For what only that one does, and may take longer for than a collective may: an upload. They wait for its word in the
+    store that the group met in, and fail if that store goes away.
+    """
+    if not dist.is_initialized():
+        return
+    store, key = dist.distributed_c10d._get_default_store(), f"cclm/first/{next(_waits)}"  # not public
+    if dist.get_rank() == 0:
+        store.set(key, "1")
+    while not store.check([key]):
+        time.sleep(0.05)
 
 
 def shutdown() -> None:
-    """Leave the process group, all processes together, so that none is cut off while it still talks.
-
-    The first one comes when its last upload has ended, and may take longer for that than a collective may: the others
-    wait without limit for its word in the store that the group met in, and fail if that store goes away.
-    """
+    """Leave the process group, all processes together, when the first one's last upload has ended."""
     global _control_group
     if dist.is_initialized():
-        store = dist.distributed_c10d._get_default_store()  # not public
-        if dist.get_rank() == 0:
-            store.set(_LEAVING, "1")
-        while not store.check([_LEAVING]):
-            time.sleep(0.05)
+        wait_for_first()
         dist.barrier()
         dist.destroy_process_group()
         _control_group = None

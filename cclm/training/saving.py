@@ -215,6 +215,7 @@ class Saving:
                 self._finish_orders()
             places = [storage.join(place, BEST) for place in self.places.values()]
             found = newest_checkpoint(places, self.say, WEIGHTS)
+        distributed.wait_for_first()
         told = distributed.gather_objects(found and (found.step, found.state, found.source))[0]
         return told and Start(*told, checkpoint=found)
 

@@ -97,7 +97,7 @@ def test_the_last_upload_may_take_longer_than_a_collective():
     wait = 10
     code = (
         "import time; from cclm import distributed as d; d.initialize(); d.barrier(); "
-        f"time.sleep({wait + 3} if d.rank() == 0 else 0); d.shutdown()"
+        f"time.sleep({wait + 3} if d.rank() == 0 else 0); d.wait_for_first(); d.barrier(); d.shutdown()"
     )
     shared = {
         "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "CUDA_VISIBLE_DEVICES": "",
