@@ -16,6 +16,7 @@ import functools
 import logging
 import os
 import posixpath
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -156,7 +157,7 @@ class Objects:
         """Raise MissingBucket if the bucket is what is missing, where there are buckets."""
 
 
-class _Buckets(Objects):
+class _Buckets(Objects, ABC):
     """What S3 and GCS have in common."""
 
     def __init__(self, system: Any, uploader: Any) -> None:
@@ -176,8 +177,9 @@ class _Buckets(Objects):
                 raise
         self._seen_buckets.add(bucket)
 
+    @abstractmethod
     def _ask_for_bucket(self, bucket: str) -> None:
-        raise NotImplementedError
+        """Raise what the store answers if there is no such bucket."""
 
 
 class S3(_Buckets):
