@@ -1,35 +1,55 @@
 """What saving costs: how long training is held up, how much slower it is meanwhile, how fast a copy is sent and read.
 
-    python benchmarks/checkpoint.py                                   300 MB and 2 GB, on the local disk
-    python benchmarks/checkpoint.py --sizes 300 --url s3://bucket/x   also to a store
+    python -m benchmarks.checkpoint                          300 MB and 2 GB, on the local disk
+    python -m benchmarks.checkpoint --store s3               also to SeaweedFS, started for it (hdfs: HDFS)
+    python -m benchmarks.checkpoint --url s3://bucket/x      also to a store of yours
 
-Side by side in one process, on the same model and optimizer: this project, `torch.save`, and `async_save` of
-torch.distributed.checkpoint (its thread, which is its default). Sizes are of model and AdamW's state together.
+About eight minutes with both sizes and a store.
+
+Side by side in one run, on the same model and optimizer: this project, `torch.save`, and `async_save` of
+torch.distributed.checkpoint (its thread, which is its default). Sizes are of model and AdamW's state together. Files of
+`torch.save` are synced before they count as durable, as the others' are.
+
+The loop is small operations on one thread: it needs one core and the interpreter, as the dispatch of GPU kernels does.
+How much slower it is during a save is held against the seconds before and after; "nothing saved" is the same without a
+save, so what the machine's noise comes to. "others" is how many cores were used by processes that are not part of the
+benchmark: where it is not near 0, or where there is no core to spare, the rest reads higher.
+
+A store that is started here is kept on the last core, since a real one has machines of its own. Saves, plain puts of one
+file of the same size beside the loop, and plain puts alone take turns. Puts are made by a process of the priority of the
+one that sends checkpoints, so that both sides have the same machine.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import select
 import shutil
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 import warnings
 from collections.abc import Callable
-from contextlib import closing
-from dataclasses import dataclass, replace
+from contextlib import closing, contextmanager, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 import torch.distributed.checkpoint as dcp
+from benchmarks.input_stores import started
+from benchmarks.machine import seconds_of_others
 from torch import nn
 
 from cclm import storage
+from cclm.checkpoints.writer import give_way
 from cclm.config_output import CheckpointConfig
 from cclm.training.saving import Saving
 
-SAVES = 4
-"""Saves of each kind; the first is told apart, since memory is paid for there."""
+_GLANCE = 0.05
+"""Seconds between looks whether a save is over."""
 
 
 @dataclass(frozen=True)
@@ -41,20 +61,22 @@ class Output:
     checkpoints: CheckpointConfig = CheckpointConfig(keep_last=1)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Cost:
-    """Of the saves of one kind, in seconds."""
+    """Of the saves of one kind, in seconds, one entry a save."""
 
-    first: float
-    """Held up by the first save."""
-    later: float
-    """Held up by a later one, median."""
-    whole: float
-    """From the call until the checkpoint is durable, median of the later ones."""
-    slower: float
+    held: list[float] = field(default_factory=list)
+    """From the call until it returns."""
+    whole: list[float] = field(default_factory=list)
+    """From the call until the checkpoint is durable, and older ones are deleted."""
+    slower: list[float] = field(default_factory=list)
     """Part by which the loop is slower while a save is under way."""
-    sending: float = 0.0
-    """Of the last save, without the local files and checksums before."""
+    sent: list[float] = field(default_factory=list)
+    """Of the whole, without files and checksums on the local disk."""
+    others: list[float] = field(default_factory=list)
+    """Cores that other processes used meanwhile, on average."""
+    written: list[float] = field(default_factory=list)
+    """Of the whole, until the manifest is there."""
 
 
 class Loop:
@@ -64,13 +86,18 @@ class Loop:
         self._state = torch.randn(64, 64)
 
     def rate(self, seconds: float, until: Callable[[], bool] = lambda: False) -> float:
-        """Steps a second, measured for so long or until something ends."""
+        """Steps a second, measured for so long or until something ends; 0 if it has ended before."""
         began, steps = time.perf_counter(), 0
-        while (passed := time.perf_counter() - began) < seconds and not until():
+        looked = began
+        while (now := time.perf_counter()) - began < seconds:
+            if now - looked > _GLANCE:
+                looked = now
+                if until():
+                    break
             for _ in range(200):
                 self._state = torch.tanh(self._state + 0.1)
             steps += 1
-        return steps / passed if passed else 0.0
+        return steps / (now - began)
 
 
 def make(megabytes: int) -> tuple[nn.Module, torch.optim.Optimizer]:
@@ -85,29 +112,44 @@ def make(megabytes: int) -> tuple[nn.Module, torch.optim.Optimizer]:
     return model, optimizer
 
 
-def measure(save: Callable[[int], Callable[[], bool]], loop: Loop) -> Cost:
-    """Costs of `save(step)`, which returns whether it is over, as a function."""
-    held, whole, ratios = [], [], []
-    for step in range(1, SAVES + 1):
-        alone = loop.rate(1.0)
+class Meter:
+    """Holds what happens in the background against the loop's speed before and after."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self._before: float | None = None
+
+    def run(self, cost: Cost, begin: Callable[[], Callable[[], bool]]) -> None:
+        """Measure one save: `begin` starts it and returns the question whether it is over."""
+        before = self._before or self._loop.rate(1.0)
+        others = seconds_of_others()
         began = time.perf_counter()
-        is_over = save(step)
-        held.append(time.perf_counter() - began)
-        if not is_over():
-            ratios.append(loop.rate(60.0, until=is_over) / alone)
+        is_over = begin()
+        cost.held.append(time.perf_counter() - began)
+        meanwhile = None if is_over() else self._loop.rate(300.0, until=is_over)
         while not is_over():
-            time.sleep(0.01)
-        whole.append(time.perf_counter() - began)
-    slower = 1 - statistics.median(ratios) if ratios else 0.0
-    return Cost(held[0], statistics.median(held[1:]), statistics.median(whole[1:]), slower)
+            time.sleep(0.001)
+        cost.whole.append(time.perf_counter() - began)
+        self._before = self._loop.rate(1.0)
+        cost.others.append((seconds_of_others() - others) / (time.perf_counter() - began))
+        if meanwhile is not None:
+            cost.slower.append(1 - 2 * meanwhile / (before + self._before))
 
 
-def ours(model: nn.Module, optimizer: torch.optim.Optimizer, place: str, loop: Loop) -> Cost:
+def over_in(seconds: float) -> Callable[[], bool]:
+    """Over after so long, with nothing done."""
+    end = time.perf_counter() + seconds
+    return lambda: time.perf_counter() >= end
+
+
+@contextmanager
+def ours(model: nn.Module, optimizer: torch.optim.Optimizer, place: str, meter: Meter, cost: Cost):
+    """A function that makes and measures the checkpoint of a step."""
     saving = Saving(Output(place), say=lambda _: None)
     saving.find_start("never")
-    with saving:
 
-        def save(step: int) -> Callable[[], bool]:
+    def save(step: int) -> None:
+        def begin() -> Callable[[], bool]:
             saving.save(step, model, optimizer, {})
 
             def is_over() -> bool:
@@ -116,44 +158,98 @@ def ours(model: nn.Module, optimizer: torch.optim.Optimizer, place: str, loop: L
 
             return is_over
 
-        cost = measure(save, loop)
-        return replace(cost, sending=saving.last.seconds - saving.last.staging_seconds)
+        meter.run(cost, begin)
+        cost.sent.append(saving.last.seconds - saving.last.staging_seconds)
+        cost.written.append(saving.last.seconds)
+
+    with saving:
+        yield save
 
 
-def with_torch_save(model: nn.Module, optimizer: torch.optim.Optimizer, folder: Path, loop: Loop) -> Cost:
-    def save(step: int) -> Callable[[], bool]:
-        torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, folder / "checkpoint.pt")
-        return lambda: True
+def with_torch_save(model: nn.Module, optimizer: torch.optim.Optimizer, folder: Path) -> Callable[[], bool]:
+    path = folder / "checkpoint.pt"
+    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, path)
 
-    return measure(save, loop)
+    def is_over() -> bool:
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+        return True
+
+    return is_over
 
 
-def with_async_save(model: nn.Module, optimizer: torch.optim.Optimizer, folder: Path, loop: Loop) -> Cost:
+@contextmanager
+def with_async_save(model: nn.Module, optimizer: torch.optim.Optimizer, folder: Path):
     stager = dcp.staging.DefaultStager(dcp.staging.StagingOptions(False, False, False, False))
 
-    def save(step: int) -> Callable[[], bool]:
+    def begin() -> Callable[[], bool]:
         shutil.rmtree(folder / "dcp", ignore_errors=True)
         state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
-        future = dcp.async_save(state, checkpoint_id=folder / "dcp", async_stager=stager, no_dist=True)
-        return future.done
+        return dcp.async_save(state, checkpoint_id=folder / "dcp", async_stager=stager, no_dist=True).done
 
     with closing(stager):
-        return measure(save, loop)
+        yield begin
 
 
-def rate_of_put(size: int, folder: Path, url: str) -> float:
-    """Bytes a second of a plain copy of one file to a store, best of two."""
-    source = folder / "plain"
-    with source.open("wb") as file:
+# ---------------------------------------------------------------------------------------------------------- plain puts
+
+
+class Putter:
+    """A process that copies one file to a store whenever it is told to."""
+
+    def __init__(self, source: Path, url: str) -> None:
+        command = [sys.executable, "-m", "benchmarks.checkpoint", "--put", str(source), url]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
+        self.seconds: list[float] = []
+        self.put()
+
+    def begin(self) -> Callable[[], bool]:
+        """Start a copy; returns the question whether it is over."""
+        self._process.stdin.write(b"go\n")
+        answered = False
+
+        def is_over() -> bool:
+            nonlocal answered
+            if not answered and select.select([self._process.stdout], [], [], 0)[0]:
+                answered = True
+                self.seconds.append(float(self._process.stdout.readline()))
+            return answered
+
+        return is_over
+
+    def put(self) -> float:
+        """Seconds of a copy, made while this process waits."""
+        is_over = self.begin()
+        while not is_over():
+            time.sleep(0.002)
+        return self.seconds.pop()
+
+    def close(self) -> None:
+        self._process.stdin.close()
+        self._process.wait()
+        self._process.stdout.close()
+
+
+def serve_puts(source: str, url: str) -> None:
+    """The other end: a line in, a copy, its seconds out."""
+    give_way()
+    for number, _ in enumerate(sys.stdin):
+        began = time.perf_counter()
+        storage.put_file(source, f"{url}-{number}")
+        print(time.perf_counter() - began, flush=True)
+        storage.delete(f"{url}-{number - 1}")  # afterwards: replacing a file costs some stores more
+    storage.delete(f"{url}-{number}")
+
+
+def write_noise(path: Path, size: int) -> None:
+    """A file of `size` random bytes."""
+    with path.open("wb") as file:
         for _ in range(size // 2**20):
             file.write(torch.randint(256, (2**20,), dtype=torch.uint8).numpy())
-    rates = []
-    for _ in range(2):
-        began = time.perf_counter()
-        storage.put_file(str(source), storage.join(url, "plain"))
-        rates.append(source.stat().st_size / (time.perf_counter() - began))
-    storage.delete(storage.join(url, "plain"))
-    return max(rates)
+        os.fsync(file.fileno())
+
+
+# ------------------------------------------------------------------------------------------------------------- tables
 
 
 def seconds_to_resume(model: nn.Module, optimizer: torch.optim.Optimizer, place: str) -> float:
@@ -165,51 +261,124 @@ def seconds_to_resume(model: nn.Module, optimizer: torch.optim.Optimizer, place:
     return time.perf_counter() - began
 
 
-def compare(megabytes: int, url: str | None, folder: Path) -> None:
-    """Print a table for one size."""
-    model, optimizer = make(megabytes)
-    size = 3 * sum(parameter.numel() * 4 for parameter in model.parameters())
-    loop = Loop()
-    loop.rate(1.0)
-    print(f"\n{size / 1e6:.0f} MB (model and optimizer), {SAVES} saves each")
-    print(f"{'':28}{'held up, first':>16}{'later':>10}{'until durable':>16}{'loop slower by':>16}")
-    rows = {"torch.save": with_torch_save, "dcp.async_save": with_async_save}
-    for name, run in rows.items():
-        show(name, run(model, optimizer, folder, loop))
+def size_of(model: nn.Module) -> int:
+    """Bytes of a model and its AdamW."""
+    return 3 * sum(parameter.numel() * 4 for parameter in model.parameters())
+
+
+def on_the_disk(model: nn.Module, optimizer: torch.optim.Optimizer, saves: int, folder: Path, meter: Meter) -> None:
+    """Print the rows of saves to a local folder."""
+    rows = {name: Cost() for name in ("nothing saved", "torch.save", "dcp.async_save", "cclm")}
     place = str(folder / "run")
-    show("cclm", ours(model, optimizer, place, loop))
-    print(f"resume from the local disk: {seconds_to_resume(model, optimizer, place):.2f} s")
+    for _ in range(saves):
+        meter.run(rows["nothing saved"], lambda: over_in(1.0))
+    rows["nothing saved"].held = rows["nothing saved"].whole = []
+    show("nothing saved", rows["nothing saved"])
+    for _ in range(saves):
+        meter.run(rows["torch.save"], lambda: with_torch_save(model, optimizer, folder))
+    show("torch.save", rows["torch.save"])
+    (folder / "checkpoint.pt").unlink()
+    with with_async_save(model, optimizer, folder) as begin:
+        for _ in range(saves):
+            meter.run(rows["dcp.async_save"], begin)
+    show("dcp.async_save", rows["dcp.async_save"])
+    shutil.rmtree(folder / "dcp")
+    with ours(model, optimizer, place, meter, rows["cclm"]) as save:
+        for step in range(1, saves + 1):
+            save(step)
+    show("cclm", rows["cclm"])
+    minutes = CheckpointConfig().save_minutes
+    part = later(rows["cclm"].held) / (60 * minutes)
+    print(f"held up for {100 * part:.3f} % of the time, at the default of a checkpoint every {minutes:g} minutes")
+    print(f"resume from the local disk: {seconds_to_resume(model, optimizer, place):.2f} s", flush=True)
     shutil.rmtree(place)
-    if url is not None:
-        there = storage.join(url, f"run-{megabytes}")
-        cost = ours(model, optimizer, there, loop)
-        show(f"cclm to {url.partition('://')[0]}", cost)
-        put = rate_of_put(size, folder, url)
-        for what, seconds in (("sending a save", cost.sending), ("a whole save, files and checksums", cost.whole)):
-            rate = size / seconds
-            print(f"a plain put: {put / 1e6:.0f} MB/s; {what}: {rate / 1e6:.0f} MB/s, {100 * rate / put:.0f} %")
-        print(f"resume from there: {seconds_to_resume(model, optimizer, there):.2f} s")
-        storage.delete_folder(there)
+
+
+def to_a_store(
+    model: nn.Module, optimizer: torch.optim.Optimizer, saves: int, folder: Path, meter: Meter, url: str
+) -> None:
+    """Print what sending costs: the loop, and in comparison with plain puts."""
+    scheme, place, plain = url.partition("://")[0], storage.join(url, "run"), storage.join(url, "plain")
+    size = size_of(model)
+    source = folder / "plain"
+    write_noise(source, size)
+    saved, beside, alone = Cost(), Cost(), []
+    with closing(Putter(source, plain)) as putter, ours(model, optimizer, place, meter, saved) as save:
+        for step in range(1, saves + 1):
+            save(step)
+            meter.run(beside, putter.begin)
+            alone.append(putter.put())
+    show(f"cclm to {scheme}", saved)
+    show("a plain put", beside)
+    put = size / statistics.median(putter.seconds)
+    print(f"a plain put to {scheme} beside the loop: {put / 1e6:.0f} MB/s; "
+          f"nothing beside it: {size / statistics.median(alone) / 1e6:.0f} MB/s")  # fmt: skip
+    for what, seconds in (("sending a save", saved.sent), ("a whole save, files and checksums", saved.written)):
+        ratios = [one / other for one, other in zip(putter.seconds[1:], seconds[1:], strict=True)]
+        rate = size / statistics.median(seconds[1:])
+        print(f"{what}: {rate / 1e6:.0f} MB/s, {100 * statistics.median(ratios):.0f} % of the put after it (median)")
+    print(f"resume from there: {seconds_to_resume(model, optimizer, place):.2f} s", flush=True)
+    source.unlink()
+    storage.delete_folder(place)
+
+
+def later(values: list[float]) -> float:
+    """Median of all but the first: memory is paid for there."""
+    return statistics.median(values[1:])
 
 
 def show(name: str, cost: Cost) -> None:
-    print(
-        f"{name:28}{cost.first:14.3f} s{cost.later:8.3f} s{cost.whole:14.2f} s{100 * cost.slower:14.1f} %", flush=True
-    )
+    slower = statistics.median(cost.slower) if cost.slower else 0.0
+    cells = [
+        f"{cost.held[0]:.3f} s" if cost.held else "",
+        f"{later(cost.held):.3f} s" if cost.held else "",
+        f"{later(cost.whole):.2f} s" if cost.whole else "",
+        f"{100 * slower:.1f} %" if cost.slower else "",
+        f"{100 * min(cost.slower):.1f} .. {100 * max(cost.slower):.1f} %" if cost.slower else "",
+        f"{statistics.mean(cost.others):.2f}",
+    ]
+    print(f"{name:20}" + "".join(f"{text:>16}" for text in cells), flush=True)
+
+
+def compare(megabytes: int, url: str | None, folder: Path, saves: int, local: bool) -> None:
+    """Print a table for one size."""
+    model, optimizer = make(megabytes)
+    loop = Loop()
+    loop.rate(1.0)
+    print(f"\n{size_of(model) / 1e6:.0f} MB (model and optimizer), {saves} saves each")
+    names = ("held up, first", "later", "until durable", "loop slower by", "(of all)", "others, cores")
+    print(" " * 20 + "".join(f"{name:>16}" for name in names))
+    if local:
+        on_the_disk(model, optimizer, saves, folder, Meter(loop))
+    if url is not None:
+        to_a_store(model, optimizer, saves, folder, Meter(loop), storage.join(url, str(megabytes)))
 
 
 def main() -> None:
     """Parse, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=[300, 2000], metavar="MB")
-    parser.add_argument("--url", help="a folder on a store, to send to as well")
+    parser.add_argument("--saves", type=int, help="of each kind; 8, and 3 from 1 GB on, if unset")
+    parser.add_argument("--store", choices=["s3", "hdfs"], help="a store to start, and to send to as well")
+    parser.add_argument("--url", help="a folder on a store that runs, to send to as well")
+    parser.add_argument("--only-store", action="store_true", help="leave the rows of the local disk out")
     parser.add_argument("--folder", help="local folder; the system's temporary one if unset")
+    parser.add_argument("--put", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.put:
+        serve_puts(*args.put)
+        return
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
-    for size in args.sizes:
-        with tempfile.TemporaryDirectory(dir=args.folder) as folder:
-            compare(size, args.url, Path(folder))
+    with tempfile.TemporaryDirectory(dir=args.folder) as folder:
+        place = Path(folder)
+        cores = {max(os.sched_getaffinity(0))}
+        store = started(args.store, place, cores) if args.store else nullcontext((args.url, {}))
+        with store as (url, environment):
+            os.environ.update(environment)
+            storage.reopen()
+            for size in args.sizes:
+                compare(size, url, place, args.saves or (8 if size < 1000 else 3), not args.only_store)
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ from pathlib import Path
 
 from benchmarks.input_readers import CONTENDERS, CONTENDERS_AND_LIMIT, Task, write_files
 from benchmarks.input_stores import local, started
+from benchmarks.machine import descendants
 
 from cclm import storage
 
@@ -130,23 +131,6 @@ def measure(task: Task, seconds: float) -> dict[str, float]:
     }
     del counts
     return result
-
-
-def descendants() -> list[int]:
-    """Process ids below this process."""
-    parents = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parents[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
-        except OSError:
-            continue
-    found, todo = [], [os.getpid()]
-    while todo:
-        children = [pid for pid, parent in parents.items() if parent == todo[-1]]
-        todo.pop()
-        found += children
-        todo += children
-    return found
 
 
 def cpu_seconds() -> float:

