@@ -14,7 +14,8 @@ Expected, in units of H^2 multiplications a layer, for texts of 18 tokens:
   question's keys and values 128 times: 410,000 a question. Here, for random weights, about 210 beginnings of answers:
   5 to 6 times less, and no more, because all words are alike to them: every candidate matters.
   A trained decoder leaves most candidates out: some by their first word, most others by their scores over the words of
-  the list (16 instead of 244). With 135 beginnings read and 50 compared with the whole vocabulary: 16 times less.
+  the list (16 instead of 244). With 135 beginnings read and 50 compared with the whole vocabulary: 16 times less
+  (attention and exponentials not counted).
 
 So ranking is measured twice. The trained decoder learns for a minute, by the task's own loss, from made-up questions
 whose states show an answer. It is as unsure as a real model, which is right 60 % of the time: the right answer is the
