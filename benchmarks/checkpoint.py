@@ -309,6 +309,7 @@ def to_a_store(
             meter.run(beside, putter.begin)
             alone.append(putter.put())
     show(f"cclm to {scheme}", saved)
+    beside.held = []
     show("a plain put", beside)
     put = size / statistics.median(putter.seconds)
     print(f"a plain put to {scheme} beside the loop: {put / 1e6:.0f} MB/s; "
