@@ -6,7 +6,7 @@
 All decode, crop, augment and tokenise with the same functions and make the same batches; they differ in how they read,
 shuffle, parse and hand over. One loader process a core. `limit` decodes and transforms images that lie in memory, does
 nothing else, and hands nothing over. Each contender runs in a process of its own, one after the other, `limit` before
-and after them. Where others use the machine, compare the column of records by CPU second, which counts all processes
+and after each, of whose mean it is a part: machines change their speed within minutes. Where others use the machine, compare the column of records by CPU second, which counts all processes
 of a contender; records by second include waiting for the store.
 
 - ours/lines, ours/tar: `cclm.data.loader`
@@ -79,23 +79,21 @@ def main() -> None:
 def compare(name: str, contenders: list[str], common: dict, seconds: float) -> None:
     """Print a row a contender."""
     print(f"\n{name}\n{'':14}{'records/s':>10}{'of limit':>10}{'records/CPU s':>15}{'of limit':>10}{'MB a worker':>13}")
-    results = []
-    for contender in ["limit", *contenders, "limit"]:
+    before = run_one({**common, "contender": "limit"}, seconds)
+    for contender in contenders:
         result = run_one({**common, "contender": contender}, seconds)
-        results.append((contender, result))
-        if result is not None:  # as they come; what they are of the limit is known at the end
-            print(f"{contender:14}{result['per_second']:10.0f}{'':10}{result['per_cpu_second']:15.0f}", flush=True)
-    limits = [result for contender, result in results if contender == "limit" and result]
-    wall, cpu = (sum(limit[key] for limit in limits) / len(limits) for key in ("per_second", "per_cpu_second"))
-    print()
-    for contender, result in results:
-        if result is None:
+        after = run_one({**common, "contender": "limit"}, seconds)
+        if before is None or result is None or after is None:
             print(f"{contender:14}{'failed, see above':>20}")
             continue
+        wall, cpu = ((before[key] + after[key]) / 2 for key in ("per_second", "per_cpu_second"))
+        print(f"{'limit':14}{wall:10.0f}{'':10}{cpu:15.0f}{'':10}{after['worker_mb']:13.0f}")
         print(
             f"{contender:14}{result['per_second']:10.0f}{result['per_second'] / wall:10.0%}"
-            f"{result['per_cpu_second']:15.0f}{result['per_cpu_second'] / cpu:10.0%}{result['worker_mb']:13.0f}"
+            f"{result['per_cpu_second']:15.0f}{result['per_cpu_second'] / cpu:10.0%}{result['worker_mb']:13.0f}",
+            flush=True,
         )
+        before = after
 
 
 def run_one(task: dict, seconds: float) -> dict[str, float] | None:

@@ -159,14 +159,15 @@ class _Maker:
         self._side = task.side
         self._rng = random.Random()
 
-    def example(self, image: bytes, captions: dict[str, str]) -> ImageTextExample:
+    def example(self, image: bytes, captions: dict[str, str]) -> tuple[ImageTextExample, np.ndarray]:
         record = ImageTextRecord(image, ({language: (text,) for language, text in captions.items()},))
         data = self._config.data
-        return image_text_example(record, data.images, data.augment, self._side, False, self._tokenizer, self._rng)
+        draft = image_text_example(record, data.images, data.augment, self._side, False, self._tokenizer, self._rng)
+        return draft.example, draft.image()
 
-    def batch(self, examples: list[ImageTextExample]):
-        images = torch.from_numpy(np.stack([example.image for example in examples]))
-        return collate_image_text(images, examples, self._rng, self._tokenizer.pad)
+    def batch(self, examples: list[tuple[ImageTextExample, np.ndarray]]):
+        images = torch.from_numpy(np.stack([image for _, image in examples]))
+        return collate_image_text(images, [example for example, _ in examples], self._rng, self._tokenizer.pad)
 
 
 class _Published(IterableDataset):
@@ -175,7 +176,7 @@ class _Published(IterableDataset):
     def __init__(self, task: Task) -> None:
         self._task, self._maker = task, _Maker(task)
 
-    def __iter__(self) -> Iterator[ImageTextExample]:
+    def __iter__(self) -> Iterator[tuple[ImageTextExample, np.ndarray]]:
         torch.set_num_threads(1)
         files = [f"{storage.join(self._task.url, 'lines')}/{file}.jsonl" for file in range(FILES)]
         info, rng = get_worker_info(), random.Random(0)

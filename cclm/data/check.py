@@ -142,7 +142,11 @@ def _records(source: SourceConfig, config: PretrainConfig, kind: str, look: Look
         return
 
     def use(data: bytes, number: int, format: Format) -> None:
-        example_maker(kind, config, tokenizer, format)(data, example_rng(config.seed, SOURCES.index(kind), 0, number))
+        draft = example_maker(kind, config, tokenizer, format)(
+            data, example_rng(config.seed, SOURCES.index(kind), 0, number)
+        )
+        if draft.image is not None:
+            draft.image()
 
     _look_at(row, source, config.data, look, use)
 

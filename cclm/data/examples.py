@@ -1,7 +1,9 @@
-"""A record becomes an example: captions drawn, text cleaned, tokenised and masked, image cropped and normalised.
+"""A record becomes an example: captions drawn, text cleaned, tokenised and masked, image cropped.
 
 Everything drawn for one example comes from (seed, source, epoch, number of the record), so it does not matter which
-process makes it, or when. Text comes before images: it is cheaper to find out there that a record is broken.
+process makes it, or when. Text comes before images: it is cheaper to find out there that a record is broken. And an
+image is decoded when asked for: decoding empties the processor's caches, so that tokenising right after it takes several
+times as long as tokenising after tokenising.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from PIL import Image
@@ -43,10 +46,8 @@ class TextPart:
 
 @dataclass(frozen=True)
 class ImageTextExample:
-    """One image with one caption, or two."""
+    """One caption of an image, or two."""
 
-    image: np.ndarray
-    """(R, R, 3) uint8, RGB."""
     text: TextPart
     second: list[int] | None
     """Ids of the second caption (`sample_two_captions`)."""
@@ -66,10 +67,8 @@ class RegionText:
 
 @dataclass(frozen=True)
 class RegionExample:
-    """One image with at least one text."""
+    """The texts of an image, at least one."""
 
-    image: np.ndarray
-    """(R, R, 3) uint8, RGB."""
     texts: list[RegionText]
 
 
@@ -85,6 +84,15 @@ class ParallelTextExample:
 Example = ImageTextExample | RegionExample | ParallelTextExample
 
 
+@dataclass(frozen=True)
+class Draft:
+    """An example, and how to come by its image."""
+
+    example: Example
+    image: Callable[[], np.ndarray] | None
+    """Decodes it: (R, R, 3) uint8, RGB; once, since it draws random numbers. Raises BrokenRecord. None for text."""
+
+
 def example_rng(seed: int, source: int, epoch: int, number: int) -> random.Random:
     """The random numbers of one record in one epoch."""
     return random.Random((((seed << 8) + source << 32) + epoch << 64) + number)
@@ -92,8 +100,8 @@ def example_rng(seed: int, source: int, epoch: int, number: int) -> random.Rando
 
 def example_maker(
     kind: str, config: PretrainConfig, tokenizer: Tokenizer, format: Format = Format.LINES
-) -> Callable[[bytes, random.Random], Example]:
-    """The function that makes an example of source `kind` of the bytes of a record; it raises BrokenRecord."""
+) -> Callable[[bytes, random.Random], Draft]:
+    """The function that drafts an example of source `kind` from the bytes of a record; it raises BrokenRecord."""
     data, side = config.data, config.model.vision.image_size
     if kind == "regions":
         stride = config.model.vision.total_stride
@@ -119,7 +127,7 @@ def image_text_example(
     two_captions: bool,
     tokenizer: Tokenizer,
     rng: random.Random,
-) -> ImageTextExample:
+) -> Draft:
     """An image of `side` px and a caption (two, in different languages, if asked)."""
     drawn = draw_captions(record.captions, source.languages, source.text, rng)
     _, caption = next(drawn)
@@ -128,7 +136,8 @@ def image_text_example(
         raise BrokenRecord(records.NO_SECOND_CAPTION, "sample_two_captions needs captions in two languages")
     text = _masked_text(caption, source.text, tokenizer, rng)
     second_ids = None if second is None else _ids(second[1], source.text, tokenizer)
-    return ImageTextExample(images.training_image(record.image, side, augment, rng), text, second_ids)
+    image = partial(images.training_image, record.image, side, augment, rng)
+    return Draft(ImageTextExample(text, second_ids), image)
 
 
 def region_example(
@@ -139,7 +148,7 @@ def region_example(
     stride: int,
     tokenizer: Tokenizer,
     rng: random.Random,
-) -> RegionExample:
+) -> Draft:
     """A random crop around one described box, with the texts of all boxes that are still in it.
 
     The whole-image caption, where there is one, comes first. At most `max_regions` texts.
@@ -175,7 +184,7 @@ def region_example(
         box = regions.scale(box, across, down)
         text = _masked_text(_region_caption(record.elements[i], source, rng), source.text, tokenizer, rng)
         texts.append(RegionText(text, regions.patches_of(box, side, stride), regions.target(box, side), False))
-    return RegionExample(_region_image(image, crop, flipped, side, augment, rng), texts)
+    return Draft(RegionExample(texts), partial(_region_image, image, crop, flipped, side, augment, rng))
 
 
 def parallel_text_example(
@@ -184,7 +193,7 @@ def parallel_text_example(
     objective: ObjectiveConfig,
     tokenizer: Tokenizer,
     rng: random.Random,
-) -> ParallelTextExample:
+) -> Draft:
     """A text and its translation; a coin decides which of the two is the masked one."""
     texts = [record.source, record.target]
     if rng.random() < 0.5:
@@ -195,7 +204,7 @@ def parallel_text_example(
     except EmptyTextError as error:
         raise BrokenRecord(records.EMPTY_TEXT, str(error)) from None
     joined = mask([*first, *second[1:]], tokenizer, source.text, rng, texts=2) if objective.use_tlm else None
-    return ParallelTextExample(TextPart(first, mask(first, tokenizer, source.text, rng)), second, joined)
+    return Draft(ParallelTextExample(TextPart(first, mask(first, tokenizer, source.text, rng)), second, joined), None)
 
 
 def draw_captions(

@@ -6,13 +6,15 @@ b + 2, ...); those keep their own places, so nothing else moves, and the replace
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import multiprocessing.connection
 import os
+import random
 import signal
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -23,7 +25,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from cclm import storage
 from cclm.config import PretrainConfig
 from cclm.data.audit import EpochCount, Tally
-from cclm.data.examples import SOURCES, Example, ParallelTextExample, example_maker, example_rng
+from cclm.data.examples import SOURCES, Draft, Example, example_maker, example_rng
 from cclm.data.index import FileIndex
 from cclm.data.order import Order, RecordRef, split_slots
 from cclm.data.quarantine import Skipped
@@ -33,6 +35,9 @@ from cclm.data.slots import SlotReader
 from cclm.data.text import load_tokenizer
 from cclm.errors import UserError
 
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8  # names of glibc's malloc.h
+
+
 @dataclass(frozen=True)
 class Part:
     """Some slots of one batch."""
@@ -40,7 +45,7 @@ class Part:
     images: Tensor | Place | None
     """(n, R, R, 3) uint8, or where a loader process put them; None for text."""
     examples: list[Any]
-    """n examples, in the order of the slots, without their images."""
+    """n examples, in the order of the slots."""
     skipped: list[Skipped] = field(default_factory=list)
     tally: Tally = field(default_factory=dict)
     """All records whose turn it was, by epoch."""
@@ -85,6 +90,19 @@ class PartStream(IterableDataset):
 
 
 @dataclass(frozen=True)
+class _Finished:
+    example: Example
+    image: np.ndarray | None
+
+
+def _finish(draft: Draft | BrokenRecord) -> _Finished:
+    """Decode the image. Raises BrokenRecord."""
+    if isinstance(draft, BrokenRecord):
+        raise draft
+    return _Finished(draft.example, None if draft.image is None else draft.image())
+
+
+@dataclass(frozen=True)
 class _Made:
     """As `Part`."""
 
@@ -117,25 +135,36 @@ class _PartMaker:
             skipped: list[Skipped] = []
             tally: Tally = {}
             refs = self._order.records_of(batch, self._slots)
-            examples = []
-            for slot, ref in zip(self._slots, refs, strict=True):
+            drafts = [self._draft(batch, slot, ref) for slot, ref in zip(self._slots, refs, strict=True)]
+            finished = []
+            for slot, ref, draft in zip(self._slots, refs, drafts, strict=True):
                 count = tally.setdefault(ref.epoch, EpochCount())
-                examples.append(self._good_example(batch, slot, ref, count, skipped))
-            if isinstance(examples[0], ParallelTextExample):
-                yield _Made([], examples, skipped, tally)
-            else:
-                images = [example.image for example in examples]
-                yield _Made(images, [replace(example, image=None) for example in examples], skipped, tally)
+                finished.append(self._good_example(batch, slot, ref, draft, count, skipped))
+            images = [each.image for each in finished if each.image is not None]
+            yield _Made(images, [each.example for each in finished], skipped, tally)
             batch += 1
 
+    def _draft(self, batch: int, slot: int, ref: RecordRef) -> Draft | BrokenRecord:
+        """The draft of the slot's record, or what is wrong with it."""
+        try:
+            return self._make(self._reader.record(batch, slot, ref), self._rng(ref))
+        except BrokenRecord as error:
+            return error
+
     def _good_example(
-        self, batch: int, slot: int, ref: RecordRef, count: EpochCount, skipped: list[Skipped]
-    ) -> Example:
+        self,
+        batch: int,
+        slot: int,
+        ref: RecordRef,
+        draft: Draft | BrokenRecord,
+        count: EpochCount,
+        skipped: list[Skipped],
+    ) -> _Finished:
         """The example of the slot's record, or of the first good one after it."""
         try:
-            example = self._example(self._reader.record(batch, slot, ref), ref)
+            finished = _finish(draft)
             count.see(ref.number)
-            return example
+            return finished
         except BrokenRecord as error:
             count.skip(ref.number, error.kind)
             skipped.append(self._report(ref, error))
@@ -143,7 +172,7 @@ class _PartMaker:
         for ahead in range(1, self._most_in_a_row):
             ref = self._order.records_of(batch + ahead, range(slot, slot + 1))[0]
             try:
-                return self._example(self._reader.alone(ref), ref)
+                return _finish(self._make(self._reader.alone(ref), self._rng(ref)))
             except BrokenRecord as error:
                 last = error
         raise UserError(
@@ -151,8 +180,8 @@ class _PartMaker:
             f"{self._report(ref, last).place} ({last}); check the files and the keys in the config"
         )
 
-    def _example(self, data: bytes, ref: RecordRef) -> Example:
-        return self._make(data, example_rng(self._seed, self._source, ref.epoch, ref.number))
+    def _rng(self, ref: RecordRef) -> random.Random:
+        return example_rng(self._seed, self._source, ref.epoch, ref.number)
 
     def _report(self, ref: RecordRef, error: BrokenRecord) -> Skipped:
         index = self._indexes[ref.file]
@@ -171,10 +200,20 @@ def start_worker(_: int) -> None:
     the process that started this one, which is the forkserver, and the forkserver lives as long as its children.
     """
     threading.Thread(target=_end_with_training, daemon=True).start()
+    _keep_memory()
     torch.set_num_threads(1)
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def _keep_memory() -> None:
+    """Have glibc keep the memory of runs of records for the next ones: the kernel clears each page that it gives anew."""
+    library = ctypes.CDLL(None)
+    if hasattr(library, "mallopt"):
+        library.mallopt(_ARENA_MAX, 1)  # reads happen in threads, which would have memory of their own
+        library.mallopt(_MMAP_THRESHOLD, 32 << 20)  # the most that is allowed
+        library.mallopt(_TRIM_THRESHOLD, 1 << 30)
 
 
 def _end_with_training() -> None:

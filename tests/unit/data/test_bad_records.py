@@ -162,7 +162,10 @@ def test_damaged_lines_are_broken_records_and_nothing_worse(make_config: Any, to
                 data[rng.randrange(len(data))] = rng.randrange(256)
             line = bytes(data)
         try:
-            example(line, random.Random(number))
+            draft = example(line, random.Random(number))
+            assert (draft.image is None) == (kind == "texts")
+            if draft.image is not None:
+                draft.image()
             kinds["good"] += 1
         except records.BrokenRecord as error:
             kinds[error.kind] += 1
