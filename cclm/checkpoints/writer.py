@@ -145,7 +145,7 @@ def stage(order: Order, setup: Setup, folder: Path, pool: ThreadPoolExecutor, is
             entries[role] = pool.submit(file_entry, paths[role])
             yield f"{role} staged"
         entries[STATE] = pool.submit(file_entry, paths[STATE])
-        for each in (*paths.values(), folder) if is_kept else ():
+        for each in (*paths.values(), folder, folder.parent) if is_kept else ():
             _sync(each)
         yield "staged"
     except BaseException:

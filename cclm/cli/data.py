@@ -27,9 +27,10 @@ command given again starts over."""
 
 _CHECK = """\
 Look through everything a config points at, on any machine, before a GPU is taken: files, formats, indexes, languages,
-counts, images, weights, tokenizer, batch sizes. A thousand records and images of each source, and the first ones of each
-file, are read as training reads them (--all: every one). Prints a row a source and split; exits with 2 if the run could not be started.
-With --iglue DIR, read a whole IGLUE tree instead and count the examples of each task, split and language."""
+counts, images, weights, tokenizer, batch sizes. A thousand records and images of each source, and the first ones of
+each file, are read as training reads them (--all: every one). Prints a row a source and split; exits with 2 if the run
+could not be started. With --iglue DIR, read a whole IGLUE tree instead and count the examples of each task, split and
+language."""
 
 _AUDIT = """\
 Print what a run saw: for each source and epoch, the records seen and skipped, a hash of the seen ones that does not

@@ -104,13 +104,10 @@ class SourceStream:
 
         CPU tensors, pinned if CUDA is there. Closing the generator ends the loader processes.
 
-        Raises UserError when too many records in a row are broken or a file changes while it is read, and
-        StoreUnavailable when a store is away for longer than its patience.
+        Raises UserError when too many records in a row are broken, a file changes while it is read, or shared memory is
+        too small, and StoreUnavailable when a store is away for longer than its patience.
         """
-        shared = None
-        if self._num_workers and self._kind != "texts":
-            most = -(-len(self._slots) // self._num_workers)
-            shared = SharedImages(self._num_workers, most, self._config.model.vision.image_size)
+        shared = self._shared_images()
         parts = PartStream(self._kind, self._config, self._indexes, self._order, self._slots, start, shared)
         stream = iter(parts) if self._num_workers == 0 else iter(self._loader(parts))
         per_batch = max(1, self._num_workers)
@@ -122,6 +119,16 @@ class SourceStream:
         finally:
             # A traceback would keep the iterator alive, and Python waits for its processes at exit.
             del stream
+
+    def _shared_images(self) -> SharedImages | None:
+        """Where loader processes put images, if there are any of both."""
+        if not self._num_workers or self._kind == "texts":
+            return None
+        most = -(-len(self._slots) // self._num_workers)
+        try:
+            return SharedImages(self._num_workers, most, self._config.model.vision.image_size)
+        except UserError as error:
+            raise UserError(f"data.{self._kind}: {error}") from error
 
     def _assemble(self, parts: list[Part], shared: SharedImages | None, batch: int) -> PretrainBatch:
         for part in parts:

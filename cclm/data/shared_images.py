@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cclm.errors import UserError
+
 PREFETCH = 2
 """Parts that a loader process may have ready or in work before the first is taken (`prefetch_factor`)."""
 
@@ -37,6 +39,8 @@ class SharedImages:
 
     A part may be written when all but the PREFETCH + 1 before it were taken, which is how far ahead torch's DataLoader
     asks for parts.
+
+    Raises UserError if the system has not that much shared memory: all of it is taken at once, none when it is used.
     """
 
     def __init__(self, workers: int, count: int, side: int) -> None:
@@ -63,5 +67,13 @@ class SharedImages:
 
 def _shared(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """Memory that processes share."""
-    storage = torch.UntypedStorage._new_shared(math.prod(shape) * dtype.itemsize)  # as torch's own collate function
+    size = math.prod(shape) * dtype.itemsize
+    try:
+        storage = torch.UntypedStorage._new_shared(size)  # as torch's own collate function
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0].rpartition(">: ")[2]
+        raise UserError(
+            f"no shared memory for the images of loader processes, {size / 2**20:,.0f} MiB ({reason}); mount a larger "
+            "/dev/shm, or lower num_workers (0: none is needed) or the batch sizes"
+        ) from error
     return torch.empty(0, dtype=dtype).set_(storage, 0, shape)

@@ -36,6 +36,14 @@ def test_evaluation_squeezes_the_whole_image_which_is_normalised_later() -> None
     np.testing.assert_allclose(floats[1], ((1 - expected / 255 - mean) / std).transpose(2, 0, 1), atol=1e-6)
 
 
+def test_normalising_copies_its_constants_to_a_device_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each copy would hold up the queue of a GPU."""
+    pixels = torch.randint(256, (2, 24, 24, 3), dtype=torch.uint8)
+    once = normalised(pixels)
+    monkeypatch.setattr(torch, "tensor", None)
+    assert torch.equal(normalised(pixels), once)
+
+
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "1"])
 def test_every_colour_mode_becomes_rgb(mode: str) -> None:
     image = Image.open(io.BytesIO(jpeg(1))).convert(mode)

@@ -277,3 +277,12 @@ def test_contradictions_are_told_before_reading(make_config: Any, files: dict[st
     missing = make_config({"texts": dict(files=[files["texts"] + "-none"], batch_size=2)})
     with pytest.raises(UserError, match=r"data\.texts\.files: .*-none does not exist"):
         open_source("texts", missing, rank=0, world_size=1)
+
+
+def test_too_little_shared_memory_is_one_sentence(make_config: Any, files: dict[str, str]) -> None:
+    config = _config(make_config, files, workers=2)
+    vision = config.model.vision.model_copy(update={"image_size": 1 << 22})  # 1 PB
+    config = config.model_copy(update={"model": config.model.model_copy(update={"vision": vision})})
+    said = r"^data\.images: no shared memory .* MiB \(.+\); mount a larger /dev/shm, or lower num_workers"
+    with pytest.raises(UserError, match=said):
+        next(open_source("images", config, rank=0, world_size=1).batches(0))

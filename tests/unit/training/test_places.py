@@ -146,6 +146,21 @@ def test_of_two_writers_of_a_step_the_first_to_commit_wins(tmp_path, moment):
     assert open_checkpoint(fast).state == {"config": {"seed": 1}}
 
 
+def test_on_a_disk_all_else_is_durable_before_the_manifest(tmp_path, monkeypatch):
+    synced, sync = [], os.fsync
+
+    def noted(handle: int) -> None:
+        sync(handle)
+        synced.append(os.path.relpath(os.readlink(f"/proc/self/fd/{handle}"), tmp_path))
+
+    monkeypatch.setattr(os, "fsync", noted)
+    folder = save_trained(tmp_path, 5)
+    before = set(synced[: next(i for i, name in enumerate(synced) if "manifest.json" in name)])
+    files = {f"{folder.name}/{path.name}" for path in folder.iterdir() if path.name != "manifest.json"}
+    assert len(files) == 3 and before == files | {folder.name, "."}
+    assert synced[-1] == folder.name  # and the manifest's name at last
+
+
 def test_another_runs_checkpoint_is_never_replaced(tmp_path):
     theirs = save_trained(tmp_path, 5, run=OTHER_RUN)
     with pytest.raises(OtherRunError, match=f"another run \\({OTHER_RUN}"):
