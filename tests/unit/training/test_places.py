@@ -1,10 +1,13 @@
 """Places of a run: what is kept, where a run goes on, and who may write where."""
 
+import errno
 import fcntl
 import os
 import signal
+import stat
 import threading
 import time
+from contextlib import nullcontext
 
 import pytest
 
@@ -159,6 +162,24 @@ def test_on_a_disk_all_else_is_durable_before_the_manifest(tmp_path, monkeypatch
     files = {f"{folder.name}/{path.name}" for path in folder.iterdir() if path.name != "manifest.json"}
     assert len(files) == 3 and before == files | {folder.name, "."}
     assert synced[-1] == folder.name  # and the manifest's name at last
+
+
+@pytest.mark.parametrize(
+    "what, code, is_saved",
+    [("folder", errno.EINVAL, True), ("folder", errno.EIO, False), ("file", errno.EINVAL, False)],
+)
+def test_only_folders_may_be_beyond_syncing(tmp_path, monkeypatch, what, code, is_saved):
+    sync = os.fsync
+
+    def refuse(handle: int) -> None:
+        if (what == "folder") == stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(code, "not here")
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with nullcontext() if is_saved else pytest.raises(OSError, match="not here"):
+        save_trained(tmp_path, 5)
+    assert (tmp_path / "step-00000005" / "manifest.json").exists() == is_saved
 
 
 def test_another_runs_checkpoint_is_never_replaced(tmp_path):
