@@ -164,7 +164,8 @@ class Saving:
     ) -> None:
         """Make a checkpoint of outer step `step`; returns after a copy to memory.
 
-        One save is under way at a time: while it is, the next one waits, and says so.
+        One save is under way at a time: while it is, the next one waits, and says so. All processes call this, and wait
+        with the first one, whatever --collective-timeout is.
 
         Args:
             optimizer: its groups carry `names`, in the order of their `params`.
@@ -173,10 +174,12 @@ class Saving:
         Raises:
             UserError, StoreUnavailable: too many saves failed in a row, or a place belongs to another run.
         """
+        began = time.monotonic()
+        if self._is_first:
+            self._wait_for_writer(step)
+        distributed.wait_for_first()
         if not self._is_first:
             return
-        began = time.monotonic()
-        self._wait_for_writer(step)
         files = {MODEL: model_tensors(model), OPTIMIZER: optimizer_tensors(optimizer)}
         self._open_snapshot().take(files)
         self._orders = []

@@ -89,15 +89,21 @@ def test_languages_are_shared_out_and_gathered(config, held_out, tmp_path):
     assert (tmp_path / "two" / "retrieval.json").read_text() == (tmp_path / "one" / "retrieval.json").read_text()
 
 
-def test_the_last_upload_may_take_longer_than_a_collective():
-    """The first process saves while the others are done: they wait for it, and nobody is cut off."""
+def test_an_upload_may_take_longer_than_a_collective(tmp_path):
+    """The next save waits for it, and so does the end: the others wait, too, and nobody is cut off."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     wait = 10
     code = (
-        "import time; from cclm import distributed as d; d.initialize(); d.barrier(); "
-        f"time.sleep({wait + 3} if d.rank() == 0 else 0); d.wait_for_first(); d.barrier(); d.shutdown()"
+        "import os, signal, threading, time; from cclm import distributed as d; d.initialize(); d.barrier()\n"
+        "from cclm.training.saving import Saving; from tests.checkpoint_files import Output, make_trained\n"
+        f"saving = Saving(Output({str(tmp_path)!r})); saving.find_start('auto'); trained = make_trained(0)\n"
+        "if d.rank() == 0:\n"
+        "    pid = saving._open_writer()._process.pid; os.kill(pid, signal.SIGSTOP)\n"
+        f"    threading.Timer({wait + 3}, os.kill, (pid, signal.SIGCONT)).start()\n"
+        "for step in (1, 2): saving.save(step, *trained, {})\n"
+        f"d.barrier(); saving.close(); time.sleep({wait + 3} if d.rank() == 0 else 0); d.shutdown()"
     )
     shared = {
         "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "CUDA_VISIBLE_DEVICES": "",
