@@ -300,7 +300,7 @@ def trained_decoder(model: CCLM, quiz: Quiz, steps: int) -> AnswerDecoder:
     """A decoder after `steps` updates by the task's own loss, on 64 questions each.
 
     Words of no answer take no part, which is what makes it a minute; they end with a bias that leaves them together
-    about 1 % of the probability, more than a decoder that saw all words would.
+    some 3 % of the probability, more than a decoder that saw all words would.
     """
     task = AnsweringTask(model, len(model.encoders.fusion_encoder.layers)).eval()  # no dropout: it learns faster
     embeddings, head = task.decoder.embeddings, task.decoder.token_head

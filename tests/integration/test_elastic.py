@@ -111,6 +111,7 @@ def test_nodes_come_and_go_and_the_run_stays_the_same(config, tmp_path, launch, 
         assert mine["losses"]["images/loss_itc"] == pytest.approx(theirs["losses"]["images/loss_itc"], rel=1e-4), mine
         assert mine["lr"] == theirs["lr"]
     audited = read_audit(str(folder))
-    whole_epochs = [line for (_, epoch), line in audited.items() if epoch < max(epoch for _, epoch in audited)]
-    assert len(whole_epochs) >= 2
-    assert {line.verdict for line in whole_epochs} == {"each once"}
+    verdicts = [line.verdict for _, line in sorted(audited.items())]
+    # What fills no batch at the end of an epoch is read in the next one, so the run may have stopped before it.
+    assert verdicts.count("each once") >= 2 and set(verdicts[:-2]) == {"each once"}
+    assert set(verdicts[-2:]) <= {"each once", "not finished"}

@@ -74,20 +74,24 @@ def test_the_main_job_learns_every_language(tmp_path: Path) -> None:
         assert recalls[0] >= 10 and recalls[3] >= 10, f"{language}: {recalls}"
 
 
-@pytest.mark.parametrize(("one", "other", "status"), [("1/0", "pass", 1), ("pass", "1/0", 1)])
+@pytest.mark.parametrize("failing", ["program", "cluster", "small"])
 @pytest.mark.slow
-def test_the_test_command_runs_both_halves_and_honours_both(tmp_path: Path, one: str, other: str, status: int) -> None:
+def test_the_test_command_runs_all_parts_and_honours_each(tmp_path: Path, failing: str) -> None:
     shutil.copy(ROOT / "quickstart.sh", tmp_path)
     programs = tmp_path / ".venv" / "bin"
     programs.mkdir(parents=True)
     (programs / "pip").write_text("#!/bin/sh\n")  # everything is installed
     (programs / "pip").chmod(0o755)
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers =\n    cluster: x\n")
-    marked = f"import pytest\n@pytest.mark.cluster\ndef test_one():\n    {one}\n"
-    (tmp_path / "test_it.py").write_text(f"{marked}\ndef test_other():\n    {other}\n")
+
+    def body(part: str) -> str:
+        return f"def test_{part}():\n    assert {part != failing}\n"
+
+    (tmp_path / "test_it.py").write_text(f"import pytest\n@pytest.mark.cluster\n{body('cluster')}{body('small')}")
+    (tmp_path / "tests/integration").mkdir(parents=True)
+    (tmp_path / "tests/integration/test_program.py").write_text(body("program"))
     done = shell("sh quickstart.sh test", tmp_path)
-    assert done.returncode == status, done.stdout + done.stderr
-    summaries = done.stdout.splitlines()[-2:]
-    assert ("1 passed" if one == "pass" else "1 failed") in summaries[0]
-    assert ("1 passed" if other == "pass" else "1 failed") in summaries[1]
-    assert done.stdout.count("test session starts") == 2, "each half is shown whole"
+    assert done.returncode == 1, done.stdout + done.stderr
+    for part, summary in zip(("program", "cluster", "small"), done.stdout.splitlines()[-3:], strict=True):
+        assert ("1 failed" if part == failing else "1 passed") in summary
+    assert done.stdout.count("test session starts") == 3, "each part is shown whole"
