@@ -17,6 +17,8 @@ from cclm.errors import UserError
 _ROOTS = {"coco": "", "flickr30k": ""}  # images are counted by name, not opened
 _PAIRS = PairImageRoots(nlvr2="", marvl="", marvl_few_shot="")
 _ANSWERS = "gqa/annotations/trainval_ans2label.json"
+_ANSWER_LISTS = (_ANSWERS, "gqa/annotations/trainval_label2ans.json")
+"""No questions: the same list, both ways."""
 _DATA_FILES = (".json", ".jsonl")
 
 
@@ -73,7 +75,7 @@ def count_iglue(folder: str) -> tuple[list[Counted], list[str]]:
     inner = storage.join(folder, "datasets")
     root = inner if storage.is_folder(inner) else folder
     names = sorted(_walk(root, ""))
-    matched = [(name, _match(name)) for name in names if name != _ANSWERS]
+    matched = [(name, _match(name)) for name in names if name not in _ANSWER_LISTS]
     if not any(match for _, match in matched):
         raise UserError(f"{folder} is not an IGLUE tree: it has no datasets/XVNLI, datasets/xGQA and so on")
     answers = read_answer_list(storage.join(root, _ANSWERS)) if _ANSWERS in names else []

@@ -131,6 +131,7 @@ def test_few_shot_fine_tuning(tmp_path: Path, config: dict[str, Any], capsys: An
 def test_an_iglue_tree(tmp_path: Path, capsys: Any) -> None:
     sample = Path(__file__).parents[2] / "data" / "iglue"
     shutil.copytree(sample, tmp_path / "iglue")
+    (tmp_path / "iglue/gqa/annotations/trainval_label2ans.json").write_text('["yes", "no"]')
     assert run(["data", "check", "--iglue", str(tmp_path / "iglue")]) == 0
     out = capsys.readouterr().out
     assert {line.split()[0] for line in out.splitlines()[1:]} == {*(path.name for path in sample.iterdir())} - {"LICENSE"}
