@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 EPILOG = """\
 Checkpoints, metrics.jsonl, log.txt and retrieval.json go to the config's output_dir and, with --output-hdfs, to a
 second place. A run that was cut off goes on from the newest whole checkpoint of both when the same command is given
-again. SIGTERM finishes the step, saves, and exits with 143.
+again. SIGTERM finishes the step, saves, and exits with 143; so does Ctrl-C, with 130.
 
 examples:
   cclm pretrain configs/demo/pretrain.yaml

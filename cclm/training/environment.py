@@ -10,10 +10,11 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from cclm.launch.causes import EXIT_PEER_STOPPED, EXIT_PREEMPTED
+from cclm.launch.causes import EXIT_INTERRUPTED, EXIT_PEER_STOPPED, EXIT_PREEMPTED
 
 def set_threads(device: torch.device) -> int:
     """Share the cores of this machine among its training processes, where the CPU computes; returns the threads used.
@@ -68,31 +69,36 @@ class IntervalClock:
 
 
 class StopSignal:
-    """SIGTERM while a run goes on. Where there is something to save it is remembered, elsewhere it ends the process.
+    """SIGTERM or Ctrl-C while a run goes on. Where there is something to save it is remembered, elsewhere it ends the run.
 
-    A context around the run; entering it again inside does nothing more. From `remember()` on, the loop looks at `received` after each step and saves;
-    before (models and loaders are built) and in `leave_at_once()` (what came before is saved) SystemExit is raised.
+    A context around the run; entering it again inside does nothing more. From `remember()` on, the loop looks at `received`
+    after each step and saves; before (models and loaders are built) and in `leave_at_once()` (what came before is saved)
+    SystemExit is raised, or KeyboardInterrupt. So it is at a second Ctrl-C, anywhere.
     """
 
     def __init__(self) -> None:
         self.received = False
         self._remembers = False
         self._settled = False
-        self._previous = None
+        self._is_interrupt = False
+        self._previous: dict[signal.Signals, Any] = {}
         self._entered = 0
 
     def __enter__(self) -> StopSignal:
         self._entered += 1
         if self._entered == 1 and threading.current_thread() is threading.main_thread():  # Python allows handlers nowhere else
-            self._previous = signal.signal(signal.SIGTERM, self._handle)
+            self._previous[signal.SIGTERM] = signal.signal(signal.SIGTERM, self._handle)
+            if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not ignored, as in the background of a script
+                self._previous[signal.SIGINT] = signal.signal(signal.SIGINT, self._handle_interrupt)
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._entered -= 1
         self._remembers = False
-        if self._entered == 0 and self._previous is not None:
-            signal.signal(signal.SIGTERM, self._previous)
-            self._previous = None
+        if self._entered == 0:
+            for number, handler in self._previous.items():
+                signal.signal(number, handler)
+            self._previous.clear()
 
     def remember(self) -> None:
         """From now on a step that has begun is finished, and saved."""
@@ -105,7 +111,14 @@ class StopSignal:
     @property
     def exit_code(self) -> int:
         """Of a process that saved and left."""
-        return EXIT_PREEMPTED if self.received else EXIT_PEER_STOPPED
+        if not self.received:
+            return EXIT_PEER_STOPPED
+        return EXIT_INTERRUPTED if self._is_interrupt else EXIT_PREEMPTED
+
+    @property
+    def name(self) -> str:
+        """Of what stopped the run, for messages."""
+        return "Ctrl-C" if self._is_interrupt else "SIGTERM"
 
     @contextlib.contextmanager
     def leave_at_once(self) -> Iterator[None]:
@@ -113,7 +126,7 @@ class StopSignal:
         before, self._remembers = self._remembers, False
         try:
             if self.received:
-                raise SystemExit(EXIT_PREEMPTED)
+                raise SystemExit(self.exit_code)
             yield
         finally:
             self._remembers = before
@@ -124,3 +137,9 @@ class StopSignal:
         again, self.received = self.received, True
         if not self._remembers and not again:  # a second one must not cut off what the first one makes clean up
             raise SystemExit(EXIT_PREEMPTED)
+
+    def _handle_interrupt(self, number: int, frame: object) -> None:
+        if self.received or not self._remembers:
+            raise KeyboardInterrupt
+        self.received = self._is_interrupt = True
+        os.write(2, b"\nstopping: this step is finished and saved; Ctrl-C again leaves at once\n")

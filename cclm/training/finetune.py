@@ -88,7 +88,7 @@ def finetune(
     """Fine-tune as `config` says, then test the model that did best in validation; every process calls this.
 
     Returns:
-        as `run.pretrain`: 0, or 143 or 202 when SIGTERM stopped the run after a checkpoint.
+        as `run.pretrain`: 0, or 143, 130 or 202 when a signal stopped the run after a checkpoint.
 
     Raises:
         UserError: data, weights or settings do not serve; before training, unless training itself diverges.

@@ -80,7 +80,7 @@ class Run:
 
 
 def fit(run: Run, start: int) -> int:
-    """Train from outer step `start` to the end, or until SIGTERM; returns the outer steps done.
+    """Train from outer step `start` to the end, or until SIGTERM or Ctrl-C; returns the outer steps done.
 
     Everything random in a step follows from (seed, step, kind, rank), so nothing random is carried from step to step.
 

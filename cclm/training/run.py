@@ -44,7 +44,7 @@ def pretrain(config: PretrainConfig, *, resume: str = "auto", stop: environment.
             sets aside what an earlier run left there; anything else is the folder of a checkpoint to start from.
 
     Returns:
-        0, or after a checkpoint 143 when SIGTERM stopped this process, 202 when it stopped another one.
+        0, or after a checkpoint 143 when SIGTERM stopped this process, 130 when Ctrl-C did, 202 when it stopped another one.
 
     Raises:
         UserError: data, weights or settings do not serve; before training, unless training itself diverges.
@@ -124,7 +124,7 @@ def finish(run: Run, done: int, evaluate: Callable[[int], None]) -> int:
         with run.stop.leave_at_once():  # the model is saved
             evaluate(done)
         return 0
-    run.report.say(f"stopped by SIGTERM after step {done} of {run.total_steps}; the same command goes on from there")
+    run.report.say(f"stopped by {run.stop.name} after step {done} of {run.total_steps}; the same command goes on from there")
     return run.stop.exit_code
 
 

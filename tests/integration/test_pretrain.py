@@ -82,17 +82,18 @@ def test_loss_falls(config, tmp_path):
 
 
 @pytest.mark.slow
-def test_sigterm_to_the_group_saves_and_exits_143(config, tmp_path):
+@pytest.mark.parametrize(("number", "name", "code"), [(signal.SIGTERM, "SIGTERM", 143), (signal.SIGINT, "Ctrl-C", 130)])
+def test_a_signal_to_the_group_saves_and_leaves(config, tmp_path, number, name, code):
     path = config(**{"training.max_steps": 10_000, "training.save_every": None})
     process = start("pretrain", path)
     wait_for_line(tmp_path / "run" / "metrics.jsonl", 3)
-    os.killpg(process.pid, signal.SIGTERM)
+    os.killpg(process.pid, number)
     out, err = process.communicate(timeout=60)
-    assert process.returncode == 143, err
+    assert process.returncode == code, err
     assert "Traceback" not in err
     last = metrics(tmp_path / "run")[-1]["step"]
     assert folders(tmp_path / "run") == [f"step-{last:08d}"]
-    assert f"stopped by SIGTERM after step {last}" in out
+    assert f"stopped by {name} after step {last}" in out
 
 
 @pytest.mark.slow

@@ -78,6 +78,20 @@ def test_long_work_between_saves_is_cut_off_and_the_loop_goes_on_remembering():
             sigterm()
 
 
+def test_ctrl_c_is_remembered_once_and_only_where_there_is_something_to_save(capfd):
+    with StopSignal() as stop:
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        assert not stop.received
+        stop.remember()
+        signal.raise_signal(signal.SIGINT)
+        assert (stop.received, stop.exit_code, stop.name) == (True, 130, "Ctrl-C")
+        assert "Ctrl-C again leaves at once" in capfd.readouterr().err
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 @pytest.mark.parametrize(("own", "code"), [(True, 143), (False, 202)])
 def test_who_was_signalled_is_settled_when_all_agree_to_stop(own, code):
     with StopSignal() as stop:
