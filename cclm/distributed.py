@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import itertools
 import os
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 
 import torch
@@ -38,29 +40,57 @@ def _timeout() -> timedelta:
 
 
 _waits = itertools.count()
-"""Numbers `wait_for_first`, which every process calls equally often."""
+"""Numbers what `others_wait` for: every process enters it equally often."""
+
+_BEATS, _BEAT = "cclm/beats", 1.0  # seconds between signs of life
 
 
-def wait_for_first() -> None:
-    """The others wait, without limit, until the first process has come here, too.
+@contextmanager
+def others_wait() -> Iterator[None]:
+    """What the first process does in here may take longer than a collective may: an upload. The others wait for its end.
 
-    For what only that one does, and may take longer for than a collective may: an upload. They wait for its word in the
-    store that the group met in, and fail if that store goes away.
+    They hear from it by the store that the group met in. Raises DistStoreError, as a collective would, when it gives no
+    sign of life for CCLM_COLLECTIVE_TIMEOUT; fails, too, if the store goes away.
     """
     if not dist.is_initialized():
+        yield
         return
     store, key = dist.distributed_c10d._get_default_store(), f"cclm/first/{next(_waits)}"  # not public
-    if dist.get_rank() == 0:
-        store.set(key, "1")
+    if dist.get_rank() != 0:
+        yield
+        _await(store, key)
+        return
+    left = threading.Event()
+    heart = threading.Thread(target=_beat, args=(store, left), daemon=True)
+    heart.start()
+    try:
+        yield
+    finally:
+        left.set()
+        heart.join()
+    store.set(key, "1")
+
+
+def _beat(store: dist.Store, left: threading.Event) -> None:
+    while not left.wait(_BEAT):
+        store.add(_BEATS, 1)
+
+
+def _await(store: dist.Store, key: str) -> None:
+    """Until the first process sets `key`, as long as it lives."""
+    beats, heard = 0, time.monotonic()
     while not store.check([key]):
+        if (now := store.add(_BEATS, 0)) != beats:
+            beats, heard = now, time.monotonic()
+        elif time.monotonic() - heard > _timeout().total_seconds():
+            raise dist.DistStoreError("timed out waiting for the first process, which gives no sign of life")
         time.sleep(0.05)
 
 
 def shutdown() -> None:
-    """Leave the process group, all processes together, when the first one's last upload has ended."""
+    """Leave the process group, all processes together."""
     global _control_group
     if dist.is_initialized():
-        wait_for_first()
         dist.barrier()
         dist.destroy_process_group()
         _control_group = None

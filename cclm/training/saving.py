@@ -175,9 +175,9 @@ class Saving:
             UserError, StoreUnavailable: too many saves failed in a row, or a place belongs to another run.
         """
         began = time.monotonic()
-        if self._is_first:
-            self._wait_for_writer(step)
-        distributed.wait_for_first()
+        with distributed.others_wait():
+            if self._is_first:
+                self._wait_for_writer(step)
         if not self._is_first:
             return
         files = {MODEL: model_tensors(model), OPTIMIZER: optimizer_tensors(optimizer)}
@@ -190,8 +190,11 @@ class Saving:
 
     def save_best(self, step: int, model: nn.Module, state: Mapping[str, Any], score: float) -> None:
         """Keep the model of outer step `step`, without optimizer, in place of the best one so far (folder `best`)."""
-        if not self._is_first:
-            return
+        with distributed.others_wait():
+            if self._is_first:
+                self._save_best(step, model, state, score)
+
+    def _save_best(self, step: int, model: nn.Module, state: Mapping[str, Any], score: float) -> None:
         if not self._orders or self._orders[-1].step != step:
             self._wait_for_writer(step)
             self._open_snapshot().take({MODEL: model_tensors(model)})
@@ -202,23 +205,24 @@ class Saving:
     def save_if_best(self, step: int, model: nn.Module, state: Mapping[str, Any], score: float) -> None:
         """`save_best` where `score` is above that of the best checkpoint there is, of this start or an earlier one."""
         self.poll()
-        if self._is_first and self._best_score is None:
-            places = [storage.join(place, BEST) for place in self.places.values()]
-            best = newest_checkpoint(places, self.say, WEIGHTS)
-            self._best_score = -math.inf if best is None or best.manifest.score is None else best.manifest.score
-        if self._is_first and score > self._best_score:
-            self.save_best(step, model, state, score)
-            self._best_score = score
+        with distributed.others_wait():
+            if self._is_first and self._best_score is None:
+                places = [storage.join(place, BEST) for place in self.places.values()]
+                best = newest_checkpoint(places, self.say, WEIGHTS)
+                self._best_score = -math.inf if best is None or best.manifest.score is None else best.manifest.score
+            if self._is_first and score > self._best_score:
+                self._save_best(step, model, state, score)
+                self._best_score = score
 
     def best(self) -> Start | None:
         """The best checkpoint so far, when all that was asked for is written: what `restore` takes, on every process."""
         found = None
-        if self._is_first:
-            if self._writer is not None:
-                self._finish_orders()
-            places = [storage.join(place, BEST) for place in self.places.values()]
-            found = newest_checkpoint(places, self.say, WEIGHTS)
-        distributed.wait_for_first()
+        with distributed.others_wait():
+            if self._is_first:
+                if self._writer is not None:
+                    self._finish_orders()
+                places = [storage.join(place, BEST) for place in self.places.values()]
+                found = newest_checkpoint(places, self.say, WEIGHTS)
         told = distributed.gather_objects(found and (found.step, found.state, found.source))[0]
         return told and Start(*told, checkpoint=found)
 
@@ -243,12 +247,13 @@ class Saving:
             UserError, StoreUnavailable: they cannot be brought there.
         """
         problems: list[str] = []
-        if self._writer is not None:
-            try:
-                self._finish_orders()
-                problems = self._writer.flush()
-            finally:
-                self._end_writer()
+        with distributed.others_wait():
+            if self._writer is not None:
+                try:
+                    self._finish_orders()
+                    problems = self._writer.flush()
+                finally:
+                    self._end_writer()
         if problems:
             raise storage.StoreUnavailable("; ".join(problems))
         if self._temporary is not None:

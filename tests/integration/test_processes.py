@@ -3,12 +3,12 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from torch.distributed import TCPStore
 
 from .conftest import environment, metrics, run, start
 from .test_pretrain import assert_equal_checkpoints, folders, wait_for_line
@@ -89,31 +89,56 @@ def test_languages_are_shared_out_and_gathered(config, held_out, tmp_path):
     assert (tmp_path / "two" / "retrieval.json").read_text() == (tmp_path / "one" / "retrieval.json").read_text()
 
 
-def test_an_upload_may_take_longer_than_a_collective(tmp_path):
+def test_an_upload_may_take_longer_than_a_collective(store, tmp_path):
     """The next save waits for it, and so does the end: the others wait, too, and nobody is cut off."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     wait = 10
     code = (
-        "import os, signal, threading, time; from cclm import distributed as d; d.initialize(); d.barrier()\n"
+        "import os, signal, threading; from cclm import distributed as d; d.initialize(); d.barrier()\n"
         "from cclm.training.saving import Saving; from tests.checkpoint_files import Output, make_trained\n"
         f"saving = Saving(Output({str(tmp_path)!r})); saving.find_start('auto'); trained = make_trained(0)\n"
-        "if d.rank() == 0:\n"
-        "    pid = saving._open_writer()._process.pid; os.kill(pid, signal.SIGSTOP)\n"
-        f"    threading.Timer({wait + 3}, os.kill, (pid, signal.SIGCONT)).start()\n"
+        "def stall():\n"
+        "    if d.rank() == 0:\n"
+        "        pid = saving._open_writer()._process.pid; os.kill(pid, signal.SIGSTOP)\n"
+        f"        threading.Timer({wait + 3}, os.kill, (pid, signal.SIGCONT)).start()\n"
+        "stall()\n"
         "for step in (1, 2): saving.save(step, *trained, {})\n"
-        f"d.barrier(); saving.close(); time.sleep({wait + 3} if d.rank() == 0 else 0); d.shutdown()"
+        "d.barrier(); stall(); saving.close(); d.shutdown()"
     )
+    processes = two_processes(store, code, timeout=wait)
+    told = [process.communicate(timeout=240)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], told
+
+
+def test_a_first_process_that_hangs_is_not_waited_for(store):
+    code = (
+        "import os, signal; from cclm import distributed as d; from cclm.launch.causes import of_exception\n"
+        "d.initialize(); d.barrier()\n"
+        "try:\n"
+        "    with d.others_wait():\n"
+        "        if d.rank() == 0: os.kill(os.getpid(), signal.SIGSTOP)\n"
+        "except Exception as error: os._exit(of_exception(error).cause.code)"
+    )
+    first, second = two_processes(store, code, timeout=4)
+    assert second.wait(timeout=120) == 134
+    first.kill()
+    first.wait()
+
+
+@pytest.fixture
+def store():
+    """Where a group meets, in a process of its own, as under torchrun."""
+    return TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+
+
+def two_processes(store: TCPStore, code: str, timeout: int) -> list[subprocess.Popen]:
+    """Ranks 0 and 1 of a group with such a timeout, in seconds, for its collectives."""
     shared = {
-        "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "CUDA_VISIBLE_DEVICES": "",
-        "CCLM_COLLECTIVE_TIMEOUT": str(wait),
+        "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "CUDA_VISIBLE_DEVICES": "",
+        "TORCHELASTIC_USE_AGENT_STORE": "True", "CCLM_COLLECTIVE_TIMEOUT": str(timeout),
     }  # fmt: skip
-    processes = [
+    return [
         subprocess.Popen(
             [sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, env=environment() | shared | {"RANK": rank}
         )
         for rank in "01"
     ]
-    told = [process.communicate(timeout=240)[1] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], told
