@@ -110,7 +110,11 @@ def of_exit_code(code: int) -> Failure:
 
 
 # How libraries word what we must tell apart; torch has no types for most of it.
-_TIMEOUTS = ("timed out waiting", "timeout waiting", "wait timeout", "collective operation timeout", "timed out after")
+_GLOO_TIMEOUT = "application timeout caused pair closure"  # without its name
+_TIMEOUTS = (
+    "timed out waiting", "timeout waiting", "wait timeout", "collective operation timeout", "timed out after",
+    _GLOO_TIMEOUT,
+)  # fmt: skip
 _LOST = (
     "connection closed by peer", "connection reset by peer", "broken pipe", "connection refused", "socket closed",
     "failed to recv", "unable to connect", "socket timeout", "address already in use", "eaddrinuse",
@@ -140,7 +144,7 @@ def of_exception(error: BaseException) -> Failure:
             return Failure(Cause.KILLED, f"lost a data loader process to SIGKILL, mostly a sign of too little memory ({first})")
         if "bus error" in lower:
             return Failure(Cause.USER_ERROR, f"shared memory is too small for the data loader: mount a larger /dev/shm ({first})")
-    talks = "gloo" in lower or "nccl" in lower or "DistError" in names or "tcpstore" in lower
+    talks = "gloo" in lower or "nccl" in lower or "DistError" in names or "tcpstore" in lower or _GLOO_TIMEOUT in lower
     if talks and any(phrase in lower for phrase in _TIMEOUTS):
         return Failure(Cause.COLLECTIVE_TIMEOUT, f"waited too long for another process ({first})")
     if "DistError" in names or (talks and any(phrase in lower for phrase in _LOST)):

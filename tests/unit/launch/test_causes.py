@@ -59,6 +59,7 @@ class OutOfMemoryError(RuntimeError):
         (RuntimeError("Rank 0 successfully reached monitoredBarrier, but [gloo/x.cc] Broken pipe"), Cause.LOST_PEER),
         (RuntimeError("[/pytorch/third_party/gloo/gloo/transport/tcp/unbound_buffer.cc:78] Timed out waiting 3000ms for "
                       "recv operation to complete"), Cause.COLLECTIVE_TIMEOUT),
+        (RuntimeError("Application timeout caused pair closure"), Cause.COLLECTIVE_TIMEOUT),  # gloo, in a backward pass
         (DistError("NCCL error in: ProcessGroupNCCL.cpp:1, remote process exited or there was a network error"),
          Cause.LOST_PEER),
         (DistError("wait timeout after 300000ms, keys: /default_pg/0//cpu//1"), Cause.COLLECTIVE_TIMEOUT),
