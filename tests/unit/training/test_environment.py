@@ -78,6 +78,15 @@ def test_long_work_between_saves_is_cut_off_and_the_loop_goes_on_remembering():
             sigterm()
 
 
+@pytest.fixture
+def ctrl_c_interrupts():
+    """As at a terminal; what a script runs in its background, such as these tests, is born deaf to Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c_interrupts")
 def test_ctrl_c_is_remembered_once_and_only_where_there_is_something_to_save(capfd):
     with StopSignal() as stop:
         with pytest.raises(KeyboardInterrupt):
@@ -90,6 +99,15 @@ def test_ctrl_c_is_remembered_once_and_only_where_there_is_something_to_save(cap
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_what_is_deaf_to_ctrl_c_stays_so(ctrl_c_interrupts):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with StopSignal() as stop:
+        stop.remember()
+        signal.raise_signal(signal.SIGINT)
+        assert not stop.received
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
 
 @pytest.mark.parametrize(("own", "code"), [(True, 143), (False, 202)])
