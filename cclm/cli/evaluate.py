@@ -50,13 +50,13 @@ def evaluate(args: argparse.Namespace) -> None:
     from cclm.config import PretrainConfig
     from cclm.errors import UserError
 
-    if isinstance(config, PretrainConfig):
-        if args.fewshot or args.gmt:
-            raise UserError(f"--fewshot and --gmt are for fine-tuning configs; {args.config} is for task pretrain")
-        from cclm.training import run  # imports torch: seconds, and a wrong config should not wait for it
+    if isinstance(config, PretrainConfig) and (args.fewshot or args.gmt):
+        raise UserError(f"--fewshot and --gmt are for fine-tuning configs; {args.config} is for task pretrain")
+    from cclm.training import finetune, run  # imports torch: seconds, and a wrong config should not wait for it
+    from cclm.training.resume import no_trace_if_refused
 
-        run.evaluate(config, args.checkpoint)
-        return
-    from cclm.training import finetune
-
-    finetune.evaluate(config, options_of(args))
+    with no_trace_if_refused(config.output_dir, config.output_hdfs):
+        if isinstance(config, PretrainConfig):
+            run.evaluate(config, args.checkpoint)
+        else:
+            finetune.evaluate(config, options_of(args))

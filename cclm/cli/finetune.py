@@ -89,11 +89,13 @@ def finetune(args: argparse.Namespace) -> int:
         raise UserError(f"{args.config} is a config for task {config.task}; cclm pretrain takes it")
     from cclm.training import finetune as training  # imports torch: seconds, and a wrong config should not wait for it
     from cclm.training import environment, text_assignment
+    from cclm.training.resume import no_trace_if_refused
 
     options = options_of(args)
-    if args.evaluate:
-        training.evaluate(config, options)
-        return 0
-    train = text_assignment.train if isinstance(config, TextAssignmentConfig) else training.finetune
-    with environment.StopSignal() as stop:
-        return train(config, options, stop=stop)
+    with no_trace_if_refused(config.output_dir, config.output_hdfs):
+        if args.evaluate:
+            training.evaluate(config, options)
+            return 0
+        train = text_assignment.train if isinstance(config, TextAssignmentConfig) else training.finetune
+        with environment.StopSignal() as stop:
+            return train(config, options, stop=stop)

@@ -53,6 +53,7 @@ def pretrain(args: argparse.Namespace) -> int:
     """
     config = load(args)
     from cclm.training import environment, run  # imports torch: seconds, and a wrong config should not wait for it
+    from cclm.training.resume import no_trace_if_refused
 
-    with environment.StopSignal() as stop:
+    with no_trace_if_refused(config.output_dir, config.output_hdfs), environment.StopSignal() as stop:
         return run.pretrain(config, resume=args.resume, stop=stop)

@@ -29,6 +29,7 @@ from cclm.metrics.measured import Measured, mean_metric
 from cclm.metrics.report import Report
 from cclm.metrics.results import PREDICTIONS, RESULTS, as_json, table, write_predictions, write_results
 from cclm.training import environment
+from cclm.training.changes import changes, refuse_other_run, settings_of
 from cclm.training.initial_task import Weights, check_weights, empty_task, initial_task, read_weights
 from cclm.training.loop import Run, fit
 from cclm.training.optimizer import build_optimizer
@@ -116,14 +117,15 @@ def finetune(
     report = Report(saving.folder, active=distributed.rank() == 0, total=total, start=begin)
     saving.say = report.say
     saving.publish(*KEPT_FILES)
-    facts = {"config": config.model_dump(mode="json"), "identity": identity, "versions": versions()}
+    facts = {**settings_of(config, start, options.checkpoint), "identity": identity, "versions": versions()}
     validations = Validations(start.state["validations"] if start is not None else ())
     validator = Validator(config, tests, inputs.validation, task, saving, facts, validations, report)
     due = validation_steps(config.training, examples)
 
     # 4. Train.
     report.forget_after(begin, again="validation")  # a checkpoint is made before its validation
-    report.say(headline(config, task, device, inputs.said, weights, begin, total))
+    head = headline(config, task, device, inputs.said, weights, begin, total)
+    report.say("\n".join([head, *changes(start, config, options.checkpoint)]))
     run = Run(
         task=distributed.wrap(task, device),
         loss_weights=defaultdict(lambda: 1.0),
@@ -348,20 +350,6 @@ def identity_of(config: FinetuneConfig, options: Options, examples: int) -> dict
     shots = options.shots and f"{options.shots.language},{options.shots.shots}"
     own = {"number of training examples": examples, "--fewshot": shots}
     return identity_values(config) | {"training.batch_size": config.training.batch_size} | own
-
-
-def refuse_other_run(start: Start | None, identity: Mapping[str, Any]) -> None:
-    """Raises UserError where going on from the checkpoint, if any, would not be the same run."""
-    if start is None:
-        return
-    then = start.state.get("identity", {"task": start.state["config"].get("task")})
-    names = [name for name in sorted(then.keys() | identity.keys()) if then.get(name) != identity.get(name)]
-    if names:
-        differences = "; ".join(f"{name} was {then.get(name)} and is {identity.get(name)}" for name in names)
-        raise UserError(
-            f"{start.source} is of another run: {differences}. Go back to its settings, choose another output_dir, or "
-            "start anew with --resume never"
-        )
 
 
 def loop_settings(config: FinetuneConfig, examples: int) -> TrainingConfig:

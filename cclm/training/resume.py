@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import fnmatch
 import itertools
 import json
 import os
+import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from cclm import storage
 from cclm.checkpoints.commit import whole_manifest
-from cclm.checkpoints.find import Checkpoint, find_checkpoint, holds_checkpoints, newest_checkpoint
+from cclm.checkpoints.find import (
+    Checkpoint,
+    find_checkpoint,
+    holds_checkpoints,
+    is_checkpoint_folder,
+    newest_checkpoint,
+)
 from cclm.checkpoints.load import FREE_TO_CHANGE
 from cclm.checkpoints.manifest import MANIFEST, OPTIMIZER, TornCheckpointError, folder_name, is_run, new_run
 from cclm.checkpoints.retention import checkpoint_steps
+from cclm.checkpoints.writer import LOCK
 from cclm.config import PretrainConfig
 from cclm.data.audit import AUDIT
 from cclm.data.quarantine import QUARANTINE
@@ -94,6 +103,12 @@ def find_start(places: Sequence[str], folder: Path, resume: str, say: Callable[[
         home = next(place for place in places if mine.source.startswith(place.rstrip("/") + "/"))
         fetch_logs(places, folder, newer=home)
         return Found(mine.manifest.run, mine, _attempts_after(mine.step, places), mine.state.get("origin"))
+    if not is_checkpoint_folder(resume):
+        guess = difflib.get_close_matches(resume, ("auto", "never"), n=1)
+        raise UserError(
+            f"--resume {resume} is neither auto nor never, nor the folder of a checkpoint or run that exists; "
+            + (f"did you mean {guess[0]}?" if guess else "give one, as output/demo or output/demo/step-00000900")
+        )
     start = find_checkpoint(resume)
     if OPTIMIZER not in start.manifest.files:
         raise UserError(
@@ -165,6 +180,24 @@ def _attempts_after(step: int, places: Sequence[str]) -> tuple[str, ...]:
     return tuple(sorted(attempts))
 
 
+@contextlib.contextmanager
+def no_trace_if_refused(*places: str | None) -> Iterator[None]:
+    """Take the local folders of a run away again that were made for it in here, where it is refused before it begins.
+
+    Else what is left - an empty folder, or one with a name for the run - looks like a run.
+    """
+    folders = [Path(storage.local_path(place)) for place in places if place is not None and storage.is_local(place)]
+    made = [folder for folder in folders if not folder.exists()]
+    try:
+        yield
+    except UserError:
+        for folder in made:
+            with contextlib.suppress(OSError):
+                if {path.name for path in folder.iterdir()} <= {RUN, LOCK}:
+                    shutil.rmtree(folder)
+        raise
+
+
 def fetch_logs(places: Sequence[str], folder: Path, newer: str | None = None) -> None:
     """Bring log and metrics to `folder`, a local one, so that they go on where they were written elsewhere before.
 
@@ -201,6 +234,8 @@ def differences_that_forbid_resuming(
     state: Mapping[str, Any], config: PretrainConfig, records: Mapping[str, int], layouts: Mapping[str, str]
 ) -> list[str]:
     """What differs between a checkpoint and this run so that going on would not be the same run, in words."""
+    if "config" not in state:  # whether the model fits shows when it is loaded
+        return []
     then, now = _identity(state["config"], state["records"]), _identity(config.model_dump(mode="json"), records)
     # As many records in other files come in another order. Older checkpoints do not tell.
     for kind in state.get("layouts", {}).keys() & layouts.keys():

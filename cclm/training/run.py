@@ -26,6 +26,7 @@ from cclm.model.cclm import CCLM
 from cclm.tasks.pretrain import PretrainTask
 from cclm.training import environment
 from cclm.training.audit import RunAudit
+from cclm.training.changes import changes, settings_of
 from cclm.training.evaluation import RESULT, HeldOut
 from cclm.training.loop import Run, Source, fit
 from cclm.training.optimizer import build_optimizer
@@ -78,7 +79,7 @@ def pretrain(config: PretrainConfig, *, resume: str = "auto", stop: environment.
     saving.say = report.say
     saving.publish(*KEPT_FILES)
     audit = RunAudit(saving.folder, sources, start and start.state.get("audit"))
-    facts = {"config": config.model_dump(mode="json"), "records": records, "layouts": layouts, "versions": versions()}
+    facts = {**settings_of(config, start), "records": records, "layouts": layouts, "versions": versions()}
 
     def save(done: int) -> None:
         saving.save(done, model, optimizer, {**facts, "audit": audit.collect()})
@@ -91,7 +92,7 @@ def pretrain(config: PretrainConfig, *, resume: str = "auto", stop: environment.
 
     # 5. Train.
     report.forget_after(begin)
-    report.say(headline(config, model, device, records, begin, total))
+    report.say("\n".join([headline(config, model, device, records, begin, total), *changes(start, config)]))
     run = Run(
         task=distributed.wrap(task, device),
         loss_weights={f"loss_{name}": weight for name, weight in config.objective.weights},

@@ -17,7 +17,8 @@ from cclm.errors import UserError
 from cclm.metrics.report import Report
 from cclm.training import environment
 from cclm.training.audit import RunAudit
-from cclm.training.finetune import OneSource, Options, headline, identity_values, refuse_other_run, weights_for
+from cclm.training.changes import changes, refuse_other_run, settings_of
+from cclm.training.finetune import OneSource, Options, headline, identity_values, weights_for
 from cclm.training.initial_task import empty_task, initial_task
 from cclm.training.loop import Run, fit
 from cclm.training.optimizer import build_optimizer
@@ -71,9 +72,10 @@ def train(config: TextAssignmentConfig, options: Options, *, stop: environment.S
     saving.say = report.say
     saving.publish(*KEPT_FILES)
     audit = RunAudit(saving.folder, {KIND: source}, start and start.state.get("audit"))
-    facts = {"config": config.model_dump(mode="json"), "identity": identity, "versions": versions()}
+    facts = {**settings_of(config, start, options.checkpoint), "identity": identity, "versions": versions()}
     report.forget_after(begin)
-    report.say(headline(config, task, device, f"{source.num_records:,} images", weights, begin, total))
+    head = headline(config, task, device, f"{source.num_records:,} images", weights, begin, total)
+    report.say("\n".join([head, *changes(start, config, options.checkpoint)]))
     run = Run(
         task=distributed.wrap(task, device),
         loss_weights=defaultdict(lambda: 1.0),

@@ -80,7 +80,8 @@ def test_a_killed_run_goes_on_bit_for_bit_and_its_best_model_trains_few_shots(wo
     wait_for_line(tmp_path / "parts" / "metrics.jsonl", 11)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
-    assert "resuming after step" in run("finetune", parts).stdout
+    resumed = run("finetune", parts).stdout
+    assert "resuming after step" in resumed and "other settings" not in resumed
     assert metrics(tmp_path / "parts") == metrics(output)
     again = json.loads((tmp_path / "parts" / "results.json").read_text())
     assert again["test"] == results["test"] and again["step"] == best
@@ -120,12 +121,20 @@ def test_text_assignment_is_what_reasoning_starts_from_and_nothing_else(world: P
     refused = run("finetune", assignment, "data.images.batch_size=1", code=2)
     assert "batch_size = 1 gives each process one image" in refused.stderr and not (tmp_path / "ta/log.txt").exists()
     run("finetune", assignment)
+    again = run("finetune", assignment, "--checkpoint", "other.th", "optimizer.lr=1e-4").stdout
+    assert "--checkpoint other.th is not used: the run goes on from" in again
+    assert "going on from step 2 with other settings than it was saved with: optimizer.lr 3e-05 -> 0.0001\n" in again
     training = {"max_steps": 1, "batch_size": 4, "num_workers": 0}
     nlvr = write_config(tmp_path / "nlvr.yaml", world, "reasoning", training=training)
     assert f"starting from {tmp_path}/ta/step-00000002" in run("finetune", nlvr, "--checkpoint", tmp_path / "ta").stdout
+    again = run("finetune", nlvr, "--checkpoint", "other.th", "optimizer.lr=1e-4").stdout
+    assert "--checkpoint other.th is not used: the run goes on from" in again
+    assert "going on from step 1 with other settings than it was saved with: optimizer.lr 3e-05 -> 0.0001\n" in again
+    assert "is not used" not in run("finetune", nlvr, "--checkpoint", tmp_path / "ta").stdout
     gqa = write_config(tmp_path / "gqa.yaml", world, "answering", training=training)
     refused = run("finetune", gqa, "--checkpoint", tmp_path / "ta", code=2)
     assert "was fine-tuned for text_assignment, but the config's task is answering" in refused.stderr
+    assert not (tmp_path / "gqa").exists()
     refused = run("evaluate", gqa, "--checkpoint", tmp_path / "nlvr", code=2)
     assert "was fine-tuned for reasoning, but the config's task is answering" in refused.stderr
     assert "Traceback" not in refused.stderr

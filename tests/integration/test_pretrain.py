@@ -62,7 +62,7 @@ def test_it_trains_saves_evaluates_and_goes_on_bit_for_bit(config, held_out, tmp
     process.communicate()
     assert folders(tmp_path / "parts")[-1] < "step-00000020"
     resumed = run("pretrain", parts)
-    assert "resuming after step" in resumed.stdout
+    assert "resuming after step" in resumed.stdout and "other settings" not in resumed.stdout
     assert metrics(tmp_path / "parts") == metrics(tmp_path / "whole")
     assert_equal_checkpoints(tmp_path / "parts" / "step-00000020", tmp_path / "whole" / "step-00000020")
 
@@ -135,6 +135,14 @@ def test_checkpoint_of_another_run_is_refused(finished, change, sentence):
     failed = run("pretrain", finished, change, code=2)
     assert sentence in failed.stderr
     assert "Traceback" not in failed.stderr
+
+
+def test_a_run_that_goes_on_otherwise_says_so(finished, tmp_path):
+    run("pretrain", finished, "optimizer.lr=1e-3", "model.weights=w.th", "training.max_steps=2")
+    told = (tmp_path / "run" / "log.txt").read_text()
+    assert "going on from step 1 with other settings than it was saved with: " in told
+    assert "optimizer.lr 0.002 -> 0.001; training.max_steps 1 -> 2\n" in told
+    assert f"model.weights w.th is not used: the run goes on from {tmp_path}/run/step-00000001 (" in told
 
 
 @pytest.fixture

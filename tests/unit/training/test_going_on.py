@@ -94,6 +94,16 @@ def test_weights_alone_are_no_place_to_go_on_from(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == before
 
 
+@pytest.mark.parametrize(
+    ("resume", "advice"), [("nevr", "did you mean never?"), ("output/nowhere", "give one, as output/demo or ")]
+)
+def test_resume_that_names_nothing(tmp_path, resume, advice):
+    with pytest.raises(UserError) as refused:
+        Saving(Output(str(tmp_path))).find_start(resume)
+    sentence = f"--resume {resume} is neither auto nor never, nor the folder of a checkpoint or run that exists; {advice}"
+    assert str(refused.value).startswith(sentence)
+
+
 def test_after_a_failed_save_of_the_best_lower_scores_count_that_beat_what_is_there(tmp_path):
     saving = Saving(Output(str(tmp_path)), say=lambda _: None)
     saving.find_start("auto")

@@ -7,13 +7,14 @@ import signal
 import stat
 import threading
 import time
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 
 import pytest
 
-from cclm import storage
+from cclm import distributed, storage
 from cclm.checkpoints.commit import OtherRunError, whole_manifest
 from cclm.checkpoints.find import newest_checkpoint, open_checkpoint
+from cclm.checkpoints.process import WriterProcess
 from cclm.checkpoints.retention import Retention, checkpoint_steps, keep_only, prune
 from cclm.config_output import CheckpointConfig
 from cclm.errors import UserError
@@ -75,6 +76,64 @@ def test_a_last_save_that_failed_is_not_forgotten_once_it_was_heard(tmp_path, as
         saving.save(10, *make_trained(1), {})
         while saving.last is None:
             ask(saving)
+
+
+@pytest.fixture
+def slow_writer(tmp_path):
+    """A run whose writer takes half a second longer for what it is asked first."""
+    saving = Saving(Output(str(tmp_path)), say=lambda _: None)
+    saving.find_start("auto")
+    with saving:
+        pid = saving._open_writer().pid
+        os.kill(pid, signal.SIGSTOP)
+        threading.Timer(0.5, os.kill, (pid, signal.SIGCONT)).start()
+        yield saving
+
+
+def test_the_best_is_the_one_asked_for_last_even_if_it_is_still_being_written(slow_writer):
+    slow_writer.save_best(4, make_trained(0)[0], {}, score=0.5)
+    assert slow_writer.best().step == 4
+
+
+def test_whatever_waits_for_the_writer_waits_where_the_other_processes_do(slow_writer, monkeypatch):
+    """Else a long upload is a hung collective to them."""
+    waits, inside = [], [False]
+
+    @contextmanager
+    def others_wait():
+        inside.append(True)
+        yield
+        inside.pop()
+
+    def noted(self, *, wait):
+        waits.extend([inside[-1]] if wait else [])
+        return outcomes(self, wait=wait)
+
+    outcomes = WriterProcess.outcomes
+    monkeypatch.setattr(WriterProcess, "outcomes", noted)
+    monkeypatch.setattr(distributed, "others_wait", others_wait)
+    model, optimizer = make_trained(0)
+    for wait in (
+        lambda: [slow_writer.save(step, model, optimizer, {}) for step in (1, 2)],
+        lambda: slow_writer.save_best(3, model, {}, score=0.5),
+        lambda: slow_writer.best(),
+        lambda: slow_writer.close(),
+    ):
+        waits.clear()
+        wait()
+        assert waits and all(waits)
+
+
+def test_the_writer_gives_way_to_the_loop(tmp_path):
+    saving = Saving(Output(str(tmp_path)))
+    saving.find_start("auto")
+    with saving:
+        pid = saving._open_writer().pid
+        expected = (min(19, os.getpriority(os.PRIO_PROCESS, 0) + 10), os.SCHED_BATCH)
+        deadline = time.monotonic() + 30
+        while (found := (os.getpriority(os.PRIO_PROCESS, pid), os.sched_getscheduler(pid))) != expected:
+            assert time.monotonic() < deadline, found
+            time.sleep(0.02)
 
 
 def test_torn_ones_do_not_count_as_kept(tmp_path):
