@@ -19,7 +19,7 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     """Add CONFIG and `key=value ...`; the latter may stand before, between and after options."""
     parser.add_argument("config", help="YAML file, ours or a published one")
     parser.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="settings to change, for example optimizer.lr=1e-4"
+        "overrides", nargs="*", default=[], metavar="key=value", help="settings to change, as optimizer.lr=1e-4"
     )
     parser.add_argument(
         "--output-hdfs",

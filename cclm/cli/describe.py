@@ -42,7 +42,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("config", help="YAML file, ours or a published one; or a checkpoint's or run's folder")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings to change, as optimizer.lr=1e-4")
+    parser.add_argument(
+        "overrides", nargs="*", default=[], metavar="key=value", help="settings to change, as optimizer.lr=1e-4"
+    )
     parser.add_argument(
         "--processes", type=int, default=1, help="training processes: batch sizes of published files are per process"
     )

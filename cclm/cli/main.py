@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 
 from cclm import __version__
+from cclm.cli.parser import Parser
 from cclm.errors import UserError
 from cclm.launch import report
 from cclm.launch.causes import EXIT_INTERRUPTED, EXIT_PREEMPTED, EXIT_USER_ERROR, Cause, Failure, of_exception
@@ -102,7 +103,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def _build_parser(argv: Sequence[str]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="cclm", description=DESCRIPTION, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--version", action="version", version=f"cclm {__version__}")

@@ -90,7 +90,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--resume", default="", metavar="auto|never|FOLDER",
         help="auto (default): go on where an earlier run in output_dir was cut off; never: start anew",
     )  # fmt: skip
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings to change, as training.epochs=3")
+    parser.add_argument(
+        "overrides", nargs="*", default=[], metavar="key=value", help="settings to change, as training.epochs=3"
+    )
     take_any_order(parser)
     parser.set_defaults(func=run)
 

@@ -61,9 +61,28 @@ def test_user_errors_are_one_sentence_and_exit_2(args: list[str], sentence: str)
     assert "Traceback" not in done.stderr and done.stdout == ""
 
 
-def test_argparse_errors_exit_2() -> None:
-    done = cclm("describe")
-    assert done.returncode == 2 and "required: config" in done.stderr
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("pretrain", "cclm pretrain: error: the following arguments are required: config; for example: cclm pretrain c"),
+        ("evaluate c.yaml", "required: --checkpoint; for example: cclm evaluate configs/demo/pretrain.yaml --checkpoint"),
+        ("describe", "required: config; for example: cclm describe configs/"),
+        ("data index", "required: URL; for example: cclm data index data/"),
+        ("launch -- finetune", "required: config; for example: cclm finetune configs/"),
+        ("finetune c.yaml --checkpont x", "cclm finetune: error: unrecognized arguments: --checkpont x; did you mean --che"),
+        ("data check --processs=2 c.yaml", "did you mean --processes?"),
+        ("launch --nproc-per-nod 2 -- pretrain c.yaml", "did you mean --nproc-per-node?"),
+        ("launch -- pretrain c.yaml --resme never", "did you mean --resume?"),
+        ("pretrain c.yaml --output_dir x", "settings of a config are given as key=value without dashes"),
+        ("data audit a --deep", "unrecognized arguments: --deep; see cclm data audit --help"),
+        ("demo a b", "unrecognized arguments: b; see cclm demo --help"),
+    ],
+)
+def test_argparse_errors_say_what_to_type(words: str, sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.run(words.split())
+    printed = capsys.readouterr().err
+    assert caught.value.code == 2 and sentence in printed.splitlines()[-1]
 
 
 def test_a_reader_that_leaves_is_no_error() -> None:

@@ -1,0 +1,49 @@
+"""argparse with advice: an example of what is missing, and the option that an unknown one was meant to be."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+_ALIKE = 0.82
+"""--checkpont is --checkpoint; --output_dir, a setting, is not --output_hdfs."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Of `cclm` and, since argparse makes them alike, of all its subcommands."""
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.set_defaults(parser=self)  # the innermost one's wins: it knows the options that the user meant
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> argparse.Namespace:  # type: ignore[override]
+        """As argparse's, but the subcommand's own parser refuses what is not known, and says what may be meant."""
+        parsed, unknown = self.parse_known_args(args, namespace)
+        parser: Parser = parsed.parser
+        if unknown:
+            parser.error(f"unrecognized arguments: {' '.join(unknown)}; {parser._advice(unknown)}")
+        return parsed
+
+    def error(self, message: str) -> NoReturn:
+        """Print usage and one sentence, and exit with 2."""
+        example = self._example()
+        if "arguments are required" in message and example:
+            message += f"; for example: {example}"
+        super().error(message)
+
+    def _advice(self, unknown: Sequence[str]) -> str:
+        flag = next((word.partition("=")[0] for word in unknown if word.startswith("--")), None)
+        if flag is not None:
+            guesses = difflib.get_close_matches(flag, self._option_string_actions, n=1, cutoff=_ALIKE)
+            if guesses:
+                return f"did you mean {guesses[0]}?"
+            if any(action.dest == "overrides" for action in self._actions):
+                return f"settings of a config are given as key=value without dashes; options: {self.prog} --help"
+        return f"see {self.prog} --help"
+
+    def _example(self) -> str | None:
+        """The first example of the help, without the remark behind it."""
+        _, found, examples = (self.epilog or "").partition("examples:\n")
+        return examples.strip().splitlines()[0].split("   ")[0].removesuffix("\\").strip() if found else None
