@@ -1,5 +1,20 @@
 """Errors that are the user's to mend: shown as one sentence, without a traceback."""
 
+import os
+
+DEMO_WORLD = "demo_world"
+"""Folder that the configs of the demo read."""
+
 
 class UserError(Exception):
     """Bad config, data or weights. The message says what, where, and what to do; the command exits with 2."""
+
+
+def advice_on_missing(path: str, otherwise: str) -> str:
+    """What to do about a file that is not there: the demo's are drawn, all at once."""
+    parts = path.split("/")
+    if "://" not in path and DEMO_WORLD in parts:
+        folder = "/".join(parts[: parts.index(DEMO_WORLD) + 1])
+        if not os.path.exists(folder):
+            return f"draw the demo world with: cclm demo {folder}"
+    return otherwise

@@ -14,6 +14,10 @@ from cclm.config import ModelConfig
 from cclm.errors import UserError
 from cclm.model.cclm import CCLM
 
+_FINETUNED = "text_encoder.encoder."
+"""How published names of fine-tuned models start, and of no others."""
+_WANTED = "a pre-trained model is wanted here; use a config of its task, or name a checkpoint of pre-training"
+
 
 def build_model(config: ModelConfig, *, seed: int = 0) -> CCLM:
     """Build the model on the CPU and load what the config names; the rest is drawn from `seed`.
@@ -38,6 +42,7 @@ def restore_model(config: ModelConfig, checkpoint: Checkpoint) -> CCLM:
     Raises:
         UserError: the checkpoint is of another model.
     """
+    _refuse_finetuned(checkpoint)
     try:
         load_model(checkpoint, outline(config))
     except UserError as error:
@@ -45,6 +50,12 @@ def restore_model(config: ModelConfig, checkpoint: Checkpoint) -> CCLM:
     model = CCLM(config)
     load_model(checkpoint, model)
     return model
+
+
+def _refuse_finetuned(checkpoint: Checkpoint) -> None:
+    task = checkpoint.state.get("config", {}).get("task", "pretrain")
+    if task != "pretrain":
+        raise UserError(f"{checkpoint.source} was fine-tuned for {task}, but {_WANTED}")
 
 
 def outline(config: ModelConfig) -> CCLM:
@@ -57,9 +68,12 @@ def _whole(config: ModelConfig) -> Callable[[CCLM], None]:
     """Read and check a whole model's weights; what comes back copies them into a model."""
     if is_checkpoint_folder(config.weights):
         checkpoint = find_checkpoint(config.weights, WEIGHTS)
+        _refuse_finetuned(checkpoint)
         load_model(checkpoint, outline(config))  # copying onto the meta device checks, and moves nothing
         return lambda model: load_model(checkpoint, model)
     state = read_published_file(config.weights)
+    if any(name.startswith(_FINETUNED) for name in state):
+        raise UserError(f"weights {config.weights} are of a fine-tuned model, but {_WANTED}")
 
     def load(model: CCLM) -> None:
         source = f"weights {config.weights}"

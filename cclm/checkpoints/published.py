@@ -8,8 +8,10 @@ are rebuilt on writing and never read.
 from __future__ import annotations
 
 import pickle
+import pickletools
 import re
 import tempfile
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -56,6 +58,8 @@ _EMBEDDINGS = {
     "norm.": "LayerNorm.",
 }
 _TOKEN_HEAD = {"transform.": "transform.dense.", "norm.": "transform.LayerNorm.", "bias": "bias"}
+_LEGACY_PICKLES = 5
+"""torch.save before 1.6 wrote so many, one after the other, then the numbers."""
 _WRAPPERS = re.compile(r"^(model|encoders)\.")
 
 
@@ -202,9 +206,7 @@ def _load(file: str | Path, path: str | Path) -> Any:
     try:
         return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises zip, runtime and EOF errors alike, in words that say nothing to a user
-        with open(file, "rb") as opened:
-            is_pickle = opened.read(2).startswith((b"PK", b"\x80"))
-        if is_pickle and isinstance(error, pickle.UnpicklingError):
+        if isinstance(error, pickle.UnpicklingError) and _is_whole_pickle(file):
             # torch's own text would advise to load it unsafely.
             raise UserError(
                 f"weights {path}: refused and not run, since the file holds more than tensors and plain containers; "
@@ -214,6 +216,23 @@ def _load(file: str | Path, path: str | Path) -> Any:
             f"weights {path}: not a whole file of tensors ({Path(file).stat().st_size:,} bytes); fetch it anew if "
             "it is torn, or save it with torch.save"
         ) from None
+
+
+def _is_whole_pickle(file: str | Path) -> bool:
+    """Whether what torch refused is a whole archive or pickle. A name that was cut off looks forbidden, too."""
+    if zipfile.is_zipfile(file):
+        return True
+    size = Path(file).stat().st_size
+    with open(file, "rb") as opened:
+        for _ in range(_LEGACY_PICKLES):
+            if opened.tell() == size:
+                break
+            try:
+                for _ in pickletools.genops(opened):  # runs nothing
+                    pass
+            except Exception:  # whatever the bytes after the cut happen to mean
+                return False
+        return opened.tell() > 0
 
 
 def read_published_file(path: str | Path) -> dict[str, Tensor]:

@@ -69,12 +69,12 @@ def describe(args: argparse.Namespace) -> int:
     from cclm.config_files import load_config, to_yaml
     from cclm.errors import UserError
 
-    if args.verify:
-        raise UserError(f"--verify reads a checkpoint's or a run's folder, and {args.config} is none; correct the path")
-    if not Path(args.config).exists() and Path(args.config).suffix not in (".yaml", ".yml"):
+    if not Path(args.config).exists() and (args.verify or Path(args.config).suffix not in (".yaml", ".yml")):
         raise UserError(
             f"there is no file or folder {args.config}; name a config file, a checkpoint's folder, or a run's folder"
         )
+    if args.verify:
+        raise UserError(f"--verify reads a checkpoint's or a run's folder, and {args.config} is a file; name that")
     config = load_config(args.config, args.overrides, processes=args.processes)
     print(to_yaml(config))
     counts = count_parameters(config.model)

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from cclm import storage
 from cclm.checkpoints.commit import read_state, verify, whole_manifest
-from cclm.checkpoints.manifest import FORMAT, Manifest, TornCheckpointError, folder_name
+from cclm.checkpoints.manifest import (
+    FORMAT,
+    Manifest,
+    NoManifestError,
+    TornCheckpointError,
+    folder_name,
+    step_of_folder,
+)
 from cclm.checkpoints.retention import checkpoint_steps
 from cclm.errors import UserError
 from cclm.training.resume import BEST
@@ -26,6 +33,14 @@ def describe_folder(url: str, *, verify: bool) -> int:
         raise UserError(f"{url} is no folder; name a config file, a checkpoint's folder, or a run's folder")
     try:
         manifest = whole_manifest(url)
+    except NoManifestError as problem:
+        if step_of_folder(storage.name(url)) is None:
+            raise UserError(
+                f"there is no checkpoint in {url} ({problem}); name a checkpoint's folder, or that of a run that has "
+                "saved one"
+            ) from None
+        print(f"{url} is not a whole checkpoint: {problem}")
+        return 1
     except TornCheckpointError as problem:
         print(f"{url} is not a whole checkpoint: {problem}")
         return 1

@@ -18,7 +18,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(*args, **settings)
         self.set_defaults(parser=self)  # the innermost one's wins: it knows the options that the user meant
 
-    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> argparse.Namespace:  # type: ignore[override]
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
         """As argparse's, but the subcommand's own parser refuses what is not known, and says what may be meant."""
         parsed, unknown = self.parse_known_args(args, namespace)
         parser: Parser = parsed.parser

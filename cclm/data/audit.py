@@ -153,7 +153,10 @@ def read_audit(run: str) -> dict[tuple[str, int], AuditLine]:
     try:
         text = storage.read_bytes(url).decode()
     except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"{url} does not exist; a run writes it with its first checkpoint") from None
+        raise UserError(
+            f"{url} does not exist; pre-training and text assignment write it with their first checkpoint, other "
+            "fine-tuning has none"
+        ) from None
     lines = {}
     for number, line in enumerate(text.splitlines(), 1):
         try:

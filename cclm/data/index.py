@@ -30,7 +30,7 @@ import numpy as np
 from cclm import storage
 from cclm.data.formats import COMPRESSED, Format, format_of, one_format
 from cclm.data.scan import Advance, build_offsets
-from cclm.errors import UserError
+from cclm.errors import UserError, advice_on_missing
 
 log = logging.getLogger(__name__)
 
@@ -137,12 +137,16 @@ def whole_files(where: str, urls: Sequence[str]) -> list[str]:
             raise UserError(f"{where}: {error}") from error
         except FileNotFoundError:
             advice = "name the folder: patterns mean nothing here" if "*" in url else "correct the path or create the data"
-            raise UserError(f"{where}: {url} does not exist; {advice}") from None
+            raise UserError(f"{where}: {url} does not exist; {advice_on_missing(url, advice)}") from None
         if not found:
             raise _no_files(where, url)
         partial = next((file for file in found if storage.is_partial(file)), None)
         if partial is not None:
             raise UserError(f"{where}: {partial} is being copied, or its copy was cut off; wait for it, or delete that file")
+        local = [file for file in found if storage.is_local(file)]
+        odd = next((file for file in local if not os.path.isfile(storage.local_path(file))), None)
+        if odd is not None:
+            raise UserError(f"{where}: {odd} is a device or pipe, not a regular file; name data files")
         folder = (storage.parent(url) or ".") if found == [url] else url
         if folder not in finished and _is_unfinished(folder):
             raise UserError(f"{where}: {folder} is not finished: cclm data shard was cut off or still runs; run it (again)")
@@ -233,7 +237,7 @@ def index_files(where: str, files: Sequence[str], index_dir: str | None, *, forc
             return found.num_records, stat.size, True
         with lock:
             bar.total += stat.size
-        offsets = build_offsets(where, file, stat.size, advance)
+        offsets = build_offsets(where, file, stat.size, advance, strict=True)
         if storage.fingerprint(file) != stat:
             raise UserError(f"{where}: {file} changed while it was indexed; try again when it is written")
         with _refusing(where, sidecar_of(file, index_dir)):

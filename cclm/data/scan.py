@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import numpy as np
@@ -12,6 +13,7 @@ from cclm.data.tar import DamagedTarError, record_starts, refuse_damaged
 from cclm.errors import UserError
 
 _BLOCK = 8 << 20  # bytes of one read
+_BEFORE_OBJECT = b"\xef\xbb\xbf \t\r"  # a byte order mark is no mistake here
 _IS_SPACE = np.zeros(256, dtype=bool)
 _IS_SPACE[list(b" \t\r\n\v\f")] = True
 
@@ -40,8 +42,13 @@ class BlockReader:
         self._done = max(self._done, done)
 
 
-def build_offsets(where: str, url: str, size: int, advance: Advance = lambda _: None) -> np.ndarray:
+def build_offsets(
+    where: str, url: str, size: int, advance: Advance = lambda _: None, *, strict: bool = False
+) -> np.ndarray:
     """Scan a file of `size` bytes: (n + 1,) little-endian uint64, the start of each record and the end of the last.
+
+    Args:
+        strict: refuse lines of which the first is no JSON object, so not of data that may have a broken record.
 
     Raises:
         UserError: it is not what its name says; `where` is the config key, or the command.
@@ -52,6 +59,8 @@ def build_offsets(where: str, url: str, size: int, advance: Advance = lambda _: 
     if found is not None and (kind is Format.LINES or found != "tar"):
         raise UserError(f"{where}: {url} holds {found} data, not {kind.value}; give it a name that says so")
     if kind is Format.LINES:
+        if strict:
+            _refuse_other_lines(where, url, blocks.read(0, min(size, _BLOCK)))
         return _line_offsets(blocks, size)
     try:
         starts = record_starts(blocks.read, size)
@@ -59,6 +68,26 @@ def build_offsets(where: str, url: str, size: int, advance: Advance = lambda _: 
         raise refuse_damaged(where, url, error) from None
     blocks.tell(size)
     return np.array(starts, dtype="<u8")
+
+
+def _refuse_other_lines(where: str, url: str, head: bytes) -> None:
+    """`head` is the file's first block; of a line that goes on beyond it, only the start is looked at."""
+    for number, line in enumerate(head.split(b"\n", 100)[:100], 1):
+        if not line.strip():
+            continue
+        is_object = line.lstrip(_BEFORE_OBJECT).startswith(b"{")
+        may_go_on = len(head) == _BLOCK and head.endswith(line)
+        if is_object and not may_go_on:
+            try:
+                is_object = isinstance(json.loads(line), dict)
+            except (ValueError, RecursionError):
+                is_object = False
+        if not is_object:
+            raise UserError(
+                f"{where}: {url}:{number} is no JSON object, so the file is not line-JSON; name data files, with one "
+                "record as {...} on each line, or tar shards ending in .tar"
+            )
+        return
 
 
 def _line_offsets(blocks: BlockReader, size: int) -> np.ndarray:

@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from cclm.errors import UserError
+from cclm.errors import UserError, advice_on_missing
 
 _TO_SPACE = str.maketrans({character: " " for character in ",.'!?\"()*#:;~-/"})
 _WHITE_RUN = re.compile(r"\s{2,}")
@@ -96,9 +96,8 @@ class Tokenizer:
 def load_tokenizer(folder: str) -> Tokenizer:
     """The tokenizer of a Hugging Face folder (tokenizer.json or sentencepiece.bpe.model); never downloads."""
     if not Path(folder).is_dir():
-        raise UserError(
-            f"the tokenizer folder {folder} does not exist; put an XLM-R tokenizer there or set model.text.tokenizer"
-        )
+        advice = advice_on_missing(folder, "put an XLM-R tokenizer there or set model.text.tokenizer")
+        raise UserError(f"the tokenizer folder {folder} does not exist; {advice}")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # one text at a time: its threads only cost, after a fork
     from transformers import AutoTokenizer  # heavy import, needed by few of those who import this module
 

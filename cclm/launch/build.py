@@ -8,6 +8,7 @@ import re
 import uuid
 from collections.abc import Callable
 
+import torch
 import torch.distributed.elastic.rendezvous.registry as rendezvous
 from torch.distributed import run as torchrun
 from torch.distributed.elastic.agent.server.api import WorkerSpec
@@ -41,6 +42,8 @@ def settings(options: list[str], command: list[str], logs: str) -> tuple[LaunchC
     """
     try:
         args = torchrun.parse_args([*options, "-m", "cclm", *command])
+        if args.nproc_per_node == "gpu" and not torch.cuda.is_available():
+            raise UserError("--nproc-per-node gpu: PyTorch finds no GPU on this machine; give a number of processes")
         if not re.fullmatch(r"\d+(:\d+)?", args.nnodes):
             raise UserError(f"--nnodes is {args.nnodes!r}; give a number of machines, or MIN:MAX such as 1:4")
         low, high = torchrun.parse_min_max_nnodes(args.nnodes)

@@ -15,7 +15,7 @@ from cclm.config import EvaluationConfig
 from cclm.data.annotations.lists import read_retrieval_list
 from cclm.data.annotations.types import RetrievalSet
 from cclm.data.text import EmptyTextError, Tokenizer, clean_caption
-from cclm.errors import UserError
+from cclm.errors import UserError, advice_on_missing
 from cclm.metrics.report import Report, mean_rows, retrieval_table
 from cclm.model.cclm import CCLM
 from cclm.tasks.evaluate_retrieval import RetrievalTest, evaluate_retrieval
@@ -42,7 +42,8 @@ class HeldOut:
         self._precision = precision
         for language, path in config.files.items():
             if not Path(path).is_file():
-                raise UserError(f"evaluation.files.{language}: {path} does not exist")
+                advice = advice_on_missing(path, "correct the path")
+                raise UserError(f"evaluation.files.{language}: {path} does not exist; {advice}")
         self._sets = {language: read_retrieval_list(path, config.image_root) for language, path in config.files.items()}
         for language, dataset in self._sets.items():
             _check_captions(dataset, config, config.files[language], tokenizer)

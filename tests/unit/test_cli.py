@@ -13,9 +13,10 @@ import yaml
 from cclm.cli import main as cli
 from cclm.cli.describe import PARTS, count_parameters
 from cclm.config_files import load_config
-from cclm.errors import UserError
+from cclm.errors import UserError, advice_on_missing
 
 ROOT = Path(__file__).parents[2]
+TOKENIZER = ROOT / "tests/golden/xlm-roberta-large"
 
 
 def cclm(*args: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
@@ -48,6 +49,9 @@ def test_no_command_shows_help_and_fails() -> None:
         (["pretrian"], "'pretrian' is not a command; did you mean pretrain?"),
         (["describe", "nope.yaml"], "no config file nope.yaml"),
         (["describe", "nowhere"], "no file or folder nowhere; name a config file, a checkpoint's folder, or a run's"),
+        (["describe", "nowhere", "--verify"], "no file or folder nowhere; name a config file, a checkpoint's folder, or"),
+        (["describe", "README.md", "--verify"], "README.md is a file; name that"),
+        (["describe", "configs"], "there is no checkpoint in configs (manifest.json is missing); name a checkpoint's"),
         (["describe", "configs/demo/pretrain.yaml", "optimizer.lrr=1"], "did you mean optimizer.lr?"),
         (["describe", "configs/demo/pretrain.yaml", "training.epochs=x"], "training.epochs must be a whole number"),
         (["describe", "configs/demo/pretrain.yaml", "schedule.warmup_steps=5"], "not both"),
@@ -64,12 +68,21 @@ def test_user_errors_are_one_sentence_and_exit_2(args: list[str], sentence: str)
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ("pretrain", "cclm pretrain: error: the following arguments are required: config; for example: cclm pretrain c"),
-        ("evaluate c.yaml", "required: --checkpoint; for example: cclm evaluate configs/demo/pretrain.yaml --checkpoint"),
+        (
+            "pretrain",
+            "cclm pretrain: error: the following arguments are required: config; for example: cclm pretrain c",
+        ),
+        (
+            "evaluate c.yaml",
+            "required: --checkpoint; for example: cclm evaluate configs/demo/pretrain.yaml --checkpoint",
+        ),
         ("describe", "required: config; for example: cclm describe configs/"),
         ("data index", "required: URL; for example: cclm data index data/"),
         ("launch -- finetune", "required: config; for example: cclm finetune configs/"),
-        ("finetune c.yaml --checkpont x", "cclm finetune: error: unrecognized arguments: --checkpont x; did you mean --che"),
+        (
+            "finetune c.yaml --checkpont x",
+            "cclm finetune: error: unrecognized arguments: --checkpont x; did you mean --che",
+        ),
         ("data check --processs=2 c.yaml", "did you mean --processes?"),
         ("launch --nproc-per-nod 2 -- pretrain c.yaml", "did you mean --nproc-per-node?"),
         ("launch -- pretrain c.yaml --resme never", "did you mean --resume?"),
@@ -83,6 +96,28 @@ def test_argparse_errors_say_what_to_type(words: str, sentence: str, capsys: pyt
         cli.run(words.split())
     printed = capsys.readouterr().err
     assert caught.value.code == 2 and sentence in printed.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("words", "missing"),
+    [
+        ([], "the tokenizer folder demo_world/data/xlm-roberta-demo"),
+        ([f"model.text.tokenizer={TOKENIZER}"], "evaluation.files.en: demo_world/data/heldout/en.json"),
+        ([f"model.text.tokenizer={TOKENIZER}", "evaluation=null"], ".files: demo_world/data/pretrain/"),
+    ],
+)
+def test_who_has_no_demo_world_is_told_how_to_draw_it(tmp_path: Path, words: list[str], missing: str) -> None:
+    done = cclm("pretrain", str(ROOT / "configs/demo/pretrain.yaml"), *words, cwd=tmp_path)
+    assert done.returncode == 2 and missing in done.stderr and done.stderr.count("\n") == 1
+    assert done.stderr.endswith("does not exist; draw the demo world with: cclm demo demo_world\n")
+
+
+def test_what_a_demo_world_lacks_that_is_there_is_not_drawn_again(tmp_path: Path) -> None:
+    there = tmp_path / "demo_world"
+    assert advice_on_missing(f"{there}/a/b", "look") == f"draw the demo world with: cclm demo {there}"
+    there.mkdir()
+    places = (f"{there}/a/b", "demo_world_2/a", "s3://bucket/demo_world/a")
+    assert [advice_on_missing(place, "look") for place in places] == ["look"] * 3
 
 
 def test_a_reader_that_leaves_is_no_error() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from cclm import storage
 from cclm.data.text import EmptyTextError, clean_caption
-from cclm.errors import UserError
+from cclm.errors import UserError, advice_on_missing
 
 _BLOCK = 8 << 20  # bytes of one read
 _NO_LIMIT = 1 << 30
@@ -139,7 +139,7 @@ def file_size(path: str) -> int:
             raise UserError(f"the annotation file {path} is a folder; name the file in it")
         return storage.size(path)
     except (FileNotFoundError, NotADirectoryError):
-        advice = "correct the path"
+        advice = advice_on_missing(path, "correct the path")
         for packed in (f"{path}.zip", f"{path}.gz"):
             if storage.is_local(packed) and storage.exists(packed):
                 advice = f"unpack {posixpath.basename(packed)}, which lies beside it"

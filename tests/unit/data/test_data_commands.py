@@ -68,12 +68,22 @@ def test_audit_of_one_run_and_of_two(tmp_path: Path, capsys: Any) -> None:
         (["index", "{}/*.jsonl"], "{}/*.jsonl does not exist; name the folder: patterns"),
         (["index", "{}/bad.jsonl", "--index-dir", "{}/bad.jsonl"], "cclm data index: {}/bad.jsonl cannot be written (File"),
         (["index", "{}/bad.jsonl", "--index-dir", "{}/bad.jsonl/x"], "{}/bad.jsonl/x cannot be written (Not a dir"),
-        (["audit", "{}"], "{}/audit.jsonl does not exist"),
+        (["index", "/dev/null"], "/dev/null is a device or pipe, not a regular file"),
+        (["index", "{}/notes.md"], "{}/notes.md:2 is no JSON object, so the file is not line-JSON; name data files"),
+        (["index", "{}/whole.json"], "{}/whole.json:1 is no JSON object"),
+        (["index", "{}/list.json"], "{}/list.json:1 is no JSON object"),
+        (["index", "{}/notes.tar"], "{}/notes.tar is not a whole tar file"),
+        (["audit", "{}"], "{}/audit.jsonl does not exist; pre-training and text assignment write it"),
         (["audit", "{}/bad.jsonl"], "{}/bad.jsonl:1 is not a line of an audit"),
     ],
 )
 def test_bad_input_is_one_sentence(tmp_path: Path, capsys: Any, words: list[str], said: str) -> None:
     (tmp_path / "bad.jsonl").write_text('{"source": "images"}\n')
+    (tmp_path / "notes.md").write_text("\nThis is prose.\n")
+    (tmp_path / "notes.tar").write_text("This is prose.\n")
+    (tmp_path / "whole.json").write_text('{\n"caption": "a"\n}\n')
+    (tmp_path / "list.json").write_text('["caption"]\n')
     assert run(["data", *(word.format(tmp_path) for word in words)]) == 2
+    assert not list(tmp_path.glob("*.idx*"))
     err = capsys.readouterr().err
     assert said.format(tmp_path) in err and err.count("\n") == 1 and "Traceback" not in err

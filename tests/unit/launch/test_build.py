@@ -3,6 +3,7 @@
 import argparse
 
 import pytest
+import torch
 from torch.distributed.elastic.rendezvous.api import RendezvousConnectionError, RendezvousTimeoutError
 
 from cclm.cli.launch import _torchrun_options, add_parser
@@ -55,11 +56,13 @@ def test_an_address_is_enough_to_meet_elastically(made):
         (["--nnodes", "2"], "several nodes need a place to meet"),
         (["--nnodes", "1:2", "--rdzv-id", "x"], "several nodes need a place to meet"),
         (["--nproc-per-node", "many"], "Unsupported nproc_per_node value: many"),
+        (["--nproc-per-node", "gpu"], "finds no GPU on this machine; give a number of processes$"),
         (["--nnodes", "1:x", "--rdzv-endpoint", "host:1"], "--nnodes is '1:x'; give .* MIN:MAX"),
         (["--nnodes", "4:2", "--rdzv-endpoint", "host:1"], "min_nodes"),
     ],
 )
-def test_what_cannot_be_used_is_one_sentence(made, words, sentence):
+def test_what_cannot_be_used_is_one_sentence(made, words, sentence, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UserError, match=sentence):
         made(*words)
 

@@ -10,7 +10,7 @@ from torch import nn
 from cclm.checkpoints import initial
 from cclm.checkpoints.find import find_checkpoint
 from cclm.checkpoints.initial import build_model, restore_model
-from cclm.checkpoints.published import read_published_file
+from cclm.checkpoints.published import read_published_file, to_published
 from cclm.config import ModelConfig, TextConfig, VisionConfig
 from cclm.errors import UserError
 from cclm.model.cclm import CCLM
@@ -107,6 +107,33 @@ def test_torn_and_other_files(built, tmp_path):
         (tmp_path / "torn.th").write_bytes(content)
         said = refused(config(whole=tmp_path / "torn.th"), built)
         assert f"torn.th: not a whole file of tensors ({len(content):,} bytes); fetch it anew" in said
+
+
+def test_files_of_old_versions_of_torch_that_were_cut_off(built, tmp_path):
+    torch.save({"model": trunk()}, tmp_path / "old.th", _use_new_zipfile_serialization=False)
+    whole = (tmp_path / "old.th").read_bytes()
+    for size in range(1, 1200):  # also within names of what is allowed, which then look like others
+        (tmp_path / "cut.th").write_bytes(whole[:size])
+        with pytest.raises(UserError, match=rf"cut\.th: not a whole file of tensors \({size:,} bytes\); fetch it anew"):
+            read_published_file(tmp_path / "cut.th")
+    torch.save({"model": {"temp": Trap()}}, tmp_path / "evil.th", _use_new_zipfile_serialization=False)
+    assert "refused and not run" in refused(config(whole=tmp_path / "evil.th"), built)
+
+
+def test_fine_tuned_models_are_named_as_such(built, tmp_path):
+    model = CCLM(config())
+    optimizer = torch.optim.AdamW([{"params": [model.space.temperature], "names": ["space.temperature"]}])
+    made = {"config": {"task": "retrieval", "model": config().model_dump(mode="json")}}
+    folder = save_checkpoint(tmp_path, 1, model, optimizer, made)
+    said = f"{folder} was fine-tuned for retrieval, but a pre-trained model is wanted here; use a config of its task"
+    assert said in refused(config(whole=folder), built)
+    with pytest.raises(UserError, match=said):
+        restore_model(config(), find_checkpoint(folder))
+    names = to_published(model, num_text_layers=6)
+    state = {name.replace(".bert.", "."): tensor for name, tensor in names.items()}
+    torch.save({"model": state}, tmp_path / "tuned.th")
+    said = refused(config(whole=tmp_path / "tuned.th"), built)
+    assert "tuned.th are of a fine-tuned model, but a pre-trained model is wanted here" in said
 
 
 def test_folders_without_a_checkpoint(built, tmp_path):
