@@ -39,14 +39,20 @@ from pathlib import Path
 
 import torch
 import torch.distributed.checkpoint as dcp
-from benchmarks.input_stores import started
-from benchmarks.machine import seconds_of_others
 from torch import nn
 
 from cclm import storage
 from cclm.checkpoints.writer import give_way
 from cclm.config_output import CheckpointConfig
 from cclm.training.saving import Saving
+
+try:
+    from benchmarks.input_stores import started
+    from benchmarks.machine import seconds_of_others
+except ModuleNotFoundError as error:
+    if error.name != "benchmarks":
+        raise
+    raise SystemExit("start it from the folder of the repository, as: python -m benchmarks.checkpoint") from None
 
 _GLANCE = 0.05
 """Seconds between looks whether a save is over."""
@@ -357,7 +363,9 @@ def compare(megabytes: int, url: str | None, folder: Path, saves: int, local: bo
 
 def main() -> None:
     """Parse, measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks.checkpoint", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--sizes", type=int, nargs="+", default=[300, 2000], metavar="MB")
     parser.add_argument("--saves", type=int, help="of each kind; 8, and 3 from 1 GB on, if unset")
     parser.add_argument("--store", choices=["s3", "hdfs"], help="a store to start, and to send to as well")

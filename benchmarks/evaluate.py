@@ -1,7 +1,7 @@
 """Re-scoring and answer ranking against a straightforward implementation of the published procedure, in one run.
 
-    python benchmarks/evaluate.py                       both, at a shape that two cores do in minutes
-    python benchmarks/evaluate.py --only rescoring --max-tokens 80
+    python -m benchmarks.evaluate                       both, at a shape that two cores do in minutes
+    python -m benchmarks.evaluate --only rescoring --max-tokens 80
 
 Same weights, same inputs, results compared. The model's proportions are the published ones (fusion and decoder of six
 layers, 144 patches, vocabulary 244 times the width), its width is smaller. Weights, states and texts are random.
@@ -349,7 +349,9 @@ def trained_ranking(model: CCLM, number: int, steps: int, generator: torch.Gener
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks.evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--only", choices=("rescoring", "ranking"))
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--layers", type=int, default=6, help="fusion layers, and layers of the decoder")

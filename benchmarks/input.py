@@ -29,23 +29,33 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-from benchmarks.input_readers import CONTENDERS, CONTENDERS_AND_LIMIT, Task, write_files
-from benchmarks.input_stores import local, started
-from benchmarks.machine import descendants
-
 from cclm import storage
 
+try:
+    from benchmarks.input_readers import CONTENDERS, CONTENDERS_AND_LIMIT, Task, write_files
+    from benchmarks.input_stores import local, started
+    from benchmarks.machine import descendants
+except ModuleNotFoundError as error:
+    if error.name != "benchmarks":
+        raise
+    raise SystemExit("start it from the folder of the repository, as: python -m benchmarks.input") from None
+
+STORES = ("local", "s3", "hdfs")
 _PATIENCE = 120  # seconds until a contender has to deliver
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--stores", default="local", help="of local, s3, hdfs; comma-separated")
-    parser.add_argument("--contenders", default=",".join(CONTENDERS))
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks.input", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--stores", type=some_of(STORES), default="local", help="of local, s3, hdfs; comma-separated")
+    parser.add_argument(
+        "--contenders", type=some_of(CONTENDERS), default=",".join(CONTENDERS), help="comma-separated; default: all"
+    )
     parser.add_argument("--records", type=int, default=6400)
     parser.add_argument("--seconds", type=float, default=8.0, help="of each measurement")
     parser.add_argument("--batch-size", type=int, default=32)
@@ -61,7 +71,7 @@ def main() -> None:
         made = write_files(folder, args.records, args.side)
         print(f"{args.records} records, {made.jpeg_bytes / args.records / 1e3:.0f} kB a JPEG of 512 x 384 px, "
               f"{args.side} px, {args.workers} workers, batches of {args.batch_size}, {args.seconds:g} s each")  # fmt: skip
-        for name in args.stores.split(","):
+        for name in args.stores:
             url, environment = stack.enter_context(_store(name, folder))
             if name != "local":
                 os.environ.update(environment)
@@ -73,7 +83,21 @@ def main() -> None:
                     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
             common = dict(url=url, store=name, tokenizer=made.tokenizer, batch_size=args.batch_size, side=args.side,
                           workers=args.workers)  # fmt: skip
-            compare(name, args.contenders.split(","), common, args.seconds)
+            compare(name, args.contenders, common, args.seconds)
+
+
+def some_of(known: Iterable[str]) -> Callable[[str], list[str]]:
+    """What reads a list of names, comma-separated, for argparse."""
+    known = list(known)
+
+    def read(text: str) -> list[str]:
+        names = text.split(",")
+        for name in names:
+            if name not in known:
+                raise argparse.ArgumentTypeError(f"{name!r} is unknown; known are {', '.join(known)}")
+        return names
+
+    return read
 
 
 def compare(name: str, contenders: list[str], common: dict, seconds: float) -> None:

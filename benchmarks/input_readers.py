@@ -1,4 +1,4 @@
-"""The contenders of `benchmarks/input.py`, and the files they read."""
+"""The contenders of `benchmarks.input`, and the files they read."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Cross-lingual transfer on the demo world, with and without the cross-lingual parts of pre-training.
 
-    cclm demo demo_world && python benchmarks/transfer.py
+    cclm demo demo_world && python -m benchmarks.transfer
 
 Pre-trains twice (all languages and parallel sentences; English captions alone), fine-tunes both models on each task's
 English training set, and prints what the tests say: English, and the mean of the nine languages that fine-tuning never
@@ -30,7 +30,9 @@ SHOTS = {"xvnli": "{},48", "xflickrco": "{},100", "gqa": "{}", "nlvr": "{}"}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks.transfer", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--tasks", nargs="*", choices=METRICS, default=list(METRICS))
     parser.add_argument("--few-shot", default="zh", metavar="LANGUAGE", help="language of the few-shot runs")
     args = parser.parse_args()

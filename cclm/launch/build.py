@@ -12,16 +12,15 @@ import torch
 import torch.distributed.elastic.rendezvous.registry as rendezvous
 from torch.distributed import run as torchrun
 from torch.distributed.elastic.agent.server.api import WorkerSpec
+from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.rendezvous import RendezvousParameters
 from torch.distributed.elastic.rendezvous.api import RendezvousClosedError, RendezvousError, RendezvousTimeoutError
-from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.launcher.api import LaunchConfig
 
 from cclm.errors import UserError
 from cclm.launch.agent import Agent
 from cclm.launch.attempts import Attempts
 from cclm.launch.causes import Cause, Failure, of_exception
-
 
 __all__ = ["SignalException", "agent", "of_agent_error", "quiet", "settings"]
 

@@ -49,7 +49,7 @@ def test_no_command_shows_help_and_fails() -> None:
         (["pretrian"], "'pretrian' is not a command; did you mean pretrain?"),
         (["describe", "nope.yaml"], "no config file nope.yaml"),
         (["describe", "nowhere"], "no file or folder nowhere; name a config file, a checkpoint's folder, or a run's"),
-        (["describe", "nowhere", "--verify"], "no file or folder nowhere; name a config file, a checkpoint's folder, or"),
+        (["describe", "nowhere", "--verify"], "no file or folder nowhere; name a config file, a checkpoint's"),
         (["describe", "README.md", "--verify"], "README.md is a file; name that"),
         (["describe", "configs"], "there is no checkpoint in configs (manifest.json is missing); name a checkpoint's"),
         (["describe", "configs/demo/pretrain.yaml", "optimizer.lrr=1"], "did you mean optimizer.lr?"),

@@ -59,7 +59,7 @@ def test_lines_that_cross_blocks_of_the_scan(tmp_path: Path, monkeypatch: pytest
 def test_the_first_line_is_an_object_where_that_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scan, "_BLOCK", 16)
     data = tmp_path / "f"
-    for content in (b'\xef\xbb\xbf{"a":1}', b'\r\n \n {"a":1}\nx\n', b'{"caption":"longer than a block"}', b"\n\n", b""):
+    for content in (b'\xef\xbb\xbf{"a":1}', b'\r\n \n {"a":1}\nx\n', b'{"caption":"longer than that"}', b"\n\n", b""):
         data.write_bytes(content)
         assert scan.build_offsets(WHERE, str(data), len(content), strict=True)[-1] == len(content)
     data.write_bytes(b'"caption, longer than a block"')
