@@ -13,7 +13,6 @@ from cclm.data.tar import DamagedTarError, record_starts, refuse_damaged
 from cclm.errors import UserError
 
 _BLOCK = 8 << 20  # bytes of one read
-_BEFORE_OBJECT = b"\xef\xbb\xbf \t\r"  # a byte order mark is no mistake here
 _IS_SPACE = np.zeros(256, dtype=bool)
 _IS_SPACE[list(b" \t\r\n\v\f")] = True
 
@@ -48,7 +47,7 @@ def build_offsets(
     """Scan a file of `size` bytes: (n + 1,) little-endian uint64, the start of each record and the end of the last.
 
     Args:
-        strict: refuse lines of which the first is no JSON object, so not of data that may have a broken record.
+        strict: refuse lines of which none of the first is a JSON object.
 
     Raises:
         UserError: it is not what its name says; `where` is the config key, or the command.
@@ -71,23 +70,21 @@ def build_offsets(
 
 
 def _refuse_other_lines(where: str, url: str, head: bytes) -> None:
-    """`head` is the file's first block; of a line that goes on beyond it, only the start is looked at."""
-    for number, line in enumerate(head.split(b"\n", 100)[:100], 1):
-        if not line.strip():
-            continue
-        is_object = line.lstrip(_BEFORE_OBJECT).startswith(b"{")
-        may_go_on = len(head) == _BLOCK and head.endswith(line)
-        if is_object and not may_go_on:
-            try:
-                is_object = isinstance(json.loads(line), dict)
-            except (ValueError, RecursionError):
-                is_object = False
-        if not is_object:
-            raise UserError(
-                f"{where}: {url}:{number} is no JSON object, so the file is not line-JSON; name data files, with one "
-                "record as {...} on each line, or tar shards ending in .tar"
-            )
-        return
+    """`head` is the file's first block. One record may be broken; where none of the first hundred is one, nothing is."""
+    whole = head if len(head) < _BLOCK else head[: head.rfind(b"\n") + 1]
+    lines = [(number, line) for number, line in enumerate(whole.split(b"\n", 100)[:100], 1) if line.strip()]
+    if lines and not any(_is_object(line) for _, line in lines):
+        raise UserError(
+            f"{where}: {url}:{lines[0][0]} is no JSON object, nor is any line after it, so the file is not line-JSON; name "
+            "data files, with one record as {...} on each line, or tar shards ending in .tar"
+        )
+
+
+def _is_object(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _line_offsets(blocks: BlockReader, size: int) -> np.ndarray:

@@ -69,7 +69,7 @@ def test_audit_of_one_run_and_of_two(tmp_path: Path, capsys: Any) -> None:
         (["index", "{}/bad.jsonl", "--index-dir", "{}/bad.jsonl"], "cclm data index: {}/bad.jsonl cannot be written (File"),
         (["index", "{}/bad.jsonl", "--index-dir", "{}/bad.jsonl/x"], "{}/bad.jsonl/x cannot be written (Not a dir"),
         (["index", "/dev/null"], "/dev/null is a device or pipe, not a regular file"),
-        (["index", "{}/notes.md"], "{}/notes.md:2 is no JSON object, so the file is not line-JSON; name data files"),
+        (["index", "{}/notes.md"], "{}/notes.md:2 is no JSON object, nor is any line after it, so the file is not line-JSON; name"),
         (["index", "{}/whole.json"], "{}/whole.json:1 is no JSON object"),
         (["index", "{}/list.json"], "{}/list.json:1 is no JSON object"),
         (["index", "{}/notes.tar"], "{}/notes.tar is not a whole tar file"),

@@ -56,16 +56,17 @@ def test_lines_that_cross_blocks_of_the_scan(tmp_path: Path, monkeypatch: pytest
         assert found == [line for line in lines if line.strip()]
 
 
-def test_the_first_line_is_an_object_where_that_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_without_any_object_is_refused_where_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scan, "_BLOCK", 16)
     data = tmp_path / "f"
-    for content in (b'\xef\xbb\xbf{"a":1}', b'\r\n \n {"a":1}\nx\n', b'{"caption":"longer than that"}', b"\n\n", b""):
+    bom, cut, long = b'\xef\xbb\xbf{"a":1}', b'{"a\n{"a":1}\nx\n', b'{"caption":"longer than that"}'
+    for content in (bom, b'\r\n \n {"a":1}\nx\n', cut, long, b"\n\n", b""):
         data.write_bytes(content)
         assert scan.build_offsets(WHERE, str(data), len(content), strict=True)[-1] == len(content)
-    data.write_bytes(b'"caption, longer than a block"')
-    with pytest.raises(UserError, match=f"{data}:1 is no JSON object"):
-        scan.build_offsets(WHERE, str(data), 30, strict=True)
-    assert len(scan.build_offsets(WHERE, str(data), 30)) == 2  # while training a broken record is counted
+    data.write_bytes(b'\n"caption"\nx\n')
+    with pytest.raises(UserError, match=f"{data}:2 is no JSON object"):
+        scan.build_offsets(WHERE, str(data), 13, strict=True)
+    assert len(scan.build_offsets(WHERE, str(data), 13)) == 3  # while training a broken record is counted
 
 
 def test_a_stale_sidecar_is_rebuilt(tmp_path: Path) -> None:
