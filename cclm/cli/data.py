@@ -16,8 +16,8 @@ _WHERE = "files or folders: paths, hdfs://, s3:// or gs:// URLs"
 _INDEX = """\
 Find where each record of line-JSON files or tar shards starts, by one pass over them, and keep that in two small files
 beside each (FILE.idx, FILE.idx.json) or in --index-dir. Training reads any record with them, in any order, and resumes
-at once. Files in a store need an index; local ones are indexed at first use. A file that changed since is refused: give
-the command again. What is up to date is passed over."""
+at once. Files in a store need an index; local ones are indexed at first use. One in a store that changed since, or a
+local one that became shorter, is refused by training: give the command again. What is up to date is passed over."""
 
 _SHARD = """\
 Write line-JSON files (.gz, .bz2, .xz too) or tar shards anew: as tar or line-JSON shards of one size, with their index,
@@ -146,7 +146,8 @@ def index(args: argparse.Namespace) -> None:
         UserError: a file is missing, or is not what its name says.
     """
     from cclm.cli.progress import byte_bar
-    from cclm.data.index import data_files, index_files
+    from cclm.data.files import data_files
+    from cclm.data.index import index_files
 
     where = "cclm data index"
     files = data_files(where, args.urls)
@@ -154,8 +155,8 @@ def index(args: argparse.Namespace) -> None:
         result = index_files(where, files, args.index_dir, force=args.force, bar=bar)
     kept = f", {result.fresh} of them up to date" if result.fresh else ""
     print(f"{len(files)} files{kept}: {result.records:,} records, {result.size / 1e9:,.2f} GB")
-    for file in result.empty:
-        print(f"warning: {file} holds no record")
+    for warning in [*result.changed, *(f"{file} holds no record" for file in result.empty)]:
+        print(f"warning: {warning}")
 
 
 def shard(args: argparse.Namespace) -> None:

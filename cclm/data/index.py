@@ -5,8 +5,9 @@ same bytes that NVIDIA Energon writes). Record i is the bytes [offset[i], offset
 line break and with the blank lines that follow, if any. A blank line is no record; a last line without line break is.
 
 `<file>.idx.json` says which state of the file that describes: its size and version. An index that describes another
-state is never used: local files are indexed again on the fly, files in a store are refused, since there every process
-of every run would have to read them through first.
+state is never used. Local files are indexed again on the fly, and the change is named; one that became shorter is
+refused, since a copy that was cut off looks so. Files in a store are refused, since there every process of every run
+would have to read them through first.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import hashlib
 import json
 import logging
 import os
+import shlex
 import tempfile
 import threading
 import zlib
@@ -28,15 +30,12 @@ from typing import Protocol
 import numpy as np
 
 from cclm import storage
-from cclm.data.formats import COMPRESSED, Format, format_of, one_format
+from cclm.data.files import data_files
+from cclm.data.formats import Format, format_of
 from cclm.data.scan import Advance, build_offsets
-from cclm.errors import UserError, advice_on_missing
+from cclm.errors import UserError
 
 log = logging.getLogger(__name__)
-
-SIDECARS = (".idx", ".idx.json")
-UNFINISHED = "_unfinished.json"
-"""Lies in a folder while `cclm data shard` writes into it."""
 
 _AT_ONCE = 16  # files looked at or scanned at once: a store answers each question in tens of milliseconds
 _MOST_COUNTED = 64 << 20  # bytes read to tell a line's number
@@ -56,6 +55,13 @@ class IndexInfo:
 
     def describes(self, stat: storage.FileStat) -> bool:
         return self.size == stat.size and (self.tag == stat.tag or None in (self.tag, stat.tag))
+
+    def change(self, url: str, records: int, size: int) -> str | None:
+        """The sentence on a file that has so many records and bytes now; None if as many as then: copies look so."""
+        if (records, size) == (self.records, self.size):
+            return None
+        were = f"{self.records:,} records in {self.size:,} bytes were"
+        return f"{url} changed after it was indexed: {were}, {records:,} in {size:,} are"
 
 
 @dataclass
@@ -99,82 +105,18 @@ class FileIndex:
 
 
 class UnusableIndexError(Exception):
-    """A file in a store without an index of its present state; the message says what is wrong."""
+    """A file that only `cclm data index` may index; the message says what is wrong."""
 
-
-def data_files(where: str, urls: Sequence[str]) -> list[str]:
-    """All data files behind `urls` (files or folders), in the order given, each folder sorted.
-
-    `where` is the config key, for messages. Raises UserError for what is missing, empty, unfinished or compressed.
-    """
-    files = whole_files(where, urls)
-    for file in files:
-        if file.endswith(COMPRESSED):
-            folder = storage.parent(file) or "."
-            raise UserError(
-                f"{where}: {file} is compressed and cannot be read from the middle; convert it with: "
-                f"cclm data shard {folder} {folder}-shards"
-            )
-    places: dict[str, str] = {}
-    for file in files:
-        place = os.path.abspath(storage.local_path(file)) if storage.is_local(file) else file
-        if place in places:
-            other = "twice" if places[place] == file else f"as {places[place]} too"
-            raise UserError(f"{where}: {file} is listed {other}, its records would be seen twice; name it once")
-        places[place] = file
-    one_format(where, files)
-    return files
-
-
-def whole_files(where: str, urls: Sequence[str]) -> list[str]:
-    """As `data_files`, of any format, compressed ones too. Raises UserError for what is missing, empty or unfinished."""
-    files: list[str] = []
-    finished: set[str] = set()
-    for url in urls:
-        try:
-            found = [file for file in storage.list_files(url) if not file.endswith(SIDECARS)]
-        except UserError as error:  # wrong credentials, a missing bucket
-            raise UserError(f"{where}: {error}") from error
-        except FileNotFoundError:
-            advice = "name the folder: patterns mean nothing here" if "*" in url else "correct the path or create the data"
-            raise UserError(f"{where}: {url} does not exist; {advice_on_missing(url, advice)}") from None
-        if not found:
-            raise _no_files(where, url)
-        partial = next((file for file in found if storage.is_partial(file)), None)
-        if partial is not None:
-            raise UserError(f"{where}: {partial} is being copied, or its copy was cut off; wait for it, or delete that file")
-        local = [file for file in found if storage.is_local(file)]
-        odd = next((file for file in local if not os.path.isfile(storage.local_path(file))), None)
-        if odd is not None:
-            raise UserError(f"{where}: {odd} is a device or pipe, not a regular file; name data files")
-        folder = (storage.parent(url) or ".") if found == [url] else url
-        if folder not in finished and _is_unfinished(folder):
-            raise UserError(f"{where}: {folder} is not finished: cclm data shard was cut off or still runs; run it (again)")
-        finished.add(folder)
-        files.extend(found)
-    return files
-
-
-def _no_files(where: str, folder: str) -> UserError:
-    below = [entry.name for entry in storage.list_entries(folder) if entry.is_folder and entry.name[0] not in "._"]
-    if not below:
-        return UserError(f"{where}: the folder {folder} holds no data files; put line-JSON or tar files there")
-    first, more = storage.join(folder, below[0]), f" and {len(below) - 1} more" if len(below) > 1 else ""
-    return UserError(f"{where}: the folder {folder} holds folders, no data files; name those instead: {first}{more}")
-
-
-def _is_unfinished(folder: str) -> bool:
-    try:
-        return storage.exists(storage.join(folder, UNFINISHED))
-    except storage.AccessDenied:  # one may read the files and not look for others: S3 refuses to say what is not there
-        return False
+    def __init__(self, message: str, remedy: str = "index it with") -> None:
+        super().__init__(message)
+        self.remedy = remedy
 
 
 def open_indexes(where: str, urls: Sequence[str], index_dir: str | None = None) -> list[FileIndex]:
     """The index of every file behind `urls` that holds records; local ones are built where missing or stale.
 
-    `where` is the config key, for messages. Raises UserError if there is no record at all, or no index of a file in a
-    store.
+    `where` is the config key, for messages. Raises UserError if there is no record at all, no index of a file in a
+    store, or a file that became shorter after it was indexed.
     """
     files = data_files(where, urls)
     with ThreadPoolExecutor(_AT_ONCE) as pool:
@@ -182,7 +124,7 @@ def open_indexes(where: str, urls: Sequence[str], index_dir: str | None = None) 
     refused = [answer for answer in answers if isinstance(answer, UnusableIndexError)]
     if refused:
         others = f" ({len(refused)} of {len(files)} files)" if len(files) > 1 else ""
-        raise UserError(f"{where}: {refused[0]}{others}; index it with: {index_command(urls, index_dir)}")
+        raise UserError(f"{where}: {refused[0]}{others}; {refused[0].remedy}: {index_command(urls, index_dir)}")
     indexes = [answer for answer in answers if isinstance(answer, FileIndex)]
     filled = [index for index in indexes if index.num_records > 0]
     for index in indexes:
@@ -204,6 +146,8 @@ class Indexed:
     """Files whose index was up to date."""
     empty: list[str]
     """Files without a record."""
+    changed: list[str]
+    """A sentence for each file that was indexed in another state."""
 
 
 class Bar(Protocol):
@@ -230,10 +174,12 @@ def index_files(where: str, files: Sequence[str], index_dir: str | None, *, forc
         with lock:
             bar.update(count)
 
+    changed: list[str] = []
+
     def one(file: str) -> tuple[int, int, bool]:
         stat = storage.fingerprint(file)
-        found = None if force else fresh_index(file, stat, index_dir)
-        if found is not None:
+        found = None if force else known_index(file, stat, index_dir)
+        if isinstance(found, FileIndex):
             return found.num_records, stat.size, True
         with lock:
             bar.total += stat.size
@@ -242,6 +188,8 @@ def index_files(where: str, files: Sequence[str], index_dir: str | None, *, forc
             raise UserError(f"{where}: {file} changed while it was indexed; try again when it is written")
         with _refusing(where, sidecar_of(file, index_dir)):
             write_sidecars(file, stat, offsets, index_dir)
+        if found is not None and (change := found.change(file, len(offsets) - 1, stat.size)):
+            changed.append(change)
         return len(offsets) - 1, stat.size, False
 
     with ThreadPoolExecutor(_AT_ONCE) as pool:
@@ -252,7 +200,7 @@ def index_files(where: str, files: Sequence[str], index_dir: str | None, *, forc
             pool.shutdown(wait=True, cancel_futures=True)
             raise
     empty = [file for file, (records, _, _) in zip(files, done, strict=True) if records == 0]
-    return Indexed(sum(d[0] for d in done), sum(d[1] for d in done), sum(d[2] for d in done), empty)
+    return Indexed(sum(d[0] for d in done), sum(d[1] for d in done), sum(d[2] for d in done), empty, changed)
 
 
 @contextmanager
@@ -270,35 +218,42 @@ def _refusing(where: str, place: str) -> Iterator[None]:
 
 def index_command(urls: Iterable[str], index_dir: str | None) -> str:
     """What a user types to make or renew the indexes of `urls`."""
-    return " ".join(["cclm data index", *urls, *(["--index-dir", index_dir] if index_dir else [])])
+    return shlex.join(["cclm", "data", "index", *urls, *(["--index-dir", index_dir] if index_dir else [])])
 
 
 def open_index(where: str, url: str, index_dir: str | None = None) -> FileIndex:
     """The index of one file: from its sidecars if they are fresh; else built and, where possible, written.
 
     Raises:
-        UnusableIndexError: the file is in a store.
+        UnusableIndexError: the file is in a store, or became shorter after it was indexed.
         UserError: the file is not what its name says.
     """
     stat = storage.fingerprint(url)
-    index = fresh_index(url, stat, index_dir)
-    if index is not None:
-        return index
-    sidecar = sidecar_of(url, index_dir)
+    known = known_index(url, stat, index_dir)
+    if isinstance(known, FileIndex):
+        return known
+    if known is not None and stat.size < known.size:
+        raise UnusableIndexError(
+            f"{url} became shorter after it was indexed, from {known.size:,} bytes with {known.records:,} records to "
+            f"{stat.size:,} bytes",
+            "copy it again or, if it is whole, index it with",
+        )
     if not storage.is_local(url):
-        there = storage.exists(sidecar + ".json")
+        there = known is not None or storage.exists(sidecar_of(url, index_dir) + ".json")
         raise UnusableIndexError(f"{url} changed after it was indexed" if there else f"{url} has no index")
-    return build_index(where, url, stat, index_dir)
+    index = build_index(where, url, stat, index_dir)
+    if known is not None and (change := known.change(url, index.num_records, stat.size)):
+        log.warning("%s: %s", where, change)
+    return index
 
 
-def fresh_index(url: str, stat: storage.FileStat, index_dir: str | None) -> FileIndex | None:
-    """The index in the sidecars of a file, or None if there is none, or it describes another state of the file."""
+def known_index(url: str, stat: storage.FileStat, index_dir: str | None) -> FileIndex | IndexInfo | None:
+    """The index in the sidecars of a file; what they say, if that is of another state of the file; None without any."""
     sidecar = sidecar_of(url, index_dir)
     try:
         info = IndexInfo(**json.loads(storage.read_bytes(sidecar + ".json")))
         if not info.describes(stat):
-            log.info("%s changed after its index was written", url)
-            return None
+            return info
         place, offsets = _offsets(sidecar, info)
     except UserError:
         raise

@@ -22,8 +22,9 @@ import pybase64
 
 from cclm import storage
 from cclm.data import records
+from cclm.data.files import UNFINISHED, whole_files
 from cclm.data.formats import Format
-from cclm.data.index import UNFINISHED, Bar, whole_files, write_sidecars
+from cclm.data.index import Bar, write_sidecars
 from cclm.data.reading import UNREADABLE, RawRecord, format_inside, read_records
 from cclm.data.records import BrokenRecord
 from cclm.data.scan import Advance

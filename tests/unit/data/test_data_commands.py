@@ -30,16 +30,19 @@ def test_index_says_what_there_is_and_passes_over_what_is_fresh(tmp_path: Path, 
     out = capsys.readouterr().out
     assert "3 files: 15 records" in out and f"{tmp_path}/data/0.jsonl holds no record" in out
     assert len(list((tmp_path / "data").glob("*.idx.json"))) == 3
-    write_lines(tmp_path / "data" / "1.jsonl", [pair(i) for i in range(7)])
-    assert run(["data", "index", f"{tmp_path}/data"]) == 0
-    assert "3 files, 2 of them up to date: 17 records" in capsys.readouterr().out
+    for records, total in ((7, 17), (2, 12)):
+        write_lines(tmp_path / "data" / "1.jsonl", [pair(i) for i in range(records)])
+        assert run(["data", "index", f"{tmp_path}/data"]) == 0
+        out = capsys.readouterr().out
+        assert f"3 files, 2 of them up to date: {total} records" in out
+        assert f"warning: {tmp_path}/data/1.jsonl changed after it was indexed: " in out and f" {records} in " in out
     assert run(["data", "index", f"{tmp_path}/data", "--index-dir", f"{tmp_path}/elsewhere"]) == 0
     assert len(list((tmp_path / "elsewhere").iterdir())) == 6
     (tmp_path / "data" / "4.jsonl.gz").write_bytes(b"\x1f\x8b")
     capsys.readouterr()
     assert run(["data", "index", f"{tmp_path}/data"]) == 2
     err = capsys.readouterr().err
-    assert f"convert it with: cclm data shard {tmp_path}/data {tmp_path}/data-shards" in err and err.count("\n") == 1
+    assert f"convert it with: cclm data shard {tmp_path}/data {tmp_path}/data/shards" in err and err.count("\n") == 1
 
 
 def test_audit_of_one_run_and_of_two(tmp_path: Path, capsys: Any) -> None:

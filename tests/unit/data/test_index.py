@@ -3,6 +3,7 @@
 import os
 import pickle
 import random
+import re
 from functools import partial
 from pathlib import Path
 
@@ -10,10 +11,18 @@ import numpy as np
 import pytest
 
 from cclm import storage
-from cclm.data import index, scan, sharding
+from cclm.data import files, index, scan, sharding
 from cclm.errors import UserError
 
 WHERE = "data.images.files"
+
+
+class Bar:
+    """A progress bar that shows nothing."""
+
+    total = 0.0
+
+    def update(self, n: int) -> None: ...
 
 
 def _records(file: index.FileIndex) -> list[bytes]:
@@ -69,18 +78,57 @@ def test_a_file_without_any_object_is_refused_where_asked_for(tmp_path: Path, mo
     assert len(scan.build_offsets(WHERE, str(data), 13)) == 3  # while training a broken record is counted
 
 
-def test_a_stale_sidecar_is_rebuilt(tmp_path: Path) -> None:
+def test_a_stale_sidecar_is_rebuilt(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     data = tmp_path / "f"
     data.write_text("one\ntwo\n")
     assert index.open_index(WHERE, str(data)).num_records == 2
     data.write_text("one\ntwo\nthree\n")  # another size
     assert index.open_index(WHERE, str(data)).num_records == 3
-    data.write_text("o\ntw\nth\nfour\n")  # the same size, later
-    later = os.stat(tmp_path / "f.idx").st_mtime_ns + 10**9
-    os.utime(data, ns=(later, later))
-    assert index.open_index(WHERE, str(data)).num_records == 4
+    were = "2 records in 8 bytes were, 3 in 14 are"
+    assert caplog.messages == [f"{WHERE}: {data} changed after it was indexed: {were}"]
+    data.write_text("on\ntw\nth\nfour\n")  # the same size, later
+    for later in (1, 2):
+        then = os.stat(tmp_path / "f.idx").st_mtime_ns + later * 10**9
+        os.utime(data, ns=(then, then))
+        assert index.open_index(WHERE, str(data)).num_records == 4
+    assert "3 records in 14 bytes were, 4 in 14 are" in caplog.messages[1]
+    assert len(caplog.messages) == 2  # as many as before: nothing to tell, a copy looks so
     (tmp_path / "f.idx").write_bytes(b"junk!")
     assert index.open_index(WHERE, str(data)).num_records == 4
+
+
+def test_a_file_that_became_shorter_is_refused_until_it_is_indexed_again(tmp_path: Path) -> None:
+    data, other = tmp_path / "a's", tmp_path / "b"
+    data.write_text("{}\n" * 3)
+    other.write_text("{}\n")
+    index.open_indexes(WHERE, [str(data), str(other)])
+    data.write_text("{}\n" * 2)
+    said = (
+        f"{WHERE}: {data} became shorter after it was indexed, from 9 bytes with 3 records to 6 bytes (1 of 2 files); "
+        f"copy it again or, if it is whole, index it with: cclm data index '{tmp_path}/a'\"'\"'s' {other}"
+    )
+    for _ in range(2):
+        with pytest.raises(UserError, match=f"^{re.escape(said)}$"):
+            index.open_indexes(WHERE, [str(data), str(other)])
+    index.index_files("k", [str(data)], None, force=False, bar=Bar())
+    assert [file.num_records for file in index.open_indexes(WHERE, [str(data), str(other)])] == [2, 1]
+
+
+@pytest.mark.parametrize(
+    ("file", "words"),
+    [
+        ("x.gz", ". ./shards"),
+        ("a b/x.gz", "'a b' 'a b/shards'"),
+        ("memory://bucket/x.gz", "memory://bucket memory://bucket/shards"),
+    ],
+)
+def test_compressed_files_are_converted_into_a_folder_of_the_same_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, words: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    storage.write_atomic(file, b"\x1f\x8b")
+    with pytest.raises(UserError, match=f"convert it with: cclm data shard {re.escape(words)}, and read "):
+        files.data_files(WHERE, [file])
 
 
 def test_index_dir_keeps_folders_apart_and_data_clean(tmp_path: Path) -> None:
@@ -88,8 +136,8 @@ def test_index_dir_keeps_folders_apart_and_data_clean(tmp_path: Path) -> None:
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "part").write_text(lines)
     kept = str(tmp_path / "index")
-    files = index.open_indexes("data.images.files", [f"{tmp_path}/a", f"{tmp_path}/b"], kept)
-    assert [file.num_records for file in files] == [1, 2]
+    opened = index.open_indexes("data.images.files", [f"{tmp_path}/a", f"{tmp_path}/b"], kept)
+    assert [file.num_records for file in opened] == [1, 2]
     assert len(list((tmp_path / "index").iterdir())) == 4
     assert [p.name for p in (tmp_path / "a").iterdir()] == ["part"]
 
@@ -143,11 +191,11 @@ def test_files_in_a_store_need_a_fresh_index(tmp_path: Path, monkeypatch: pytest
     needed = rf"^{WHERE}: {folder}/part-\d .*; index it with: cclm data index {folder}$"
     with pytest.raises(UserError, match=needed.replace(".*", r"has no index \(2 of 2 files\)")):
         index.open_indexes(WHERE, [folder])
-    for file in index.data_files(WHERE, [folder]):
+    for file in files.data_files(WHERE, [folder]):
         index.build_index(WHERE, file, storage.fingerprint(file), None)
-    files = index.open_indexes(WHERE, [folder])
-    assert [_records(file) for file in files] == [[b"1", b"2"], [b"3"]]
-    assert all(file.sidecar.startswith(str(tmp_path / "cache")) for file in files)
+    opened = index.open_indexes(WHERE, [folder])
+    assert [_records(file) for file in opened] == [[b"1", b"2"], [b"3"]]
+    assert all(file.sidecar.startswith(str(tmp_path / "cache")) for file in opened)
     storage.write_atomic(f"{folder}/part-1", b"3\n4\n5\n")  # grew
     with pytest.raises(UserError, match=needed.replace(".*", r"changed after it was indexed \(1 of 2 files\)")):
         index.open_indexes(WHERE, [folder])
@@ -171,16 +219,16 @@ def test_what_is_still_being_written_is_no_data(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "a.jsonl").write_text("1\n")
     monkeypatch.chdir(tmp_path)
     url = {"folder": str(tmp_path), "file": f"{tmp_path}/a.jsonl"}.get(named, "a.jsonl")
-    assert index.data_files(WHERE, [url]) == [url if named != "folder" else f"{tmp_path}/a.jsonl"]
+    assert files.data_files(WHERE, [url]) == [url if named != "folder" else f"{tmp_path}/a.jsonl"]
     out = f"{tmp_path}/out"
     copied = tmp_path / "b.jsonl._COPYING_"  # as hdfs dfs -put names it
     copied.write_text("1\n")
     if named == "folder":
-        for read in (partial(index.data_files, WHERE), partial(sharding._inputs, WHERE, out=out)):
+        for read in (partial(files.data_files, WHERE), partial(sharding._inputs, WHERE, out=out)):
             with pytest.raises(UserError, match=rf"^{WHERE}: .*b\.jsonl\._COPYING_ is being copied, or its copy was cut"):
                 read([url])
         copied.unlink()
     (tmp_path / "_unfinished.json").write_text("{}")
-    for read in (partial(index.data_files, WHERE), partial(sharding._inputs, WHERE, out=out)):
+    for read in (partial(files.data_files, WHERE), partial(sharding._inputs, WHERE, out=out)):
         with pytest.raises(UserError, match="is not finished: cclm data shard"):
             read([url])

@@ -23,7 +23,7 @@ from record_files import image_text, pair, region, write_lines
 from cclm import storage
 from cclm.config import PretrainConfig
 from cclm.data.batch import ImageTextBatch, JoinedTextBatch, ParallelTextBatch, RegionTextBatch
-from cclm.data.index import data_files
+from cclm.data.files import data_files
 from cclm.data.loader import open_source
 from cclm.errors import UserError
 
