@@ -35,7 +35,8 @@ language."""
 _AUDIT = """\
 Print what a run saw: for each source and epoch, the records seen and skipped, a hash of the seen ones that does not
 depend on their order, and whether each record was read exactly once. Every checkpoint brings the file (audit.jsonl in
-the run's output folder) up to its step. With two runs, exit with 1 if they did not see the same records."""
+the run's output folder) up to its step. With two runs, exit with 1 if they did not see the same records, or if their
+files differ in number, records or bytes; where the files lie does not matter."""
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -249,5 +250,6 @@ def audit(args: argparse.Namespace) -> int:
     for difference in differences:
         print(difference)
     if not differences:
-        print(f"equal: {len(first)} epochs of sources, {sum(line.count.seen for line in first.values()):,} records seen")
+        seen = sum(line.count.seen for line in first.values())
+        print(f"equal: {len(first)} epochs of sources, {seen:,} records seen")
     return 1 if differences else 0

@@ -2,11 +2,13 @@
 
 The hash of a set of records is the sum, modulo 2^64, of a mixed 64-bit word of each record's number. Parts of an epoch
 (ranks, workers, the time before and after a restart) add up, in any order. A whole epoch of N records has a known sum,
-so a line of `audit.jsonl` proves that each record was read once, without keeping which ones were.
+so a line of `audit.jsonl` proves that each record was read once, without keeping which ones were. Numbers do not tell
+data apart, so a line also has a digest of how many records and bytes each file has, wherever the files are.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -66,7 +68,8 @@ class EpochCount:
     @staticmethod
     def from_json(values: Mapping[str, Any]) -> EpochCount:
         hashes = int(values["hash"], 16), int(values["skipped_hash"], 16)
-        return EpochCount(int(values["seen"]), hashes[0], Counter(values["skipped"]), hashes[1])
+        skipped = Counter({str(kind): int(count) for kind, count in values["skipped"].items()})
+        return EpochCount(int(values["seen"]), hashes[0], skipped, hashes[1])
 
 
 Tally = dict[int, EpochCount]
@@ -107,6 +110,11 @@ def hash_of_all(records: int) -> int:
     return total & _MASK
 
 
+def digest_of_files(files: Iterable[tuple[int, int]]) -> str:
+    """What tells data apart: a digest of the records and bytes of each file, in order."""
+    return hashlib.sha256(json.dumps(list(files)).encode()).hexdigest()[:16]
+
+
 @dataclass(frozen=True)
 class AuditLine:
     """A source's epoch, as a line of the file."""
@@ -116,6 +124,8 @@ class AuditLine:
     records: int
     """Records of the source: what a whole epoch has."""
     count: EpochCount
+    data: str | None = None
+    """`digest_of_files`; None in lines of earlier versions."""
 
     @property
     def is_whole(self) -> bool:
@@ -134,7 +144,8 @@ class AuditLine:
         return "NOT each once" if self.count.read >= self.records else "not finished"
 
     def to_json(self) -> str:
-        values = {"source": self.source, "epoch": self.epoch, "records": self.records, **self.count.to_json()}
+        values = {"source": self.source, "epoch": self.epoch, "records": self.records, "data": self.data}
+        values |= self.count.to_json()
         return json.dumps({**values, "each_once": self.each_once}, ensure_ascii=False)
 
 
@@ -151,20 +162,20 @@ def read_audit(run: str) -> dict[tuple[str, int], AuditLine]:
     """
     url = run if run.endswith(".jsonl") else f"{run.rstrip('/')}/{AUDIT}"
     try:
-        text = storage.read_bytes(url).decode()
+        content = storage.read_bytes(url)
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(
             f"{url} does not exist; pre-training and text assignment write it with their first checkpoint, other "
             "fine-tuning has none"
         ) from None
     lines = {}
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(content.splitlines(), 1):
         try:
-            values = json.loads(line)
+            values = json.loads(line.decode())
             count = EpochCount.from_json(values)
             key = str(values["source"]), int(values["epoch"])
-            lines[key] = AuditLine(*key, int(values["records"]), count)
-        except (ValueError, KeyError, TypeError, AttributeError):
+            lines[key] = AuditLine(*key, int(values["records"]), count, values.get("data"))
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
             raise UserError(f"{url}:{number} is not a line of an audit; it was changed since it was written") from None
     return lines
 
@@ -196,6 +207,8 @@ def audit_differences(
             found.append(f"{place}: only in {names[0] if two is None else names[1]}")
         elif one.records != two.records:
             found.append(f"{place}: of {one.records:,} and {two.records:,} records; other data")
+        elif None not in (one.data, two.data) and one.data != two.data:
+            found.append(f"{place}: the files differ in their records or bytes; other data")
         elif one.count != two.count:
             numbers = f"seen {one.count.seen:,} and {two.count.seen:,}"
             skipped = f"skipped {one.count.skipped.total():,} and {two.count.skipped.total():,}"

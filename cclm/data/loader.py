@@ -21,7 +21,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from cclm.config import PretrainConfig
-from cclm.data.audit import EpochCount, Tally, add_tally
+from cclm.data.audit import EpochCount, Tally, add_tally, digest_of_files
 from cclm.data.batch import PretrainBatch
 from cclm.data.collate import collate_of
 from cclm.data.examples import SOURCES
@@ -73,6 +73,11 @@ class SourceStream:
     def layout(self) -> str:
         """Equal for files that are cut into records alike, wherever they are: the order of the records is the same."""
         return self._order.layout
+
+    @property
+    def data_digest(self) -> str:
+        """Equal for files of as many records and bytes, in this order, wherever they are."""
+        return digest_of_files((index.num_records, index.num_bytes) for index in self._indexes)
 
     @property
     def tally(self) -> Tally:

@@ -19,6 +19,7 @@ class Counted(Protocol):
     """A source that counts (`cclm.data.loader`)."""
 
     num_records: int
+    data_digest: str
     tally: Tally
 
 
@@ -60,7 +61,7 @@ class RunAudit:
 
     def _write(self, totals: Mapping[str, Tally]) -> None:
         lines = [
-            AuditLine(kind, epoch, source.num_records, count)
+            AuditLine(kind, epoch, source.num_records, count, source.data_digest)
             for kind, source in self._sources.items()
             for epoch, count in sorted(totals.get(kind, {}).items())
         ]

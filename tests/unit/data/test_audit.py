@@ -90,8 +90,21 @@ def test_resuming_counts_lost_steps_once(make_config: Any, broken_file: Path, tm
         next(batches)
     state = audit.collect()
     batches.close()
+    assert len(read_audit(str(tmp_path / "whole"))["texts", 0].data or "") == 16
     assert read_audit(str(tmp_path / "parts")) == read_audit(str(tmp_path / "whole"))
     assert tally_from_json(state["texts"])[0].read == RECORDS
+
+
+def test_other_data_of_as_many_records_have_another_digest(make_config: Any, broken_file: Path, tmp_path: Path) -> None:
+    def digest(name: str, content: bytes) -> str:
+        path = tmp_path / name / "data.jsonl"
+        path.parent.mkdir()
+        path.write_bytes(content)
+        return _source(make_config, path).data_digest
+
+    content = broken_file.read_bytes()
+    mine = _source(make_config, broken_file).data_digest
+    assert digest("copy", content) == mine != digest("other", content.replace(b"nonsense", b"{}"))
 
 
 def test_broken_records_are_listed_once_with_their_bytes(make_config: Any, broken_file: Path, tmp_path: Path) -> None:

@@ -12,14 +12,14 @@ from cclm.cli.main import run
 from cclm.data.audit import AuditLine, EpochCount, write_audit
 
 
-def _audit(folder: Path, seen: list[int], skipped: list[int] = (), epoch: int = 0) -> str:
+def _audit(folder: Path, seen: list[int], skipped: list[int] = (), epoch: int = 0, data: str | None = "d1") -> str:
     count = EpochCount()
     for number in seen:
         count.see(number)
     for number in skipped:
         count.skip(number, "bad base64")
     folder.mkdir()
-    write_audit(f"{folder}/audit.jsonl", [AuditLine("images", epoch, 6, count)])
+    write_audit(f"{folder}/audit.jsonl", [AuditLine("images", epoch, 6, count, data)])
     return str(folder)
 
 
@@ -51,11 +51,16 @@ def test_audit_of_one_run_and_of_two(tmp_path: Path, capsys: Any) -> None:
     assert run(["data", "audit", whole]) == 0
     header, row = capsys.readouterr().out.splitlines()
     assert row.split()[:5] == ["images", "0", "6", "5", "1"] and row.endswith("each once")
-    assert run(["data", "audit", whole, same]) == 0
-    assert "equal: 1 epochs of sources, 5 records seen" in capsys.readouterr().out
+    earlier = _audit(tmp_path / "earlier", [0, 1, 2, 3, 5], [4], data=None)
+    line = Path(earlier, "audit.jsonl").read_text()
+    Path(earlier, "audit.jsonl").write_text(line.replace(', "data": null', ""))  # before there was a digest
+    for other in (same, earlier):
+        assert run(["data", "audit", whole, other]) == 0
+        assert "equal: 1 epochs of sources, 5 records seen" in capsys.readouterr().out
     for other, said in (
         (_audit(tmp_path / "c", [0, 1, 2, 3, 3], [4]), "images, epoch 0: seen 5 and 5, skipped 1 and 1; not the same"),
         (_audit(tmp_path / "d", [0, 1, 2]), "seen 5 and 3, skipped 1 and 0"),
+        (_audit(tmp_path / "f", [0, 1, 2, 3, 5], [4], data="d2"), "images, epoch 0: the files differ in their records or"),
         (_audit(tmp_path / "e", [0, 1, 2], epoch=1), f"images, epoch 1: only in {tmp_path}/e"),
     ):
         assert run(["data", "audit", whole, other]) == 1
@@ -78,10 +83,15 @@ def test_audit_of_one_run_and_of_two(tmp_path: Path, capsys: Any) -> None:
         (["index", "{}/notes.tar"], "{}/notes.tar is not a whole tar file"),
         (["audit", "{}"], "{}/audit.jsonl does not exist; pre-training and text assignment write it"),
         (["audit", "{}/bad.jsonl"], "{}/bad.jsonl:1 is not a line of an audit"),
+        (["audit", "{}/binary.jsonl"], "{}/binary.jsonl:2 is not a line of an audit"),
+        (["audit", "{}/kinds.jsonl"], "{}/kinds.jsonl:1 is not a line of an audit"),
     ],
 )
 def test_bad_input_is_one_sentence(tmp_path: Path, capsys: Any, words: list[str], said: str) -> None:
     (tmp_path / "bad.jsonl").write_text('{"source": "images"}\n')
+    line = AuditLine("images", 0, 6, EpochCount()).to_json()
+    (tmp_path / "binary.jsonl").write_bytes(line.encode() + b"\n\xff\xfe\n")
+    (tmp_path / "kinds.jsonl").write_text(line.replace('"skipped": {}', '"skipped": {"a": "x"}'))
     (tmp_path / "notes.md").write_text("\nThis is prose.\n")
     (tmp_path / "notes.tar").write_text("This is prose.\n")
     (tmp_path / "whole.json").write_text('{\n"caption": "a"\n}\n')
