@@ -175,6 +175,8 @@ def shard(args: argparse.Namespace) -> None:
     with byte_bar("reading") as bar:
         made = shard("cclm data shard", args.urls, args.out, options, bar)
     print(f"{args.out}: {made.records:,} records in {made.shards} shards, {made.size / 1e9:,.2f} GB, indexed")
+    for extension, count in sorted(made.dropped.items()):
+        print(f"left out: {count:,} members .{extension}, for which lines have no place")
     for broken in made.broken[:10]:
         print(f"left out: {broken}")
     if made.broken:

@@ -132,7 +132,11 @@ def parse_parallel_text(
 
 def tar_fields(data: bytes, image_key: str, caption_key: str) -> dict[str, Any]:
     """Members of a tar shard as the fields of one record; an image is bytes under `image_key`. Raises BrokenRecord."""
-    parts = tar_members(data)
+    return fields_of_members(tar_members(data), image_key, caption_key)
+
+
+def fields_of_members(parts: dict[str, bytes], image_key: str, caption_key: str) -> dict[str, Any]:
+    """As `tar_fields`, of what `tar_members` found."""
     fields = json_object(parts["json"]) if "json" in parts else {}
     images = [extension for extension in parts if extension.rpartition(".")[2] in IMAGE_EXTENSIONS]
     if len(images) > 1:

@@ -11,10 +11,12 @@ import re
 import tempfile
 import threading
 import uuid
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import orjson
@@ -32,6 +34,7 @@ from cclm.data.tar import END_MARK, key_of_record, members_of_record, write_memb
 from cclm.errors import UserError
 
 _OURS = re.compile(r"part-\d{4,}-\d{5,}\.(jsonl|tar)(\.idx|\.idx\.json)?")
+_IN_FIELDS = ("json", "txt", *records.IMAGE_EXTENSIONS)
 _SHARDS_A_GROUP = 16  # input files are worked on in groups of about so many shards, side by side
 _MAGIC = ((b"\xff\xd8\xff", "jpg"), (b"\x89PNG", "png"), (b"GIF8", "gif"), (b"BM", "bmp"))
 
@@ -61,12 +64,15 @@ class Sharded:
     """Bytes."""
     broken: list[str] = field(default_factory=list)
     """What was left out: places and reasons."""
+    dropped: Counter[str] = field(default_factory=Counter)
+    """Members of tars that lines have no place for, by extension."""
 
     def add(self, other: Sharded) -> None:
         self.records += other.records
         self.shards += other.shards
         self.size += other.size
         self.broken += other.broken
+        self.dropped.update(other.dropped)
 
 
 def shard(where: str, urls: Sequence[str], out: str, options: ShardOptions, bar: Bar) -> Sharded:
@@ -75,6 +81,8 @@ def shard(where: str, urls: Sequence[str], out: str, options: ShardOptions, bar:
     Raises:
         UserError: an input is missing, damaged or broken, or `out` holds something; nothing stays in `out`.
     """
+    if storage.is_local(out):  # `new/../data` is `data`, although it seems to be absent until `new` is made
+        out = os.path.realpath(storage.local_path(out))
     files = _inputs(where, urls, out)
     sizes = [storage.size(file) for file in files]
     bar.total += sum(sizes)
@@ -92,7 +100,7 @@ def shard(where: str, urls: Sequence[str], out: str, options: ShardOptions, bar:
         futures = []
         for number, group in enumerate(_groups(files, sizes, options.size * _SHARDS_A_GROUP)):
             inputs = (record for file in group for record in _parsed(where, file, options, advance))
-            futures.append(pool.submit(_write_group, number, inputs, out, options, stop))
+            futures.append(pool.submit(_write_group, where, number, inputs, out, options, stop))
         for future in futures:
             result.add(future.result())
         if result.records == 0:
@@ -111,7 +119,8 @@ def shard(where: str, urls: Sequence[str], out: str, options: ShardOptions, bar:
 
 
 def _inputs(where: str, urls: Sequence[str], out: str) -> list[str]:
-    if any(url.rstrip("/") == out.rstrip("/") for url in urls):
+    places = [os.path.realpath(storage.local_path(url)) if storage.is_local(url) else url.rstrip("/") for url in urls]
+    if out.rstrip("/") in places:
         raise UserError(f"{where}: {out} is input and output; choose another folder for the output")
     files = whole_files(where, urls)
     unreadable = next((file for file in files if file.endswith(UNREADABLE)), None)
@@ -177,11 +186,15 @@ def _groups(files: Sequence[str], sizes: Sequence[int], at_least: int) -> Iterat
 
 @dataclass(frozen=True)
 class _Parsed:
-    """A record on its way from one format to another: one of the three."""
+    """A record on its way from one format to another: fields or members, or what is wrong with it."""
 
+    place: str
+    """For messages."""
     fields: dict | None = None
     members: bytes | None = None
-    broken: str | None = None
+    dropped: tuple[str, ...] = ()
+    """Extensions of members that are not in `fields`."""
+    broken: BrokenRecord | None = None
 
 
 def _parsed(where: str, url: str, options: ShardOptions, advance: Advance) -> Iterator[_Parsed]:
@@ -190,32 +203,44 @@ def _parsed(where: str, url: str, options: ShardOptions, advance: Advance) -> It
         try:
             yield _parse(record, kind, options)
         except BrokenRecord as error:
-            if not options.skip_broken:
-                raise UserError(
-                    f"{where}: {record.place} is broken ({error}); mend it, or leave such records out with --skip-broken"
-                ) from None
-            yield _Parsed(broken=f"{record.place}: {error}")
+            yield _Parsed(record.place, broken=error)
 
 
 def _parse(record: RawRecord, kind: Format, options: ShardOptions) -> _Parsed:
     if kind is Format.TAR and options.format is Format.TAR:
         records.tar_members(record.data)
-        return _Parsed(members=record.data)
+        return _Parsed(record.place, members=record.data)
     if kind is Format.TAR:
-        fields = records.tar_fields(record.data, options.image_key, options.caption_key)
+        members = records.tar_members(record.data)
+        fields = records.fields_of_members(members, options.image_key, options.caption_key)
+        dropped = tuple(name for name in members if name.rpartition(".")[2] not in _IN_FIELDS)
+        _refuse_rounded(fields)
         image = fields.get(options.image_key)
         if isinstance(image, bytes):
             fields[options.image_key] = pybase64.b64encode(image).decode()
-        return _Parsed(fields)
+        return _Parsed(record.place, fields, dropped=dropped)
     fields = records.json_object(record.data)
+    _refuse_rounded(fields)
     image = fields.get(options.image_key)
     if options.format is Format.TAR and isinstance(image, str):
         fields[options.image_key] = records.from_base64(image, options.image_key)
-    return _Parsed(fields)
+    return _Parsed(record.place, fields)
+
+
+def _refuse_rounded(fields: dict[str, Any]) -> None:
+    """The parser makes floats of integers over 64 bits: identifiers would come out as others. Raises BrokenRecord."""
+    values: list[Any] = [fields]
+    while values:
+        value = values.pop()
+        if isinstance(value, dict | list):
+            values.extend(value.values() if isinstance(value, dict) else value)
+        elif isinstance(value, float) and abs(value) >= 2**63:
+            detail = f"a number of over 64 bits, about {value:g}, would be rounded; make it a text"
+            raise BrokenRecord(records.WRONG_TYPE, detail)
 
 
 def _write_group(
-    number: int, inputs: Iterator[_Parsed], out: str, options: ShardOptions, stop: threading.Event
+    where: str, number: int, inputs: Iterator[_Parsed], out: str, options: ShardOptions, stop: threading.Event
 ) -> Sharded:
     result = Sharded()
     with tempfile.TemporaryDirectory(prefix="cclm-shard-") as folder:
@@ -224,20 +249,22 @@ def _write_group(
         for record in inputs:
             if stop.is_set():
                 break
-            if record.broken is not None:
-                result.broken.append(record.broken)
-                continue
-            writer = writer or _ShardWriter(Path(folder) / "shard")
             try:
                 key = _key_of(record, f"{number:04d}-{result.records:09d}", last)
-                writer.add(_bytes_of(record, key, options))
+                data = _bytes_of(record, key, options)
             except BrokenRecord as error:
                 if not options.skip_broken:
-                    raise UserError(f"record {result.records + 1} of part {number}: {error}") from None
-                result.broken.append(str(error))
+                    raise UserError(
+                        f"{where}: {record.place} is broken ({error}); mend it, or leave such records out with "
+                        "--skip-broken"
+                    ) from None
+                result.broken.append(f"{record.place}: {error}")
                 continue
+            writer = writer or _ShardWriter(Path(folder) / "shard")
+            writer.add(data)
             last = key
             result.records += 1
+            result.dropped.update(record.dropped)
             if writer.size >= options.size:
                 result.add(writer.publish(out, number, result.shards, options.format))
                 writer = None
@@ -253,7 +280,9 @@ def _key_of(record: _Parsed, ours: str, last: str) -> str:
 
 
 def _bytes_of(record: _Parsed, key: str, options: ShardOptions) -> bytes:
-    """A record in the format of the output."""
+    """A record in the format of the output. Raises BrokenRecord."""
+    if record.broken is not None:
+        raise record.broken
     if record.members is not None:
         if key == key_of_record(record.members):
             return record.members

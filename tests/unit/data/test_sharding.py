@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import bz2
 import gzip
 import io
@@ -124,6 +125,8 @@ def test_damage_and_full_folders_leave_nothing(tmp_path: Path, lines: Path, caps
         ([tmp_path / "none", out], "none does not exist"),
         ([lines, lines], "is input and output"),
         ([tmp_path / "bad.jsonl", lines], "is not empty (0.jsonl)"),
+        ([tmp_path / "bad.jsonl", f"{tmp_path}/new/../lines"], "is not empty (0.jsonl)"),
+        ([lines, f"{tmp_path}/new/../lines"], "is input and output"),
     ):
         assert _shard(*words) == 2
         err = capsys.readouterr().err
@@ -131,6 +134,29 @@ def test_damage_and_full_folders_leave_nothing(tmp_path: Path, lines: Path, caps
         assert not out.exists() or not list(out.iterdir())
     assert _shard(tmp_path / "bad.jsonl", out, "--skip-broken") == 0
     assert "10 records" in (printed := capsys.readouterr().out) and "left out 1 broken records" in printed
+
+
+def test_what_cannot_be_written_is_named_by_file_and_line(tmp_path: Path, capsys: Any) -> None:
+    good = {"binary": base64.b64encode(jpeg(0)).decode(), "caption": "a dog"}
+    for name, change, said in (
+        ("image", {"binary": "AAAA"}, "broken image: the data are not an image of a known format"),
+        ("number", {"elems": [{"id": 2**64}]}, "wrong type: a number of over 64 bits, about 1.84467e+19"),
+    ):
+        data = write_lines(tmp_path / f"{name}.jsonl", [{**good, "id": 2**63 - 1}, {**good, **change}])
+        assert _shard(data, tmp_path / name, "--size", "1") == 2
+        assert f"cclm data shard: {data}:2 is broken ({said}" in capsys.readouterr().err
+        assert _shard(data, tmp_path / name, "--size", "1", "--skip-broken") == 0
+        assert f"left out: {data}:2: {said}" in (out := capsys.readouterr().out) and "1 records in 1 shards" in out
+
+
+def test_members_without_a_place_in_a_line_are_counted(tmp_path: Path, capsys: Any) -> None:
+    members = [(f"{key}.{kind}", b"{}") for key in "ab" for kind in ("json", "cls", "seg.npy", "txt")]
+    (tmp_path / "0.tar").write_bytes(b"".join(write_member(*member) for member in members) + END_MARK)
+    assert _shard(tmp_path / "0.tar", tmp_path / "lines", "--format", "lines") == 0
+    said = [line.split(",")[0] for line in capsys.readouterr().out.splitlines()[1:]]
+    assert said == ["left out: 2 members .cls", "left out: 2 members .seg.npy"]
+    assert _shard(tmp_path / "0.tar", tmp_path / "tars") == 0
+    assert "left out" not in capsys.readouterr().out
 
 
 def test_a_command_that_was_cut_off_starts_over(
