@@ -45,7 +45,7 @@ class Quarantine:
         self._known: set[tuple[str, int]] | None = None  # read at first need: a new run moves old files aside first
 
     def add(self, source: str, skipped: Skipped) -> None:
-        """Keep a record's place and reason. What the disk does not take is warned of, and training goes on."""
+        """Keep a record's place and reason. What the disk does not take is logged instead, and training goes on."""
         if self._known is None:
             self._known = _known_records(self._path)
         key = (skipped.path, skipped.offset)
@@ -55,10 +55,13 @@ class Quarantine:
         values = dict(source=source, path=skipped.path, offset=skipped.offset, size=skipped.size, line=skipped.line)
         text = json.dumps({**values, "kind": skipped.kind, "reason": skipped.detail}, ensure_ascii=False)
         try:
+            if not self._path.parent.is_dir():  # the first process made it on its own machine
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                log.warning("broken records that this machine reads are listed here alone, in %s", self._path)
             with self._path.open("a", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(text + "\n")
         except OSError as error:
-            log.warning("%s was not kept in %s: %s", skipped.place, self._path, error.strerror)
+            log.warning("%s cannot be written (%s); the broken record was: %s", self._path, error.strerror, text)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import math
 import os
 import random
 import re
@@ -103,9 +104,12 @@ def patience() -> float:
     """Seconds that an outage of a store is waited for."""
     text = os.environ.get(PATIENCE, "")
     try:
-        return float(text) if text else _DEFAULT_PATIENCE
+        seconds = float(text) if text else _DEFAULT_PATIENCE
     except ValueError:
-        raise UserError(f"{PATIENCE}={text!r} is no number of seconds; correct or unset it") from None
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise UserError(f"{PATIENCE}={text!r} is no number of seconds, 0 or more; correct or unset it")
+    return seconds
 
 
 def set_patience(seconds: float) -> None:

@@ -93,9 +93,10 @@ def test_patience_goes_through_the_environment(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv(storage.PATIENCE, "1")  # set first, so that what set_patience does is undone
     storage.set_patience(7)
     assert storage.patience() == 7
-    monkeypatch.setenv(storage.PATIENCE, "long")
-    with pytest.raises(UserError, match="CCLM_STORAGE_PATIENCE='long' is no number"):
-        storage.patience()
+    for text in ("long", "nan", "inf", "-1"):
+        monkeypatch.setenv(storage.PATIENCE, text)
+        with pytest.raises(UserError, match=f"CCLM_STORAGE_PATIENCE='{text}' is no number"):
+            storage.patience()
 
 
 def test_unknown_stores_are_one_sentence() -> None:

@@ -13,7 +13,7 @@ from record_files import pair, write_lines
 from cclm.config import BrokenRecordsConfig
 from cclm.data.audit import AuditLine, EpochCount, Tally, add_tally, hash_of_all, mixed, read_audit, tally_from_json
 from cclm.data.loader import open_source
-from cclm.data.quarantine import Quarantine, ReadCount, refuse_too_many
+from cclm.data.quarantine import Quarantine, ReadCount, Skipped, refuse_too_many
 from cclm.errors import UserError
 from cclm.training.audit import RunAudit
 
@@ -122,6 +122,20 @@ def test_broken_records_are_listed_once_with_their_bytes(make_config: Any, broke
         b'{"source_text": 1, "target_text": "a dog"}\n': (32, "wrong type"),
     }
     assert {one["path"] for one in listed} == {str(broken_file)} and all(one["reason"] for one in listed)
+
+
+def test_a_broken_record_on_another_machine_is_not_lost(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    record = Skipped("not JSON", "what it is", "s3://bucket/part", 7, 9, None, True)
+    for _ in range(2):  # the folder is that of the first process, on its machine
+        Quarantine(tmp_path / "not" / "here", 3).add("texts", record)
+    listed = (tmp_path / "not" / "here" / "quarantine-00003.jsonl").read_text()
+    assert json.loads(listed)["offset"] == 7
+    [said] = caplog.messages
+    assert said.startswith("broken records that this machine reads are listed here alone") and said.endswith("00003.jsonl")
+    (tmp_path / "file").write_text("")
+    Quarantine(tmp_path / "file" / "below", 3).add("texts", record)
+    said = caplog.messages[-1]
+    assert "cannot be written (Not a directory)" in said and json.loads(said.partition(" was: ")[2]) == json.loads(listed)
 
 
 def test_too_many_broken_records_stop_a_run() -> None:
