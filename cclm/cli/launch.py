@@ -8,6 +8,7 @@ from functools import partial
 
 from cclm.launch.attempts import DEFAULT_MAX_ATTEMPTS
 from cclm.launch.causes import table
+from cclm.launch.report import NO_NAME
 
 DESCRIPTION = """\
 Run a command of cclm under torchrun's elastic agent: on all GPUs of a machine, and on several machines.
@@ -41,7 +42,7 @@ PASSED_ON = {
     "nproc-per-node": "processes on each machine: a number, gpu, cpu or auto",
     "max-restarts": "restarts after failures within this launch, on each machine",
     "rdzv-endpoint": "HOST:PORT where the machines meet; HOST runs the store",
-    "rdzv-id": "name of the job, the same on all machines",
+    "rdzv-id": "name of the job, the same on all machines and at each start of it",
     "rdzv-backend": "how machines meet (default c10d)",
     "rdzv-conf": "settings of the rendezvous, as join_timeout=1800,last_call_timeout=60",
     "node-rank": "without rendezvous: number of this machine",
@@ -114,6 +115,7 @@ def launch(args: argparse.Namespace) -> int:
             max_attempts=args.max_attempts,
             shutdown_timeout=args.shutdown_timeout,
             collective_timeout=args.collective_timeout,
+            begins_anew=getattr(parsed, "resume", None) == "never",
             check_processes=partial(_check_processes, command[0], config),
         )
     )
@@ -152,7 +154,7 @@ def _torchrun_options(args: argparse.Namespace) -> list[str]:
 def _job_id(args: argparse.Namespace) -> str | None:
     """What tells this job from another one in the same folder."""
     known = (os.environ.get(name) for name in ("PET_RDZV_ID", "TORCHX_JOB_ID", "SLURM_JOB_ID"))
-    return next((value for value in (args.rdzv_id, *known) if value), None)
+    return next((value for value in (args.rdzv_id, *known) if value and value != NO_NAME), None)
 
 
 def _positive(text: str) -> int:

@@ -38,10 +38,11 @@ class Attempts:
     def __init__(self, folders: list[str], command: str, run_id: str, limit: int) -> None:
         """
         Args:
-            folders: where the run's checkpoints are, as paths or URLs; the count lies in the last one.
+            folders: where the run's checkpoints are, as paths or URLs; the count lies in the last one, and in the
+                local one while a store does not answer. Where there is no local one, nothing is counted meanwhile.
             run_id: of the job; another job in the same folders starts to count anew.
         """
-        self._folders, self._run_id, self._limit = folders, run_id, limit
+        self._folders, self._command, self._run_id, self._limit = folders, command, run_id, limit
         self.url = storage.join(folders[-1], f"attempts-{command}.json")
 
     def begin(self) -> int:
@@ -49,7 +50,19 @@ class Attempts:
 
         Raises:
             AttemptsExhausted: there were `limit` without a newer checkpoint.
+            StoreUnavailable: a store does not answer; the start is counted if there is a local folder.
         """
+        try:
+            return self._count()
+        except storage.StoreUnavailable as outage:
+            if local := [folder for folder in self._folders if storage.is_local(folder)]:
+                try:
+                    Attempts(local, self._command, self._run_id, self._limit)._count()
+                except AttemptsExhausted as error:
+                    raise AttemptsExhausted(f"{outage}; {error}") from None
+            raise
+
+    def _count(self) -> int:
         last, step = self._read(), newest_step(self._folders)
         same = last is not None and (last.run_id, last.step) == (self._run_id, step)  # a lower step: --resume never
         attempts = last.attempts + 1 if same else 1

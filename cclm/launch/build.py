@@ -21,6 +21,7 @@ from cclm.errors import UserError
 from cclm.launch.agent import Agent
 from cclm.launch.attempts import Attempts
 from cclm.launch.causes import Cause, Failure, of_exception
+from cclm.launch.report import NO_NAME
 
 __all__ = ["SignalException", "agent", "of_agent_error", "quiet", "settings"]
 
@@ -49,9 +50,11 @@ def settings(options: list[str], command: list[str], logs: str) -> tuple[LaunchC
         if args.rdzv_backend == "static" and (args.rdzv_endpoint or low != high):
             args.rdzv_backend = "c10d"  # static knows no address but the master's, and no change of members
         if args.standalone or (high == 1 and not args.rdzv_endpoint and args.master_port is None):
-            args.rdzv_backend, args.rdzv_endpoint, args.rdzv_id = "c10d", "localhost:0", uuid.uuid4().hex
+            args.rdzv_backend, args.rdzv_endpoint = "c10d", "localhost:0"
         elif not args.rdzv_endpoint and (args.rdzv_backend != "static" or args.master_port is None):
             raise UserError("several nodes need a place to meet: name the first one, --rdzv-endpoint HOST:PORT")
+        if high == 1 and args.rdzv_id == NO_NAME:
+            args.rdzv_id = uuid.uuid4().hex  # no other machine needs to know it
         if args.master_port is None:
             args.master_port = 29500
         if args.log_dir is None:

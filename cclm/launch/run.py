@@ -34,6 +34,8 @@ class Launch:
     max_attempts: int
     shutdown_timeout: int
     collective_timeout: int
+    begins_anew: bool = False
+    """Whether the first start of the job sets aside what is there (`--resume never`)."""
     check_processes: Callable[[int], None] | None = None
     """Raises UserError if the command cannot run on so many processes."""
 
@@ -75,6 +77,8 @@ def _launch(wish: Launch, logs: str) -> int:
     build.quiet()
     config, command = build.settings(wish.torchrun, wish.command, logs)
     check_sizes(wish, config.min_nodes, config.max_nodes, config.nproc_per_node)
+    if wish.begins_anew and (wish.run_id or config.run_id) == report.NO_NAME:
+        raise UserError(report.NEEDS_NAME)
     os.environ[report.FULL_WORLD_SIZE] = str(config.max_nodes * config.nproc_per_node)
     attempts = None
     if wish.folders:

@@ -32,7 +32,7 @@ from cclm.config import PretrainConfig
 from cclm.data.audit import AUDIT
 from cclm.data.quarantine import QUARANTINE
 from cclm.errors import UserError
-from cclm.launch.report import JOB
+from cclm.launch.report import JOB, NEEDS_NAME, NO_NAME
 from cclm.metrics.report import LOG, METRICS
 from cclm.metrics.results import PREDICTIONS, RESULTS
 from cclm.training.evaluation import RESULT
@@ -84,15 +84,16 @@ def find_start(places: Sequence[str], folder: Path, resume: str, say: Callable[[
         resume: auto, never, or the folder of a checkpoint or run.
 
     Raises:
-        UserError: there are checkpoints and none is whole, or `resume` names none that a run can go on from.
+        UserError: there are checkpoints and none is whole, `resume` names none that a run can go on from, or it is
+            never and the job has no name.
     """
     if resume == "never":
         job = _job()
-        if not _is_restart() and not _began_anew(places, job):
+        if not _began_anew(places, job):
             for place in places:
                 set_aside(place)
             return Found(_claim(places, job))
-        say(f"{f'job {job}' if job else 'this run'} has begun anew before (--resume never): going on with what it saved")
+        say(f"job {job} has begun anew before (--resume never): going on with what it saved")
     mine = newest_checkpoint(places, say)
     if resume in ("auto", "never") or (mine is not None and mine.state.get("origin") == resume):
         if mine is None:
@@ -159,14 +160,17 @@ def _began_anew(places: Sequence[str], job: str | None) -> bool:
 
 
 def _job() -> str | None:
-    """What all starts of this job have in common, members that change and a scheduler's retries included, if known."""
-    names = (os.environ.get(JOB), os.environ.get("TORCHELASTIC_RUN_ID"))
-    return next((name for name in names if name and name != "none"), None)  # none: what torchrun says without --rdzv-id
+    """What all starts of this job have in common; None where nothing starts it again.
 
+    torchrun's count of restarts would not do: it stands still while nodes come and leave.
 
-def _is_restart() -> bool:
-    """Whether torchrun started these processes again after a fault: the command is the same, the run has begun."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
+    Raises:
+        UserError: it may be started again and has no name.
+    """
+    job = os.environ.get(JOB) or os.environ.get("TORCHELASTIC_RUN_ID") or None
+    if job == NO_NAME:
+        raise UserError(NEEDS_NAME)
+    return job
 
 
 def _attempts_after(step: int, places: Sequence[str]) -> tuple[str, ...]:
@@ -275,26 +279,43 @@ def set_aside(place: str, but: str | None = None) -> None:
     Args:
         but: a checkpoint's folder that stays as it is.
     """
-    stamp = time.strftime("earlier-%Y%m%d-%H%M%S")
     folders = [storage.join(place, folder_name(step)) for step in checkpoint_steps(place)]
     folders = [folder for folder in folders if folder != (but or "").rstrip("/")]
     if storage.is_local(place):
         root = Path(storage.local_path(place))
         kept = [pattern.partition("/")[0] for pattern in KEPT_FILES]  # a folder of files moves as a whole
         names = [*(Path(storage.local_path(folder)).name for folder in folders), *kept, RUN, BEST]
-        _move(root, stamp, sorted({path for name in names for path in root.glob(name)}))
+        paths = sorted({path for name in names for path in root.glob(name)})
+        if paths:
+            folder = root / _name_aside(lambda name: (root / name).exists())
+            folder.mkdir()
+            for path in paths:
+                path.rename(folder / path.name)
         return
     best = storage.join(place, BEST)
     folders += [storage.join(best, folder_name(step)) for step in checkpoint_steps(best)]
+
+    def is_taken(name: str) -> bool:
+        manifests = (storage.join(folder, f"manifest-{name}.json") for folder in folders)
+        return storage.is_folder(storage.join(place, name)) or any(map(storage.exists, manifests))
+
+    aside = _name_aside(is_taken)
     for folder in folders:
         manifest = storage.join(folder, MANIFEST)
         if storage.exists(manifest):
-            storage.write_atomic(storage.join(folder, f"manifest-{stamp}.json"), storage.read_bytes(manifest))
+            storage.write_atomic(storage.join(folder, f"manifest-{aside}.json"), storage.read_bytes(manifest))
             storage.delete(manifest)
     for name in _names_like(place, (*KEPT_FILES, RUN)):
         url = storage.join(place, name)
-        storage.write_atomic(storage.join(place, stamp, name), storage.read_bytes(url))
+        storage.write_atomic(storage.join(place, aside, name), storage.read_bytes(url))
         storage.delete(url)
+
+
+def _name_aside(is_taken: Callable[[str], bool]) -> str:
+    """A name with the time in it that nothing has: two runs may be set aside within a second, or clocks set back."""
+    stamp = time.strftime("earlier-%Y%m%d-%H%M%S")
+    names = (stamp if number == 1 else f"{stamp}-{number}" for number in itertools.count(1))
+    return next(name for name in names if not is_taken(name))
 
 
 def _names_like(place: str, patterns: Sequence[str]) -> list[str]:
@@ -305,12 +326,3 @@ def _names_like(place: str, patterns: Sequence[str]) -> list[str]:
             entries = storage.list_entries(storage.join(place, folder) if folder else place)
             found += [f"{folder}/{entry.name}".lstrip("/") for entry in entries if not entry.is_folder]
     return sorted(name for name in found if any(fnmatch.fnmatch(name, pattern) for pattern in patterns))
-
-
-def _move(root: Path, stamp: str, paths: Sequence[Path]) -> None:
-    if paths:
-        names = (stamp if number == 1 else f"{stamp}-{number}" for number in itertools.count(1))  # twice in a second
-        folder = next(root / name for name in names if not (root / name).exists())
-        folder.mkdir()
-        for path in paths:
-            path.rename(folder / path.name)

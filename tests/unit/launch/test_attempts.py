@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from cclm import storage
 from cclm.launch.attempts import Attempts, AttemptsExhausted
 from cclm.launch.causes import Cause, Failure
 from cclm.launch.run import _settle
@@ -45,6 +46,24 @@ def test_stops_from_outside_and_success_do_not_count(tmp_path):
     mine.begin()
     mine.begin()
     mine.succeed()
+    assert mine.begin() == 1
+
+
+def test_starts_are_bounded_while_the_store_is_away(tmp_path, monkeypatch):
+    def away(url: str) -> bytes:
+        raise storage.StoreUnavailable(f"{url} does not answer")
+
+    mine = Attempts([str(tmp_path), "memory://away"], "pretrain", "job", 3)
+    with monkeypatch.context() as outage:
+        outage.setattr(storage, "read_bytes", lambda url, read=storage.read_bytes: (away if "://" in url else read)(url))
+        for _ in range(3):
+            with pytest.raises(storage.StoreUnavailable):
+                mine.begin()
+        with pytest.raises(AttemptsExhausted, match=rf"^memory://away.* does not answer; 3 .* delete {tmp_path}/attempts"):
+            mine.begin()
+        checkpoint(tmp_path, 10)
+        with pytest.raises(storage.StoreUnavailable):
+            mine.begin()
     assert mine.begin() == 1
 
 

@@ -1,13 +1,17 @@
 """Options and the variables of training operators become torchrun's settings, or one sentence."""
 
 import argparse
+import os
+import signal
 
 import pytest
 import torch
 from torch.distributed.elastic.rendezvous.api import RendezvousConnectionError, RendezvousTimeoutError
 
 from cclm.cli.launch import _torchrun_options, add_parser
+from cclm.cli.main import run
 from cclm.errors import UserError
+from cclm.launch import build
 from cclm.launch.build import of_agent_error, settings
 from cclm.launch.causes import Cause
 from cclm.launch.run import Launch, check_sizes
@@ -48,6 +52,24 @@ def test_the_operators_variables_and_options_that_beat_them(made):
 
 def test_an_address_is_enough_to_meet_elastically(made):
     assert made("--nnodes", "1:2", "--rdzv-endpoint", "host:1").rdzv_backend == "c10d"
+
+
+@pytest.mark.parametrize("words", [[], ["--rdzv-endpoint", "host:1"], ["--master-port", "1"]])
+def test_a_job_of_one_machine_has_a_name_of_its_own(made, words):
+    ids = {made(*words).run_id, made(*words).run_id}
+    assert len(ids) == 2 and "none" not in ids
+    assert made(*words, "--rdzv-id", "mine").run_id == "mine"
+
+
+@pytest.mark.parametrize("words", [["--nnodes", "1:2"], ["--nnodes", "2"]])
+def test_never_on_several_machines_needs_a_name(tmp_path, capsys, monkeypatch, words):
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(build, "agent", lambda *_: pytest.fail("it was not refused"))
+    command = ["pretrain", "configs/demo/pretrain.yaml", f"output_dir={tmp_path}/run", "--resume", "never"]
+    assert run(["launch", *words, "--rdzv-endpoint", "localhost:1", "--", *command]) == 2
+    assert "give --rdzv-id NAME" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

@@ -26,11 +26,8 @@ def test_a_run_keeps_its_name_before_its_first_checkpoint(tmp_path):
     assert fresh.find_start("auto") is None and fresh._found.run != names[0]
 
 
-def test_never_sets_aside_but_not_when_torchrun_starts_again(tmp_path, monkeypatch):
+def test_never_sets_aside(tmp_path):
     save_trained(tmp_path, 5)
-    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
-    assert Saving(Output(str(tmp_path))).find_start("never").step == 5
-    monkeypatch.delenv("TORCHELASTIC_RESTART_COUNT")
     assert Saving(Output(str(tmp_path))).find_start("never") is None
     (earlier,) = tmp_path.glob("earlier-*")
     open_checkpoint(earlier / "step-00000005")
@@ -41,12 +38,23 @@ def test_never_is_obeyed_once_a_job(tmp_path, monkeypatch, variable):
     """torchrun counts no restart where members change, and a scheduler's retry begins at 0."""
     output = Output(str(tmp_path / "near"), str(tmp_path / "far"))
     save_trained(tmp_path / "near", 5)
-    for job, expected in (("first", None), ("first", 5), ("second", None), ("none", None), ("none", None)):
+    for job, expected in (("first", None), ("first", 5), ("second", None)):
         monkeypatch.setenv(variable, job)
         start = Saving(output, say=lambda _: None).find_start("never")
         assert (start and start.step) == expected, job
         if start is None:
             save_trained(tmp_path / "near", 5)
+    monkeypatch.setenv(variable, "none")
+    with pytest.raises(UserError, match="^--resume never: without a name of the job, .* give --rdzv-id NAME"):
+        Saving(output).find_start("never")
+    assert checkpoint_steps(str(tmp_path / "near")) == [5]
+
+
+def test_never_is_obeyed_although_the_first_start_died_before_it(tmp_path, monkeypatch):
+    save_trained(tmp_path, 5)
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "job")
+    assert Saving(Output(str(tmp_path))).find_start("never") is None
 
 
 def test_from_a_folder_once_and_from_ones_own_after_that(tmp_path):

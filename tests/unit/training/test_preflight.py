@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from cclm import storage
 from cclm.cli.convert import convert
 from cclm.config import EvaluationConfig
 from cclm.data.text import Tokenizer
@@ -96,6 +97,23 @@ def test_runs_set_aside_within_a_second(tmp_path, monkeypatch):
     names = ["earlier-20260101-000000", "earlier-20260101-000000-2", "earlier-20260101-000000-3"]
     assert [(tmp_path / name / "metrics.jsonl").read_text() for name in names] == ["1", "2", "3"]
     assert sorted(path.name for path in tmp_path.iterdir()) == names
+
+
+def test_runs_set_aside_in_a_store_within_a_second(tmp_path, monkeypatch):
+    monkeypatch.setattr(resume.time, "strftime", lambda _: "earlier")
+    place = f"memory://{tmp_path.name}"
+    files = {"earlier-2": "metrics.jsonl", "earlier-3": "log.txt"}
+    manifest = f"{place}/step-00000005/manifest"
+    storage.write_atomic(f"{manifest}.json", b"first")
+    resume.set_aside(place)  # leaves no folder, only the manifest's name
+    for name in files.values():
+        storage.write_atomic(f"{place}/{name}", name.encode())
+        storage.write_atomic(f"{manifest}.json", name.encode())
+        resume.set_aside(place)
+    assert storage.read_bytes(f"{manifest}-earlier.json") == b"first"
+    for aside, name in files.items():
+        assert storage.read_bytes(f"{place}/{aside}/{name}") == name.encode()
+        assert storage.read_bytes(f"{manifest}-{aside}.json") == name.encode()
 
 
 # Held-out lists.
