@@ -23,11 +23,11 @@ def data_files(where: str, urls: Sequence[str]) -> list[str]:
     files = whole_files(where, urls)
     for file in files:
         if file.endswith(COMPRESSED):
-            folder = storage.parent(file) or "."
-            out = storage.join(folder, "shards")  # beside the folder would be another bucket where it is a store's root
+            # Inside the folder, since what lies beside a store's root is another store.
+            out = storage.join(storage.parent(file) or ".", "shards")
             raise UserError(
                 f"{where}: {file} is compressed and cannot be read from the middle; convert it with: "
-                f"{shlex.join(['cclm', 'data', 'shard', folder, out])}, and read {out}"
+                f"{shlex.join(['cclm', 'data', 'shard', *urls, out])}, and read {out}"
             )
     places: dict[str, str] = {}
     for file in files:

@@ -117,9 +117,9 @@ def test_a_file_that_became_shorter_is_refused_until_it_is_indexed_again(tmp_pat
 @pytest.mark.parametrize(
     ("file", "words"),
     [
-        ("x.gz", ". ./shards"),
-        ("a b/x.gz", "'a b' 'a b/shards'"),
-        ("memory://bucket/x.gz", "memory://bucket memory://bucket/shards"),
+        ("x.gz", "x.gz ./shards"),
+        ("a b/x.gz", "'a b/x.gz' 'a b/shards'"),
+        ("memory://bucket/x.gz", "memory://bucket/x.gz memory://bucket/shards"),
     ],
 )
 def test_compressed_files_are_converted_into_a_folder_of_the_same_store(
