@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Future
@@ -188,8 +187,3 @@ def remove_files(folder: str, names: Iterable[str]) -> None:
     for name in names:
         with contextlib.suppress(OSError):
             storage.delete(storage.join(folder, name))
-
-
-def read_state(folder: str | Path, manifest: Manifest) -> Mapping:
-    """Contents of the state file of a checkpoint on any store."""
-    return json.loads(storage.read_bytes(storage.join(str(folder), manifest.files[manifests.STATE].name)))

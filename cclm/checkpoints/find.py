@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cclm import storage
-from cclm.checkpoints.commit import check_contents, read_state, whole_manifest
+from cclm.checkpoints.commit import check_contents, whole_manifest
 from cclm.checkpoints.manifest import (
     MANIFEST,
     MODEL,
@@ -71,7 +72,7 @@ def open_checkpoint(folder: str | Path, roles: Collection[str] = EVERYTHING) -> 
             storage.download(storage.join(folder, entry.name), str(path / entry.name))
     check_contents(path, wanted)
     try:
-        state = dict(read_state(path, whole))
+        state = dict(json.loads((path / whole.files[STATE].name).read_bytes()))
     except (ValueError, KeyError, TypeError) as error:
         raise TornCheckpointError(f"unreadable state ({type(error).__name__}: {error})") from None
     return Checkpoint(folder, path, whole, state, copy)

@@ -248,7 +248,10 @@ def write_published_file(path: str | Path, state: Mapping[str, Tensor], config: 
     """Write the published layout; the file appears whole or not at all."""
     path = Path(path)
     temporary = path.with_name(path.name + ".tmp")
-    torch.save(
-        {"model": {name: tensor.cpu().clone() for name, tensor in state.items()}, "config": dict(config)}, temporary
-    )
-    temporary.replace(path)
+    content = {"model": {name: tensor.cpu().clone() for name, tensor in state.items()}, "config": dict(config)}
+    try:
+        torch.save(content, temporary)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from cclm import storage
-from cclm.checkpoints.commit import read_state, verify, whole_manifest
+from cclm.checkpoints.commit import whole_manifest
+from cclm.checkpoints.find import EVERYTHING, Checkpoint, open_checkpoint
 from cclm.checkpoints.manifest import (
     FORMAT,
-    Manifest,
+    STATE,
     NoManifestError,
     TornCheckpointError,
     folder_name,
@@ -32,28 +33,28 @@ def describe_folder(url: str, *, verify: bool) -> int:
     if not storage.is_folder(url):
         raise UserError(f"{url} is no folder; name a config file, a checkpoint's folder, or a run's folder")
     try:
-        manifest = whole_manifest(url)
-    except NoManifestError as problem:
-        if step_of_folder(storage.name(url)) is None:
+        # The state is small and printed from, so it is held against its checksum in any case.
+        checkpoint = open_checkpoint(url, EVERYTHING if verify else (STATE,))
+    except TornCheckpointError as problem:
+        if isinstance(problem, NoManifestError) and step_of_folder(storage.name(url)) is None:
             raise UserError(
                 f"there is no checkpoint in {url} ({problem}); name a checkpoint's folder, or that of a run that has "
                 "saved one"
             ) from None
         print(f"{url} is not a whole checkpoint: {problem}")
         return 1
-    except TornCheckpointError as problem:
-        print(f"{url} is not a whole checkpoint: {problem}")
-        return 1
-    for line in _details(url, manifest):
+    for line in _details(checkpoint):
         print(line)
-    return _verdict(url, manifest, verify)
+    if verify:
+        print("verified: every byte agrees with the checksums")
+    else:
+        print("whole: the manifest is intact and every file has its size (--verify reads them)")
+    return 0
 
 
 def _line(folder: str, is_thorough: bool) -> int:
     try:
-        manifest = whole_manifest(folder)
-        if is_thorough:
-            verify(folder, manifest)
+        manifest = open_checkpoint(folder).manifest if is_thorough else whole_manifest(folder)
     except TornCheckpointError as problem:
         print(f"{folder}: torn, {problem}")
         return 1
@@ -63,10 +64,10 @@ def _line(folder: str, is_thorough: bool) -> int:
     return 0
 
 
-def _details(url: str, manifest: Manifest) -> list[str]:
-    versions = read_state(url, manifest).get("versions", {})
+def _details(checkpoint: Checkpoint) -> list[str]:
+    manifest, versions = checkpoint.manifest, checkpoint.state.get("versions", {})
     lines = {
-        "checkpoint": url,
+        "checkpoint": checkpoint.source,
         "format": FORMAT,
         "step": manifest.step,
         "run": manifest.run,
@@ -80,16 +81,3 @@ def _details(url: str, manifest: Manifest) -> list[str]:
         shown.append(f"{role:<11}{file.name}  {file.size:,} bytes  crc32c {file.crc32c}")
         shown.append(f"{'':<11}sha256 {file.sha256}")
     return shown
-
-
-def _verdict(url: str, manifest: Manifest, is_thorough: bool) -> int:
-    if not is_thorough:
-        print("whole: the manifest is intact and every file has its size (--verify reads them)")
-        return 0
-    try:
-        verify(url, manifest)
-    except TornCheckpointError as problem:
-        print(f"torn: {problem}")
-        return 1
-    print("verified: every byte agrees with the checksums")
-    return 0

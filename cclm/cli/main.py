@@ -7,7 +7,9 @@ imported, so `cclm --help` needs no torch.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import difflib
+import errno
 import importlib
 import os
 import sys
@@ -50,6 +52,12 @@ examples:
 
 EXIT_BROKEN_PIPE = 141
 
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_REFUSALS = {
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP,
+}  # fmt: skip
+"""Not ENOENT: what vanishes under a process is often the temporary file of another one that died."""
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code."""
@@ -80,17 +88,38 @@ def run(argv: Sequence[str]) -> int:
             print("cclm: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        # `cclm describe ... | head`: the interpreter would complain once more when it flushes stdout at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()  # `cclm describe ... | head`
         return EXIT_BROKEN_PIPE
     except Exception as error:
-        failure = of_exception(error)
+        failure = _failure_of(error)
         told = report.write(failure, error) and report.is_launched()  # the launcher prints it, once for all processes
         if failure.cause is Cause.BUG and not told:
             raise
         if not told:
-            print(f"cclm: error: {failure.message}", file=sys.stderr)
+            with contextlib.suppress(OSError):  # it may go to a file on the same full disk: the exit code still counts
+                print(f"cclm: error: {failure.message}", file=sys.stderr)
+        try:
+            sys.stdout.flush()
+        except OSError:
+            _drop_output()
         return failure.cause.code
+
+
+def _failure_of(error: Exception) -> Failure:
+    """What an exception means; a file that the system refuses is the user's to mend."""
+    failure = of_exception(error)
+    if failure.cause is Cause.BUG and isinstance(error, OSError):
+        if error.errno in _FULL:
+            place = "what is being written" if error.filename is None else error.filename
+            return Failure(Cause.USER_ERROR, f"{place}: {error.strerror}; make room")
+        if error.errno in _REFUSALS and error.filename is not None:
+            return Failure(Cause.USER_ERROR, f"{error.filename}: {error.strerror}; correct the path or its permissions")
+    return failure
+
+
+def _drop_output() -> None:
+    """Let go of what stdout does not take: the interpreter would complain once more when it flushes it at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:

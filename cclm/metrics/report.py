@@ -2,6 +2,8 @@
 
 Only the first process reports. What the data side warns of (skipped records) comes from all processes: each keeps its
 own warnings in `log.txt` and shows them on stderr.
+
+A full disk ends no run here: the saves that it makes fail do, when there are too many.
 """
 
 from __future__ import annotations
@@ -9,8 +11,10 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import threading
 from collections.abc import Mapping
 from datetime import datetime
+from io import FileIO
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -36,8 +40,9 @@ class Report:
         self._active = active
         self._total = total
         self._bar: tqdm | None = None
-        self._metrics = output_dir / METRICS
-        self._log = output_dir / LOG
+        self._metrics = _Lines(output_dir / METRICS)
+        self._log = _Lines(output_dir / LOG)
+        self._lock = threading.Lock()  # threads that read for us warn
         self._warnings = _Warnings(self)
         self._warnings.replace_earlier()
         if not active:
@@ -50,26 +55,33 @@ class Report:
         """Show text, and keep it with the time in `log.txt`."""
         if not self._active:
             return
-        self._keep(text)
+        self._keep(self._log, _stamped(text))
         self._show(text, sys.stdout)
 
     def warn(self, text: str) -> None:
         """Keep a warning in `log.txt`, and show it on stderr unless the program's own logging does."""
-        try:
-            self._keep(text)
-        except OSError as error:  # a full disk, say: no reason to stop here, the next checkpoint will
-            text = f"{text} (not kept in {self._log}: {error})"
+        self._keep(self._log, _stamped(text))
         if not logging.getLogger().handlers:
             self._show(text, sys.stderr)
 
-    def _keep(self, text: str) -> None:
-        with self._log.open("a", encoding="utf-8") as file:
-            file.write(f"{datetime.now().astimezone().isoformat(timespec='seconds')} {text}\n")
+    def _keep(self, file: _Lines, lines: str) -> None:
+        """Add to a file. Both are tried each time: the one that was refused before may be taken now."""
+        with self._lock:
+            file.add(lines)
+            for each in (self._metrics, self._log):
+                if problem := each.write():
+                    self._log.add(_stamped(problem))
+                    self._show(problem, sys.stderr)
 
     def _show(self, text: str, stream: TextIO) -> None:
         if self._bar is not None:
             self._bar.clear()
-        print(text, file=stream, flush=True)
+        try:
+            print(text, file=stream, flush=True)
+        except BrokenPipeError:
+            raise
+        except OSError:  # sent to a file on the same full disk, or a terminal that is gone; `log.txt` has it, or will
+            pass
 
     def forget_after(self, step: int, again: str | None = None) -> None:
         """Drop lines of `metrics.jsonl` about later steps: a run that was cut off wrote them, and makes them again.
@@ -77,18 +89,20 @@ class Report:
         Args:
             again: key of what is made again for `step` itself.
         """
-        if self._active and self._metrics.exists():
-            lines = self._metrics.read_text(encoding="utf-8").splitlines()
-            kept = "".join(f"{line}\n" for line in lines if _is_until(line, step, again))
-            shorter = self._metrics.with_name(f".{METRICS}.tmp")  # whoever is killed here must not lose all lines
+        path = self._metrics.path
+        if self._active and path.exists():
+            there = path.read_text(encoding="utf-8", errors="replace")
+            kept = "".join(f"{line}\n" for line in there.splitlines() if _is_until(line, step, again))
+            if kept == there:  # nothing to write, so that a run can go on on a full disk
+                return
+            shorter = path.with_name(f".{METRICS}.tmp")  # whoever is killed here must not lose all lines
             shorter.write_text(kept, encoding="utf-8")
-            shorter.replace(self._metrics)
+            shorter.replace(path)
 
     def line(self, values: Mapping[str, Any]) -> None:
         """Append `values`, JSON, as a line of `metrics.jsonl`; `values["step"]` is the number of outer steps done."""
         if self._active:
-            with self._metrics.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(values, ensure_ascii=False) + "\n")
+            self._keep(self._metrics, json.dumps(values, ensure_ascii=False) + "\n")
 
     def interval(self, values: Mapping[str, Any]) -> None:
         """One logging interval: a line of `metrics.jsonl` and the same for the eye."""
@@ -101,11 +115,63 @@ class Report:
             self._bar.update()
 
     def close(self) -> None:
-        """Take the bar away, and hear no more warnings."""
+        """Take the bar away, hear no more warnings, and tell what no disk has taken."""
         logging.getLogger(_PACKAGE).removeHandler(self._warnings)
+        for file in (self._metrics, self._log):
+            file.write()
+            if file.waiting:
+                self._show(f"{file.path} lacks its last {file.waiting} lines: it never took them", sys.stderr)
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+
+class _Lines:
+    """A file that grows by lines. Those that it does not take wait in memory, in order, and are tried again later."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._waiting = b""
+        self._is_refused = False
+
+    @property
+    def waiting(self) -> int:
+        """Number of lines that are not in the file yet."""
+        return self._waiting.count(b"\n")
+
+    def add(self, lines: str) -> None:
+        """Take lines in; `write` brings them to the file."""
+        self._waiting += lines.encode("utf-8", "backslashreplace")
+
+    def write(self) -> str | None:
+        """Bring what waits to the file; returns, once for all that is refused in a row, why it cannot be done."""
+        if not self._waiting:
+            return None
+        try:
+            with self.path.open("ab", buffering=0) as file:
+                _append(file, self._waiting)
+        except OSError as error:
+            is_known, self._is_refused = self._is_refused, True
+            reason = error.strerror or error
+            return None if is_known else f"{self.path} takes no more ({reason}); its lines wait in memory until it does"
+        self._waiting, self._is_refused = b"", False
+        return None
+
+
+def _append(file: FileIO, data: bytes) -> None:
+    """Add all of `data` or nothing: half a line of JSON, with others behind it, is one that readers stumble over."""
+    rest = data
+    try:
+        while rest:
+            rest = rest[file.write(rest) :]  # a disk that becomes full takes a part
+    except OSError:
+        if rest != data:
+            file.truncate(file.tell() - (len(data) - len(rest)))
+        raise
+
+
+def _stamped(text: str) -> str:
+    return f"{datetime.now().astimezone().isoformat(timespec='seconds')} {text}\n"
 
 
 class _Warnings(logging.Handler):

@@ -75,8 +75,10 @@ def publish(path: str, fill: Callable[[BinaryIO], object], new: bool) -> None:
             _link(temporary, path)
         else:
             os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         os.unlink(temporary)
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):  # the system names no file
+            error.filename = path
         raise
     _sync_folder(folder)
 

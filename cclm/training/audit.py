@@ -6,7 +6,7 @@ are made again count once, with any number of processes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,9 +28,17 @@ class RunAudit:
 
     Args:
         earlier: what `collect` returned for the checkpoint that the run goes on from; None at the start of a run.
+        say: where to tell that the file could not be written.
     """
 
-    def __init__(self, output_dir: Path, sources: Mapping[str, Counted], earlier: Mapping[str, Any] | None) -> None:
+    def __init__(
+        self,
+        output_dir: Path,
+        sources: Mapping[str, Counted],
+        earlier: Mapping[str, Any] | None,
+        say: Callable[[str], None] = print,
+    ) -> None:
+        self._say = say
         self._path = output_dir / AUDIT
         self._sources = sources
         self._earlier = {kind: tally_from_json(values) for kind, values in (earlier or {}).items()}
@@ -65,4 +73,7 @@ class RunAudit:
             for kind, source in self._sources.items()
             for epoch, count in sorted(totals.get(kind, {}).items())
         ]
-        write_audit(str(self._path), lines)
+        try:
+            write_audit(str(self._path), lines)
+        except OSError as error:  # the checkpoint holds the counts, and whether saves may fail is not for us to say
+            self._say(f"{self._path} could not be written ({error.strerror or error}); the next checkpoint writes it anew")

@@ -65,14 +65,26 @@ class HeldOut:
         return {language: each.metrics for language, each in measured.items()}
 
     def publish(self, scores: Scores, step: int, report: Report, output_dir: Path) -> None:
-        """Print the table, add it to the metrics, and write it to `retrieval.json`; the first process alone does."""
+        """Print the table, add it to the metrics, and write it to `retrieval.json`; the first process alone does.
+
+        Raises:
+            OSError: that file cannot be written; all else is done.
+        """
         if distributed.rank() != 0:
             return
         means = mean_rows(scores)
         report.say(f"held-out retrieval after step {step}, percent\n{retrieval_table({**scores, **means})}")
         report.line({"step": step, "retrieval": {**scores, **means}})
         result = {"step": step, "languages": scores, **{name.replace(" ", "_"): row for name, row in means.items()}}
-        (output_dir / RESULT).write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        text = json.dumps(result, indent=1, ensure_ascii=False) + "\n"
+        storage.write_atomic(str(output_dir / RESULT), text.encode())
+
+    def publish_on_the_way(self, scores: Scores, step: int, report: Report, output_dir: Path) -> None:
+        """`publish` while training: what a full disk does not take is told, and failing saves decide."""
+        try:
+            self.publish(scores, step, report, output_dir)
+        except OSError as error:
+            report.say(f"{RESULT} could not be written ({error.strerror or error}); metrics.jsonl has its numbers")
 
 
 def _check_captions(dataset: RetrievalSet, config: EvaluationConfig, path: str, tokenizer: Tokenizer) -> None:

@@ -78,7 +78,7 @@ def pretrain(config: PretrainConfig, *, resume: str = "auto", stop: environment.
     report = Report(saving.folder, active=distributed.rank() == 0, total=total, start=begin)
     saving.say = report.say
     saving.publish(*KEPT_FILES)
-    audit = RunAudit(saving.folder, sources, start and start.state.get("audit"))
+    audit = RunAudit(saving.folder, sources, start and start.state.get("audit"), report.say)
     facts = {**settings_of(config, start), "records": records, "layouts": layouts, "versions": versions()}
 
     def save(done: int) -> None:
@@ -87,7 +87,7 @@ def pretrain(config: PretrainConfig, *, resume: str = "auto", stop: environment.
     def evaluate(done: int) -> None:
         if held_out is not None:
             scores = held_out.measure(model, tokenizer, config.model.vision.image_size, device)
-            held_out.publish(scores, done, report, saving.folder)
+            held_out.publish_on_the_way(scores, done, report, saving.folder)
             saving.save_if_best(done, model, facts, mean_rows(scores)["mean"]["r_mean"])
 
     # 5. Train.

@@ -71,7 +71,7 @@ def train(config: TextAssignmentConfig, options: Options, *, stop: environment.S
     report = Report(saving.folder, active=distributed.rank() == 0, total=total, start=begin)
     saving.say = report.say
     saving.publish(*KEPT_FILES)
-    audit = RunAudit(saving.folder, {KIND: source}, start and start.state.get("audit"))
+    audit = RunAudit(saving.folder, {KIND: source}, start and start.state.get("audit"), report.say)
     facts = {**settings_of(config, start, options.checkpoint), "identity": identity, "versions": versions()}
     report.forget_after(begin)
     head = headline(config, task, device, f"{source.num_records:,} images", weights, begin, total)

@@ -1,6 +1,7 @@
 """The real command line: help without heavy imports, errors as one sentence without a traceback, exit codes."""
 
 import dataclasses
+import errno
 import json
 import os
 import subprocess
@@ -51,6 +52,7 @@ def test_no_command_shows_help_and_fails() -> None:
         (["describe", "nowhere"], "no file or folder nowhere; name a config file, a checkpoint's folder, or a run's"),
         (["describe", "nowhere", "--verify"], "no file or folder nowhere; name a config file, a checkpoint's"),
         (["describe", "README.md", "--verify"], "README.md is a file; name that"),
+        (["describe", "a" * 300], f"{'a' * 300}: File name too long; correct the path or its permissions"),
         (["describe", "configs"], "there is no checkpoint in configs (manifest.json is missing); name a checkpoint's"),
         (["describe", "configs/demo/pretrain.yaml", "optimizer.lrr=1"], "did you mean optimizer.lr?"),
         (["describe", "configs/demo/pretrain.yaml", "training.epochs=x"], "training.epochs must be a whole number"),
@@ -150,6 +152,33 @@ def test_exit_codes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
     assert run_with(monkeypatch, KeyboardInterrupt()) == 130
     with pytest.raises(ZeroDivisionError):  # a bug keeps its traceback
         run_with(monkeypatch, ZeroDivisionError())
+    with pytest.raises(FileNotFoundError):
+        run_with(monkeypatch, FileNotFoundError(errno.ENOENT, "No such file or directory", "gone"))
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (OSError(errno.ENAMETOOLONG, "File name too long", "a" * 9), "aaaaaaaaa: File name too long; correct the path"),
+        (OSError(errno.EACCES, "Permission denied", "/root/x"), "/root/x: Permission denied; correct the path or its"),
+        (OSError(errno.ENOSPC, "No space left on device", "x"), "x: No space left on device; make room"),
+        (OSError(errno.ENOSPC, "No space left on device"), "what is being written: No space left on device; make room"),
+    ],
+)
+def test_a_file_that_the_system_refuses_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: OSError, sentence: str
+) -> None:
+    assert run_with(monkeypatch, error) == 2
+    assert capsys.readouterr().err.startswith(f"cclm: error: {sentence}")
+
+
+def test_output_that_does_not_fit_is_one_sentence() -> None:
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "cclm", "describe", "configs/demo/pretrain.yaml"]
+        done = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (
+        2, "cclm: error: what is being written: No space left on device; make room\n"
+    )  # fmt: skip
 
 
 def test_main_exits_with_the_code(monkeypatch: pytest.MonkeyPatch) -> None:

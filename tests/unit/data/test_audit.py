@@ -55,6 +55,22 @@ def test_counts_do_not_depend_on_processes_or_restarts(make_config: Any, broken_
     assert lines[0].count.skipped_hash == (mixed(13) + mixed(31)) % 2**64
 
 
+def test_an_audit_that_cannot_be_written_is_told_and_the_counts_are_saved(
+    make_config: Any, broken_file: Path, tmp_path: Path
+) -> None:
+    """A full disk: the save that follows is what fails, or not."""
+    source, said = _source(make_config, broken_file), []
+    audit = RunAudit(tmp_path, {"texts": source}, None, said.append)
+    assert said == []
+    (tmp_path / "audit.jsonl").unlink()
+    (tmp_path / "audit.jsonl").mkdir()
+    next(source.batches(0))
+    assert audit.collect()["texts"]["0"]["seen"] == 8
+    (text,) = said
+    assert text.startswith(f"{tmp_path}/audit.jsonl could not be written (Is a directory); the next checkpoint")
+    assert [path.name for path in tmp_path.glob(".*")] == []
+
+
 def test_a_record_seen_twice_or_missed_is_found() -> None:
     assert hash_of_all(1000) == sum(map(mixed, range(1000))) % 2**64
     numbers = list(range(1000))

@@ -5,9 +5,11 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from cclm import storage
+from cclm.checkpoints.published import write_published_file
 from cclm.cli.convert import convert
 from cclm.config import EvaluationConfig
 from cclm.data.text import Tokenizer
@@ -74,6 +76,13 @@ def test_convert_takes_pretraining_only(tmp_path, state, sentence):
     path = save_checkpoint(tmp_path, 5, *make_trained(0), state)
     with pytest.raises(UserError, match=sentence):
         convert(argparse.Namespace(checkpoint=str(path), out=str(tmp_path / "out.th")))
+
+
+def test_a_full_disk_keeps_no_half_of_a_published_file(tmp_path):
+    (tmp_path / "out.th.tmp").symlink_to("/dev/full")
+    with pytest.raises((OSError, RuntimeError)):
+        write_published_file(tmp_path / "out.th", {"weight": torch.zeros(3)}, {})
+    assert [*tmp_path.iterdir()] == []
 
 
 def test_convert_under_a_file(tmp_path):

@@ -1,7 +1,10 @@
 """Tables and means of a run."""
 
+import contextlib
 import json
 import logging
+import resource
+import sys
 
 import pytest
 
@@ -53,11 +56,76 @@ def test_warnings_of_the_data_side_are_kept_while_the_run_lasts(tmp_path, caplog
     assert len(caplog.messages) == 2
 
 
-def test_a_log_that_takes_no_more_stops_nothing(tmp_path):
+@contextlib.contextmanager
+def full(size):
+    """No file may grow beyond `size` bytes: as on a disk that becomes full, a part of what is written fits."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_stops_nothing_and_no_line_is_lost_or_torn(tmp_path, capsys):
+    """metrics.jsonl has whole lines at any time, and all of them, in order, once there is room."""
     report = Report(tmp_path, active=True)
-    (tmp_path / "log.txt").mkdir()
-    logging.getLogger("cclm.data.loader").warning("skipped")
+    metrics, log = tmp_path / "metrics.jsonl", tmp_path / "log.txt"
+    report.line({"step": 1})
+    report.say("one")
+    with full(metrics.stat().st_size + 5):
+        for step in (2, 3):
+            report.line({"step": step})
+            report.say(f"number {step}")
+            logging.getLogger("cclm.data.loader").warning("skipped %d", step)
+        assert metrics.read_text() == '{"step": 1}\n'
+    shown = capsys.readouterr()
+    assert "number 2\nnumber 3\n" in shown.out
+    assert shown.err.count(f"{metrics} takes no more (File too large)") == shown.err.count(f"{log} takes no more") == 1
+    report.say("room")  # brings the other file's lines, too
+    assert metrics.read_text() == "".join(f'{{"step": {step}}}\n' for step in (1, 2, 3))
+    said = [line.split(" ", 1)[1] for line in log.read_text().splitlines()]
+    assert [line for line in said if "takes no more" not in line] == [
+        "one", "number 2", "skipped 2", "number 3", "skipped 3", "room",
+    ]  # fmt: skip
     report.close()
+    assert "lacks" not in capsys.readouterr().err
+
+
+def test_what_no_disk_took_is_told_in_the_end(tmp_path, capsys):
+    report = Report(tmp_path, active=True)
+    (tmp_path / "log.txt").symlink_to("/dev/full")
+    (tmp_path / "metrics.jsonl").mkdir()
+    logging.getLogger("cclm.data.loader").warning("skipped")
+    report.interval({"step": 1, "lr": 0.1, "losses": {}, "learnt": {}, "grad_norm": 1.0, "skipped": {},
+                     "images_per_second": 1.0, "texts_per_second": 1.0})  # fmt: skip
+    report.close()
+    shown = capsys.readouterr()
+    assert "step 1/0 | lr 1.00e-01" in shown.out
+    assert f"{tmp_path}/log.txt takes no more (No space left on device)" in shown.err
+    assert f"{tmp_path}/metrics.jsonl lacks its last 1 lines" in shown.err
+
+
+def test_a_screen_on_the_same_full_disk_stops_nothing(tmp_path, monkeypatch):
+    report = Report(tmp_path, active=True)
+    monkeypatch.setattr(sys, "stdout", open("/dev/full", "w"))  # noqa: SIM115
+    report.say("words")
+    with contextlib.suppress(OSError):
+        sys.stdout.close()
+    report.close()
+    assert (tmp_path / "log.txt").read_text().endswith(" words\n")
+
+
+def test_a_run_goes_on_without_room_for_its_metrics_anew(tmp_path):
+    report = Report(tmp_path, active=True)
+    report.line({"step": 1})
+    with (tmp_path / "metrics.jsonl").open("ab") as file:
+        file.write(b'{"name": "\xc3')  # cut off when the run was
+    report.forget_after(1)
+    with full(1):
+        report.forget_after(1)
+    report.close()
+    assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1}\n'
 
 
 def test_predictions_may_hold_half_a_surrogate_pair(tmp_path):
