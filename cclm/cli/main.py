@@ -68,9 +68,9 @@ def run(argv: Sequence[str]) -> int:
     """Run one command.
 
     Returns:
-        0, or what the command returned; else the exit code of `cclm.launch.causes`: 2 after a UserError, 130 after
-        Ctrl-C, 128 and above for what may be tried again; 141 when the reader of a pipe has gone. Other exceptions
-        are bugs and keep their traceback.
+        0, or what the command returned; else the exit code of `cclm.launch.causes`: 2 after a UserError or
+        a file that the system refuses, 130 after Ctrl-C, 128 and above for what may be tried again; 141 when the
+        reader of a pipe has gone. Other exceptions are bugs and keep their traceback.
     """
     try:
         report.die_with_launcher()

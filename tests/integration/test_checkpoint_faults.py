@@ -15,9 +15,7 @@ from torch import nn
 from cclm import storage
 from cclm.checkpoints.commit import whole_manifest
 from cclm.checkpoints.find import newest_checkpoint, open_checkpoint
-from cclm.checkpoints.retention import checkpoint_steps
 from cclm.config_output import CheckpointConfig
-from cclm.errors import UserError
 from cclm.training.saving import Saving
 from tests.checkpoint_files import Save, make_trained, save_trained
 from tests.dying_writer import died, start
@@ -146,42 +144,6 @@ def test_a_store_that_stays_away_ends_the_run_with_the_local_ones_in_place(s3_st
     s3_store.start()
     assert newest(url) == 1
     assert newest(str(tmp_path)) == 3
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 4 MB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    if os.geteuid() != 0:
-        pytest.skip("mounting a file system needs root")
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", folder], check=True)
-    yield folder
-    subprocess.run(["umount", "-l", folder], check=True)
-
-
-def test_a_full_disk(small_disk: Path):
-    """The save fails in words, leaves nothing behind, and the next one succeeds once there is room."""
-    said = []
-    saving = Saving(Output(str(small_disk)), say=said.append)
-    saving.find_start("auto")
-    model = nn.Linear(1000, 250)  # 1 MB
-    optimizer = torch.optim.SGD([{"params": [*model.parameters()], "names": ["weight", "bias"], "lr": 0.1}])
-    saving.save(1, model, optimizer, {})
-    saving._wait_for_writer(1)
-    (small_disk / "else").write_bytes(bytes(5 * 2**19))
-    saving.save(2, model, optimizer, {})
-    saving._wait_for_writer(2)
-    assert "step 2 could not be saved" in said[-1] and "No space left" in said[-1]
-    assert newest(str(small_disk)) == 1
-    (small_disk / "else").unlink()
-    saving.save(3, model, optimizer, {})
-    saving._wait_for_writer(3)
-    assert checkpoint_steps(str(small_disk)) == [3, 1] or newest(str(small_disk)) == 3
-    (small_disk / "else").write_bytes(bytes(3 * 2**19))
-    with pytest.raises(UserError, match="No space left.*make room"), saving:
-        saving.save(4, model, optimizer, {})
-    assert newest(str(small_disk)) == 3
 
 
 @pytest.mark.parametrize("place", ["local", "s3"])
