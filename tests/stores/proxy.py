@@ -45,13 +45,17 @@ class Proxy:
         """A fault for every request that finds no other."""
         self.only = b""
         """Faults meet requests whose first line holds this; all others pass."""
-        self.requests = 0
+        self.requests = self.stalled = 0
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
 
     def next(self, *faults: Fault | None) -> None:
         """The next requests meet these faults, one each; None is none."""
         self._faults.extend(faults)
+
+    def urgent(self, fault: Fault) -> None:
+        """The next request meets this fault, before those of `next`."""
+        self._faults.appendleft(fault)
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._serve, daemon=True).start()
@@ -88,6 +92,7 @@ class Proxy:
         if self.only in head.split(b"\r\n")[0]:
             fault = self._faults.popleft() if self._faults else self.always
         if isinstance(fault, Stall):
+            self.stalled += 1
             time.sleep(fault.seconds)
             return
         if isinstance(fault, Answer):

@@ -10,6 +10,9 @@ from multiprocessing import forkserver
 
 from cclm import storage
 
+SHORT_TIMEOUTS = {"FSSPEC_S3": '{"config_kwargs": {"read_timeout": 1}}', "FSSPEC_GCS": '{"requests_timeout": 1}'}
+"""For `environment`: a store that is silent for a second is asked again."""
+
 
 class RunningStore:
     """A store that runs; `kill` and `start` it as you like, its data and address stay."""

@@ -15,7 +15,7 @@ from tests.stores.hdfs import HdfsStore
 from tests.stores.peer import Peer
 from tests.stores.proxy import Answer, Cut, Proxy, Stall
 from tests.stores.server import free_ports
-from tests.stores.store import RunningStore, environment
+from tests.stores.store import SHORT_TIMEOUTS, RunningStore, environment
 
 pytestmark = pytest.mark.slow
 
@@ -125,8 +125,7 @@ def test_errors_of_the_moment_are_ridden_out(proxied: tuple[Proxy, str]) -> None
 
 
 def test_a_silent_store_is_asked_again(s3_proxy: Proxy, gcs_proxy: Proxy, s3_store, gcs_store) -> None:
-    limits = {"FSSPEC_S3": '{"config_kwargs": {"read_timeout": 1}}', "FSSPEC_GCS": '{"requests_timeout": 1}'}
-    with environment(limits):
+    with environment(SHORT_TIMEOUTS):
         for proxy, store in ((s3_proxy, s3_store), (gcs_proxy, gcs_store)):
             url = storage.join(store.new_folder(), "file")
             storage.write_atomic(url, CONTENT)

@@ -18,8 +18,8 @@ from cclm.data.loader import open_source
 from cclm.demo.world import TOKENIZER_FOLDER, DemoSize, make_demo_world
 from cclm.errors import UserError
 from tests.stores.hdfs import HdfsStore
-from tests.stores.proxy import Answer, Cut, Proxy
-from tests.stores.store import RunningStore, environment
+from tests.stores.proxy import Answer, Cut, Stall
+from tests.stores.store import SHORT_TIMEOUTS, RunningStore, environment
 
 pytestmark = pytest.mark.slow
 
@@ -139,20 +139,29 @@ def test_a_dead_data_node_in_mid_epoch(hdfs_store: HdfsStore, world: Path, confi
     check_tally(tally)
 
 
-def test_errors_and_cuts_do_not_change_the_order(
-    s3_store: RunningStore, s3_proxy: Proxy, world: Path, config: Any, tmp_path: Path
+@pytest.mark.parametrize("name", ["s3", "gcs"])
+def test_errors_cuts_and_stalls_do_not_change_the_order(
+    name: str, request: pytest.FixtureRequest, world: Path, config: Any, tmp_path: Path
 ) -> None:
-    local, remote = str(tmp_path / "lines"), storage.join(s3_store.new_folder(), "lines")
+    store, proxy = request.getfixturevalue(f"{name}_store"), request.getfixturevalue(f"{name}_proxy")
+    local, remote = str(tmp_path / "lines"), storage.join(store.new_folder(), "lines")
     source = str(world / "data" / "pretrain" / "image_text")
     numbers = random.Random(7)
     faults = [Answer(503), Answer(429), Cut(0), Cut(300), Cut(20_000), *[None] * 15]
-    s3_proxy.next(*[numbers.choice(faults) for _ in range(2000)])
+    proxy.next(*[numbers.choice(faults) for _ in range(2000)])
     for out in (local, remote):  # writing meets the faults too
         command("data", "shard", source, out, "--size", "40K", "--format", "lines")
     clean, _ = read(config(local))
-    before = s3_proxy.requests
-    digests, tally = read(config(remote))
-    assert s3_proxy.requests - before > 20
+
+    def fault(number: int) -> None:
+        if number in (5, 15):
+            proxy.urgent(Stall(60))
+
+    with environment(SHORT_TIMEOUTS):
+        before, started = proxy.requests, time.monotonic()
+        digests, tally = read(config(remote), fault)
+        assert proxy.stalled == 2 and time.monotonic() - started < 60
+    assert proxy.requests - before > 20
     assert digests == clean
     check_tally(tally)
 
