@@ -164,6 +164,16 @@ class _Buckets(Objects, ABC):
         super().__init__(system, uploader)
         self._seen_buckets: set[str] = set()
 
+    def upload(self, local: str, path: str, token: str) -> None:
+        try:
+            super().upload(local, path, token)
+        except MissingBucket:
+            raise
+        except Exception as error:
+            if judge(error) is Verdict.ABSENT and os.path.exists(local):
+                raise Incomplete(f"the store no longer knows the upload of {path}") from error  # to be begun anew
+            raise
+
     def _check_bucket(self, path: str, error: BaseException) -> None:
         bucket = path.split("/")[0]
         if bucket in self._seen_buckets:

@@ -130,11 +130,12 @@ def metrics(folder: Path) -> list[dict]:
 
 @pytest.fixture
 def launch() -> Iterator[Callable[..., subprocess.Popen]]:
-    """Starts `cclm launch ... -- pretrain CONFIG`; what is left over at the end is killed."""
+    """Starts `cclm launch OPTIONS -- pretrain CONFIG`; what is left over at the end is killed."""
     started = []
 
-    def begin(config: Path, *options: object, processes: int = 2) -> subprocess.Popen:
-        process = start("launch", "--nproc-per-node", processes, *options, "--", "pretrain", config)
+    def begin(config: Path, *options: object, processes: int = 2, resume: str = "auto") -> subprocess.Popen:
+        command = ("pretrain", config, "--resume", resume)
+        process = start("launch", "--nproc-per-node", processes, *options, "--", *command)
         started.append(process)
         return process
 

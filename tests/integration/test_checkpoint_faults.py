@@ -2,6 +2,8 @@
 
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -21,8 +23,11 @@ from tests.checkpoint_files import Save, make_trained, save_trained
 from tests.dying_writer import died, start
 
 from .conftest import metrics
+from .conftest import start as run_command
 from .kill_ranks import SAVE_EVERY, STEPS
 from .run_output import Output
+from .test_launch import SMALL
+from .test_pretrain import wait_for_line
 
 pytestmark = pytest.mark.slow
 
@@ -97,34 +102,45 @@ def test_of_writers_of_one_step_at_once_one_wins(any_store, tmp_path):
             save.close()
 
 
-def test_the_store_is_down_during_an_upload(remote_store, tmp_path):
-    """Training goes on meanwhile; the next save waits, says so, and both are there in the end."""
-    outage = 30 if remote_store.name == "s3" else 4
+def received(store) -> int:
+    """Bytes that the processes of a store have read, from clients and else (Linux)."""
+    counts = [Path(f"/proc/{pid}/io").read_text().split() for pid in store.pids]
+    return sum(int(count[count.index("rchar:") + 1]) for count in counts)
+
+
+def test_the_store_goes_down_during_an_upload(remote_store, tmp_path):
+    """Training goes on meanwhile; the next save waits, says so, and both are there in the end, as is the one before."""
+    outage = 15 if remote_store.name == "s3" else 4
     url = remote_store.new_folder()
     output = Output(str(tmp_path / "near"), url) if remote_store.name == "gcs" else Output(url)
     output.checkpoints = CheckpointConfig(scratch=str(tmp_path))
     said = []
     saving = Saving(output, say=said.append)
     saving.find_start("auto")
-    model = nn.Linear(1000, 500)
+    model = nn.Linear(4000, 4000)  # 64 MB
     optimizer = torch.optim.SGD([{"params": [*model.parameters()], "names": ["weight", "bias"], "lr": 0.1}])
     with saving:
         saving.save(1, model, optimizer, {})
         saving._wait_for_writer(1)
         assert saving.committed == 1
-        remote_store.kill()
-        began = time.monotonic()
+        before, began = received(remote_store), time.monotonic()
         saving.save(2, model, optimizer, {})
         assert time.monotonic() - began < 2
+        while received(remote_store) < before + 8e6:
+            assert time.monotonic() - began < 60
+            time.sleep(0.002)
+        remote_store.kill()
         third = threading.Thread(target=saving.save, args=(3, model, optimizer, {}))
         third.start()
         time.sleep(outage)
         assert third.is_alive()
-        remote_store.start()  # here: a server ends with the thread that started it
+        remote_store.start()
+        open_checkpoint(storage.join(url, "step-00000001"))
         third.join()
     assert saving.committed == 3
-    assert any("training waited" in line for line in said)
-    assert newest(url) == 3
+    assert any("training waited" in line for line in said), said
+    for step in (1, 2, 3):
+        open_checkpoint(storage.join(url, f"step-{step:08d}"))
 
 
 def test_a_store_that_stays_away_ends_the_run_with_the_local_ones_in_place(s3_store, tmp_path, monkeypatch):
@@ -144,6 +160,25 @@ def test_a_store_that_stays_away_ends_the_run_with_the_local_ones_in_place(s3_st
     s3_store.start()
     assert newest(url) == 1
     assert newest(str(tmp_path)) == 3
+
+
+def test_a_run_goes_on_from_the_store_where_its_machine_is_lost(s3_store, config, tmp_path):
+    """`cclm pretrain` with --output-hdfs: checkpoints, log, metrics and audit are on the store, and enough to go on."""
+    near, url = tmp_path / "run", s3_store.new_folder()
+    command = ("pretrain", config(**SMALL | {"training.max_steps": 10_000}), "--output-hdfs", url)
+    last = 0
+    for _ in range(2):
+        process = run_command(*command)
+        wait_for_line(near / "metrics.jsonl", last + 4)
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=120)
+        assert process.returncode == 143, err
+        assert (f"resuming after step {last}:" if last else "starting:") in out
+        last = newest(url)
+        assert [line["step"] for line in metrics(near)] == list(range(1, last + 1))
+        for name in ("log.txt", "metrics.jsonl", "audit.jsonl"):
+            assert storage.read_bytes(storage.join(url, name)) == (near / name).read_bytes(), name
+        shutil.rmtree(near)
 
 
 @pytest.mark.parametrize("place", ["local", "s3"])

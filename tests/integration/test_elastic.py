@@ -62,7 +62,10 @@ def steps_done(folder: Path) -> int:
 
 
 def test_nodes_come_and_go_and_the_run_stays_the_same(config, tmp_path, launch, rendezvous, monkeypatch):
-    """2 -> 1 -> 2 nodes, then the one that holds the rendezvous dies, and a last launch goes on alone."""
+    """2 -> 1 -> 2 nodes, then the one that holds the rendezvous dies, and a last launch goes on alone.
+
+    With --resume never, which the job must obey once, and not each time nodes come and go.
+    """
     folder = tmp_path / "elastic"
     path = config("elastic", **SAME_ON_ANY_NUMBER_OF_PROCESSES)
 
@@ -75,16 +78,16 @@ def test_nodes_come_and_go_and_the_run_stays_the_same(config, tmp_path, launch, 
         wait_for_text(folder / "log.txt", f" {processes} on cpu", before + 1)
         wait_for_line(folder / "metrics.jsonl", steps_done(folder) + 4)
 
-    first = launch(path, processes=1)
+    first = launch(path, processes=1, resume="never")
     wait_for_host(rendezvous)
-    second = launch(path, processes=1)
+    second = launch(path, processes=1, resume="never")
     wait_for("2 processes", 0)
     before = starts("1 process")
     second.send_signal(signal.SIGTERM)
     assert "exit code 143" in verdict(end(second, 143))
     wait_for("1 process", before)
     before = starts("2 processes")
-    third = launch(path, processes=1)
+    third = launch(path, processes=1, resume="never")
     wait_for("2 processes", before)
     before = starts("1 process")
     first.kill()  # its training process must not outlive it

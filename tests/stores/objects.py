@@ -117,6 +117,10 @@ class GcsStore(RunningStore):
     def kill(self) -> None:
         self.server.kill()
 
+    @property
+    def pids(self) -> list[int]:
+        return [self.server.pid]
+
 
 def gcs_environment(endpoint: str) -> dict[str, str]:
     return {"FSSPEC_GCS_ENDPOINT_URL": endpoint, "FSSPEC_GCS_TOKEN": "anon", "FSSPEC_GCS_PROJECT": "tests"}
