@@ -34,9 +34,14 @@ def clean_caption(text: str, max_words: int) -> str:
     words = text.split(" ")
     if len(words) > max_words:
         text = " ".join(words[:max_words])
-    if not text.strip():
+    if not is_visible(text):
         raise EmptyTextError("the caption is empty after cleaning")
     return text
+
+
+def is_visible(text: str) -> bool:
+    """Whether a text has anything but spaces, control characters and marks without width: a tokenizer sees no other."""
+    return any(character.isprintable() and not character.isspace() for character in text)
 
 
 def clean_question(text: str, max_words: int) -> str:

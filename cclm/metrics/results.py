@@ -44,7 +44,8 @@ def write_results(folder: Path, values: Mapping[str, Any]) -> None:
     if values["validation"] is None:
         earlier = _earlier(folder / RESULTS)
         if all(earlier.get(key) == values[key] for key in ("task", "checkpoint")):
-            values = {**values, **earlier, **{key: value for key, value in values.items() if value is not None}}
+            known = {key: value for key, value in values.items() if value is not None}
+            values = {**values, **earlier, **known, "protocol": values["protocol"]}
     temporary = folder / f".{RESULTS}.tmp"
     temporary.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     temporary.replace(folder / RESULTS)

@@ -60,6 +60,18 @@ class PairTask(nn.Module):
         return {"loss": F.cross_entropy(self.logits(batch.left, batch.right, batch.text).float(), batch.labels)}
 
 
+def draw_pairs(similarity: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Cosines of images (B, B) -> label, number of the left image, of the right one, each (B,) int64.
+
+    LEFT, RIGHT and neither have probability 1/3 each; an image that is not the text's own is a hard negative.
+    """
+    own = torch.arange(len(similarity), device=similarity.device)
+    weights = (similarity / ASSIGNMENT_TEMPERATURE).softmax(dim=1).fill_diagonal_(0.0)
+    drawn = torch.multinomial(weights, 2, replacement=True, generator=generator)  # (B, 2)
+    labels = torch.randint(0, 3, (len(own),), generator=generator, device=own.device)
+    return labels, torch.where(labels == LEFT, own, drawn[:, 0]), torch.where(labels == RIGHT, own, drawn[:, 1])
+
+
 class TextAssignmentTask(nn.Module):
     """To which of two images does the text belong: the left one, the right one, or neither?"""
 
@@ -86,11 +98,6 @@ class TextAssignmentTask(nn.Module):
     def forward(self, batch: ImageTextBatch, generator: torch.Generator) -> dict[str, Tensor]:
         """With probability 2/3 the text's own image and one hard negative, left or right by a coin; else two."""
         images = self.encoders.image_encoder(batch.images)  # (B, 1+P, H)
-        own = torch.arange(len(batch.text), device=batch.text.device)
-        weights = (self.image_similarity(images) / ASSIGNMENT_TEMPERATURE).softmax(dim=1).fill_diagonal_(0.0)
-        drawn = torch.multinomial(weights, 2, replacement=True, generator=generator)  # (B, 2)
-        labels = torch.randint(0, 3, (len(own),), generator=generator, device=own.device)  # each with probability 1/3
-        left = torch.where(labels == LEFT, own, drawn[:, 0])
-        right = torch.where(labels == RIGHT, own, drawn[:, 1])
+        labels, left, right = draw_pairs(self.image_similarity(images), generator)
         logits = self.logits(batch.text, Context(images, left), Context(images, right))
         return {"loss_ta": F.cross_entropy(logits.float(), labels)}

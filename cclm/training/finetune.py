@@ -49,6 +49,8 @@ from cclm.training.validation import (
 
 KIND = "examples"
 """Name of the one source."""
+FEW_SHOT = "--fewshot"
+"""What an identity calls it."""
 PROTOCOL = (
     "few-shot, as published: trained on {shots} of {language}, validated on the test set of that language; the figure "
     "is that of the best epoch on it"
@@ -273,7 +275,7 @@ def evaluate(config: FinetuneConfig, options: Options) -> None:
     with closing(report), saving:
         if left_out := dropped(test_sets):
             report.say(f"test sets, {left_out}")
-        evaluated = Start(weights.step, {"validation": None}, weights.source, checkpoint=None)
+        evaluated = Start(weights.step, {"validation": None, "identity": weights.identity}, weights.source, None)
         publish(config, options, tests, task, test_sets, report, saving.folder, evaluated)
         saving.publish(RESULTS, f"{PREDICTIONS}/*")
     distributed.shutdown()
@@ -308,10 +310,7 @@ def publish(
     measured = tests.measure(task, sets)
     split = "translated_test" if options.translated else "test"
     title = {"test": "test", "translated_test": "translate-test (English translations of the tests)"}[split]
-    protocol = None
-    if options.shots is not None:
-        shots = f"{options.shots.shots} shots" if options.shots.shots else "the few-shot file"
-        protocol = PROTOCOL.format(shots=shots, language=options.shots.language)
+    protocol = protocol_of(model)
     report.say(f"{title}, step {model.step}, percent{f' ({protocol})' if protocol else ''}\n{table(measured)}")
     report.line({"step": model.step, split: as_json(measured)})
     if distributed.rank() == 0:
@@ -320,6 +319,15 @@ def publish(
         write_results(folder, values | {split: as_json(measured)})
         write_predictions(folder, split, measured)
     return measured
+
+
+def protocol_of(model: Start) -> str | None:
+    """How a few-shot model was chosen; None for others, and for weights that do not tell."""
+    few = model.state.get("identity", {}).get(FEW_SHOT)
+    if few is None:
+        return None
+    language, shots = few.split(",")
+    return PROTOCOL.format(shots="the few-shot file" if shots == "None" else f"{shots} shots", language=language)
 
 
 def weights_for(config: FinetuneConfig, options: Options, *, training: bool) -> Weights | None:
@@ -348,7 +356,7 @@ def identity_values(config: FinetuneConfig) -> dict[str, Any]:
 def identity_of(config: FinetuneConfig, options: Options, examples: int) -> dict[str, Any]:
     """The same, and what decides the order of the data."""
     shots = options.shots and f"{options.shots.language},{options.shots.shots}"
-    own = {"number of training examples": examples, "--fewshot": shots}
+    own = {"number of training examples": examples, FEW_SHOT: shots}
     return identity_values(config) | {"training.batch_size": config.training.batch_size} | own
 
 

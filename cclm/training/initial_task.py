@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -56,6 +56,8 @@ class Weights:
     """Whether names are the published ones, or ours."""
     model: Mapping[str, Any] | None = None
     """Ours: the settings of the model that it was made with."""
+    identity: Mapping[str, Any] = field(default_factory=dict)
+    """Ours: what told its run from others."""
 
 
 def task_of(config: FinetuneConfig, pretrained: CCLM) -> nn.Module:
@@ -89,7 +91,8 @@ def read_weights(path: str, config: FinetuneConfig) -> Weights:
     if checkpoint.copy is not None:  # what was read is a map of the file, which goes with its object
         tensors = {name: tensor.clone() for name, tensor in tensors.items()}
     made = checkpoint.state["config"]
-    return Weights(checkpoint.source, made["task"], checkpoint.step, tensors, published=False, model=made["model"])
+    identity = checkpoint.state.get("identity", {})
+    return Weights(checkpoint.source, made["task"], checkpoint.step, tensors, False, made["model"], identity)
 
 
 def check_weights(weights: Weights, config: FinetuneConfig, *, training: bool) -> None:

@@ -105,6 +105,11 @@ def test_a_killed_run_goes_on_bit_for_bit_and_its_best_model_trains_few_shots(wo
     shown = json.loads((tmp_path / "few" / "results.json").read_text())
     assert list(shown["test"]["languages"]) == ["zh"] and "5 shots of zh" in shown["protocol"]
     assert shown["validation"]["score"] == shown["test"]["mean"]["accuracy"]
+    again = run("evaluate", few, "--checkpoint", tmp_path / "few", "--fewshot", "zh,5", f"output_dir={tmp_path}/again")
+    assert "few-shot, as published: trained on 5 shots of zh" in again.stdout
+    zero = run("evaluate", few, "--checkpoint", output, "--fewshot", "zh,5", f"output_dir={tmp_path}/again")
+    assert "few-shot" not in zero.stdout  # the English model on the same test set: nothing was trained on
+    assert json.loads((tmp_path / "again" / "results.json").read_text())["protocol"] is None
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ def read_xflickrco(paths: Sequence[str], image_roots: Mapping[str, str]) -> Retr
     built = RetrievalSetBuilder()
     for path in paths:
         for record in read_lines(path):
-            name = record.text("img_path")
+            name = record.name("img_path")
             given = record.texts("sentences")
             sentences = [sentence for sentence in given if not is_blank(sentence)]
             built.dropped[EMPTY_CAPTION] += len(given) - len(sentences)

@@ -12,6 +12,9 @@ from cclm.data.annotations.source import Record, file_size, join, read_document,
 from cclm.data.annotations.types import ImageRef, QuestionEntry, QuestionSet
 from cclm.errors import UserError
 
+_MOST_DIGITS = 18
+"""Of a question id: more are a mistake, and thousands are more than Python reads."""
+
 
 def read_answer_list(path: str) -> list[str]:
     """All answers, in the order of the file: a JSON object {answer: number}, or a list of answers.
@@ -109,6 +112,6 @@ def _weighted(record: Record) -> tuple[str, ...]:
 def _number(record: Record) -> int:
     """Ids are compared as numbers: `02930152` and 2930152 are one."""
     name = record.name("question_id")
-    if not name.isascii() or not name.isdigit():
+    if not name.isascii() or not name.isdigit() or len(name) > _MOST_DIGITS:
         raise UserError(f"{record.place}: question_id has to be a number, but it is {shown(name)}")
     return int(name)

@@ -26,11 +26,11 @@ def read_retrieval_lists(paths: Sequence[str], image_root: str = "") -> Retrieva
     built = RetrievalSetBuilder()
     for path in paths:
         for i, record in enumerate(read_list(path)):
-            image, captions = record.text("image"), record.texts("caption")
+            image, captions = record.name("image"), record.texts("caption")
             if not captions:
                 raise UserError(f"{record.place}: the image {image} has no caption; remove the entry or add one")
             identity = record.fields.get("image_id", i)
-            if not isinstance(identity, int | str):
+            if isinstance(identity, bool) or not isinstance(identity, int | str):
                 raise UserError(f"{record.place}: image_id has to be a number or a text, but it is {shown(identity)}")
             slot = built.image(ImageRef(join(image_root, image)), identity, record.place)
             for caption in captions:

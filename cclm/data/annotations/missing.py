@@ -118,6 +118,6 @@ def missing_files(urls: Iterable[str]) -> set[str]:
 
 def _exists(file: str) -> bool:
     try:
-        return storage.exists(file)
+        return storage.exists(file) and not storage.is_folder(file)
     except ValueError:  # JSON can write names that no file has: with a zero byte, or half a surrogate pair
         return False

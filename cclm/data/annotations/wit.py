@@ -10,6 +10,7 @@ from cclm.data.annotations.image_tables import find_images
 from cclm.data.annotations.retrieval import EMPTY_CAPTION, RetrievalSetBuilder
 from cclm.data.annotations.source import Record, read_lines
 from cclm.data.annotations.types import ImageRef, RetrievalSet
+from cclm.data.text import is_visible
 from cclm.errors import UserError
 
 NO_IMAGE = "no image under the URL"
@@ -30,7 +31,7 @@ def read_wit(paths: Sequence[str], image_tables: Sequence[str], index_dir: str |
     for path in paths:
         for record in read_lines(path):
             caption = record.fields.get("caption_reference_description")
-            if caption is None or caption == "":
+            if caption is None or (isinstance(caption, str) and not is_visible(caption)):
                 dropped[EMPTY_CAPTION] += 1
                 continue
             caption = record.text("caption_reference_description")

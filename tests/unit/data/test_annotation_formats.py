@@ -182,12 +182,13 @@ def test_wit_captions_share_images_and_may_be_a_full_stop(tmp_path: Path) -> Non
     lines = [
         f'{{"image_url": "{url}", "caption_reference_description": {caption}, "image_content" : "{content}"}}'
         for url, caption, content in (
-            ("u", '"."', escaped), ("u", '"L&#39;un"', plain), ("v", '""', plain), ("v", "null", plain)
+            ("u", '"."', escaped), ("u", '"L&#39;un"', plain), ("v", '""', plain), ("v", "null", plain),
+            ("v", '"  \\u200b"', plain),
         )
     ]  # fmt: skip
     found = read_wit(write(tmp_path / "train.jsonl", "\n".join(lines)), [])
     assert found.texts == [".", "L&#39;un"] and found.image_of_text == [0, 0] and found.image_ids == ["u"]
-    assert found.images[0].read() == jpeg(3) and found.dropped == {"empty caption": 2}
+    assert found.images[0].read() == jpeg(3) and found.dropped == {"empty caption": 3}
 
 
 # ------------------------------------------------------------------------------------ formats of the published README
@@ -243,6 +244,7 @@ READERS = {
 WRONG = [
     ("xvnli", XVNLI, {"gold_label": "neutrel"}, ':2: gold_label is "neutrel", which is none of contradiction, entail'),
     ("xvnli", XVNLI, {"sentence2": " ."}, ":2: sentence2 is empty"),
+    ("xvnli", XVNLI, {"sentence2": "\u200b \ufeff"}, ":2: sentence2 is empty"),  # a tokenizer would see nothing
     ("xvnli", XVNLI, {"sentence2": None}, ":2: sentence2 has to be a text, but it is null"),
     ("xvnli", XVNLI, {"Flikr30kID": ""}, ":2: Flikr30kID has to be a name"),
     ("pairs", PAIR, {"label": "maybe"}, ':2: label has to be true or false, but it is "maybe"'),
@@ -254,6 +256,8 @@ WRONG = [
     ("questions", QUESTION, {"label": {}}, "label has to be an object {answer: weight}, but it is {}"),
     ("questions", QUESTION, {"sent": " "}, "sent is empty"),
     ("questions", QUESTION, {"question_id": "q7"}, 'question_id has to be a number, but it is "q7"'),
+    ("questions", QUESTION, {"question_id": "7" * 5000}, "question_id has to be a number, but it is"),
+    ("sentences", SENTENCES, {"img_path": ""}, ":2: img_path has to be a name"),
     ("sentences", SENTENCES, {"sentences": "no", "id": True}, ":2: id has to be a name, but it is true"),
     ("sentences", SENTENCES, {"sentences": [1]}, ":2: sentences has to be a text or a list of texts, but it is [1]"),
     ("wit", WIT | {"image_content": "AA=="}, {"image_content": ""}, ":2: no image_content here, and data.image_tables"),
@@ -328,6 +332,10 @@ def test_a_missing_image_is_named_or_skipped_and_counted(tmp_path: Path) -> None
         xvnli = read_xvnli([str(tmp_path / "odd.jsonl")], str(tmp_path))
         with pytest.raises(UserError, match=r"odd.jsonl:1: the image .* does not exist"):
             missing_images(xvnli, "error")
+    (tmp_path / "5.jpg").mkdir()
+    folder = write(tmp_path / "f.json", json.dumps([{"image": "5.jpg", "caption": "a"}]))
+    with pytest.raises(UserError, match=r"f.json, entry 0: the image .*/5.jpg does not exist"):
+        missing_images(read_retrieval_lists(folder, str(tmp_path)), "error")
     with pytest.raises(UserError, match="nor does any other"):
         missing_images(read_xvnli(iglue("XVNLI/annotations/en/test.jsonl"), str(tmp_path)), "skip")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cclm.data.text import EmptyTextError, Tokenizer, clean_caption, clean_question, load_tokenizer
+from cclm.data.text import EmptyTextError, Tokenizer, clean_caption, clean_question, is_visible, load_tokenizer
 from cclm.errors import UserError
 
 GOLDEN = Path(__file__).parents[2] / "golden"
@@ -20,11 +20,11 @@ def test_every_golden_text_is_cleaned_as_published() -> None:
         assert clean_question(entry["raw"], 10) == entry["question_10"], entry
 
 
-@pytest.mark.parametrize("text", ["", "  ", "...", "\n", "?!- /", "\t"])
+@pytest.mark.parametrize("text", ["", "  ", "...", "\n", "?!- /", "\t", "\u200b \ufeff"])
 def test_a_caption_without_words_is_an_error(text: str) -> None:
     with pytest.raises(EmptyTextError):
         clean_caption(text, 30)
-    assert clean_question(text, 30).strip() == ""
+    assert not is_visible(clean_question(text, 30))
 
 
 def test_persons_lose_their_brackets_in_captions_only() -> None:

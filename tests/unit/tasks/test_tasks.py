@@ -14,7 +14,7 @@ from cclm.model.cclm import CCLM
 from cclm.sequences import Sequences
 from cclm.tasks.answering import AnsweringTask
 from cclm.tasks.pretrain import PretrainTask
-from cclm.tasks.reasoning import TextAssignmentTask
+from cclm.tasks.reasoning import LEFT, NEITHER, RIGHT, TextAssignmentTask, draw_pairs
 from cclm.tasks.rescoring import EncodedViews, two_stage_scores
 
 GOLDEN = Path(__file__).parents[2] / "golden"
@@ -133,6 +133,18 @@ def test_text_assignment_trains_all_three_labels(model: CCLM) -> None:
     task = TextAssignmentTask(model).train()
     losses = [task(image_batch(8), torch.Generator().manual_seed(seed))["loss_ta"] for seed in range(3)]
     assert all(loss.isfinite() for loss in losses) and len({loss.item() for loss in losses}) == 3
+
+
+def test_text_assignment_draws_each_label_alike_and_no_image_for_its_own_negative() -> None:
+    own, generator = torch.arange(6), torch.Generator().manual_seed(0)
+    similarity = torch.eye(6)
+    similarity[0, 3] = 0.3  # image 3 looks like image 0
+    draws = [draw_pairs(similarity, generator) for _ in range(2000)]
+    labels, left, right = (torch.stack(parts) for parts in zip(*draws, strict=True))  # (2000, 6) each
+    assert all(abs((labels == label).float().mean() - 1 / 3) < 0.02 for label in (LEFT, RIGHT, NEITHER))
+    assert ((left == own) == (labels == LEFT)).all() and ((right == own) == (labels == RIGHT)).all()
+    negatives = left[:, 0][labels[:, 0] != LEFT]
+    assert (negatives == 3).float().mean() > 0.9 and len(negatives.unique()) == 5
 
 
 def test_retrieval_metrics_by_hand() -> None:

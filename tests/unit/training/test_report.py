@@ -142,6 +142,9 @@ def test_an_evaluation_alone_adds_to_the_results_of_its_model(tmp_path):
     write_results(tmp_path, trained)
     write_results(tmp_path, facts | {"validation": None, "translated_test": {"languages": {}}})
     assert json.loads((tmp_path / "results.json").read_text()) == trained | {"translated_test": {"languages": {}}}
+    write_results(tmp_path, facts | {"protocol": "few-shot", "validation": None, "test": {"languages": {}}})
+    write_results(tmp_path, facts | {"validation": None, "test": {"languages": {}}})
+    assert json.loads((tmp_path / "results.json").read_text())["protocol"] is None
     other = facts | {"checkpoint": "output/other/best/step-00000008", "validation": None, "test": {"languages": {}}}
     write_results(tmp_path, other)
     assert json.loads((tmp_path / "results.json").read_text()) == other
