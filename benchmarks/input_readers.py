@@ -74,7 +74,10 @@ def write_files(folder: Path, records: int, side: int) -> Made:
     for kind in ("lines", "tar"):
         (folder / "data" / kind).mkdir(parents=True)
     for file in range(FILES):
-        with (folder / f"data/lines/{file}.jsonl").open("wb") as lines, (folder / f"data/tar/{file}.tar").open("wb") as tar:
+        with (
+            (folder / f"data/lines/{file}.jsonl").open("wb") as lines,
+            (folder / f"data/tar/{file}.tar").open("wb") as tar,
+        ):
             for number in range(file, records, FILES):
                 jpeg = photos[number % len(photos)]
                 total += len(jpeg)
@@ -197,14 +200,19 @@ def _open(url: str, *_: object, **__: object):
 def published(task: Task) -> Iterator[int]:
     dataset = _Published(task)
     loader = DataLoader(
-        dataset, batch_size=task.batch_size, num_workers=task.workers, collate_fn=dataset._maker.batch, prefetch_factor=2
+        dataset,
+        batch_size=task.batch_size,
+        num_workers=task.workers,
+        collate_fn=dataset._maker.batch,
+        prefetch_factor=2,
     )
     yield from (len(batch.images) for batch in loader)
 
 
 def webdataset(task: Task) -> Iterator[int]:
-    import webdataset as wds
     import importlib
+
+    import webdataset as wds
 
     gopen = importlib.import_module("webdataset.gopen")  # the package has a function of that name
 

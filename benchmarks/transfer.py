@@ -16,7 +16,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-METRICS = {"xflickrco": "r1", "wit": "r1", "xvnli": "accuracy", "gqa": "accuracy", "nlvr": "accuracy"}
+METRICS = {
+    "multi30k": "r1", "coco": "r1", "xflickrco": "r1", "wit": "r1", "xvnli": "accuracy", "gqa": "accuracy",
+    "nlvr": "accuracy",
+}  # fmt: skip
 """Task -> what the table shows; r1 is the mean of R@1 both ways."""
 PRETRAINING = {
     "all languages": ("configs/demo/pretrain.yaml", "configs/demo/fusion.yaml", "output/demo_fusion", ""),
@@ -88,7 +91,9 @@ def few_shot_rows(tasks: list[str], language: str) -> list[str]:
     for task in tasks:
         if task in SHOTS:
             zero = json.loads((folder(task) / "results.json").read_text(encoding="utf-8"))["test"]["languages"]
-            few = json.loads((folder(task, f"_few_{language}") / "results.json").read_text(encoding="utf-8"))["test"]["languages"]
+            few = json.loads((folder(task, f"_few_{language}") / "results.json").read_text(encoding="utf-8"))["test"][
+                "languages"
+            ]
             rows.append(f"| {task} | {shown(zero[language], task)} | {shown(few[language], task)} |")
     return rows
 

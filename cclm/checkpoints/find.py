@@ -127,5 +127,6 @@ def find_checkpoint(url: str | Path, roles: Collection[str] = EVERYTHING) -> Che
 def holds_checkpoints(place: str) -> bool:
     """Whether anything in a run's folder says that it is a checkpoint, whole or torn."""
     return any(
-        storage.exists(storage.join(storage.join(place, folder_name(step)), MANIFEST)) for step in checkpoint_steps(place)
+        storage.exists(storage.join(storage.join(place, folder_name(step)), MANIFEST))
+        for step in checkpoint_steps(place)
     )

@@ -58,7 +58,9 @@ def resample_positions(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]
     Swin's relative tables and a ViT's absolute ones are resampled where they differ in the number of positions alone;
     everything else, and what `wanted` does not have, stays as it is.
     """
-    return {name: _resampled(name, tensor, wanted[name]) if name in wanted else tensor for name, tensor in given.items()}
+    return {
+        name: _resampled(name, tensor, wanted[name]) if name in wanted else tensor for name, tensor in given.items()
+    }
 
 
 def _resampled(name: str, given: Tensor, wanted: Tensor) -> Tensor:

@@ -39,9 +39,7 @@ def checkpoint_steps(place: str) -> list[int]:
     return sorted((step for step in steps if step is not None), reverse=True)
 
 
-def prune(
-    place: str, run: str, rule: Retention, warn: Callable[[str], None], saved: int | None = None
-) -> Retention:
+def prune(place: str, run: str, rule: Retention, warn: Callable[[str], None], saved: int | None = None) -> Retention:
     """Delete the checkpoints of `run` in `place` that `rule` does not keep; failures are told to `warn` and no more.
 
     Args:

@@ -37,7 +37,6 @@ from cclm.checkpoints.manifest import STATE, FileEntry, Manifest, file_name, fol
 from cclm.checkpoints.mirror import Mirror
 from cclm.checkpoints.retention import Retention, keep_only, prune
 
-
 LOCK = ".writer.lock"
 """File of a run's local folder that its writer keeps locked."""
 
@@ -243,9 +242,7 @@ class Writer:
             if order.retention is None:
                 keep_only(place, self._setup.run, order.step, outcome.notes.append)
                 continue
-            rule = replace(
-                order.retention, resumed_from=self._resumed_from.get(place, order.retention.resumed_from)
-            )
+            rule = replace(order.retention, resumed_from=self._resumed_from.get(place, order.retention.resumed_from))
             rule = prune(place, self._setup.run, rule, outcome.notes.append, saved=order.step)
             self._resumed_from[place] = rule.resumed_from
 

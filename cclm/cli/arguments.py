@@ -15,12 +15,17 @@ if TYPE_CHECKING:
     from cclm.config_finetune import FinetuneConfig
 
 
+def add_overrides(parser: argparse.ArgumentParser, example: str = "optimizer.lr=1e-4") -> None:
+    """Add `key=value ...`."""
+    parser.add_argument(
+        "overrides", nargs="*", default=[], metavar="key=value", help=f"settings to change, as {example}"
+    )
+
+
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     """Add CONFIG and `key=value ...`; the latter may stand before, between and after options."""
     parser.add_argument("config", help="YAML file, ours or a published one")
-    parser.add_argument(
-        "overrides", nargs="*", default=[], metavar="key=value", help="settings to change, as optimizer.lr=1e-4"
-    )
+    add_overrides(parser)
     parser.add_argument(
         "--output-hdfs",
         "--output_hdfs",

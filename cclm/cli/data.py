@@ -6,7 +6,7 @@ import argparse
 import os
 from collections.abc import Callable
 
-from cclm.cli.arguments import take_any_order
+from cclm.cli.arguments import add_overrides, take_any_order
 
 _SAMPLE = 1000
 """Records or images of each source that `check` reads."""
@@ -108,7 +108,7 @@ def _arguments(commands: argparse._SubParsersAction) -> None:
     shard.add_argument("--skip-broken", action="store_true", help="leave out what cannot be read, and say what it was")
     check = commands.choices["check"]
     check.add_argument("config", nargs="?", help="YAML file, ours or a published one")
-    check.add_argument("overrides", nargs="*", metavar="key=value", help="settings to change")
+    add_overrides(check)
     check.add_argument("--all", action="store_true", help="read every record and image")
     check.add_argument("--processes", type=int, metavar="N", help="training processes that are to share the batches")
     check.add_argument("--fewshot", metavar="LANG[,SHOTS]", help="of a few-shot config: as the run will be given it")

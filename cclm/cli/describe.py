@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from cclm.cli.arguments import add_overrides
 from cclm.config import ModelConfig
 
 EPILOG = """\
@@ -42,9 +43,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("config", help="YAML file, ours or a published one; or a checkpoint's or run's folder")
-    parser.add_argument(
-        "overrides", nargs="*", default=[], metavar="key=value", help="settings to change, as optimizer.lr=1e-4"
-    )
+    add_overrides(parser)
     parser.add_argument(
         "--processes", type=int, default=1, help="training processes: batch sizes of published files are per process"
     )

@@ -52,11 +52,15 @@ def evaluate(args: argparse.Namespace) -> None:
 
     if isinstance(config, PretrainConfig) and (args.fewshot or args.gmt):
         raise UserError(f"--fewshot and --gmt are for fine-tuning configs; {args.config} is for task pretrain")
-    from cclm.training import finetune, run  # imports torch: seconds, and a wrong config should not wait for it
+    # The next lines import torch: seconds, and a wrong config should not wait for it.
     from cclm.training.resume import no_trace_if_refused
 
     with no_trace_if_refused(config.output_dir, config.output_hdfs):
         if isinstance(config, PretrainConfig):
+            from cclm.training import run
+
             run.evaluate(config, args.checkpoint)
         else:
+            from cclm.training import finetune
+
             finetune.evaluate(config, options_of(args))

@@ -87,8 +87,8 @@ def finetune(args: argparse.Namespace) -> int:
 
     if not isinstance(config, FinetuneConfig):
         raise UserError(f"{args.config} is a config for task {config.task}; cclm pretrain takes it")
-    from cclm.training import finetune as training  # imports torch: seconds, and a wrong config should not wait for it
     from cclm.training import environment, text_assignment
+    from cclm.training import finetune as training  # imports torch: seconds, and a wrong config should not wait for it
     from cclm.training.resume import no_trace_if_refused
 
     options = options_of(args)

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import fields, replace
 
-from cclm.cli.arguments import take_any_order
+from cclm.cli.arguments import add_overrides, take_any_order
 from cclm.cli.run_commands import DEFAULT_MODEL, TASKS, Flags, commands_of
 from cclm.errors import UserError
 
@@ -90,9 +90,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--resume", default="", metavar="auto|never|FOLDER",
         help="auto (default): go on where an earlier run in output_dir was cut off; never: start anew",
     )  # fmt: skip
-    parser.add_argument(
-        "overrides", nargs="*", default=[], metavar="key=value", help="settings to change, as training.epochs=3"
-    )
+    add_overrides(parser, "training.epochs=3")
     take_any_order(parser)
     parser.set_defaults(func=run)
 

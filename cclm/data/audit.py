@@ -189,8 +189,9 @@ def audit_table(lines: Mapping[tuple[str, int], AuditLine]) -> str:
         rows.append((line.source, str(line.epoch), *numbers, f"{count.seen_hash:016x}", line.verdict))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return "\n".join(
-        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))])
-        .rstrip()
+        "  ".join(
+            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        ).rstrip()
         for row in rows
     )
 

@@ -50,20 +50,26 @@ def whole_files(where: str, urls: Sequence[str]) -> list[str]:
         except UserError as error:  # wrong credentials, a missing bucket
             raise UserError(f"{where}: {error}") from error
         except FileNotFoundError:
-            advice = "name the folder: patterns mean nothing here" if "*" in url else "correct the path or create the data"
+            advice = (
+                "name the folder: patterns mean nothing here" if "*" in url else "correct the path or create the data"
+            )
             raise UserError(f"{where}: {url} does not exist; {advice_on_missing(url, advice)}") from None
         if not found:
             raise _no_files(where, url)
         partial = next((file for file in found if storage.is_partial(file)), None)
         if partial is not None:
-            raise UserError(f"{where}: {partial} is being copied, or its copy was cut off; wait for it, or delete that file")
+            raise UserError(
+                f"{where}: {partial} is being copied, or its copy was cut off; wait for it, or delete that file"
+            )
         local = [file for file in found if storage.is_local(file)]
         odd = next((file for file in local if not os.path.isfile(storage.local_path(file))), None)
         if odd is not None:
             raise UserError(f"{where}: {odd} is a device or pipe, not a regular file; name data files")
         folder = (storage.parent(url) or ".") if found == [url] else url
         if folder not in finished and _is_unfinished(folder):
-            raise UserError(f"{where}: {folder} is not finished: cclm data shard was cut off or still runs; run it (again)")
+            raise UserError(
+                f"{where}: {folder} is not finished: cclm data shard was cut off or still runs; run it (again)"
+            )
         finished.add(folder)
         files.extend(found)
     return files

@@ -115,7 +115,9 @@ def iglue_table(counted: Iterable[Counted]) -> str:
         rows.setdefault((one.task, one.split), []).append(one)
     cells = [("task", "split", "examples", "by language")]
     for (task, split), found in rows.items():
-        by_language = ", ".join(f"{one.language} {'NOT readable' if one.problem else f'{one.examples:,}'}" for one in found)
+        by_language = ", ".join(
+            f"{one.language} {'NOT readable' if one.problem else f'{one.examples:,}'}" for one in found
+        )
         cells.append((task, split, f"{sum(one.examples for one in found):,}", by_language))
     widths = [max(len(row[i]) for row in cells) for i in range(3)]
     return "\n".join(

@@ -116,9 +116,7 @@ def parse_region(data: bytes, config: ImageTextSource, format: Format = Format.L
     return RegionRecord(_image(fields, config), captions, parsed)
 
 
-def parse_parallel_text(
-    data: bytes, config: ParallelTextSource, format: Format = Format.LINES
-) -> ParallelTextRecord:
+def parse_parallel_text(data: bytes, config: ParallelTextSource, format: Format = Format.LINES) -> ParallelTextRecord:
     """A sentence pair."""
     fields = _fields(data, config, format)
     texts = []

@@ -171,4 +171,6 @@ def failure_of(failed: ProcessFailure) -> Failure:
 
 def _was_sent_away(failed: ProcessFailure) -> bool:
     """Whether a process that did not end first may have ended by the signals that the agent then sent."""
-    return failed.exitcode in (-signal.SIGTERM, -signal.SIGKILL, EXIT_PREEMPTED) and not report.read(failed.error_file_data)
+    return failed.exitcode in (-signal.SIGTERM, -signal.SIGKILL, EXIT_PREEMPTED) and not report.read(
+        failed.error_file_data
+    )

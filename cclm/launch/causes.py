@@ -141,9 +141,13 @@ def of_exception(error: BaseException) -> Failure:
         return Failure(Cause.HARDWARE, first)
     if "dataloader worker" in lower:
         if "killed by signal: killed" in lower:
-            return Failure(Cause.KILLED, f"lost a data loader process to SIGKILL, mostly a sign of too little memory ({first})")
+            return Failure(
+                Cause.KILLED, f"lost a data loader process to SIGKILL, mostly a sign of too little memory ({first})"
+            )
         if "bus error" in lower:
-            return Failure(Cause.USER_ERROR, f"shared memory is too small for the data loader: mount a larger /dev/shm ({first})")
+            return Failure(
+                Cause.USER_ERROR, f"shared memory is too small for the data loader: mount a larger /dev/shm ({first})"
+            )
     talks = "gloo" in lower or "nccl" in lower or "DistError" in names or "tcpstore" in lower or _GLOO_TIMEOUT in lower
     if talks and any(phrase in lower for phrase in _TIMEOUTS):
         return Failure(Cause.COLLECTIVE_TIMEOUT, f"waited too long for another process ({first})")

@@ -167,4 +167,3 @@ def say(line: str) -> None:
 
 def _raise_stopped(number: int, frame: object) -> None:
     raise Stopped(number)
-

@@ -39,7 +39,7 @@ from cclm.storage.types import Entry, Found, is_partial, is_temporary, pieces, s
 
 __all__ = [
     "PATIENCE", "AccessDenied", "Entry", "FileStat", "MissingBucket", "ShortReadError", "StoreUnavailable", "delete",
-    "delete_folder", "download", "exists", "fingerprint", "is_folder", "is_local", "is_partial", "join", "list_entries",
+    "delete_folder", "download", "exists", "fingerprint", "is_file", "is_folder", "is_local", "is_partial", "join", "list_entries",
     "list_files", "local_path", "name", "parent", "patience", "put_file", "read_bytes", "read_range", "read_ranges",
     "reopen", "set_patience", "size", "write_atomic", "write_new",
 ]  # fmt: skip
@@ -93,6 +93,16 @@ def exists(url: str) -> bool:
     except FileNotFoundError:
         return False
     return True
+
+
+def is_file(url: str) -> bool:
+    """True for a file that exists; False for a name that no file can have. Raises MissingBucket."""
+    try:
+        return not _find(url).is_folder
+    except MissingBucket:
+        raise
+    except (FileNotFoundError, ValueError):  # ValueError: a zero byte or half a surrogate pair, which JSON can write
+        return False
 
 
 def is_folder(url: str) -> bool:

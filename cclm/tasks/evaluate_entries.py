@@ -143,7 +143,9 @@ def _measured(dataset: EntrySet, predicted: Mapping[int, tuple[int, float]], ans
     for entry in range(len(dataset)):
         value, score = predicted[entry]
         said: Any = answers[value] if isinstance(dataset, QuestionSet) else value
-        wanted: Any = dataset.entries[entry].answers[0] if isinstance(dataset, QuestionSet) else dataset.entries[entry].label
+        wanted: Any = (
+            dataset.entries[entry].answers[0] if isinstance(dataset, QuestionSet) else dataset.entries[entry].label
+        )
         right += said == wanted
         if distributed.rank() == 0:
             lines.append(_line(dataset, entry) | {"predicted": said, "right": wanted, "score": score})

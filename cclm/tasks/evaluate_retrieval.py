@@ -65,9 +65,7 @@ def evaluate_retrieval(
         UserError: an image is missing or broken, or a caption is empty.
     """
     images = _Images.encode(model, sets.values(), test, device)
-    return {
-        name: _measure(model, name, dataset, images, tokenizer, test, device) for name, dataset in sets.items()
-    }
+    return {name: _measure(model, name, dataset, images, tokenizer, test, device) for name, dataset in sets.items()}
 
 
 @dataclass(frozen=True)

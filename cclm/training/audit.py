@@ -76,4 +76,6 @@ class RunAudit:
         try:
             write_audit(str(self._path), lines)
         except OSError as error:  # the checkpoint holds the counts, and whether saves may fail is not for us to say
-            self._say(f"{self._path} could not be written ({error.strerror or error}); the next checkpoint writes it anew")
+            self._say(
+                f"{self._path} could not be written ({error.strerror or error}); the next checkpoint writes it anew"
+            )

@@ -16,6 +16,7 @@ import torch
 
 from cclm.launch.causes import EXIT_INTERRUPTED, EXIT_PEER_STOPPED, EXIT_PREEMPTED
 
+
 def set_threads(device: torch.device) -> int:
     """Share the cores of this machine among its training processes, where the CPU computes; returns the threads used.
 
@@ -86,9 +87,13 @@ class StopSignal:
 
     def __enter__(self) -> StopSignal:
         self._entered += 1
-        if self._entered == 1 and threading.current_thread() is threading.main_thread():  # Python allows handlers nowhere else
+        if (
+            self._entered == 1 and threading.current_thread() is threading.main_thread()
+        ):  # Python allows handlers nowhere else
             self._previous[signal.SIGTERM] = signal.signal(signal.SIGTERM, self._handle)
-            if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not ignored, as in the background of a script
+            if (
+                signal.getsignal(signal.SIGINT) is signal.default_int_handler
+            ):  # not ignored, as in the background of a script
                 self._previous[signal.SIGINT] = signal.signal(signal.SIGINT, self._handle_interrupt)
         return self
 

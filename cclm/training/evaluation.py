@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -102,12 +101,8 @@ def _check_images(sets: Mapping[str, RetrievalSet], config: EvaluationConfig) ->
         for entry, image in enumerate(dataset.images):
             places.setdefault(image.url, f"{config.files[language]}, entry {entry}")
     with ThreadPoolExecutor(16) as pool:  # a store answers each question in tens of milliseconds
-        for (image, place), is_there in zip(places.items(), pool.map(_is_file, places), strict=True):
+        for (image, place), is_there in zip(places.items(), pool.map(storage.is_file, places), strict=True):
             if not is_there:
                 raise UserError(
                     f"{place}: the image {image} does not exist; correct evaluation.image_root or fetch the image"
                 )
-
-
-def _is_file(url: str) -> bool:
-    return os.path.isfile(storage.local_path(url)) if storage.is_local(url) else storage.exists(url)

@@ -162,7 +162,9 @@ def _copy(weights: Weights, module: nn.Module, config: FinetuneConfig, kept: str
     # A shared parameter has two names: files of the published code hold both, ours the first.
     parameters = dict(module.named_parameters(remove_duplicate=not weights.published))
     wanted = {name_of(name): parameter for name, parameter in parameters.items() if name.startswith(kept)}
-    given: Mapping[str, Tensor] = {name: tensor for name, tensor in weights.tensors.items() if not _REBUILT.search(name)}
+    given: Mapping[str, Tensor] = {
+        name: tensor for name, tensor in weights.tensors.items() if not _REBUILT.search(name)
+    }
     if kept:
         given = {name: tensor for name, tensor in given.items() if name in wanted}
     given = resample_positions(given, wanted)

@@ -180,9 +180,7 @@ def log(run: Run, done: int, updates: list[Update], throughput: Throughput) -> N
     totals = sums_and_counts(updates) | {"images": mine["images"], "texts": mine["texts"], **skipped, **read}
     totals = distributed.sum_over_processes(totals, run.device)
     images, texts = totals.pop("images"), totals.pop("texts")
-    now = {
-        kind: ReadCount(int(totals.pop(f"read/{kind}")), int(totals.pop(f"skipped/{kind}"))) for kind in run.sources
-    }
+    now = {kind: ReadCount(int(totals.pop(f"read/{kind}")), int(totals.pop(f"skipped/{kind}"))) for kind in run.sources}
     before = {kind: run.before.get(kind, ReadCount()) for kind in run.sources}
     averages = dict(sorted(means(totals).items()))
     norms = [averages.pop(key) for key in list(averages) if key.endswith("/grad_norm")]

@@ -125,7 +125,9 @@ def finish(run: Run, done: int, evaluate: Callable[[int], None]) -> int:
         with run.stop.leave_at_once():  # the model is saved
             evaluate(done)
         return 0
-    run.report.say(f"stopped by {run.stop.name} after step {done} of {run.total_steps}; the same command goes on from there")
+    run.report.say(
+        f"stopped by {run.stop.name} after step {done} of {run.total_steps}; the same command goes on from there"
+    )
     return run.stop.exit_code
 
 
@@ -204,6 +206,4 @@ def headline(
     counted = ", ".join(f"{count:,} {kind}" for kind, count in records.items())
     begin = f"resuming after step {start}" if start else "starting"
     places = " and ".join(place for place in (config.output_dir, config.output_hdfs) if place is not None)
-    return (
-        f"{begin}: {total} steps, {millions:.1f} M parameters, {where}\nrecords: {counted}\noutput: {places}"
-    )
+    return f"{begin}: {total} steps, {millions:.1f} M parameters, {where}\nrecords: {counted}\noutput: {places}"

@@ -149,8 +149,7 @@ class Saving:
             kinds = distributed.gather_objects(kinds)[0]
             if not self._is_first:
                 tensors = {
-                    name: torch.empty(shape, dtype=dtype, device=kind)
-                    for name, (shape, dtype, kind) in kinds.items()
+                    name: torch.empty(shape, dtype=dtype, device=kind) for name, (shape, dtype, kind) in kinds.items()
                 }
             for tensor in tensors.values():
                 distributed.broadcast(tensor)
@@ -159,9 +158,7 @@ class Saving:
 
     # --------------------------------------------------------------------------------------------------------- saving
 
-    def save(
-        self, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]
-    ) -> None:
+    def save(self, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
         """Make a checkpoint of outer step `step`; returns after a copy to memory.
 
         One save is under way at a time: while it is, the next one waits, and says so. All processes call this, and wait

@@ -115,4 +115,3 @@ def read_training_set(config: FinetuneConfig, shots: FewShot | None, missing: Po
     if len(dataset) == 0:
         raise UserError(f"{', '.join(dataset.files)}: no training example is left; see what was left out")
     return dataset
-

@@ -16,7 +16,14 @@ from typing import Any
 
 from . import cgroups, control, controlplane, debs, gobuild, images, layout, node
 from .common import (
-    ClusterError, cache_folder, clusters_folder, locked, require_prerequisites, run, versions, wait_for,
+    ClusterError,
+    cache_folder,
+    clusters_folder,
+    locked,
+    require_prerequisites,
+    run,
+    versions,
+    wait_for,
 )  # fmt: skip
 from .kubectl import Kubectl, condition
 from .pki import Authority

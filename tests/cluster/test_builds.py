@@ -36,9 +36,7 @@ def _with_setting(setting: str) -> dict[int, str]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_the_compiler_ends_with_the_one_who_asked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
-) -> None:
+def test_the_compiler_ends_with_the_one_who_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     monkeypatch.setenv("CCLM_CLUSTER_CACHE", str(tmp_path))
     given = {"CCLM_CLUSTER_CACHE": str(tmp_path), "TMPDIR": str(tmp_path / "tmp")}
     (tmp_path / "tmp").mkdir()

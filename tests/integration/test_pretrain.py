@@ -19,7 +19,9 @@ def folders(output: Path) -> list[str]:
 
 def contents(checkpoint: Path) -> dict:
     """Copies: load_file maps the file, whose bytes a test may change."""
-    return {name: tensor.clone() for file in checkpoint.glob("*.safetensors") for name, tensor in load_file(file).items()}
+    return {
+        name: tensor.clone() for file in checkpoint.glob("*.safetensors") for name, tensor in load_file(file).items()
+    }
 
 
 def assert_equal_checkpoints(mine: Path, theirs: Path) -> None:

@@ -20,14 +20,16 @@ def folder(any_store: RunningStore) -> str:
 
 def test_what_is_written_is_read(folder: str, tmp_path: Path) -> None:
     url = storage.join(folder, "with space", "ünï#co?de=1.bin")  # characters that URL parsers cut at
-    assert not storage.exists(url) and not storage.is_folder(folder)
+    assert not storage.exists(url) and not storage.is_file(url) and not storage.is_folder(folder)
     for function in (storage.size, storage.read_bytes, storage.fingerprint):
         with pytest.raises(FileNotFoundError):
             function(url)
     with pytest.raises(FileNotFoundError):
         storage.read_range(url, 0, 1)
     storage.write_atomic(url, b"0123456789")
-    assert storage.exists(url) and storage.exists(folder) and storage.is_folder(folder) and not storage.is_folder(url)
+    assert storage.exists(url) and storage.exists(folder)
+    assert storage.is_file(url) and not storage.is_file(folder)
+    assert storage.is_folder(folder) and not storage.is_folder(url)
     assert storage.size(url) == 10 and storage.read_bytes(url) == b"0123456789"
     assert storage.read_range(url, 2, 5) == b"234"
     assert storage.read_ranges(url, [(8, 10), (0, 1), (4, 4)]) == [b"89", b"0", b""]

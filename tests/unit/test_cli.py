@@ -160,7 +160,7 @@ def test_exit_codes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
     ("error", "sentence"),
     [
         (OSError(errno.ENAMETOOLONG, "File name too long", "a" * 9), "aaaaaaaaa: File name too long; correct the path"),
-        (OSError(errno.EACCES, "Permission denied", "/root/x"), "/root/x: Permission denied; correct the path or its"),
+        (OSError(errno.EACCES, "Permission denied", "/data/x"), "/data/x: Permission denied; correct the path or its"),
         (OSError(errno.ENOSPC, "No space left on device", "x"), "x: No space left on device; make room"),
         (OSError(errno.ENOSPC, "No space left on device"), "what is being written: No space left on device; make room"),
     ],
@@ -175,7 +175,9 @@ def test_a_file_that_the_system_refuses_is_one_sentence(
 def test_output_that_does_not_fit_is_one_sentence() -> None:
     with open("/dev/full", "w") as full:
         command = [sys.executable, "-m", "cclm", "describe", "configs/demo/pretrain.yaml"]
-        done = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120, check=False)
+        done = subprocess.run(
+            command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120, check=False
+        )
     assert (done.returncode, done.stderr) == (
         2, "cclm: error: what is being written: No space left on device; make room\n"
     )  # fmt: skip

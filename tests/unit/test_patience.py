@@ -100,7 +100,9 @@ def test_patience_goes_through_the_environment(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_unknown_stores_are_one_sentence() -> None:
-    with pytest.raises(UserError, match="nosuch:// is no store that is known here; use paths, hdfs://, s3:// and gs://"):
+    with pytest.raises(
+        UserError, match="nosuch:// is no store that is known here; use paths, hdfs://, s3:// and gs://"
+    ):
         storage.size("nosuch://a/b")
 
 

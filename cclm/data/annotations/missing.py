@@ -112,12 +112,5 @@ def missing_files(urls: Iterable[str]) -> set[str]:
             except (FileNotFoundError, NotADirectoryError):
                 there = set()
             files = {file for file in files if file.rpartition("/")[2] not in there}
-        missing |= {file for file in files if not _exists(file)}
+        missing |= {file for file in files if not storage.is_file(file)}
     return missing
-
-
-def _exists(file: str) -> bool:
-    try:
-        return storage.exists(file) and not storage.is_folder(file)
-    except ValueError:  # JSON can write names that no file has: with a zero byte, or half a surrogate pair
-        return False

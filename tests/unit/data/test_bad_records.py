@@ -203,7 +203,9 @@ def test_an_image_where_a_path_is_expected_is_told_shortly() -> None:
 
     source = ImageTextSource(files=("x",), batch_size=1, image_is_path=True)
     line = json.dumps({"binary": "/".join(["abcdefgh" * 8] * 30), "caption": "a"}).encode()
-    with pytest.raises(records.BrokenRecord, match=r"^missing image file: (abcdefgh){7}abcd\.\.\. \(1,949 characters\)") as caught:
+    with pytest.raises(
+        records.BrokenRecord, match=r"^missing image file: (abcdefgh){7}abcd\.\.\. \(1,949 characters\)"
+    ) as caught:
         records.parse_image_text(line, source)
     assert len(str(caught.value)) < 150
 
@@ -216,7 +218,9 @@ def test_base64_with_line_breaks_is_fine() -> None:
 
 def test_a_byte_order_mark_is_no_damage() -> None:
     line = json.dumps({"binary": b64(b"x"), "caption": "a"}).encode()
-    assert records.parse_image_text(b"\xef\xbb\xbf" + line, make_source()) == records.parse_image_text(line, make_source())
+    assert records.parse_image_text(b"\xef\xbb\xbf" + line, make_source()) == records.parse_image_text(
+        line, make_source()
+    )
 
 
 def make_source() -> Any:

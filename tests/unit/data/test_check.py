@@ -18,7 +18,9 @@ from cclm.cli.main import run
 def config(tmp_path: Path, tokenizer_folder: str) -> dict[str, Any]:
     """Two sources and a held-out list."""
     write_lines(tmp_path / "images" / "0.jsonl", [image_text(i) for i in range(20)])
-    write_lines(tmp_path / "images" / "1.jsonl", [{"binary": b64(jpeg(i)), "caption": {"en": "a dog"}} for i in range(20)])
+    write_lines(
+        tmp_path / "images" / "1.jsonl", [{"binary": b64(jpeg(i)), "caption": {"en": "a dog"}} for i in range(20)]
+    )
     write_lines(tmp_path / "texts.jsonl", [pair(i) for i in range(30)])
     (tmp_path / "pictures").mkdir()
     for i in range(3):
@@ -50,7 +52,19 @@ def _row(out: str, name: str) -> list[str]:
 def test_a_config_that_can_be_started(tmp_path: Path, config: dict[str, Any], capsys: Any) -> None:
     assert _check(tmp_path, config, "--processes", "4") == 0
     out = capsys.readouterr().out
-    assert _row(out, "data.images") == ["data.images", "training", "2", "40", "0", "40", "0", "captions:", "en,", "de", "50%"]
+    assert _row(out, "data.images") == [
+        "data.images",
+        "training",
+        "2",
+        "40",
+        "0",
+        "40",
+        "0",
+        "captions:",
+        "en,",
+        "de",
+        "50%",
+    ]
     assert _row(out, "data.texts")[2:6] == ["1", "30", "0", "30"]
     assert _row(out, "evaluation")[3:] == ["en", "1", "6", "0", "3", "0", "3", "images"]
 
@@ -93,7 +107,9 @@ def test_a_file_of_which_nothing_can_be_used_is_told(
     out = capsys.readouterr().out
     [problem] = [line for line in out.splitlines() if line.startswith("problem: ")]
     name = f"{tmp_path}/many/0-of-another-kind.jsonl"
-    assert problem.startswith(f"problem: data.texts training: all 22 records looked at in {name} are broken: {name}:1: missing key")
+    assert problem.startswith(
+        f"problem: data.texts training: all 22 records looked at in {name} are broken: {name}:1: missing key"
+    )
     assert "source_text is not there; correct the keys in the config, mend the files, or leave them out" in problem
     (tmp_path / "many" / "0-of-another-kind.jsonl").unlink()
     assert _check(tmp_path, config) == 0
@@ -121,7 +137,9 @@ def test_few_shot_fine_tuning(tmp_path: Path, config: dict[str, Any], capsys: An
     assert _check(tmp_path, tuning, "--fewshot", "ar,3") == 0
     out = capsys.readouterr().out
     rows = [line.split() for line in out.splitlines()[1:]]
-    assert [row[:6] for row in rows] == [["classification", split, "ar", "1", "6", "3"] for split in ("training", "validation")]
+    assert [row[:6] for row in rows] == [
+        ["classification", split, "ar", "1", "6", "3"] for split in ("training", "validation")
+    ]
     (tmp_path / "pictures" / "1.jpg").unlink()
     assert _check(tmp_path, tuning, "--fewshot", "ar,3", "--processes", "4") == 2
     out = capsys.readouterr().out
@@ -134,7 +152,9 @@ def test_an_iglue_tree(tmp_path: Path, capsys: Any) -> None:
     (tmp_path / "iglue/gqa/annotations/trainval_label2ans.json").write_text('["yes", "no"]')
     assert run(["data", "check", "--iglue", str(tmp_path / "iglue")]) == 0
     out = capsys.readouterr().out
-    assert {line.split()[0] for line in out.splitlines()[1:]} == {*(path.name for path in sample.iterdir())} - {"LICENSE"}
+    assert {line.split()[0] for line in out.splitlines()[1:]} == {*(path.name for path in sample.iterdir())} - {
+        "LICENSE"
+    }
     assert "not read" not in out
     added = tmp_path / "iglue" / "XVNLI" / "annotations" / "sw" / "test.jsonl"
     write_lines(added, [{"Flikr30kID": "1", "gold_label": "maybe", "sentence2": "a dog"}])

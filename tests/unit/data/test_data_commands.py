@@ -60,7 +60,10 @@ def test_audit_of_one_run_and_of_two(tmp_path: Path, capsys: Any) -> None:
     for other, said in (
         (_audit(tmp_path / "c", [0, 1, 2, 3, 3], [4]), "images, epoch 0: seen 5 and 5, skipped 1 and 1; not the same"),
         (_audit(tmp_path / "d", [0, 1, 2]), "seen 5 and 3, skipped 1 and 0"),
-        (_audit(tmp_path / "f", [0, 1, 2, 3, 5], [4], data="d2"), "images, epoch 0: the files differ in their records or"),
+        (
+            _audit(tmp_path / "f", [0, 1, 2, 3, 5], [4], data="d2"),
+            "images, epoch 0: the files differ in their records or",
+        ),
         (_audit(tmp_path / "e", [0, 1, 2], epoch=1), f"images, epoch 1: only in {tmp_path}/e"),
     ):
         assert run(["data", "audit", whole, other]) == 1
@@ -74,10 +77,16 @@ def test_audit_of_one_run_and_of_two(tmp_path: Path, capsys: Any) -> None:
     [
         (["index", "{}/none"], "cclm data index: {}/none does not exist"),
         (["index", "{}/*.jsonl"], "{}/*.jsonl does not exist; name the folder: patterns"),
-        (["index", "{}/bad.jsonl", "--index-dir", "{}/bad.jsonl"], "cclm data index: {}/bad.jsonl cannot be written (File"),
+        (
+            ["index", "{}/bad.jsonl", "--index-dir", "{}/bad.jsonl"],
+            "cclm data index: {}/bad.jsonl cannot be written (File",
+        ),
         (["index", "{}/bad.jsonl", "--index-dir", "{}/bad.jsonl/x"], "{}/bad.jsonl/x cannot be written (Not a dir"),
         (["index", "/dev/null"], "/dev/null is a device or pipe, not a regular file"),
-        (["index", "{}/notes.md"], "{}/notes.md:2 is no JSON object, nor is any line after it, so the file is not line-JSON; name"),
+        (
+            ["index", "{}/notes.md"],
+            "{}/notes.md:2 is no JSON object, nor is any line after it, so the file is not line-JSON; name",
+        ),
         (["index", "{}/whole.json"], "{}/whole.json:1 is no JSON object"),
         (["index", "{}/list.json"], "{}/list.json:1 is no JSON object"),
         (["index", "{}/notes.tar"], "{}/notes.tar is not a whole tar file"),

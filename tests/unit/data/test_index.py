@@ -179,7 +179,9 @@ def test_bad_places_are_told_with_their_key(tmp_path: Path) -> None:
         index.open_indexes(where, ["nosuch://bucket/data"])
     for folder in ("above/00", "above/01", "above/_temporary"):
         (tmp_path / folder).mkdir(parents=True)
-    with pytest.raises(UserError, match="above holds folders, no data files; name those instead: .*/above/00 and 1 more$"):
+    with pytest.raises(
+        UserError, match="above holds folders, no data files; name those instead: .*/above/00 and 1 more$"
+    ):
         index.open_indexes(where, [f"{tmp_path}/above"])
 
 
@@ -225,7 +227,9 @@ def test_what_is_still_being_written_is_no_data(tmp_path: Path, monkeypatch: pyt
     copied.write_text("1\n")
     if named == "folder":
         for read in (partial(files.data_files, WHERE), partial(sharding._inputs, WHERE, out=out)):
-            with pytest.raises(UserError, match=rf"^{WHERE}: .*b\.jsonl\._COPYING_ is being copied, or its copy was cut"):
+            with pytest.raises(
+                UserError, match=rf"^{WHERE}: .*b\.jsonl\._COPYING_ is being copied, or its copy was cut"
+            ):
                 read([url])
         copied.unlink()
     (tmp_path / "_unfinished.json").write_text("{}")

@@ -112,7 +112,9 @@ def test_loader_processes_end_with_a_training_process_that_is_killed(make_config
         "print(*(child.pid for child in multiprocessing.active_children()), flush=True)\n"
         "import time; time.sleep(60)\n"
     )
-    training = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    training = subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     training.stdin.write(config.model_dump_json())
     training.stdin.close()
     workers = [int(pid) for pid in training.stdout.readline().split()]

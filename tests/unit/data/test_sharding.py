@@ -104,7 +104,11 @@ def test_records_of_several_tars_keep_apart(tmp_path: Path, capsys: Any) -> None
     [index] = open_indexes("k", [str(tmp_path / "out")])
     assert index.offsets(0, 5) == again
     found = [members_of_record(shard.read_bytes()[start:end]) for start, end in itertools.pairwise(again)]
-    assert [record["txt"] for record in found] == [record["json"] for record in found] == [b"0a", b"0b", b"1b", b"1a", b"2a"]
+    assert (
+        [record["txt"] for record in found]
+        == [record["json"] for record in found]
+        == [b"0a", b"0b", b"1b", b"1a", b"2a"]
+    )
     capsys.readouterr()
     for form in ("tar", "lines"):
         assert _shard(tmp_path / "3.tar", tmp_path / form, "--format", form) == 2

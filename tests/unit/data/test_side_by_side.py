@@ -87,8 +87,14 @@ def _slots(batch: ImageTextBatch | RegionTextBatch | ParallelTextBatch) -> list[
     digests = []
     for row, length in enumerate(masked.tokens.lengths.tolist()):
         mine = masked.rows == row
-        other = batch.images[row] if isinstance(batch, ImageTextBatch) else batch.target.data[row, : batch.target.lengths[row]]
-        digests.append(_digest(_bytes(masked.tokens.data[row, :length], masked.columns[mine], masked.labels[mine], other)))
+        other = (
+            batch.images[row]
+            if isinstance(batch, ImageTextBatch)
+            else batch.target.data[row, : batch.target.lengths[row]]
+        )
+        digests.append(
+            _digest(_bytes(masked.tokens.data[row, :length], masked.columns[mine], masked.labels[mine], other))
+        )
     return digests
 
 

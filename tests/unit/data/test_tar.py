@@ -39,7 +39,9 @@ def test_records_are_what_tarfile_reads(tmp_path: Path, format: str) -> None:
     expected: list[tuple[str, dict[str, bytes]]] = []
     members: list[tuple[str, bytes]] = []
     for number in range(60):
-        long = "x" * rng.choice([0, 0, 60, 76 if format == "ustar" else 190]) + ("é" if format != "ustar" and number % 5 == 0 else "")
+        long = "x" * rng.choice([0, 0, 60, 76 if format == "ustar" else 190]) + (
+            "é" if format != "ustar" and number % 5 == 0 else ""
+        )
         key = f"folder{number % 3}/{number:06d}{long}"
         files = {ext: rng.randbytes(rng.choice([0, 1, 511, 512, 513, 3000])) for ext in ("jpg", "json", "seg.png")}
         expected.append((key, files))
@@ -89,7 +91,9 @@ def test_neighbours_with_one_key_are_not_taken_for_one_record(make_config: Any, 
     """Else the first of them would be lost without a word."""
     records = [[(f"{key}.jpg", jpeg(i)), (f"{key}.txt", b"a dog")] for i, key in enumerate(("a", "b", "b", "a", "c"))]
     path = _write(tmp_path / "s.tar", sum(records, []))
-    with pytest.raises(UserError, match=r"^k: .*s\.tar: two neighbouring records have the key of b\.jpg \(again at byte 6144\)"):
+    with pytest.raises(
+        UserError, match=r"^k: .*s\.tar: two neighbouring records have the key of b\.jpg \(again at byte 6144\)"
+    ):
         open_index("k", str(path))
     with tarfile.open(path) as archive:  # an index of before, which took both for one
         starts = [info.offset for info in archive if info.name.endswith(".jpg")]

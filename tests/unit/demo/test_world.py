@@ -6,8 +6,8 @@ import base64
 import hashlib
 import io
 import json
-import random
 import os
+import random
 import signal
 import subprocess
 import sys

@@ -55,11 +55,15 @@ def test_starts_are_bounded_while_the_store_is_away(tmp_path, monkeypatch):
 
     mine = Attempts([str(tmp_path), "memory://away"], "pretrain", "job", 3)
     with monkeypatch.context() as outage:
-        outage.setattr(storage, "read_bytes", lambda url, read=storage.read_bytes: (away if "://" in url else read)(url))
+        outage.setattr(
+            storage, "read_bytes", lambda url, read=storage.read_bytes: (away if "://" in url else read)(url)
+        )
         for _ in range(3):
             with pytest.raises(storage.StoreUnavailable):
                 mine.begin()
-        with pytest.raises(AttemptsExhausted, match=rf"^memory://away.* does not answer; 3 .* delete {tmp_path}/attempts"):
+        with pytest.raises(
+            AttemptsExhausted, match=rf"^memory://away.* does not answer; 3 .* delete {tmp_path}/attempts"
+        ):
             mine.begin()
         checkpoint(tmp_path, 10)
         with pytest.raises(storage.StoreUnavailable):

@@ -20,6 +20,7 @@ from cclm.launch.run import Launch, check_sizes
 @pytest.fixture
 def made(monkeypatch, tmp_path):
     """Settings for options as typed, among variables."""
+
     def make(*words: str, **variables: str):
         for name, value in variables.items():
             monkeypatch.setenv(name, value)

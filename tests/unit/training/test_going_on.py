@@ -108,7 +108,9 @@ def test_weights_alone_are_no_place_to_go_on_from(tmp_path):
 def test_resume_that_names_nothing(tmp_path, resume, advice):
     with pytest.raises(UserError) as refused:
         Saving(Output(str(tmp_path))).find_start(resume)
-    sentence = f"--resume {resume} is neither auto nor never, nor the folder of a checkpoint or run that exists; {advice}"
+    sentence = (
+        f"--resume {resume} is neither auto nor never, nor the folder of a checkpoint or run that exists; {advice}"
+    )
     assert str(refused.value).startswith(sentence)
 
 

@@ -18,7 +18,6 @@ from cclm.data.quarantine import ReadCount
 from cclm.metrics.report import Report
 from cclm.training.loop import NonFiniteLossError, Run, fit
 from cclm.training.plan import Plan
-
 from tests.checkpoint_files import save_checkpoint
 
 CPU = torch.device("cpu")

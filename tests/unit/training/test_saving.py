@@ -12,7 +12,6 @@ from cclm.checkpoints.load import load_model, load_optimizer
 from cclm.checkpoints.manifest import TornCheckpointError
 from cclm.checkpoints.retention import checkpoint_steps
 from cclm.errors import UserError
-
 from tests.checkpoint_files import make_trained, save_checkpoint, save_trained
 
 
