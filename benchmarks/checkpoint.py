@@ -15,9 +15,9 @@ How much slower it is during a save is held against the seconds before and after
 save, so what the machine's noise comes to. "others" is how many cores were used by processes that are not part of the
 benchmark: where it is not near 0, or where there is no core to spare, the rest reads higher.
 
-A store that is started here is kept on the last core, since a real one has machines of its own. Saves, plain puts of one
-file of the same size beside the loop, and plain puts alone take turns. Puts are made by a process of the priority of the
-one that sends checkpoints, so that both sides have the same machine.
+A store that is started here is kept on the last core, since a real one has machines of its own. Saves, plain puts of
+one file of the same size beside the loop, and plain puts alone take turns. Puts are made by a process of the priority
+of the one that sends checkpoints, so that both sides have the same machine.
 """
 
 from __future__ import annotations

@@ -6,8 +6,9 @@
 All decode, crop, augment and tokenise with the same functions and make the same batches; they differ in how they read,
 shuffle, parse and hand over. One loader process a core. `limit` decodes and transforms images that lie in memory, does
 nothing else, and hands nothing over. Each contender runs in a process of its own, one after the other, `limit` before
-and after each, of whose mean it is a part: machines change their speed within minutes. Where others use the machine, compare the column of records by CPU second, which counts all processes
-of a contender; records by second include waiting for the store.
+and after each, of whose mean it is a part: machines change their speed within minutes. Where others use the machine,
+compare the column of records by CPU second, which counts all processes of a contender; records by second include
+waiting for the store.
 
 - ours/lines, ours/tar: `cclm.data.loader`
 - published: the scheme of the published code without its shell: whole files to loader processes, line by line, json,
@@ -69,8 +70,10 @@ def main() -> None:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cclm-input-")))
         made = write_files(folder, args.records, args.side)
-        print(f"{args.records} records, {made.jpeg_bytes / args.records / 1e3:.0f} kB a JPEG of 512 x 384 px, "
-              f"{args.side} px, {args.workers} workers, batches of {args.batch_size}, {args.seconds:g} s each")  # fmt: skip
+        print(
+            f"{args.records} records, {made.jpeg_bytes / args.records / 1e3:.0f} kB a JPEG of 512 x 384 px, "
+            f"{args.side} px, {args.workers} workers, batches of {args.batch_size}, {args.seconds:g} s each"
+        )
         for name in args.stores:
             url, environment = stack.enter_context(_store(name, folder))
             if name != "local":

@@ -206,7 +206,7 @@ class BrokenRecordsConfig(Settings):
     """How many broken records of a source training puts up with before it stops."""
 
     max_rate: Probability = 1e-3
-    """Part of the records that the run has read so far, over all processes and restarts; looked at with every log line."""
+    """Part of the records that the run read so far, over all processes and restarts; looked at with every log line."""
     min_records: int = Field(10_000, ge=0)
     """Records read before the rate counts."""
     max_in_a_row: int = Field(100, gt=0)

@@ -47,7 +47,7 @@ _BEATS, _BEAT = "cclm/beats", 1.0  # seconds between signs of life
 
 @contextmanager
 def others_wait() -> Iterator[None]:
-    """What the first process does in here may take longer than a collective may: an upload. The others wait for its end.
+    """What the first process does in here may take longer than a collective may: an upload. Others wait for its end.
 
     They hear from it by the store that the group met in. Raises DistStoreError, as a collective would, when it gives no
     sign of life for CCLM_COLLECTIVE_TIMEOUT; fails, too, if the store goes away.

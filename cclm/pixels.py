@@ -16,7 +16,7 @@ STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 def normalised(images: Tensor) -> Tensor:
-    """(N, R, R, 3) uint8, RGB -> (N, 3, R, R) float32 in memory format channels_last, with CLIP's mean and deviation."""
+    """(N, R, R, 3) uint8, RGB -> (N, 3, R, R) float32, channels_last in memory, with CLIP's mean and deviation."""
     side = images.shape[2]
     scale, shift = _scale_and_shift(side, images.device)
     # A row of pixels at a time: operations along 3 values only are slow.

@@ -1,4 +1,4 @@
-"""The process that writes checkpoints and sends small files while training goes on: `python -m cclm.checkpoints.writer`.
+"""The process that writes checkpoints and sends small files as training goes on: `python -m cclm.checkpoints.writer`.
 
 A process of its own, since a thread would take the loop's interpreter lock (a third to a half of its speed, measured)
 and since file systems with threads do not survive a fork. It imports no torch. It reads orders, one JSON line each,
@@ -190,7 +190,7 @@ def _sync(path: Path) -> None:
 
 
 def lock_folder(folder: str, seconds: float = 60.0, say: Callable[[str], None] = print) -> TextIO:
-    """Wait until no other writer of this machine works on a run's local folder, but not for ever; it is ours till closed.
+    """Wait until no other writer of this machine works on a run's local folder, not for ever; it is ours till closed.
 
     A writer outlives its training process to finish a save: whoever starts the run again wants to find that one.
     """

@@ -18,8 +18,9 @@ EPILOG = """\
 The best model goes to OUTPUT_DIR/best, results to results.json (languages, mean, mean without English), what was asked,
 predicted and right to predictions/SPLIT-LANGUAGE.jsonl. A run that was cut off goes on when the command is given again.
 
-Weights: --checkpoint takes a published .th file, a checkpoint folder, or a run's folder (its best model, else its newest
-checkpoint); pre-trained, or fine-tuned for the same task. Text assignment (task: text_assignment) prepares reasoning.
+Weights: --checkpoint takes a published .th file, a checkpoint folder, or a run's folder (its best model, else its
+newest checkpoint); pre-trained, or fine-tuned for the same task. Text assignment (task: text_assignment) prepares
+reasoning.
 
 examples:
   cclm finetune configs/demo/xvnli.yaml --checkpoint output/demo

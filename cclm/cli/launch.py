@@ -1,4 +1,4 @@
-"""`cclm launch`: run a command of cclm on several processes and machines, with exit codes that schedulers understand."""
+"""`cclm launch`: run a command of cclm on several processes and machines, with exit codes schedulers understand."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ exit codes: 128 and above may be tried again, below must not (restartPolicy: Exi
 {table()}
 
 attempts: each start is counted in attempts-COMMAND.json beside the checkpoints. A newer checkpoint starts the count
-anew; SIGTERM, Ctrl-C, nodes that come or leave and your mistakes (exit code 2) do not count. Jobs are told apart by --rdzv-id, or the scheduler's id.
+anew; SIGTERM, Ctrl-C, nodes that come or leave and your mistakes (exit code 2) do not count. Jobs are told apart by
+--rdzv-id, or the scheduler's id.
 
 SIGTERM (to this process, its group, or one training process): training finishes its step, saves, and leaves within
 --shutdown-timeout; give the scheduler a longer grace period than that.

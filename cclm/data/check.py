@@ -244,7 +244,8 @@ def _look_at(
             "correct the keys in the config, mend the files, or leave them out"
         )
     elif part > data.broken.max_rate:
-        row.problem = f"{part:.2%} of the records are broken, data.broken.max_rate allows {data.broken.max_rate:.2%}: {row.detail}"
+        allowed = f"data.broken.max_rate allows {data.broken.max_rate:.2%}"
+        row.problem = f"{part:.2%} of the records are broken, {allowed}: {row.detail}"
     row.detail = row.detail or _shown({name: count / row.looked_at for name, count in languages.most_common()})
 
 

@@ -2,8 +2,8 @@
 
 Everything drawn for one example comes from (seed, source, epoch, number of the record), so it does not matter which
 process makes it, or when. Text comes before images: it is cheaper to find out there that a record is broken. And an
-image is decoded when asked for: decoding empties the processor's caches, so that tokenising right after it takes several
-times as long as tokenising after tokenising.
+image is decoded when asked for: decoding empties the processor's caches, so that tokenising right after it takes
+several times as long as tokenising after tokenising.
 """
 
 from __future__ import annotations

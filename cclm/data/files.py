@@ -41,7 +41,7 @@ def data_files(where: str, urls: Sequence[str]) -> list[str]:
 
 
 def whole_files(where: str, urls: Sequence[str]) -> list[str]:
-    """As `data_files`, of any format, compressed ones too. Raises UserError for what is missing, empty or unfinished."""
+    """As `data_files`, of any format, compressed too. Raises UserError for what is missing, empty or unfinished."""
     files: list[str] = []
     finished: set[str] = set()
     for url in urls:

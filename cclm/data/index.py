@@ -162,8 +162,8 @@ def index_files(where: str, files: Sequence[str], index_dir: str | None, *, forc
     """Write the sidecars of `files` where they are missing or stale (`force`: of all), several files at a time.
 
     Raises:
-        UserError: a file is not what its name says, or the place takes no files. Those that were done by then keep their
-            index.
+        UserError: a file is not what its name says, or the place takes no files. Those that were done by then keep
+            their index.
     """
     lock = threading.Lock()
     if index_dir is not None and storage.is_local(index_dir):
@@ -212,7 +212,8 @@ def _refusing(where: str, place: str) -> Iterator[None]:
         raise
     except OSError as error:
         raise UserError(
-            f"{where}: {place} cannot be written ({error.strerror or error}); choose a folder for the index with --index-dir"
+            f"{where}: {place} cannot be written ({error.strerror or error}); "
+            "choose a folder for the index with --index-dir"
         ) from error
 
 

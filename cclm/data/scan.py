@@ -70,13 +70,13 @@ def build_offsets(
 
 
 def _refuse_other_lines(where: str, url: str, head: bytes) -> None:
-    """`head` is the file's first block. One record may be broken; where none of the first hundred is one, nothing is."""
+    """`head` is the file's first block. One record may be broken; where none of the first 100 is one, nothing is."""
     whole = head if len(head) < _BLOCK else head[: head.rfind(b"\n") + 1]
     lines = [(number, line) for number, line in enumerate(whole.split(b"\n", 100)[:100], 1) if line.strip()]
     if lines and not any(_is_object(line) for _, line in lines):
         raise UserError(
-            f"{where}: {url}:{lines[0][0]} is no JSON object, nor is any line after it, so the file is not line-JSON; name "
-            "data files, with one record as {...} on each line, or tar shards ending in .tar"
+            f"{where}: {url}:{lines[0][0]} is no JSON object, nor is any line after it, so the file is not line-JSON; "
+            "name data files, with one record as {...} on each line, or tar shards ending in .tar"
         )
 
 

@@ -35,7 +35,7 @@ class Place:
 
 
 class SharedImages:
-    """Places for the parts of `workers` processes of up to `count` images of `side` px. Sent to a process, it is shared.
+    """Places for parts of `workers` processes of up to `count` images of `side` px. Sent to a process, it is shared.
 
     A part may be written when all but the PREFETCH + 1 before it were taken, which is how far ahead torch's DataLoader
     asks for parts.

@@ -208,7 +208,7 @@ def start_worker(_: int) -> None:
 
 
 def _keep_memory() -> None:
-    """Have glibc keep the memory of runs of records for the next ones: the kernel clears each page that it gives anew."""
+    """Have glibc keep the memory of runs of records for the next: the kernel clears each page that it gives anew."""
     library = ctypes.CDLL(None)
     if hasattr(library, "mallopt"):
         library.mallopt(_ARENA_MAX, 1)  # reads happen in threads, which would have memory of their own

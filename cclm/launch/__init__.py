@@ -1,1 +1,1 @@
-"""Processes around training: `cclm launch` starts them, judges how they end, and tells the scheduler by its exit code."""
+"""Processes around training: `cclm launch` starts them, judges how they end, and tells schedulers by its exit code."""

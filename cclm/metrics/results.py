@@ -15,7 +15,7 @@ PREDICTIONS = "predictions"
 
 
 def table(measured: Mapping[str, Measured]) -> str:
-    """One row a language, and the means: recalls for retrieval, else the one metric there is with the number of entries."""
+    """One row a language, and the means: recalls for retrieval, else the only metric with the number of entries."""
     rows = {language: each.metrics for language, each in measured.items()}
     rows |= mean_rows(rows)
     if "r_mean" in next(iter(rows.values())):

@@ -1,7 +1,7 @@
 """Multi-head attention on batches of sequences: the only place that looks inside `Sequences`.
 
-Dimension letters: S texts, L positions of a text (M of all texts, packed), N sequences attended to, K positions of such a sequence, H width,
-A heads, D = H / A.
+Dimension letters: S texts, L positions of a text (M of all texts, packed), N sequences attended to, K positions of
+such a sequence, H width, A heads, D = H / A.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class SelfAttention(_Attention):
     """Each position attends to the visible positions of its own sequence; with `causal`, to earlier ones only."""
 
     def forward(self, texts: AnySequences, *, causal: bool = False, mask: Tensor | None = None) -> AnySequences:
-        """States (S, L, H) -> (S, L, H). `mask` (S, L, L) bool replaces the rule: row l sees the columns that are True."""
+        """States (S, L, H) -> (S, L, H). `mask` (S, L, L) bool replaces the rule: row l sees its True columns."""
         query, key, value = (self._project(texts, part) for part in (self.query, self.key, self.value))
         if mask is not None:
             attended = self._attend(query, key, value, mask[:, None])  # (S, 1, L, L)

@@ -58,7 +58,7 @@ class ImageEncoder(nn.Module):
         self.trunk = _swin(config) if self.is_swin else _vit(config)
 
     def forward(self, images: Tensor) -> Sequences:
-        """Pixels (N, R, R, 3) uint8, or what `cclm.pixels` makes of them, (N, 3, R, R) float -> states (N, 1 + P, H)."""
+        """Pixels (N, R, R, 3) uint8, or from `cclm.pixels` (N, 3, R, R) float -> states (N, 1 + P, H)."""
         if images.dtype == torch.uint8:
             images = normalised(images)
         states = self.trunk.forward_features(images)

@@ -39,9 +39,9 @@ from cclm.storage.types import Entry, Found, is_partial, is_temporary, pieces, s
 
 __all__ = [
     "PATIENCE", "AccessDenied", "Entry", "FileStat", "MissingBucket", "ShortReadError", "StoreUnavailable", "delete",
-    "delete_folder", "download", "exists", "fingerprint", "is_file", "is_folder", "is_local", "is_partial", "join", "list_entries",
-    "list_files", "local_path", "name", "parent", "patience", "put_file", "read_bytes", "read_range", "read_ranges",
-    "reopen", "set_patience", "size", "write_atomic", "write_new",
+    "delete_folder", "download", "exists", "fingerprint", "is_file", "is_folder", "is_local", "is_partial", "join",
+    "list_entries", "list_files", "local_path", "name", "parent", "patience", "put_file", "read_bytes", "read_range",
+    "read_ranges", "reopen", "set_patience", "size", "write_atomic", "write_new",
 ]  # fmt: skip
 
 _PIECE = 8 << 20  # bytes of one request of a large read

@@ -128,7 +128,7 @@ def open_hdfs(scheme: str, host: str) -> Hdfs:
         system = kind(host=name or None, port=int(port) if port else None, skip_instance_cache=True, **options)
     except RuntimeError as error:  # it reads the Hadoop configuration; nothing is connected yet
         raise UserError(
-            f"{scheme}://{host}: no NameNode is known ({error}); write {scheme}://HOST:PORT/..., or let HADOOP_CONF_DIR "
-            "name the folder of core-site.xml and hdfs-site.xml"
+            f"{scheme}://{host}: no NameNode is known ({error}); write {scheme}://HOST:PORT/..., or let "
+            "HADOOP_CONF_DIR name the folder of core-site.xml and hdfs-site.xml"
         ) from None
     return Hdfs(system.client)

@@ -125,7 +125,8 @@ def _predict_group(
         used, places = rows.unique(return_inverse=True)
         predicted = predict(states.select(used.to(device)), places.to(device), ids.to(device, non_blocking=True))
         values, scores = predicted.values.tolist(), predicted.scores.tolist()
-        found += [(each.set_name, each.entry, *said) for each, said in zip(asked, zip(values, scores), strict=True)]
+        said = zip(asked, values, scores, strict=True)
+        found += [(each.set_name, each.entry, value, score) for each, value, score in said]
     return found
 
 

@@ -70,11 +70,11 @@ class IntervalClock:
 
 
 class StopSignal:
-    """SIGTERM or Ctrl-C while a run goes on. Where there is something to save it is remembered, elsewhere it ends the run.
+    """SIGTERM or Ctrl-C during a run. Where there is something to save it is remembered, elsewhere it ends the run.
 
-    A context around the run; entering it again inside does nothing more. From `remember()` on, the loop looks at `received`
-    after each step and saves; before (models and loaders are built) and in `leave_at_once()` (what came before is saved)
-    SystemExit is raised, or KeyboardInterrupt. So it is at a second Ctrl-C, anywhere.
+    A context around the run; entering it again inside does nothing more. From `remember()` on, the loop looks at
+    `received` after each step and saves; before (models and loaders are built) and in `leave_at_once()` (what came
+    before is saved) SystemExit is raised, or KeyboardInterrupt. So it is at a second Ctrl-C, anywhere.
     """
 
     def __init__(self) -> None:
@@ -110,7 +110,7 @@ class StopSignal:
         self._remembers = True
 
     def settle(self, own: bool) -> None:
-        """All processes have agreed to stop; `own` says whether this one was signalled. What comes now changes nothing."""
+        """All processes agreed to stop; `own` says whether this one was signalled. What comes now changes nothing."""
         self._settled, self.received = True, own
 
     @property

@@ -45,7 +45,7 @@ def pretrain(config: PretrainConfig, *, resume: str = "auto", stop: environment.
             sets aside what an earlier run left there; anything else is the folder of a checkpoint to start from.
 
     Returns:
-        0, or after a checkpoint 143 when SIGTERM stopped this process, 130 when Ctrl-C did, 202 when it stopped another one.
+        0, or after a checkpoint 143 if SIGTERM stopped this process, 130 if Ctrl-C did, 202 if it stopped another one.
 
     Raises:
         UserError: data, weights or settings do not serve; before training, unless training itself diverges.

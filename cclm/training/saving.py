@@ -12,8 +12,8 @@
         saving.publish("retrieval.json")             written in saving.folder before
                                                      leaving waits until everything is where it should be
 
-A place is a folder, path or URL: `output_dir` and, if set, `output_hdfs`. The first process writes; what it reads when a
-run goes on it passes to the others, so that nodes need not share a disk.
+A place is a folder, path or URL: `output_dir` and, if set, `output_hdfs`. The first process writes; what it reads when
+a run goes on it passes to the others, so that nodes need not share a disk.
 """
 
 from __future__ import annotations
@@ -212,7 +212,7 @@ class Saving:
                 self._best_score = score
 
     def best(self) -> Start | None:
-        """The best checkpoint so far, when all that was asked for is written: what `restore` takes, on every process."""
+        """The best checkpoint so far, when all that was asked for is written: what `restore` takes, on each process."""
         found = None
         with distributed.others_wait():
             if self._is_first:

@@ -1,4 +1,4 @@
-"""A tiny demo world with a model for it, as configs of the four tasks; and the evaluation of all of them by W processes."""
+"""A tiny demo world with a model, as configs of the four tasks; and the evaluation of all of them by W processes."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ def fill(disk: Path, until: subprocess.Popen) -> None:
 
 
 def test_a_disk_that_becomes_full_ends_a_real_run_by_its_failed_saves(small_disk, config, held_out):
-    """Log, metrics, audit and results are on it, too; once there is room, the run goes on and none of them has a gap."""
+    """Log, metrics, audit and results are on it, too; once there is room, the run goes on and none has a gap."""
     output = small_disk / "run"
     path = config(
         output_dir=str(output), evaluation=held_out("en"),

@@ -1,4 +1,4 @@
-"""Annotations and their images from a real store, as they are: IGLUE's lines, WIT's tables through an index beside them."""
+"""Annotations and their images from a real store, as they are: IGLUE's lines, WIT's tables via an index beside them."""
 
 import base64
 import json

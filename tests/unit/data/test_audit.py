@@ -1,4 +1,4 @@
-"""Counts of what training saw: the same however it is cut, a proof of each record once, and a list of the broken ones."""
+"""Counts of what training saw: the same however it is cut, a proof of each record once, a list of the broken ones."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ def _train(
 
 
 def _slots(batch: ImageTextBatch | RegionTextBatch | ParallelTextBatch) -> list[str]:
-    """One digest a slot: all that training gets from it. What a rank draws again to fill a batch of regions is left out."""
+    """One digest a slot: all that training gets from it, without what a rank draws again to fill a batch of regions."""
     if isinstance(batch, RegionTextBatch):
         rows: list[set[bytes]] = [set() for _ in batch.images]
         for text, image in enumerate(batch.image_of_text.tolist()):

@@ -28,7 +28,8 @@ def test_codes_are_told_apart_and_the_scheduler_may_trust_128():
     [
         (1, Cause.BUG), (2, Cause.USER_ERROR), (77, Cause.BUG), (-signal.SIGKILL, Cause.KILLED), (137, Cause.KILLED),
         (-signal.SIGTERM, Cause.PREEMPTED), (143, Cause.PREEMPTED), (-signal.SIGABRT, Cause.COLLECTIVE_TIMEOUT),
-        (-signal.SIGSEGV, Cause.CRASHED), (-signal.SIGBUS, Cause.CRASHED), (202, Cause.PEER_STOPPED), (130, Cause.INTERRUPTED),
+        (-signal.SIGSEGV, Cause.CRASHED), (-signal.SIGBUS, Cause.CRASHED), (202, Cause.PEER_STOPPED),
+        (130, Cause.INTERRUPTED),
         *((cause.code, cause) for cause in Cause),
     ],
 )  # fmt: skip
@@ -57,8 +58,8 @@ class OutOfMemoryError(RuntimeError):
         (RuntimeError("[../third_party/gloo/gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:1"),
          Cause.LOST_PEER),
         (RuntimeError("Rank 0 successfully reached monitoredBarrier, but [gloo/x.cc] Broken pipe"), Cause.LOST_PEER),
-        (RuntimeError("[/pytorch/third_party/gloo/gloo/transport/tcp/unbound_buffer.cc:78] Timed out waiting 3000ms for "
-                      "recv operation to complete"), Cause.COLLECTIVE_TIMEOUT),
+        (RuntimeError("[/pytorch/third_party/gloo/gloo/transport/tcp/unbound_buffer.cc:78] Timed out waiting 3000ms "
+                      "for recv operation to complete"), Cause.COLLECTIVE_TIMEOUT),
         (RuntimeError("Application timeout caused pair closure"), Cause.COLLECTIVE_TIMEOUT),  # gloo, in a backward pass
         (DistError("NCCL error in: ProcessGroupNCCL.cpp:1, remote process exited or there was a network error"),
          Cause.LOST_PEER),
@@ -98,5 +99,6 @@ def test_a_report_is_read_as_written_and_anything_else_is_not_one(tmp_path, monk
 
 
 def test_the_launcher_is_light_until_it_runs():
-    check = "import sys, cclm.cli.main, cclm.cli.launch, cclm.launch.run; sys.exit(bool({'torch', 'pydantic'} & sys.modules.keys()))"
+    modules = "sys, cclm.cli.main, cclm.cli.launch, cclm.launch.run"
+    check = f"import {modules}; sys.exit(bool({{'torch', 'pydantic'}} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", check]).returncode == 0

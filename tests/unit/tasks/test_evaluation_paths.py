@@ -43,7 +43,7 @@ def test_packed_texts_give_the_states_of_padded_ones(model: CCLM) -> None:
     packed = PackedSequences.pack(ids)
     assert len(packed) == 7 and len(packed.data) == int(ids.lengths.sum())
     assert packed.data.equal(
-        PackedSequences.from_lists([row[:n] for row, n in zip(ids.data.tolist(), ids.lengths)]).data
+        PackedSequences.from_lists([row[:n] for row, n in zip(ids.data.tolist(), ids.lengths, strict=True)]).data
     )
     rows = torch.tensor([5, 2, 2, 0])
     images = Sequences.full(torch.randn(2, 5, 32))
