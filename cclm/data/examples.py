@@ -26,6 +26,7 @@ from cclm.config import (
     RegionSource,
 )
 from cclm.data import images, records, regions
+from cclm.data.draws import in_random_order
 from cclm.data.formats import Format
 from cclm.data.masking import MaskedIds, mask
 from cclm.data.randaugment import COLOUR_OPERATIONS, rand_augment
@@ -100,7 +101,7 @@ def example_rng(seed: int, source: int, epoch: int, number: int) -> random.Rando
 
 def example_maker(
     kind: str, config: PretrainConfig, tokenizer: Tokenizer, format: Format = Format.LINES
-) -> Callable[[bytes, random.Random], Draft]:
+) -> Callable[[bytes | memoryview, random.Random], Draft]:
     """The function that drafts an example of source `kind` from the bytes of a record; it raises BrokenRecord."""
     data, side = config.data, config.model.vision.image_size
     if kind == "regions":
@@ -174,7 +175,7 @@ def region_example(
         text = _masked_text(caption, source.text, tokenizer, rng)
         texts.append(RegionText(text, everything, regions.WHOLE_IMAGE, True))
     across, down = side / (crop[2] - crop[0]), side / (crop[3] - crop[1])
-    for i in rng.sample(range(len(boxes)), len(boxes)):
+    for i in in_random_order(range(len(boxes)), rng):
         if len(texts) >= source.max_regions:
             break
         inside = regions.box_in_crop(boxes[i], crop, source.min_box_inside)
@@ -220,9 +221,9 @@ def draw_captions(
         detail = f"there are {', '.join(by_language)}; wanted {', '.join(languages or ())}"
         raise BrokenRecord(records.NO_LANGUAGE, detail)
     any_left = False
-    for language in rng.sample(allowed, len(allowed)):
+    for language in in_random_order(allowed, rng):
         texts = by_language[language]
-        for text in rng.sample(texts, len(texts)):
+        for text in in_random_order(texts, rng):
             try:
                 cleaned = clean_caption(text, config.max_words)
             except EmptyTextError:

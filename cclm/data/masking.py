@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cclm.config import MaskingConfig
+from cclm.data.draws import in_random_order
 from cclm.data.text import Tokenizer
 
 _MASKED, _REPLACED = 0.8, 0.9  # below the first: <mask>; below the second: a random token; above: kept
@@ -55,10 +56,8 @@ def draw_places(
     if length < 2:
         return []
     wanted = min(limit, max(1, round(config.mask_probability * length)))
-    candidates = list(range(1, length))
-    rng.shuffle(candidates)
     taken: set[int] = set()
-    for place in candidates:
+    for place in in_random_order(range(1, length), rng):
         if len(taken) >= wanted:
             break
         if place in taken:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import binascii
 import errno
 import posixpath
+import uuid
 from codecs import BOM_UTF8
 from dataclasses import dataclass
 from typing import Any
@@ -51,6 +52,9 @@ ANY_LANGUAGE = ""
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "gif", "bmp")
 """Of the members of tar shards that are images."""
+
+_TAKEN_OUT = uuid.uuid4().hex.encode()
+"""Stands in a line for its image while the rest is parsed: a text that no data have."""
 
 _LONGEST_PATH = 500  # characters; what is longer is an image itself, as base64, with slashes
 
@@ -95,14 +99,16 @@ class ParallelTextRecord:
     target: str
 
 
-def parse_image_text(data: bytes, config: ImageTextSource, format: Format = Format.LINES) -> ImageTextRecord:
+def parse_image_text(
+    data: bytes | memoryview, config: ImageTextSource, format: Format = Format.LINES
+) -> ImageTextRecord:
     """An image-text record, many languages or one (`caption` a dict, a text, or a list of either)."""
     fields = _fields(data, config, format)
     captions = _captions(_field(fields, config.caption_key), config.caption_key)
     return ImageTextRecord(_image(fields, config), captions)
 
 
-def parse_region(data: bytes, config: ImageTextSource, format: Format = Format.LINES) -> RegionRecord:
+def parse_region(data: bytes | memoryview, config: ImageTextSource, format: Format = Format.LINES) -> RegionRecord:
     """A region record; the whole-image caption is optional."""
     fields = _fields(data, config, format)
     elements = _field(fields, "elems")
@@ -116,7 +122,9 @@ def parse_region(data: bytes, config: ImageTextSource, format: Format = Format.L
     return RegionRecord(_image(fields, config), captions, parsed)
 
 
-def parse_parallel_text(data: bytes, config: ParallelTextSource, format: Format = Format.LINES) -> ParallelTextRecord:
+def parse_parallel_text(
+    data: bytes | memoryview, config: ParallelTextSource, format: Format = Format.LINES
+) -> ParallelTextRecord:
     """A sentence pair."""
     fields = _fields(data, config, format)
     texts = []
@@ -128,7 +136,7 @@ def parse_parallel_text(data: bytes, config: ParallelTextSource, format: Format 
     return ParallelTextRecord(*texts)
 
 
-def tar_fields(data: bytes, image_key: str, caption_key: str) -> dict[str, Any]:
+def tar_fields(data: bytes | memoryview, image_key: str, caption_key: str) -> dict[str, Any]:
     """Members of a tar shard as the fields of one record; an image is bytes under `image_key`. Raises BrokenRecord."""
     return fields_of_members(tar_members(data), image_key, caption_key)
 
@@ -146,7 +154,7 @@ def fields_of_members(parts: dict[str, bytes], image_key: str, caption_key: str)
     return fields
 
 
-def tar_members(data: bytes) -> dict[str, bytes]:
+def tar_members(data: bytes | memoryview) -> dict[str, bytes]:
     """Extension -> contents of the members of a record. Raises BrokenRecord."""
     try:
         return members_of_record(data)
@@ -154,10 +162,10 @@ def tar_members(data: bytes) -> dict[str, bytes]:
         raise BrokenRecord(BROKEN_TAR, str(error)) from None
 
 
-def json_object(line: bytes) -> dict[str, Any]:
+def json_object(line: bytes | memoryview) -> dict[str, Any]:
     """The fields of a line. Raises BrokenRecord."""
     try:
-        fields = orjson.loads(line.removeprefix(BOM_UTF8))  # as editors of Windows begin a file
+        fields = orjson.loads(line[3:] if line[:3] == BOM_UTF8 else line)  # as editors of Windows begin a file
     except ValueError as error:
         raise BrokenRecord(NOT_JSON, str(error)) from None
     if not isinstance(fields, dict):
@@ -165,12 +173,39 @@ def json_object(line: bytes) -> dict[str, Any]:
     return fields
 
 
-def _fields(data: bytes, config: ImageTextSource | ParallelTextSource, format: Format) -> dict[str, Any]:
+def _fields(data: bytes | memoryview, config: ImageTextSource | ParallelTextSource, format: Format) -> dict[str, Any]:
     if format is Format.LINES:
+        if isinstance(config, ImageTextSource) and not config.image_is_path:
+            return _fields_with_image(bytes(data), config.image_key)
         return json_object(data)
     if isinstance(config, ImageTextSource):
         return tar_fields(data, config.image_key, config.caption_key)
     return tar_fields(data, "image", "caption")
+
+
+def _fields_with_image(line: bytes, image_key: str) -> dict[str, Any]:
+    """As `json_object`, but the image is bytes already if its base64 could be taken out before the rest was parsed.
+
+    A parser would check the text of the image, nearly all of the line, and copy it. Characters of base64 need no
+    escapes in JSON: where only such stand between two neighbouring quotes, they are a text as it is, or its end behind
+    an escaped quote. Which one is seen by what stands in its place after parsing.
+    """
+    start = line.find(b'"')
+    while start >= 0:
+        end = line.find(b'"', start + 1)
+        if end - start > _LONGEST_PATH:
+            break
+        start = end
+    if start > 0:
+        try:
+            image = pybase64.b64decode(memoryview(line)[start + 1 : end], validate=True)
+            fields = orjson.loads(line[: start + 1] + _TAKEN_OUT + line[end:])
+        except ValueError:  # told of by the parser below, if it is an error
+            return json_object(line)
+        if isinstance(fields, dict) and fields.get(image_key) == _TAKEN_OUT.decode():
+            fields[image_key] = image
+            return fields
+    return json_object(line)
 
 
 def _field(fields: dict[str, Any], key: str, place: str = "") -> Any:
@@ -182,7 +217,7 @@ def _field(fields: dict[str, Any], key: str, place: str = "") -> Any:
 def _image(fields: dict[str, Any], config: ImageTextSource) -> bytes:
     """The encoded image: base64 in the record, or the file it names."""
     value = _field(fields, config.image_key)
-    if isinstance(value, bytes):  # a member of a tar shard
+    if isinstance(value, bytes):  # a member of a tar shard, or taken out of a line
         return value
     if not isinstance(value, str):
         raise BrokenRecord(WRONG_TYPE, f"{config.image_key} is {_name(value)}, not a text")

@@ -20,7 +20,7 @@ class _Run:
 
     key: tuple[int, int, int]
     """File, first record, record after the last."""
-    data: bytes
+    data: memoryview
     offsets: list[int]
 
 
@@ -42,8 +42,8 @@ class SlotReader:
         for slot, ref in zip(slots, self._order.records_of(batch, slots), strict=True):
             self._fetch_later(slot, ref)
 
-    def record(self, batch: int, slot: int, ref: RecordRef) -> bytes:
-        """The bytes of the record that the slot has in this batch."""
+    def record(self, batch: int, slot: int, ref: RecordRef) -> memoryview:
+        """The bytes of the record that the slot has in this batch, where they were read to: to be parsed, not kept."""
         key = _key(ref)
         run = self._runs.get(slot)
         if run is None or run.key != key:
@@ -56,10 +56,10 @@ class SlotReader:
         at = ref.record - ref.run[0]
         return run.data[run.offsets[at] - run.offsets[0] : run.offsets[at + 1] - run.offsets[0]]
 
-    def alone(self, ref: RecordRef) -> bytes:
+    def alone(self, ref: RecordRef) -> memoryview:
         """The bytes of one record, without touching the runs of the slots."""
         start, end = self._indexes[ref.file].byte_range(ref.record, ref.record + 1)
-        return storage.read_range(self._indexes[ref.file].url, start, end)
+        return memoryview(storage.read_range(self._indexes[ref.file].url, start, end))
 
     def close(self) -> None:
         """Let go of what is on its way."""
@@ -72,7 +72,7 @@ class SlotReader:
     def _fetch(self, ref: RecordRef) -> _Run:
         index = self._indexes[ref.file]
         offsets = index.offsets(*ref.run)
-        return _Run(_key(ref), storage.read_range(index.url, offsets[0], offsets[-1]), offsets)
+        return _Run(_key(ref), memoryview(storage.read_range(index.url, offsets[0], offsets[-1])), offsets)
 
 
 def _key(ref: RecordRef) -> tuple[int, int, int]:

@@ -13,6 +13,7 @@ import pytest
 import torch
 from record_files import b64, image_text, jpeg, pair, region, write_lines
 
+from cclm.config import ImageTextSource
 from cclm.data import records
 from cclm.data.examples import example_maker
 from cclm.data.loader import open_source
@@ -199,8 +200,6 @@ def test_forms_of_captions() -> None:
 
 
 def test_an_image_where_a_path_is_expected_is_told_shortly() -> None:
-    from cclm.config import ImageTextSource
-
     source = ImageTextSource(files=("x",), batch_size=1, image_is_path=True)
     line = json.dumps({"binary": "/".join(["abcdefgh" * 8] * 30), "caption": "a"}).encode()
     with pytest.raises(
@@ -224,6 +223,56 @@ def test_a_byte_order_mark_is_no_damage() -> None:
 
 
 def make_source() -> Any:
-    from cclm.config import ImageTextSource
-
     return ImageTextSource(files=("x",), batch_size=1)
+
+
+LONG = b64(jpeg(4) * 4)
+OTHER = b64(jpeg(5) * 4)
+LINES = {
+    "image first": json.dumps({"binary": LONG, "caption": "a dog"}),
+    "image last": json.dumps({"caption": "a dog", "binary": LONG}),
+    "short image": json.dumps({"caption": "a dog", "binary": LONG[:40]}),
+    "twice, the last one counts": f'{{"binary": "{OTHER}", "caption": "a dog", "binary": "{LONG}"}}',
+    "twice, the short one counts": f'{{"binary": "{LONG}", "caption": "a dog", "binary": "{LONG[:40]}"}}',
+    "another long text before": json.dumps({"features": OTHER, "caption": "a dog", "binary": LONG}),
+    "a long caption": json.dumps({"caption": "dog" * 400, "binary": LONG}),
+    "quotes in a caption": json.dumps({"caption": f'a "{OTHER}" dog \\', "binary": LONG}),
+    "the image in a caption": json.dumps({"caption": f'"binary": "{OTHER}"', "binary": LONG}),
+    "a quote before a long end": json.dumps({"caption": f'a "{OTHER}', "binary": LONG}),
+    "a quote in the image": json.dumps({"caption": "a dog", "binary": f'"{LONG}'}),
+    "escapes in the image": '{"caption": "a dog", "binary": "'
+    + LONG.replace("/", "\\/").replace("+", "\\u002b")
+    + '"}',
+    "line breaks in the image": json.dumps({"caption": "a dog", "binary": f"{LONG[:760]}\r\n{LONG[760:]}"}),
+    "broken image": json.dumps({"caption": "a dog", "binary": LONG[:900] + "@" + LONG[901:]}),
+    "short of a character": json.dumps({"caption": "a dog", "binary": LONG[1:]}),
+    "broken off": json.dumps({"caption": "a dog", "binary": LONG})[:-1],
+    "broken off in the image": json.dumps({"caption": "a dog", "binary": LONG})[:1500],
+    "no object": json.dumps([LONG]),
+    "byte order mark": "\ufeff" + json.dumps({"binary": LONG, "caption": "a dog"}),
+    "another key": json.dumps({"image": LONG, "caption": "a dog"}),
+    "deeper": json.dumps({"caption": "a dog", "all": {"binary": LONG}}),
+}
+
+
+@pytest.mark.parametrize("line", LINES.values(), ids=LINES)
+def test_an_image_is_taken_out_of_its_line_only_where_a_parser_reads_the_same(
+    monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    def read() -> object:
+        try:
+            return records.parse_image_text(line.encode(), ImageTextSource(files=("x",), batch_size=1))
+        except records.BrokenRecord as error:
+            return str(error)
+
+    found = read()
+    monkeypatch.setattr(records, "_fields_with_image", lambda line, _: records.json_object(line))
+    assert found == read()
+
+
+def test_an_image_is_taken_out_of_its_line_where_that_can_be_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = ImageTextSource(files=("x",), batch_size=1)
+    expected = records.parse_image_text(LINES["image last"].encode(), source)
+    monkeypatch.setattr(records, "json_object", None)
+    assert records.parse_image_text(LINES["image last"].encode(), source) == expected
+    assert expected.image == jpeg(4) * 4

@@ -141,3 +141,25 @@ def test_captions_in_text_members_and_broken_records(make_config: Any, tmp_path:
     for _ in range(7):
         assert next(batches).images.shape == (1, 32, 32, 3)
     assert stream.skipped == {"missing key": 2, "wrong type": 2, "broken image": 1}
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_header_with_another_byte_is_refused_where_tarfile_refuses_it(format: str) -> None:
+    info = tarfile.TarInfo("000001.jpg")
+    info.size, info.mode, info.mtime = 1000, 0o644, 1_700_000_000
+    header = info.tobuf(FORMATS[format], "utf-8")
+    rng = random.Random(7)
+    refused = 0
+    for at in range(512):
+        block = bytearray(header)
+        block[at] ^= 1 << rng.randrange(8)
+        data = bytes(block) + bytes(1024)
+        try:
+            read = tarfile.TarInfo.frombuf(bytes(block), "utf-8", "surrogateescape")
+        except tarfile.HeaderError:
+            with pytest.raises(tar.DamagedTarError, match="no tar header at byte 0"):
+                tar.members_of_record(data)
+            refused += 1
+        else:
+            assert read.name == "000001.jpg" and tar.members_of_record(data) == {"jpg": bytes(1000)}
+    assert refused > 490
