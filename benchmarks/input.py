@@ -6,9 +6,10 @@
 All decode, crop, augment and tokenise with the same functions and make the same batches; they differ in how they read,
 shuffle, parse and hand over. One loader process a core. `limit` decodes and transforms images that lie in memory, does
 nothing else, and hands nothing over. Each contender runs in a process of its own, one after the other, `limit` before
-and after each, of whose mean it is a part: machines change their speed within minutes. Where others use the machine,
-compare the column of records by CPU second, which counts all processes of a contender; records by second include
-waiting for the store.
+and after each, of whose mean it is a part: machines change their speed within minutes. A store that is started here is
+kept on the last core, since a real one has machines of its own, and what is measured, `limit` too, on the others. Where
+others use the machine, compare the column of records by CPU second, which counts all processes of a contender; records
+by second include waiting for the store.
 
 - ours/lines, ours/tar: `cclm.data.loader`
 - published: the scheme of the published code without its shell: whole files to loader processes, line by line, json,
@@ -61,7 +62,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=8.0, help="of each measurement")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--side", type=int, default=224, help="px of an input image")
-    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--workers", type=int, help="loader processes; default: one a core that they have")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
@@ -72,10 +73,12 @@ def main() -> None:
         made = write_files(folder, args.records, args.side)
         print(
             f"{args.records} records, {made.jpeg_bytes / args.records / 1e3:.0f} kB a JPEG of 512 x 384 px, "
-            f"{args.side} px, {args.workers} workers, batches of {args.batch_size}, {args.seconds:g} s each"
+            f"{args.side} px, batches of {args.batch_size}, {args.seconds:g} s each"
         )
+        every = os.sched_getaffinity(0)
         for name in args.stores:
-            url, environment = stack.enter_context(_store(name, folder))
+            cores = every if name == "local" or len(every) == 1 else every - {max(every)}
+            url, environment = stack.enter_context(_store(name, folder, every - cores or None))
             if name != "local":
                 os.environ.update(environment)
                 storage.reopen()
@@ -85,8 +88,10 @@ def main() -> None:
                     command = [sys.executable, "-m", "cclm", "data", "index", storage.join(url, kind)]
                     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
             common = dict(url=url, store=name, tokenizer=made.tokenizer, batch_size=args.batch_size, side=args.side,
-                          workers=args.workers)  # fmt: skip
+                          workers=args.workers or len(cores))  # fmt: skip
+            os.sched_setaffinity(0, cores)  # inherited by the processes that measure
             compare(name, args.contenders, common, args.seconds)
+            os.sched_setaffinity(0, every)
 
 
 def some_of(known: Iterable[str]) -> Callable[[str], list[str]]:
@@ -105,7 +110,8 @@ def some_of(known: Iterable[str]) -> Callable[[str], list[str]]:
 
 def compare(name: str, contenders: list[str], common: dict, seconds: float) -> None:
     """Print a row a contender."""
-    print(f"\n{name}\n{'':14}{'records/s':>10}{'of limit':>10}{'records/CPU s':>15}{'of limit':>10}{'MB a worker':>13}")
+    print(f"\n{name}, {common['workers']} loader process{'es' * (common['workers'] > 1)}")
+    print(f"{'':14}{'records/s':>10}{'of limit':>10}{'records/CPU s':>15}{'of limit':>10}{'MB a worker':>13}")
     before = run_one({**common, "contender": "limit"}, seconds)
     for contender in contenders:
         result = run_one({**common, "contender": contender}, seconds)
@@ -175,9 +181,9 @@ def worker_memory(pid: int) -> int:
     return 0
 
 
-def _store(name: str, folder: Path):
-    """A context of (URL of the data, environment)."""
-    return local(folder / "data") if name == "local" else started(name, folder)
+def _store(name: str, folder: Path, cores: set[int] | None):
+    """A context of (URL of the data, environment). A store is kept on `cores`; None: anywhere."""
+    return local(folder / "data") if name == "local" else started(name, folder, cores)
 
 
 if __name__ == "__main__":
