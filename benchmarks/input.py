@@ -27,6 +27,7 @@ import argparse
 import json
 import multiprocessing
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -60,6 +61,7 @@ def main() -> None:
     )
     parser.add_argument("--records", type=int, default=6400)
     parser.add_argument("--seconds", type=float, default=8.0, help="of each measurement")
+    parser.add_argument("--rounds", type=int, default=1, help="measurements of each, of which the median is shown")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--side", type=int, default=224, help="px of an input image")
     parser.add_argument("--workers", type=int, help="loader processes; default: one a core that they have")
@@ -90,7 +92,7 @@ def main() -> None:
             common = dict(url=url, store=name, tokenizer=made.tokenizer, batch_size=args.batch_size, side=args.side,
                           workers=args.workers or len(cores))  # fmt: skip
             os.sched_setaffinity(0, cores)  # inherited by the processes that measure
-            compare(name, args.contenders, common, args.seconds)
+            compare(name, args.contenders, common, args.seconds, args.rounds)
             os.sched_setaffinity(0, every)
 
 
@@ -108,25 +110,36 @@ def some_of(known: Iterable[str]) -> Callable[[str], list[str]]:
     return read
 
 
-def compare(name: str, contenders: list[str], common: dict, seconds: float) -> None:
-    """Print a row a contender."""
+def compare(name: str, contenders: list[str], common: dict, seconds: float, rounds: int) -> None:
+    """Print a row a contender: medians over the rounds, parts of the limit those of the two limits around each."""
     print(f"\n{name}, {common['workers']} loader process{'es' * (common['workers'] > 1)}")
     print(f"{'':14}{'records/s':>10}{'of limit':>10}{'records/CPU s':>15}{'of limit':>10}{'MB a worker':>13}")
     before = run_one({**common, "contender": "limit"}, seconds)
     for contender in contenders:
-        result = run_one({**common, "contender": contender}, seconds)
-        after = run_one({**common, "contender": "limit"}, seconds)
-        if before is None or result is None or after is None:
-            print(f"{contender:14}{'failed, see above':>20}")
-            continue
-        wall, cpu = ((before[key] + after[key]) / 2 for key in ("per_second", "per_cpu_second"))
-        print(f"{'limit':14}{wall:10.0f}{'':10}{cpu:15.0f}{'':10}{after['worker_mb']:13.0f}")
-        print(
-            f"{contender:14}{result['per_second']:10.0f}{result['per_second'] / wall:10.0%}"
-            f"{result['per_cpu_second']:15.0f}{result['per_cpu_second'] / cpu:10.0%}{result['worker_mb']:13.0f}",
-            flush=True,
-        )
-        before = after
+        found: list[dict[str, float]] = []
+        for _ in range(rounds):
+            result = run_one({**common, "contender": contender}, seconds)
+            after = run_one({**common, "contender": "limit"}, seconds)
+            if before is None or result is None or after is None:
+                print(f"{contender:14}{'failed, see above':>20}")
+                break
+            limits = {f"limit_{key}": (before[key] + after[key]) / 2 for key in ("per_second", "per_cpu_second")}
+            parts = {f"part_{key}": result[key] / limits[f"limit_{key}"] for key in ("per_second", "per_cpu_second")}
+            found.append({**result, **limits, **parts, "limit_mb": after["worker_mb"]})
+            before = after
+        if len(found) == rounds:
+            print_rows(contender, {key: statistics.median(row[key] for row in found) for key in found[0]})
+
+
+def print_rows(contender: str, row: dict[str, float]) -> None:
+    print(
+        f"{'limit':14}{row['limit_per_second']:10.0f}{'':10}{row['limit_per_cpu_second']:15.0f}{'':10}{row['limit_mb']:13.0f}"
+    )
+    print(
+        f"{contender:14}{row['per_second']:10.0f}{row['part_per_second']:10.0%}"
+        f"{row['per_cpu_second']:15.0f}{row['part_per_cpu_second']:10.0%}{row['worker_mb']:13.0f}",
+        flush=True,
+    )
 
 
 def run_one(task: dict, seconds: float) -> dict[str, float] | None:
