@@ -3,9 +3,11 @@
     cclm demo demo_world && python -m benchmarks.transfer
 
 Pre-trains twice (all languages and parallel sentences; English captions alone), fine-tunes both models on each task's
-English training set, and prints what the tests say: English, and the mean of the nine languages that fine-tuning never
-saw. Then few-shot training in one of them. Every step is a `cclm` command, printed before it runs; what an earlier call
-has finished is not done again. About an hour and a half on two idle cores, most of it pre-training.
+English training set, and prints what the tests say: English, and the mean of the other languages (nine; COCO's two),
+which fine-tuning never saw. Reasoning is prepared by text assignment, as `nlvr_domain` is. Then two other ways to those
+languages: translations of their tests to English, and few-shot training in one of them. Every step is a `cclm` command,
+printed before it runs; what an earlier call has finished is not done again. About an hour and a half on two idle cores,
+most of it pre-training.
 """
 
 from __future__ import annotations
@@ -14,22 +16,48 @@ import argparse
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 METRICS = {
-    "multi30k": "r1", "coco": "r1", "xflickrco": "r1", "wit": "r1", "xvnli": "accuracy", "gqa": "accuracy",
+    "multi30k": "r1",
+    "coco": "r1",
+    "xflickrco": "r1",
+    "wit": "r1",
+    "xvnli": "accuracy",
+    "gqa": "accuracy",
     "nlvr": "accuracy",
-}  # fmt: skip
+}
 """Task -> what the table shows; r1 is the mean of R@1 both ways."""
-PRETRAINING = {
-    "all languages": ("configs/demo/pretrain.yaml", "configs/demo/fusion.yaml", "output/demo_fusion", ""),
-    "English alone": (
-        "configs/demo/english/pretrain.yaml", "configs/demo/english/fusion.yaml", "output/demo_english_fusion",
-        "_english",
-    ),
-}  # fmt: skip
-"""Name -> first part, second part, the model, and the ending of the folders fine-tuned from it."""
 SHOTS = {"xvnli": "{},48", "xflickrco": "{},100", "gqa": "{}", "nlvr": "{}"}
+"""Task -> --fewshot, with the language left out."""
+TRANSLATED = ("xflickrco", "wit", "xvnli", "nlvr")
+"""Tasks that come with machine translations of their tests."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A way to pre-train, and what is made from it."""
+
+    name: str
+    configs: str
+    """Folder of its configs."""
+    ending: str
+    """Of the names of its folders."""
+
+    @property
+    def model(self) -> str:
+        return f"output/demo{self.ending}_fusion"
+
+    def folder(self, task: str) -> Path:
+        """Of the model that is fine-tuned for a task."""
+        return Path(f"output/transfer/{task}{self.ending}")
+
+
+ALL = Variant("all languages", "configs/demo", "")
+ENGLISH = Variant("English alone", "configs/demo/english", "_english")
 
 
 def main() -> None:
@@ -39,19 +67,20 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="*", choices=METRICS, default=list(METRICS))
     parser.add_argument("--few-shot", default="zh", metavar="LANGUAGE", help="language of the few-shot runs")
     args = parser.parse_args()
-    for first, second, model, ending in PRETRAINING.values():
-        if not (Path(model) / "retrieval.json").exists():  # written at the end
-            cclm("pretrain", first)
-            cclm("pretrain", second)
+    for variant in (ALL, ENGLISH):
+        pretrain(variant)
         for task in args.tasks:
-            finetune(f"configs/demo/{task}.yaml", model, folder(task, ending))
+            start = prepared(variant) if task == "nlvr" else variant.model
+            finetune(f"configs/demo/{task}.yaml", start, variant.folder(task))
     for task in args.tasks:
+        config, done = f"configs/demo/{task}.yaml", str(ALL.folder(task))
+        if task in TRANSLATED and not is_done(translated(task)):
+            cclm("evaluate", config, "--checkpoint", done, "--gmt", f"output_dir={translated(task)}")
         if task in SHOTS:
-            shots = SHOTS[task].format(args.few_shot)
-            few = folder(task, f"_few_{args.few_shot}")
-            finetune(f"configs/demo/{task}_fewshot.yaml", str(folder(task)), few, "--fewshot", shots)
-    for line in transfer_rows(args.tasks) + [""] + few_shot_rows(args.tasks, args.few_shot):
-        print(line)
+            few = few_shot(task, args.few_shot)
+            finetune(f"configs/demo/{task}_fewshot.yaml", done, few, "--fewshot", SHOTS[task].format(args.few_shot))
+    tables = transfer_rows(args.tasks), translated_rows(args.tasks), few_shot_rows(args.tasks, args.few_shot)
+    print("\n\n".join("\n".join(rows) for rows in tables))
 
 
 def cclm(*words: str) -> None:
@@ -62,26 +91,62 @@ def cclm(*words: str) -> None:
         sys.exit(code)
 
 
+def pretrain(variant: Variant) -> None:
+    """Unless it was done before."""
+    if not (Path(variant.model) / "retrieval.json").exists():  # written at the end
+        cclm("pretrain", f"{variant.configs}/pretrain.yaml")
+        cclm("pretrain", f"{variant.configs}/fusion.yaml")
+
+
+def prepared(variant: Variant) -> str:
+    """The model after text assignment, which ends at once if it was done before."""
+    output_dir = f"output/demo{variant.ending}_text_assignment"
+    config = f"{variant.configs}/text_assignment.yaml"
+    cclm("finetune", config, "--checkpoint", variant.model, f"output_dir={output_dir}")
+    return output_dir
+
+
 def finetune(config: str, checkpoint: str, output_dir: Path, *options: str) -> None:
     """Unless it was done before."""
-    if not (output_dir / "results.json").exists():
+    if not is_done(output_dir):
         cclm("finetune", config, "--checkpoint", checkpoint, *options, f"output_dir={output_dir}")
 
 
-def folder(task: str, ending: str = "") -> Path:
-    return Path(f"output/transfer/{task}{ending}")
+def is_done(output_dir: Path) -> bool:
+    return (output_dir / "results.json").exists()
+
+
+def translated(task: str) -> Path:
+    """Folder of the test on machine translations."""
+    return ALL.folder(f"{task}_gmt")
+
+
+def few_shot(task: str, language: str) -> Path:
+    """Folder of the few-shot run."""
+    return ALL.folder(f"{task}_few_{language}")
 
 
 def transfer_rows(tasks: list[str]) -> list[str]:
     """A table: a row a task, English and the mean of the others, for each of the two models."""
-    names = [f"{name}: {column}" for name in PRETRAINING for column in ("en", "others")]
+    variants = (ALL, ENGLISH)
+    names = [f"{variant.name}: {column}" for variant in variants for column in ("en", "others")]
     rows = [f"| task | {' | '.join(names)} |", f"| --- |{' --- |' * len(names)}"]
     for task in tasks:
         cells = []
-        for *_, ending in PRETRAINING.values():
-            test = json.loads((folder(task, ending) / "results.json").read_text(encoding="utf-8"))["test"]
+        for variant in variants:
+            test = test_of(variant.folder(task))
             cells += [shown(test["languages"]["en"], task), shown(test["mean_without_en"], task)]
         rows.append(f"| {task} | {' | '.join(cells)} |")
+    return rows
+
+
+def translated_rows(tasks: list[str]) -> list[str]:
+    """A table: means of the other languages, asked in them and in English."""
+    rows = ["| task | others, zero-shot | translated to English |", "| --- | --- | --- |"]
+    for task in tasks:
+        if task in TRANSLATED:
+            tests = test_of(ALL.folder(task)), test_of(translated(task))
+            rows.append(f"| {task} | {' | '.join(shown(test['mean_without_en'], task) for test in tests)} |")
     return rows
 
 
@@ -90,15 +155,18 @@ def few_shot_rows(tasks: list[str], language: str) -> list[str]:
     rows = [f"| task | {language}, zero-shot | {language}, few-shot |", "| --- | --- | --- |"]
     for task in tasks:
         if task in SHOTS:
-            zero = json.loads((folder(task) / "results.json").read_text(encoding="utf-8"))["test"]["languages"]
-            few = json.loads((folder(task, f"_few_{language}") / "results.json").read_text(encoding="utf-8"))["test"][
-                "languages"
-            ]
-            rows.append(f"| {task} | {shown(zero[language], task)} | {shown(few[language], task)} |")
+            tests = test_of(ALL.folder(task)), test_of(few_shot(task, language))
+            rows.append(f"| {task} | {' | '.join(shown(test['languages'][language], task) for test in tests)} |")
     return rows
 
 
-def shown(scores: dict[str, float], task: str) -> str:
+def test_of(folder: Path) -> dict[str, Any]:
+    """What the test of a fine-tuned model says."""
+    results: dict[str, Any] = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    return results["test"]
+
+
+def shown(scores: Mapping[str, float], task: str) -> str:
     """The task's figure, in percent."""
     if METRICS[task] == "r1":
         return f"{(scores['txt_r1'] + scores['img_r1']) / 2:.1f}"
