@@ -145,8 +145,8 @@ def translated_rows(tasks: list[str]) -> list[str]:
     rows = ["| task | others, zero-shot | translated to English |", "| --- | --- | --- |"]
     for task in tasks:
         if task in TRANSLATED:
-            tests = test_of(ALL.folder(task)), test_of(translated(task))
-            rows.append(f"| {task} | {' | '.join(shown(test['mean_without_en'], task) for test in tests)} |")
+            means = test_of(ALL.folder(task))["mean_without_en"], test_of(translated(task), "translated_test")["mean"]
+            rows.append(f"| {task} | {' | '.join(shown(mean, task) for mean in means)} |")
     return rows
 
 
@@ -160,10 +160,10 @@ def few_shot_rows(tasks: list[str], language: str) -> list[str]:
     return rows
 
 
-def test_of(folder: Path) -> dict[str, Any]:
-    """What the test of a fine-tuned model says."""
+def test_of(folder: Path, name: str = "test") -> dict[str, Any]:
+    """What a test of a fine-tuned model says."""
     results: dict[str, Any] = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    return results["test"]
+    return results[name]
 
 
 def shown(scores: Mapping[str, float], task: str) -> str:

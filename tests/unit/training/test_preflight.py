@@ -15,7 +15,7 @@ from cclm.config import EvaluationConfig
 from cclm.data.text import Tokenizer
 from cclm.demo.world import DemoSize, make_demo_world
 from cclm.errors import UserError
-from cclm.training import evaluation, resume
+from cclm.training import resume
 from cclm.training.evaluation import HeldOut
 from cclm.training.preflight import check_writable
 from tests.checkpoint_files import make_trained, save_checkpoint
@@ -150,8 +150,8 @@ def lists(tmp_path):
 
 def test_good_lists_look_for_each_image_once(lists, tmp_path, monkeypatch):
     asked = []
-    real = evaluation._is_file
-    monkeypatch.setattr(evaluation, "_is_file", lambda url: (asked.append(url), real(url))[1])
+    real = storage.is_file
+    monkeypatch.setattr(storage, "is_file", lambda url: (asked.append(url), real(url))[1])
     HeldOut(lists(en=[["a dog"], ["a cat", "cat"]], de=[["ein Hund"], ["Katze"]]), "auto", TOKENIZER)
     assert sorted(asked) == [str(tmp_path / "images" / name) for name in ("a.png", "b.png")]
 
