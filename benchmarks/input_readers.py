@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import Process, Value
+from multiprocessing import Barrier, Process, Value
 from pathlib import Path
 
 import numpy as np
@@ -122,9 +122,10 @@ def _tokenizer(folder: Path) -> str:
 
 def limit(task: Task) -> Iterator[int]:
     """Decoding and transforming alone: images in memory, one process a core, nothing handed over."""
-    count = Value("q", 0)
+    count, ready = Value("q", 0), Barrier(task.workers + 1)
     for number in range(task.workers):
-        Process(target=_decode_forever, args=(task, number, count), daemon=True).start()
+        Process(target=_decode_forever, args=(task, number, count, ready), daemon=True).start()
+    ready.wait()  # they have read the images, which is not to be measured
     seen = 0
     while True:
         time.sleep(0.05)
@@ -133,7 +134,7 @@ def limit(task: Task) -> Iterator[int]:
         seen = done
 
 
-def _decode_forever(task: Task, number: int, count: Value) -> None:
+def _decode_forever(task: Task, number: int, count: Value, ready: Barrier) -> None:
     torch.set_num_threads(1)
     images = []  # as many as there are: a few would stay in the processor's cache, which those of a data set do not
     for file in range(number, FILES, task.workers):
@@ -141,6 +142,7 @@ def _decode_forever(task: Task, number: int, count: Value) -> None:
             images += [archive.extractfile(member).read() for member in archive if member.name.endswith(".jpg")]
     augment, rng = task.config("tar").data.augment, random.Random(number)
     out = np.empty((task.batch_size, task.side, task.side, 3), dtype=np.uint8)
+    ready.wait()
     while True:
         for place, image in enumerate(images):
             out[place % task.batch_size] = training_image(image, task.side, augment, rng)
