@@ -39,7 +39,7 @@ from pathlib import Path
 from cclm import storage
 
 try:
-    from benchmarks.input_readers import CONTENDERS, CONTENDERS_AND_LIMIT, Task, write_files
+    from benchmarks.input_readers import CONTENDERS, CONTENDERS_AND_LIMIT, FILES, Task, write_files
     from benchmarks.input_stores import local, started
     from benchmarks.machine import descendants
 except ModuleNotFoundError as error:
@@ -64,7 +64,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1, help="measurements of each, of which the median is shown")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--side", type=int, default=224, help="px of an input image")
-    parser.add_argument("--workers", type=int, help="loader processes; default: one a core that they have")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        choices=range(1, FILES + 1),
+        help=f"loader processes; default: one a core that they have, {FILES} at most, as there are files",
+    )
     parser.add_argument("--one", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
@@ -90,7 +95,7 @@ def main() -> None:
                     command = [sys.executable, "-m", "cclm", "data", "index", storage.join(url, kind)]
                     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
             common = dict(url=url, store=name, tokenizer=made.tokenizer, batch_size=args.batch_size, side=args.side,
-                          workers=args.workers or len(cores))  # fmt: skip
+                          workers=args.workers or min(FILES, len(cores)))  # fmt: skip
             os.sched_setaffinity(0, cores)  # inherited by the processes that measure
             compare(name, args.contenders, common, args.seconds, args.rounds)
             os.sched_setaffinity(0, every)
@@ -118,6 +123,7 @@ def compare(name: str, contenders: list[str], common: dict, seconds: float, roun
     for contender in contenders:
         found: list[dict[str, float]] = []
         for _ in range(rounds):
+            before = before or run_one({**common, "contender": "limit"}, seconds)
             result = run_one({**common, "contender": contender}, seconds)
             after = run_one({**common, "contender": "limit"}, seconds)
             if before is None or result is None or after is None:

@@ -86,6 +86,8 @@ def _entries(read: Read, size: int) -> Iterator[Member | int]:
             except tarfile.HeaderError as error:
                 raise DamagedTarError(f"no tar header at byte {at} ({error})") from None
         data, bytes_ = at + _BLOCK, header.size if length is None else length
+        if bytes_ < 0:
+            raise DamagedTarError(f"{header.name} has a size of {bytes_} bytes, at byte {at}")
         if header.type not in _WITH_DATA:  # links, folders: without data whatever their size says
             bytes_ = 0
         at = data + _padded(bytes_)
@@ -114,7 +116,10 @@ class _Header:
 
 
 def _plain_header(block: bytes) -> _Header | None:
-    """The header of a file with a short name, as nearly all are, in a fifth of tarfile's time; None for any other."""
+    """The header of a file with a short name, as nearly all are, in a fifth of tarfile's time; None for any other.
+
+    Owner, time and mode, which nobody asks for here, may be anything that the checksum agrees with.
+    """
     if block[156:157] != tarfile.REGTYPE or block[257:262] != b"ustar" or block[345]:
         return None
     try:

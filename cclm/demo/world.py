@@ -132,9 +132,8 @@ def _replace(out: Path, made: Path) -> None:
     if not out.exists():
         made.rename(out)
         return
-    if out.samefile(Path.cwd()) and not any(
-        out.iterdir()
-    ):  # a shell stands here, and would be left in a deleted folder
+    # Where a shell stands in it, it is filled: a new one in its place would leave the shell in a deleted folder.
+    if out.samefile(Path.cwd()) and not any(out.iterdir()):
         for each in sorted(made.iterdir(), key=lambda path: path.name == _MANIFEST):
             each.rename(out / each.name)
         return

@@ -15,6 +15,7 @@ refusals, OSError: one sentence each. What is written becomes visible whole or n
 
 from __future__ import annotations
 
+import errno
 import os
 import posixpath
 import uuid
@@ -103,6 +104,10 @@ def is_file(url: str) -> bool:
         raise
     except (FileNotFoundError, ValueError):  # ValueError: a zero byte or half a surrogate pair, which JSON can write
         return False
+    except OSError as error:
+        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+            return False
+        raise
 
 
 def is_folder(url: str) -> bool:

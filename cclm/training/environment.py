@@ -87,13 +87,11 @@ class StopSignal:
 
     def __enter__(self) -> StopSignal:
         self._entered += 1
-        if (
-            self._entered == 1 and threading.current_thread() is threading.main_thread()
-        ):  # Python allows handlers nowhere else
+        # Python allows handlers nowhere else than in the main thread.
+        if self._entered == 1 and threading.current_thread() is threading.main_thread():
             self._previous[signal.SIGTERM] = signal.signal(signal.SIGTERM, self._handle)
-            if (
-                signal.getsignal(signal.SIGINT) is signal.default_int_handler
-            ):  # not ignored, as in the background of a script
+            # Ctrl-C may be ignored, as in the background of a script: then it stays so.
+            if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
                 self._previous[signal.SIGINT] = signal.signal(signal.SIGINT, self._handle_interrupt)
         return self
 

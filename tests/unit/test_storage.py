@@ -24,6 +24,14 @@ def test_a_file_added_after_a_listing_is_seen(tmp_path: Path) -> None:
     assert len(storage.list_files(str(tmp_path))) == 2
 
 
+def test_a_name_that_no_file_can_have_is_no_file(tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"x")
+    (tmp_path / "loop").symlink_to("loop")
+    assert storage.is_file(f"{tmp_path}/f") and not storage.is_file(str(tmp_path))
+    for name in ("absent", "f/below", "zero\0byte", "half\ud800pair", "x" * 300, "loop"):
+        assert not storage.is_file(f"{tmp_path}/{name}"), name
+
+
 @pytest.mark.parametrize("scheme", ["", "file://"])
 def test_ranges_are_read_whole_or_not_at_all(tmp_path: Path, scheme: str) -> None:
     (tmp_path / "f").write_bytes(b"0123456789")

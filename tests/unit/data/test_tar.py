@@ -163,3 +163,13 @@ def test_a_header_with_another_byte_is_refused_where_tarfile_refuses_it(format: 
         else:
             assert read.name == "000001.jpg" and tar.members_of_record(data) == {"jpg": bytes(1000)}
     assert refused > 490
+
+
+def test_a_size_below_zero_is_damage(tmp_path: Path) -> None:
+    """Read as it stands it would lead back to a header that was read before, for ever."""
+    first, second = tarfile.TarInfo("a.jpg").tobuf(), bytearray(tarfile.TarInfo("b.jpg").tobuf())
+    second[124:136] = b"-0000002000\0"
+    second[148:156] = b"%06o\0 " % (sum(second) - sum(second[148:156]) + 8 * ord(" "))
+    data = first + bytes(second) + tar.END_MARK
+    with pytest.raises(tar.DamagedTarError, match="b.jpg has a size of -1024 bytes, at byte 512"):
+        tar.record_starts(lambda start, end: data[start:end], len(data))
