@@ -87,37 +87,26 @@ def parent(url: str) -> str:
 
 def exists(url: str) -> bool:
     """True for a file or a folder (on object stores: for anything below it). Raises MissingBucket."""
-    try:
-        _find(url)
-    except MissingBucket:
-        raise
-    except FileNotFoundError:
-        return False
-    return True
+    return _find_if_there(url) is not None
 
 
 def is_file(url: str) -> bool:
     """True for a file that exists; False for a name that no file can have. Raises MissingBucket."""
     try:
-        return not _find(url).is_folder
-    except MissingBucket:
-        raise
-    except (FileNotFoundError, ValueError):  # ValueError: a zero byte or half a surrogate pair, which JSON can write
+        found = _find_if_there(url)
+    except ValueError:  # a zero byte or half a surrogate pair, which JSON can write
         return False
     except OSError as error:
         if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
             return False
         raise
+    return found is not None and not found.is_folder
 
 
 def is_folder(url: str) -> bool:
     """True for a folder that exists. Raises MissingBucket."""
-    try:
-        return _find(url).is_folder
-    except MissingBucket:
-        raise
-    except FileNotFoundError:
-        return False
+    found = _find_if_there(url)
+    return found is not None and found.is_folder
 
 
 def size(url: str) -> int:
@@ -280,6 +269,16 @@ def _find(url: str) -> Found:
         return local.find(local_path(url))
     store, path = open_store(url)
     return retried(url, lambda: store.find(path))
+
+
+def _find_if_there(url: str) -> Found | None:
+    """None for what does not exist; a missing bucket is an error."""
+    try:
+        return _find(url)
+    except MissingBucket:
+        raise
+    except FileNotFoundError:
+        return None
 
 
 def _file(url: str) -> Found:
