@@ -5,7 +5,9 @@ Traps that the code below goes around, all seen on a real NameNode:
 - the fsspec class loses the case of a nameservice and everything after `#` in a path, so its client is asked directly;
 - reading past the end panics; slices of memoryview are copied byte by byte; iterating a file gives no lines;
 - a file is visible while it grows, and stays, cut, if its writer is killed;
-- a NameNode that is away is waited for during three minutes before anybody hears of it.
+- a NameNode that is away is waited for during three minutes before anybody hears of it;
+- now and then, when servers die at a bad moment, a call never returns (seen in `write`, 0.14.7), and as it waits in
+  native code, no signal is heard meanwhile (see `in_time`).
 """
 
 from __future__ import annotations
@@ -13,79 +15,98 @@ from __future__ import annotations
 import logging
 import os
 import posixpath
-from collections.abc import Iterable, Sequence
-from typing import Any
+import queue
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
 import fsspec
 
 from cclm.errors import UserError
 from cclm.storage.patience import Incomplete, Verdict, judge
-from cclm.storage.types import Entry, Found, each, temporary_name
+from cclm.storage.types import Entry, Found, each, pieces, temporary_name
 
 log = logging.getLogger(__name__)
 
-_BLOCK = 4 << 20  # bytes of one write
+_WRITE, _READ = 4 << 20, 8 << 20  # bytes of one call
+_REPLICAS = 3  # which the client asks one after another, if need be
+
+T = TypeVar("T")
 
 
 class Hdfs:
-    """HDFS by hdfs-native. A file is written beside its final name and renamed, which HDFS does at once."""
+    """HDFS by hdfs-native. A file is written beside its final name and renamed, which HDFS does at once.
 
-    def __init__(self, client: Any) -> None:
-        self._client = client
+    Args:
+        client: `hdfs_native.Client`.
+        silence: s after which a call that has brought nothing is given up, as an outage.
+    """
+
+    def __init__(self, client: Any, silence: float) -> None:
+        self._client, self._silence = client, silence
         self._renaming: set[str] = set()  # tokens of renames whose outcome is not known
 
     def find(self, path: str) -> Found:
-        status = self._client.get_file_info(path)
+        status = self._ask(self._client.get_file_info, path)
         return Found(int(status.length), str(status.modification_time), bool(status.isdir))
 
     def entries(self, path: str) -> list[Entry]:
-        found = self._client.list_status(path, False)
+        found = self._ask(lambda: list(self._client.list_status(path, False)))
         return [Entry(posixpath.basename(s.path.rstrip("/")), int(s.length), bool(s.isdir)) for s in found]
 
     def read(self, path: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
-        reader = self._client.read(path)
+        reader = self._ask(self._client.read, path)
         length = len(reader)
 
-        def piece(bounds: tuple[int, int]) -> bytes:
+        def part(bounds: tuple[int, int]) -> bytes:
             start, end = bounds[0], min(bounds[1], length)
-            return bytes(reader.read_range(start, end - start)) if start < end else b""
+            found = [
+                bytes(self._ask(reader.read_range, start + first, last - first))
+                for first, last in pieces(max(end - start, 0), _READ)
+            ]
+            return found[0] if len(found) == 1 else b"".join(found)
 
-        return each(piece, ranges)
+        return each(part, ranges)
 
     def write(self, path: str, data: bytes, new: bool, token: str) -> None:
         view = memoryview(data)
-        blocks = (bytes(view[at : at + _BLOCK]) for at in range(0, len(data), _BLOCK))
+        blocks = (bytes(view[start:end]) for start, end in pieces(len(data), _WRITE))
         self._publish(path, blocks, len(data), new, token)
 
     def upload(self, local: str, path: str, token: str) -> None:
         with open(local, "rb") as file:
-            blocks = iter(lambda: file.read(_BLOCK), b"")
+            blocks = iter(lambda: file.read(_WRITE), b"")
             self._publish(path, blocks, os.path.getsize(local), False, token)
 
     def _publish(self, path: str, blocks: Iterable[bytes], size: int, new: bool, token: str) -> None:
         folder, name = posixpath.split(path)
         temporary = posixpath.join(folder, temporary_name(name, token))
-        if token in self._renaming and not self._is_there(temporary):
-            return  # an earlier try's rename arrived, only its answer did not
         try:
-            writer = self._client.create(temporary, _overwrite())
-            for block in blocks:
-                writer.write(block)
-            writer.close()
-            if self.find(temporary).size != size:
-                raise Incomplete(f"{temporary} holds fewer bytes than were written")
-            self._renaming.add(token)
-            self._client.rename(temporary, path, not new)
+            if token not in self._renaming:
+                self._fill(temporary, blocks, size)
+                self._renaming.add(token)
+            elif not self._is_there(temporary):
+                self._renaming.discard(token)
+                return  # an earlier try's rename arrived, only its answer did not
+            self._ask(self._client.rename, temporary, path, not new)
         except BaseException as error:
             if token in self._renaming and judge(error) is Verdict.OUTAGE:
-                raise  # the rename may have been done; the next try sees by the temporary file
+                raise  # the rename may have been done; the next try sees by the temporary file, which is whole
             self._renaming.discard(token)
             try:
-                self._client.delete(temporary, False)
+                self.remove(temporary)
             except Exception as second:  # the store is away; list functions do not show such files
                 log.debug("%s stays: %s", temporary, second)
             raise
         self._renaming.discard(token)
+
+    def _fill(self, path: str, blocks: Iterable[bytes], size: int) -> None:
+        writer = self._ask(self._client.create, path, _overwrite())
+        for block in blocks:
+            self._ask(writer.write, block)
+        self._ask(writer.close)
+        if self.find(path).size != size:
+            raise Incomplete(f"{path} holds fewer bytes than were written")
 
     def _is_there(self, path: str) -> bool:
         try:
@@ -95,10 +116,37 @@ class Hdfs:
         return True
 
     def remove(self, path: str) -> None:
-        self._client.delete(path, False)
+        self._ask(self._client.delete, path, False)
 
     def remove_folder(self, path: str) -> None:
-        self._client.delete(path, True)
+        self._ask(self._client.delete, path, True)
+
+    def _ask(self, call: Callable[..., T], *args: object) -> T:
+        return in_time(self._silence, call, *args)
+
+
+def in_time(seconds: float, call: Callable[..., T], *args: object) -> T:
+    """`call(*args)`, made in a thread of its own, so that the caller hears signals and does not wait for ever.
+
+    Raises:
+        TimeoutError: after `seconds` there is no result; the thread is left to itself and ends with the process.
+    """
+    results: queue.SimpleQueue[tuple[T | None, BaseException | None]] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            results.put((call(*args), None))
+        except BaseException as error:
+            results.put((None, error))
+
+    threading.Thread(target=run, name="hdfs", daemon=True).start()
+    try:
+        result, error = results.get(timeout=seconds)
+    except queue.Empty:
+        raise TimeoutError(f"HDFS was silent for {seconds:.0f} s") from None
+    if error is not None:
+        raise error
+    return result  # type: ignore[return-value]
 
 
 def _overwrite() -> Any:
@@ -131,4 +179,5 @@ def open_hdfs(scheme: str, host: str) -> Hdfs:
             f"{scheme}://{host}: no NameNode is known ({error}); write {scheme}://HOST:PORT/..., or let "
             "HADOOP_CONF_DIR name the folder of core-site.xml and hdfs-site.xml"
         ) from None
-    return Hdfs(system.client)
+    silence = _REPLICAS * int(options["dfs.client.socket-timeout"]) / 1000
+    return Hdfs(system.client, silence)

@@ -87,8 +87,9 @@ _HDFS_DENIED = re.compile(r"AccessControlException|AuthorizationException|Invali
 _HDFS_OUTAGE = re.compile(
     r"DataTransferError|All DataNodes failed|SafeModeException|StandbyException|RetriableException|ServerTooBusy|"
     r"could only be (written|replicated) to|BlockMissing|NotReplicatedYet|BlocksError|no valid endpoint|"
-    r"failed to lookup address|timed? ?out|deadline has elapsed|early eof|unexpected end of file|"
-    r"connection (closed|reset|refused)|channel closed|broken pipe",
+    r"failed to (lookup address|complete file in time)|timed? ?out|no data received|deadline has elapsed|early eof|"
+    r"unexpected end of file|insufficient blocks|connection (closed|reset|refused)|channel closed|broken pipe|"
+    r"listener disconnected",
     re.I,
 )
 
@@ -126,6 +127,7 @@ def retried(url: str, call: Callable[[], T]) -> T:
     failed: float | None = None
     told, tries = False, 0
     while True:
+        began = time.monotonic()
         try:
             result = call()
         except (UserError, ShortReadError, StoreUnavailable):
@@ -137,7 +139,7 @@ def retried(url: str, call: Callable[[], T]) -> T:
             verdict = judge(error)
             if verdict is not Verdict.OUTAGE or left <= 0:
                 raise _as_ours(url, error, verdict, now - failed) from error
-            if now - failed > _QUIET and not told:
+            if now - min(began, failed) > _QUIET and not told:
                 told = True
                 log.warning("waiting for %s (%s), %.0f s at most (%s)", url, reason(error), left, PATIENCE)
             # Not random's global generator: forked workers share its state and would all come back at once.

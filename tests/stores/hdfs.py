@@ -9,6 +9,8 @@ import subprocess
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
+from cclm.storage.hdfs import in_time
+
 from .server import Server, StoreError, free_ports, listens
 from .store import RunningStore
 
@@ -92,10 +94,13 @@ class HdfsStore(RunningStore):
         """A file can be written: the DataNode has come and safe mode is over."""
         from hdfs_native import Client
 
-        client = Client(f"hdfs://127.0.0.1:{self._rpc}", {"dfs.client.failover.max.attempts": "1"})
-        with client.create("/ready-" + os.urandom(4).hex()) as file:
-            file.write(b"x")
-        return True
+        def write() -> bool:
+            client = Client(f"hdfs://127.0.0.1:{self._rpc}", {"dfs.client.failover.max.attempts": "1"})
+            with client.create("/ready-" + os.urandom(4).hex()) as file:
+                file.write(b"x")
+            return True
+
+        return in_time(20, write)
 
 
 def _configure(folder: Path, rpc: int, ports: list[int]) -> None:

@@ -10,7 +10,11 @@ from multiprocessing import forkserver
 
 from cclm import storage
 
-SHORT_TIMEOUTS = {"FSSPEC_S3": '{"config_kwargs": {"read_timeout": 1}}', "FSSPEC_GCS": '{"requests_timeout": 1}'}
+SHORT_TIMEOUTS = {
+    "FSSPEC_S3": '{"config_kwargs": {"read_timeout": 1}}',
+    "FSSPEC_GCS": '{"requests_timeout": 1}',
+    "FSSPEC_HDFS": '{"dfs.client.socket-timeout": 1000}',
+}
 """For `environment`: a store that is silent for a second is asked again."""
 
 

@@ -1,6 +1,8 @@
 """Stores that fail: what is waited for, what is an answer, and what is never seen by a reader."""
 
+import os
 import random
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -11,6 +13,7 @@ import pytest
 
 from cclm import storage
 from cclm.errors import UserError
+from cclm.storage.hdfs import in_time
 from tests.stores.hdfs import HdfsStore
 from tests.stores.peer import Peer
 from tests.stores.proxy import Answer, Cut, Proxy, Stall
@@ -97,6 +100,44 @@ def test_reading_rides_out_a_dead_and_a_frozen_data_node(hdfs_store: HdfsStore) 
         time.sleep(1)
         hdfs_store.start()
         wait_for_reads(times)
+
+
+@pytest.mark.parametrize("which", ["name_node", "data_node"])
+def test_a_silent_hdfs_is_asked_again(hdfs_store: HdfsStore, caplog: pytest.LogCaptureFixture, which: str) -> None:
+    node, url = getattr(hdfs_store, which), storage.join(hdfs_store.new_folder(), "file")
+    with environment(SHORT_TIMEOUTS):
+        storage.write_atomic(url, b"old")
+        node.freeze()
+        threading.Timer(12, node.thaw).start()
+        started = time.monotonic()
+        storage.write_atomic(url, CONTENT)
+        assert 11 < time.monotonic() - started < 40
+        assert storage.read_bytes(url) == CONTENT
+        assert [entry.name for entry in storage.list_entries(storage.parent(url))] == ["file"]
+    assert "waiting for" in caplog.text
+
+
+def test_a_call_that_never_returns_is_given_up_and_does_not_keep_signals_away() -> None:
+    never = threading.Event()
+    with pytest.raises(TimeoutError, match="silent for 0 s"):
+        in_time(0.2, never.wait)
+    assert in_time(5, divmod, 7, 2) == (3, 1)
+    with pytest.raises(ZeroDivisionError):
+        in_time(5, divmod, 7, 0)
+
+    class Heard(Exception):
+        pass
+
+    def hear(*_: object) -> None:
+        raise Heard
+
+    before = signal.signal(signal.SIGUSR1, hear)
+    try:
+        threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+        with pytest.raises(Heard):
+            in_time(60, never.wait)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
 
 
 @pytest.fixture(params=["s3", "gcs"])

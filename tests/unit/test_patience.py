@@ -39,6 +39,9 @@ def _s3(status: int, code: str = "x") -> Exception:
         (Incomplete("x"), Verdict.OUTAGE),
         # As hdfs-native says them.
         (RuntimeError('DataTransferError("All DataNodes failed: [...]")'), Verdict.OUTAGE),
+        (OSError("RPC listener disconnected"), Verdict.OUTAGE),
+        (OSError("No data received for 20000ms"), Verdict.OUTAGE),
+        (RuntimeError('OperationFailed("Failed to complete file in time")'), Verdict.OUTAGE),
         (OSError("Connection refused (os error 111)"), Verdict.OUTAGE),
         (RuntimeError('RPCError("org.apache.hadoop.hdfs.server.namenode.SafeModeException", "x")'), Verdict.OUTAGE),
         (RuntimeError('RPCError("org.apache.hadoop.security.AccessControlException", "x")'), Verdict.DENIED),
