@@ -12,12 +12,13 @@ Traps that the code below goes around, all seen on a real NameNode:
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import posixpath
-import queue
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, wait
 from typing import Any, TypeVar
 
 import fsspec
@@ -102,9 +103,12 @@ class Hdfs:
 
     def _fill(self, path: str, blocks: Iterable[bytes], size: int) -> None:
         writer = self._ask(self._client.create, path, _overwrite())
-        for block in blocks:
-            self._ask(writer.write, block)
-        self._ask(writer.close)
+        try:
+            for block in blocks:
+                self._ask(writer.write, block)
+            self._ask(writer.close)
+        finally:
+            io.RawIOBase.close(writer)  # to Python it is open still: who lets go of it would wait for another close
         if self.find(path).size != size:
             raise Incomplete(f"{path} holds fewer bytes than were written")
 
@@ -131,22 +135,19 @@ def in_time(seconds: float, call: Callable[..., T], *args: object) -> T:
     Raises:
         TimeoutError: after `seconds` there is no result; the thread is left to itself and ends with the process.
     """
-    results: queue.SimpleQueue[tuple[T | None, BaseException | None]] = queue.SimpleQueue()
+    future: Future[T] = Future()
 
     def run() -> None:
         try:
-            results.put((call(*args), None))
+            future.set_result(call(*args))
         except BaseException as error:
-            results.put((None, error))
+            future.set_exception(error)
 
     threading.Thread(target=run, name="hdfs", daemon=True).start()
-    try:
-        result, error = results.get(timeout=seconds)
-    except queue.Empty:
-        raise TimeoutError(f"HDFS was silent for {seconds:.0f} s") from None
-    if error is not None:
-        raise error
-    return result  # type: ignore[return-value]
+    done, _ = wait([future], seconds)
+    if not done:
+        raise TimeoutError(f"HDFS was silent for {seconds:.0f} s")
+    return future.result()
 
 
 def _overwrite() -> Any:

@@ -1,5 +1,6 @@
 """Stores that fail: what is waited for, what is an answer, and what is never seen by a reader."""
 
+import gc
 import os
 import random
 import signal
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import hdfs_native
 import pytest
 
 from cclm import storage
@@ -138,6 +140,32 @@ def test_a_call_that_never_returns_is_given_up_and_does_not_keep_signals_away() 
             in_time(60, never.wait)
     finally:
         signal.signal(signal.SIGUSR1, before)
+
+
+def test_hdfs_is_not_waited_for_by_who_lets_go_of_a_writer(
+    hdfs_store: HdfsStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[str] = []
+    close = hdfs_native.FileWriter.close
+
+    def told(writer: hdfs_native.FileWriter) -> None:
+        threads.append(threading.current_thread().name)
+        close(writer)
+
+    monkeypatch.setattr(hdfs_native.FileWriter, "close", told)
+    url = storage.join(hdfs_store.new_folder(), "file")
+    storage.write_atomic(url, CONTENT)
+    assert threads == ["hdfs"]
+
+    def fail(*_: object) -> None:
+        raise OSError("no")
+
+    monkeypatch.setattr(hdfs_native.FileWriter, "write", fail)
+    with pytest.raises(OSError, match="no"):
+        storage.write_atomic(url, b"new")
+    gc.collect()
+    assert threads == ["hdfs"]
+    assert storage.read_bytes(url) == CONTENT
 
 
 @pytest.fixture(params=["s3", "gcs"])
