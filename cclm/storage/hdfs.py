@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 _WRITE, _READ = 4 << 20, 8 << 20  # bytes of one call
 _REPLICAS = 3  # which the client asks one after another, if need be
+_ACK = 60.0  # s for which it waits for a DataNode's answer to a write, before it goes on without that one
 
 T = TypeVar("T")
 
@@ -180,5 +181,6 @@ def open_hdfs(scheme: str, host: str) -> Hdfs:
             f"{scheme}://{host}: no NameNode is known ({error}); write {scheme}://HOST:PORT/..., or let "
             "HADOOP_CONF_DIR name the folder of core-site.xml and hdfs-site.xml"
         ) from None
-    silence = _REPLICAS * int(options["dfs.client.socket-timeout"]) / 1000
+    # Longer than its own ways around a node take, which would be given up in the middle otherwise.
+    silence = _ACK + _REPLICAS * int(options["dfs.client.socket-timeout"]) / 1000
     return Hdfs(system.client, silence)
