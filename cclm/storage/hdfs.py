@@ -12,11 +12,13 @@ Traps that the code below goes around, all seen on a real NameNode:
 
 from __future__ import annotations
 
+import atexit
 import io
 import logging
 import os
 import posixpath
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, wait
 from typing import Any, TypeVar
@@ -32,6 +34,11 @@ log = logging.getLogger(__name__)
 _WRITE, _READ = 4 << 20, 8 << 20  # bytes of one call
 _REPLICAS = 3  # which the client asks one after another, if need be
 _ACK = 60.0  # s for which it waits for a DataNode's answer to a write, before it goes on without that one
+
+_LEAVING = 5.0  # s that the end of the process waits for calls under way
+
+_running: set[threading.Thread] = set()
+"""Threads that are in a call."""
 
 T = TypeVar("T")
 
@@ -87,13 +94,15 @@ class Hdfs:
             if token not in self._renaming:
                 self._fill(temporary, blocks, size)
                 self._renaming.add(token)
-            elif not self._is_there(temporary):
-                self._renaming.discard(token)
-                return  # an earlier try's rename arrived, only its answer did not
-            self._ask(self._client.rename, temporary, path, not new)
+                self._ask(self._client.rename, temporary, path, not new)
+            else:
+                try:
+                    self._ask(self._client.rename, temporary, path, not new)
+                except FileNotFoundError:
+                    pass  # an earlier try's rename has arrived, only its answer did not
         except BaseException as error:
             if token in self._renaming and judge(error) is Verdict.OUTAGE:
-                raise  # the rename may have been done; the next try sees by the temporary file, which is whole
+                raise  # the rename may have been done; if not, the next try does it, as the temporary file is whole
             self._renaming.discard(token)
             try:
                 self.remove(temporary)
@@ -113,13 +122,6 @@ class Hdfs:
         if self.find(path).size != size:
             raise Incomplete(f"{path} holds fewer bytes than were written")
 
-    def _is_there(self, path: str) -> bool:
-        try:
-            self.find(path)
-        except FileNotFoundError:
-            return False
-        return True
-
     def remove(self, path: str) -> None:
         self._ask(self._client.delete, path, False)
 
@@ -138,17 +140,33 @@ def in_time(seconds: float, call: Callable[..., T], *args: object) -> T:
     """
     future: Future[T] = Future()
 
-    def run() -> None:
+    def run(future: Future[T]) -> None:
         try:
             future.set_result(call(*args))
         except BaseException as error:
             future.set_exception(error)
+        finally:
+            del future  # an error holds this frame, and so would hold itself and the data until garbage is collected
+            _running.discard(threading.current_thread())
 
-    threading.Thread(target=run, name="hdfs", daemon=True).start()
-    done, _ = wait([future], seconds)
-    if not done:
-        raise TimeoutError(f"HDFS was silent for {seconds:.0f} s")
-    return future.result()
+    thread = threading.Thread(target=run, args=(future,), name="hdfs", daemon=True)
+    _running.add(thread)
+    thread.start()
+    try:
+        done, _ = wait([future], seconds)
+        if not done:
+            raise TimeoutError(f"HDFS was silent for {seconds:.0f} s")
+        return future.result()
+    finally:
+        del future  # as above
+
+
+@atexit.register
+def _let_end() -> None:
+    """Calls that end while the interpreter is taken down would abort the process: native frames cannot be unwound."""
+    deadline = time.monotonic() + _LEAVING
+    for thread in [*_running]:
+        thread.join(max(0.0, deadline - time.monotonic()))
 
 
 def _overwrite() -> Any:
