@@ -2,11 +2,14 @@
 
 import gc
 import os
+import posixpath
 import random
 import signal
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,6 +20,7 @@ from cclm import storage
 from cclm.errors import UserError
 from cclm.storage import hdfs
 from cclm.storage.hdfs import in_time
+from cclm.storage.types import split
 from tests.stores.hdfs import HdfsStore
 from tests.stores.peer import Peer
 from tests.stores.proxy import Answer, Cut, Proxy, Stall
@@ -171,6 +175,54 @@ def test_hdfs_is_not_waited_for_by_who_lets_go_of_a_writer(
     gc.collect()
     assert {*threads} == {"hdfs"}
     assert storage.read_bytes(url) == CONTENT
+
+
+@pytest.mark.parametrize("arrives", [True, False])
+@pytest.mark.parametrize("write", [storage.write_atomic, storage.write_new])
+def test_a_rename_whose_answer_is_lost_is_tried_again_and_nothing_else(
+    hdfs_store: HdfsStore, monkeypatch: pytest.MonkeyPatch, arrives: bool, write: Callable[[str, bytes], None]
+) -> None:
+    rename, create = hdfs_native.Client.rename, hdfs_native.Client.create
+    renames, creates = [], []
+
+    def lose(client: hdfs_native.Client, *args: object) -> None:
+        renames.append(args)
+        if len(renames) > 1 or arrives:
+            rename(client, *args)
+        if len(renames) == 1:
+            raise TimeoutError
+
+    def count(client: hdfs_native.Client, *args: object) -> hdfs_native.FileWriter:
+        creates.append(args)
+        return create(client, *args)
+
+    monkeypatch.setattr(hdfs_native.Client, "rename", lose)
+    monkeypatch.setattr(hdfs_native.Client, "create", count)
+    folder = hdfs_store.new_folder()
+    url = storage.join(folder, "file")
+    write(url, CONTENT)
+    assert storage.read_bytes(url) == CONTENT
+    assert (len(creates), len(renames)) == (1, 2)
+    names = [status.path for status in hdfs_native.Client(hdfs_store.url).list_status("/" + split(folder)[2])]
+    assert [posixpath.basename(path) for path in names] == ["file"]
+
+
+def test_an_interrupt_during_a_read_ends_python_as_it_should(hdfs_store: HdfsStore) -> None:
+    url = storage.join(hdfs_store.new_folder(), "file")
+    storage.write_atomic(url, bytes(8 << 20))
+    code = (
+        "import sys; from cclm import storage; print(flush=True)\n"
+        "while True: storage.read_range(sys.argv[1], 0, 8 << 20)"
+    )
+    for turn in range(8):
+        reader = subprocess.Popen(
+            [sys.executable, "-c", code, url], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        reader.stdout.readline()
+        time.sleep(0.3 + 0.013 * turn)
+        reader.send_signal(signal.SIGINT)
+        _, said = reader.communicate(timeout=60)
+        assert reader.returncode == -signal.SIGINT and "FATAL" not in said, said
 
 
 @pytest.fixture(params=["s3", "gcs"])
