@@ -19,6 +19,7 @@ import os
 import posixpath
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, wait
 from typing import Any, TypeVar
@@ -53,7 +54,7 @@ class Hdfs:
 
     def __init__(self, client: Any, silence: float) -> None:
         self._client, self._silence = client, silence
-        self._renaming: set[str] = set()  # tokens of renames whose outcome is not known
+        self._renaming: dict[str, str] = {}  # token -> temporary file, of renames whose outcome is not known
 
     def find(self, path: str) -> Found:
         status = self._ask(self._client.get_file_info, path)
@@ -89,27 +90,29 @@ class Hdfs:
 
     def _publish(self, path: str, blocks: Iterable[bytes], size: int, new: bool, token: str) -> None:
         folder, name = posixpath.split(path)
-        temporary = posixpath.join(folder, temporary_name(name, token))
+        earlier = self._renaming.get(token)
+        # Another one for each try: what a try before left to the NameNode may be done at any time, deletion included.
+        temporary = earlier or posixpath.join(folder, temporary_name(name, uuid.uuid4().hex))
         try:
-            if token not in self._renaming:
+            if earlier is None:
                 self._fill(temporary, blocks, size)
-                self._renaming.add(token)
+                self._renaming[token] = temporary
+            try:
                 self._ask(self._client.rename, temporary, path, not new)
-            else:
-                try:
-                    self._ask(self._client.rename, temporary, path, not new)
-                except FileNotFoundError:
-                    pass  # an earlier try's rename has arrived, only its answer did not
+            except FileNotFoundError:
+                if earlier is None:
+                    raise
+                # Else an earlier try's rename has arrived, only its answer did not.
         except BaseException as error:
             if token in self._renaming and judge(error) is Verdict.OUTAGE:
                 raise  # the rename may have been done; if not, the next try does it, as the temporary file is whole
-            self._renaming.discard(token)
+            self._renaming.pop(token, None)
             try:
                 self.remove(temporary)
             except Exception as second:  # the store is away; list functions do not show such files
                 log.debug("%s stays: %s", temporary, second)
             raise
-        self._renaming.discard(token)
+        del self._renaming[token]
 
     def _fill(self, path: str, blocks: Iterable[bytes], size: int) -> None:
         writer = self._ask(self._client.create, path, _overwrite())
