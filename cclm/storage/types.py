@@ -44,7 +44,7 @@ class Store(Protocol):
         """Bytes [start, end) of each range; less where the file ends."""
 
     def write(self, path: str, data: bytes, new: bool, token: str) -> None:
-        """Publish `data` whole. `new` refuses to replace: FileExistsError. `token` is that of all tries of one write."""
+        """Publish `data` whole. `new` refuses to replace: FileExistsError. `token` is that of all tries of a write."""
 
     def upload(self, local: str, path: str, token: str) -> None:
         """Publish a local file whole, replacing."""
