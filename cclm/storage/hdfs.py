@@ -35,11 +35,8 @@ log = logging.getLogger(__name__)
 _WRITE, _READ = 4 << 20, 8 << 20  # bytes of one call
 _REPLICAS = 3  # which the client asks one after another, if need be
 _ACK = 60.0  # s for which it waits for a DataNode's answer to a write, before it goes on without that one
-
 _LEAVING = 5.0  # s that the end of the process waits for calls under way
-
-_running: set[threading.Thread] = set()
-"""Threads that are in a call."""
+_THREAD = "hdfs"  # name of the threads that calls are made in
 
 T = TypeVar("T")
 
@@ -49,7 +46,7 @@ class Hdfs:
 
     Args:
         client: `hdfs_native.Client`.
-        silence: s after which a call that has brought nothing is given up, as an outage.
+        silence: s after which a call that has not ended is given up, as an outage.
     """
 
     def __init__(self, client: Any, silence: float) -> None:
@@ -150,11 +147,8 @@ def in_time(seconds: float, call: Callable[..., T], *args: object) -> T:
             future.set_exception(error)
         finally:
             del future  # an error holds this frame, and so would hold itself and the data until garbage is collected
-            _running.discard(threading.current_thread())
 
-    thread = threading.Thread(target=run, args=(future,), name="hdfs", daemon=True)
-    _running.add(thread)
-    thread.start()
+    threading.Thread(target=run, args=(future,), name=_THREAD, daemon=True).start()
     try:
         done, _ = wait([future], seconds)
         if not done:
@@ -168,8 +162,9 @@ def in_time(seconds: float, call: Callable[..., T], *args: object) -> T:
 def _let_end() -> None:
     """Calls that end while the interpreter is taken down would abort the process: native frames cannot be unwound."""
     deadline = time.monotonic() + _LEAVING
-    for thread in [*_running]:
-        thread.join(max(0.0, deadline - time.monotonic()))
+    for thread in threading.enumerate():
+        if thread.name == _THREAD:
+            thread.join(max(0.0, deadline - time.monotonic()))
 
 
 def _overwrite() -> Any:

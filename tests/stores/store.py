@@ -15,7 +15,7 @@ SHORT_TIMEOUTS = {
     "FSSPEC_GCS": '{"requests_timeout": 1}',
     "FSSPEC_HDFS": '{"dfs.client.socket-timeout": 1000}',
 }
-"""For `environment`: a store that is silent for a second is asked again."""
+"""For `environment`: a store that is silent for a second is asked again; HDFS after three and a minute of its own."""
 
 
 class RunningStore:
