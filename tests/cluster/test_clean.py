@@ -17,6 +17,7 @@ from tests.cluster import cgroups, control, faults, status, traces
 from tests.cluster.cluster import Cluster
 from tests.cluster.common import PROJECT, ClusterError, locked, wait_for
 from tests.cluster.teardown import cgroup_of, life_lock, sweep
+from tests.interrupts import hear_interrupts
 
 pytestmark = pytest.mark.cluster
 
@@ -75,9 +76,8 @@ def test_of_two_who_bring_up_one_name_the_second_is_told_and_the_firsts_death_en
 def test_an_up_that_is_stopped_while_it_starts_leaves_nothing(number: int) -> None:
     cluster = Cluster(f"stopped-{os.getpid()}")
     words = [sys.executable, "-m", "tests.cluster", "--name", cluster.name, "up", "--nodes", "1"]
-    # A shell's background job starts with the interrupt ignored; the one at whose terminal Ctrl-C is pressed does not.
-    heard = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
-    command = subprocess.Popen(words, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **heard)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    command = subprocess.Popen(words, cwd=PROJECT, preexec_fn=hear_interrupts, **pipes)
     try:
         wait_for(cluster.log("node-1", "containerd").exists, what="the start of containerd", timeout=120, every=0.01)
         command.send_signal(number)

@@ -21,6 +21,7 @@ from cclm.errors import UserError
 from cclm.storage import hdfs
 from cclm.storage.hdfs import in_time
 from cclm.storage.types import split
+from tests.interrupts import hear_interrupts
 from tests.stores.hdfs import HdfsStore
 from tests.stores.peer import Peer
 from tests.stores.proxy import Answer, Cut, Proxy, Stall
@@ -215,13 +216,15 @@ def test_an_interrupt_during_a_read_ends_python_as_it_should(hdfs_store: HdfsSto
         "while True: storage.read_range(sys.argv[1], 0, 8 << 20)"
     )
     for turn in range(8):
-        reader = subprocess.Popen(
-            [sys.executable, "-c", code, url], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        reader.stdout.readline()
-        time.sleep(0.3 + 0.013 * turn)
-        reader.send_signal(signal.SIGINT)
-        _, said = reader.communicate(timeout=60)
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        reader = subprocess.Popen([sys.executable, "-c", code, url], preexec_fn=hear_interrupts, **pipes)
+        try:
+            reader.stdout.readline()
+            time.sleep(0.3 + 0.013 * turn)
+            reader.send_signal(signal.SIGINT)
+            _, said = reader.communicate(timeout=60)
+        finally:
+            reader.kill()
         assert reader.returncode == -signal.SIGINT and "FATAL" not in said, said
 
 

@@ -28,6 +28,7 @@ from cclm.demo.scenes import is_held_out
 from cclm.demo.tokenizer import train_tokenizer
 from cclm.demo.world import TOKENIZER_FOLDER, DemoSize, _replace, make_demo_world
 from cclm.errors import UserError
+from tests.interrupts import hear_interrupts
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -97,14 +98,13 @@ def test_a_foreign_folder_is_refused_and_untouched(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_run_leaves_nothing(tmp_path: Path) -> None:
-    code = (
-        # A shell's background job starts with SIGINT ignored; a user's Ctrl-C is not.
-        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-        "import sys; from pathlib import Path; from cclm.demo.world import *; make_demo_world(Path(sys.argv[1]))"
-    )
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    code = "import sys; from pathlib import Path; from cclm.demo.world import *; make_demo_world(Path(sys.argv[1]))"
     process = subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path / "world")], env=environment, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", code, str(tmp_path / "world")],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        preexec_fn=hear_interrupts,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     deadline = time.monotonic() + 60
     while not any(tmp_path.iterdir()) and process.poll() is None and time.monotonic() < deadline:
