@@ -36,6 +36,7 @@ _WRITE, _READ = 4 << 20, 8 << 20  # bytes of one call
 _REPLICAS = 3  # which the client asks one after another, if need be
 _ACK = 60.0  # s for which it waits for a DataNode's answer to a write, before it goes on without that one
 _LEAVING = 5.0  # s that the end of the process waits for calls under way
+_SOCKET_TIMEOUT = "dfs.client.socket-timeout"
 _THREAD = "hdfs"  # name of the threads that calls are made in
 
 T = TypeVar("T")
@@ -176,7 +177,12 @@ def _overwrite() -> Any:
 
 
 def open_hdfs(scheme: str, host: str) -> Hdfs:
-    """The file system of a NameNode, nameservice or viewfs mount table; "" is the one of HADOOP_CONF_DIR."""
+    """The file system of a NameNode, nameservice or viewfs mount table; "" is the one of HADOOP_CONF_DIR.
+
+    Raises:
+        UserError: the Hadoop configuration names no NameNode.
+        ValueError: a setting is wrong.
+    """
     from hdfs_native.fsspec import HdfsFileSystem, ViewfsFileSystem
 
     # Its own way of riding out a NameNode that is away takes three minutes before it says so; ours is above.
@@ -185,9 +191,12 @@ def open_hdfs(scheme: str, host: str) -> Hdfs:
         "dfs.client.failover.max.attempts": "3",
         "dfs.client.failover.sleep.base.millis": "100",
         "dfs.client.failover.sleep.max.millis": "500",
-        "dfs.client.socket-timeout": "20000",
+        _SOCKET_TIMEOUT: "20000",
     }
     options |= {key: str(value) for key, value in fsspec.config.conf.get(scheme, {}).items()}
+    timeout = options[_SOCKET_TIMEOUT]
+    if not (timeout.isascii() and timeout.isdigit() and int(timeout)):
+        raise ValueError(f"{_SOCKET_TIMEOUT} is {timeout!r}, not a number of milliseconds from 1 on")
     name, _, port = host.partition(":")
     kind = ViewfsFileSystem if scheme == "viewfs" else HdfsFileSystem
     try:
@@ -198,5 +207,5 @@ def open_hdfs(scheme: str, host: str) -> Hdfs:
             "HADOOP_CONF_DIR name the folder of core-site.xml and hdfs-site.xml"
         ) from None
     # Longer than its own ways around a node take, which would be given up in the middle otherwise.
-    silence = _ACK + _REPLICAS * int(options["dfs.client.socket-timeout"]) / 1000
+    silence = _ACK + _REPLICAS * int(timeout) / 1000
     return Hdfs(system.client, silence)

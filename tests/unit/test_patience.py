@@ -1,6 +1,7 @@
 """Errors of the stores' libraries, as these raise them: what is waited for and what is an answer."""
 
 import errno
+import json
 import logging
 import time
 
@@ -114,6 +115,15 @@ def test_secrets_of_a_request_stay_out_of_sentences() -> None:
     assert reason(OSError(said)) == said.replace("ya29.a-b_c", "***")
     signed = "403 for http://s/b/k?X-Amz-Credential=AKIA%2Fx&X-Amz-Signature=0a1b"
     assert reason(OSError(signed)) == "403 for http://s/b/k?X-Amz-Credential=***&X-Amz-Signature=***"
+
+
+@pytest.mark.parametrize("timeout", ["20s", "0", "-1", "²", ""])
+def test_a_wrong_timeout_of_hdfs_is_named(timeout: str) -> None:
+    with (
+        environment({"FSSPEC_HDFS": json.dumps({"dfs.client.socket-timeout": timeout})}),
+        pytest.raises(UserError, match=f"^hdfs://h:1/x: .*dfs.client.socket-timeout is '{timeout}'.*milliseconds"),
+    ):
+        storage.size("hdfs://h:1/x")
 
 
 def test_a_store_that_does_not_open_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
