@@ -163,9 +163,9 @@ def in_time(seconds: float, call: Callable[..., T], *args: object) -> T:
 def _let_end() -> None:
     """Calls that end while the interpreter is taken down would abort the process: native frames cannot be unwound."""
     deadline = time.monotonic() + _LEAVING
-    for thread in threading.enumerate():
-        if thread.name == _THREAD:
-            thread.join(max(0.0, deadline - time.monotonic()))
+    # Looked at and not joined: one that Ctrl-C left just starting is there, too, and refuses to be joined.
+    while time.monotonic() < deadline and any(thread.name == _THREAD for thread in threading.enumerate()):
+        time.sleep(0.01)
 
 
 def _overwrite() -> Any:

@@ -223,6 +223,13 @@ def test_an_interrupt_during_a_read_ends_python_as_it_should(hdfs_store: HdfsSto
         assert reader.returncode == -signal.SIGINT and "FATAL" not in said, said
 
 
+def test_the_end_of_python_waits_for_a_call_whose_thread_just_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    starting, until = threading.Thread(name="hdfs"), time.monotonic() + 0.2
+    monkeypatch.setattr(threading, "enumerate", lambda: [starting] if time.monotonic() < until else [])
+    hdfs._let_end()
+    assert until <= time.monotonic() < until + 4
+
+
 @pytest.fixture(params=["s3", "gcs"])
 def proxied(request: pytest.FixtureRequest) -> tuple[Proxy, str]:
     """A proxy before an object store, and the URL of a file with CONTENT on it."""
