@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import os
 import shutil
 import subprocess
@@ -96,8 +97,13 @@ class HdfsStore(RunningStore):
 
         def write() -> bool:
             client = Client(f"hdfs://127.0.0.1:{self._rpc}", {"dfs.client.failover.max.attempts": "1"})
-            with client.create("/ready-" + os.urandom(4).hex()) as file:
+            file = client.create("/ready-" + os.urandom(4).hex())
+            try:
                 file.write(b"x")
+                file.close()
+            finally:
+                # Else garbage collection closes it once more, in the middle of any test, for as long as HDFS is away.
+                io.RawIOBase.close(file)
             return True
 
         return in_time(20, write)
