@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -13,7 +14,7 @@ from typing import Any
 
 from cclm.checkpoints.retention import Retention
 from cclm.checkpoints.snapshot import Layout
-from cclm.checkpoints.writer import Outcome, Setup
+from cclm.checkpoints.writer import Outcome, Setup, open_lock, take_lock
 
 
 class WriterProcess:
@@ -97,14 +98,22 @@ class WriterProcess:
 
     def _start(self) -> subprocess.Popen:
         self._layout, self._received = None, b""
-        process = subprocess.Popen(
-            [sys.executable, "-m", "cclm.checkpoints.writer", json.dumps(dataclasses.asdict(self._setup))],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            pass_fds=(self._setup.memory,),
-            bufsize=0,
-            pipesize=2**20,  # an order sent while another is under way must not wait for it
-        )
+        setup, shared = self._setup, [self._setup.memory]
+        with contextlib.ExitStack() as opened:
+            # Taken before there is a writer: whoever starts the run again waits for one that is only starting, too.
+            with contextlib.suppress(OSError):  # the folder is gone, or full: a save may fail of it, not this
+                lock = opened.enter_context(open_lock(setup.mirror_from))
+                take_lock(lock, seconds=0)
+                setup = dataclasses.replace(setup, lock=lock.fileno())
+                shared.append(lock.fileno())
+            process = subprocess.Popen(
+                [sys.executable, "-m", "cclm.checkpoints.writer", json.dumps(dataclasses.asdict(setup))],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                pass_fds=shared,
+                bufsize=0,
+                pipesize=2**20,  # an order sent while another is under way must not wait for it
+            )
         if self._names:
             process.stdin.write(_line({"mirror": sorted(self._names)}))
         return process

@@ -21,7 +21,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -56,6 +56,8 @@ class Setup:
     mirror_from: str = ""
     """Local folder of log, metrics and results."""
     mirror_to: tuple[str, ...] = ()
+    lock: int | None = None
+    """File descriptor of `LOCK` in that folder; None: it could not be opened."""
 
 
 @dataclass(frozen=True)
@@ -189,23 +191,31 @@ def _sync(path: Path) -> None:
 # ------------------------------------------------------------------------------------------------------ the process
 
 
-def lock_folder(folder: str, seconds: float = 60.0, say: Callable[[str], None] = print) -> TextIO:
-    """Wait until no other writer of this machine works on a run's local folder, not for ever; it is ours till closed.
+_LOCK_PATIENCE = 60.0  # s
+
+
+def open_lock(folder: str) -> TextIO:
+    """`LOCK` of a run's local folder, for `take_lock`."""
+    return open(Path(folder) / LOCK, "a")  # noqa: SIM115 - closed by the caller
+
+
+def take_lock(lock: TextIO, seconds: float = _LOCK_PATIENCE) -> bool:
+    """Wait until no other writer of this machine works on a folder, not for ever; it is ours till all ends are closed.
 
     A writer outlives its training process to finish a save: whoever starts the run again wants to find that one.
     """
-    lock = open(Path(folder) / LOCK, "a")  # noqa: SIM115 - closed by the caller
-    began = time.monotonic()
-    while time.monotonic() - began < seconds:
+    until = time.monotonic() + seconds
+    while True:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return lock
         except BlockingIOError:
+            if time.monotonic() >= until:
+                return False
             time.sleep(0.05)
         except OSError:  # a file system without locks
-            return lock
-    say(f"another process still saves to {folder}; going on beside it")
-    return lock
+            return True
+        else:
+            return True
 
 
 class Writer:
@@ -307,10 +317,11 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)
     give_way()
     setup = Setup(**json.loads(sys.argv[1]))
-    lock = lock_folder(setup.mirror_from, say=lambda _: None)  # held until this process ends
     tempfile.tempdir = setup.scratch
-    Writer(setup).serve()
-    lock.close()
+    with contextlib.ExitStack() as held:
+        if setup.lock is not None:
+            take_lock(held.enter_context(open(setup.lock, "a")))
+        Writer(setup).serve()
 
 
 if __name__ == "__main__":

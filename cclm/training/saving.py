@@ -43,7 +43,7 @@ from cclm.checkpoints.manifest import MODEL, OPTIMIZER, new_attempt, new_run
 from cclm.checkpoints.process import WriterProcess
 from cclm.checkpoints.retention import Retention
 from cclm.checkpoints.snapshot import Snapshot
-from cclm.checkpoints.writer import Outcome, Setup, lock_folder
+from cclm.checkpoints.writer import Outcome, Setup, open_lock, take_lock
 from cclm.config_output import CheckpointConfig
 from cclm.errors import UserError
 from cclm.metrics.report import LOG, METRICS
@@ -120,7 +120,9 @@ class Saving:
             UserError: there are checkpoints and none is whole, or no such folder.
         """
         if self._is_first:
-            lock_folder(str(self.folder), say=self.say).close()  # what an earlier start still saves is to be found
+            with open_lock(str(self.folder)) as lock:  # what an earlier start still saves is to be found
+                if not take_lock(lock):
+                    self.say(f"another process still saves to {self.folder}; going on beside it")
             self._found = find_start([*self.places.values()], self.folder, resume, self.say)
         checkpoint = self._found.checkpoint
         told = checkpoint and (checkpoint.step, checkpoint.state, checkpoint.source)

@@ -1,7 +1,6 @@
 """Places of a run: what is kept, where a run goes on, and who may write where."""
 
 import errno
-import fcntl
 import os
 import signal
 import stat
@@ -336,17 +335,10 @@ def test_a_writer_that_is_killed_costs_one_save(tmp_path):
 
 
 def test_a_start_waits_for_the_save_that_an_earlier_one_left_under_way(tmp_path):
+    """Also where the writer of that one had only been started."""
     first = Saving(Output(str(tmp_path)), say=lambda _: None)
     first.find_start("auto")
     first.publish("log.txt")  # starts the writer
-    is_held = False
-    while not is_held:
-        time.sleep(0.02)
-        with (tmp_path / ".writer.lock").open() as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                is_held = True
     os.kill(first._writer.pid, signal.SIGSTOP)
     run_steps(first, *make_trained(0), (1,))
     first._writer._process.stdin.close()  # as when the training process dies
