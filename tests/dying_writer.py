@@ -22,7 +22,7 @@ def start(order: Order, setup: Setup, die_after: int = -1) -> multiprocessing.Pr
 
 def died(process: multiprocessing.Process) -> bool:
     """Wait for it; False if it came to its end."""
-    process.join(60)
+    process.join(240)
     assert process.exitcode in (0, -signal.SIGKILL), process.exitcode
     return process.exitcode != 0
 

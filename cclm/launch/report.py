@@ -14,6 +14,7 @@ import sys
 import time
 import traceback
 from dataclasses import replace
+from pathlib import Path
 
 from cclm.launch.causes import Cause, Failure
 
@@ -48,8 +49,17 @@ def die_with_launcher() -> None:
     if os.getppid() == int(launcher):
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if not os.path.exists(f"/proc/{launcher}"):  # it has ended before
+    if _has_ended(launcher):  # before
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _has_ended(process: str) -> bool:
+    """Also where nobody has asked yet how it ended: such a process is still listed (Linux)."""
+    try:
+        status = Path(f"/proc/{process}/stat").read_text()
+    except OSError:
+        return True
+    return status.rpartition(")")[2].split()[0] in ("Z", "X")
 
 
 def write(failure: Failure, error: BaseException | None = None) -> bool:

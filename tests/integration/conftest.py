@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -101,12 +102,12 @@ def environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}"}
 
 
-def start(*args: object, processes: int | None = None) -> subprocess.Popen:
-    """Start `python -m cclm ...`, or the same under torchrun."""
+def start(*args: object, processes: int | None = None, **options: Any) -> subprocess.Popen:
+    """Start `python -m cclm ...`, or the same under torchrun; options are those of Popen."""
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes else []
     return subprocess.Popen(
         [sys.executable, *launcher, "-m", "cclm", *map(str, args)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(), start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(), start_new_session=True, **options,
     )  # fmt: skip
 
 

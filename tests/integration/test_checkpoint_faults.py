@@ -112,7 +112,7 @@ def test_the_store_goes_down_during_an_upload(remote_store, tmp_path):
     """Training goes on meanwhile; the next save waits, says so, and both are there in the end, as is the one before."""
     url = remote_store.new_folder()
     output = Output(str(tmp_path / "near"), url) if remote_store.name == "gcs" else Output(url)
-    output.checkpoints = CheckpointConfig(scratch=str(tmp_path))
+    output.checkpoints = CheckpointConfig(scratch=str(tmp_path), keep_last=20)
     said = []
     saving = Saving(output, say=said.append)
     saving.find_start("auto")
@@ -122,24 +122,30 @@ def test_the_store_goes_down_during_an_upload(remote_store, tmp_path):
         saving.save(1, model, optimizer, {})
         saving._wait_for_writer(1)
         assert saving.committed == 1
-        before, began = received(remote_store), time.monotonic()
-        saving.save(2, model, optimizer, {})
-        assert time.monotonic() - began < 2
-        while received(remote_store) < before + 8e6:
-            assert time.monotonic() - began < 60
-            time.sleep(0.002)
-        remote_store.kill()
-        third = threading.Thread(target=saving.save, args=(3, model, optimizer, {}))
+        step = 1
+        while saving.committed == step:  # by the time that the store is killed, on a busy machine
+            remote_store.start()
+            step += 1
+            before, began = received(remote_store), time.monotonic()
+            saving.save(step, model, optimizer, {})
+            assert saving._writer.is_busy
+            while received(remote_store) < before + 8e6:
+                assert time.monotonic() - began < 120
+                time.sleep(0.002)
+            remote_store.kill()
+            time.sleep(1)
+            saving.poll()
+        third = threading.Thread(target=saving.save, args=(step + 1, model, optimizer, {}))
         third.start()
         time.sleep(4)
         assert third.is_alive()
         remote_store.start()
         open_checkpoint(storage.join(url, "step-00000001"))
         third.join()
-    assert saving.committed == 3
+    assert saving.committed == step + 1
     assert any("training waited" in line for line in said), said
-    for step in (1, 2, 3):
-        open_checkpoint(storage.join(url, f"step-{step:08d}"))
+    for each in range(1, step + 2):
+        open_checkpoint(storage.join(url, f"step-{each:08d}"))
 
 
 def test_a_store_that_stays_away_ends_the_run_with_the_local_ones_in_place(s3_store, tmp_path, monkeypatch):
@@ -190,7 +196,7 @@ def test_sigkill_of_any_rank_or_of_the_writer_at_random_moments(place, tmp_path,
     remote = [] if place == "local" else [request.getfixturevalue("s3_store").new_folder()]
     done = subprocess.run(
         [sys.executable, "-m", "tests.integration.kill_ranks", tmp_path, "0", str(seeds), *remote],
-        capture_output=True, text=True, timeout=60 + 30 * seeds, cwd=Path(__file__).parents[2],
+        capture_output=True, text=True, timeout=540, cwd=Path(__file__).parents[2],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]

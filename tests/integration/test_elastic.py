@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from cclm.data.audit import read_audit
+from tests.stores.server import free_ports
 
 from .conftest import end, metrics, verdict
 from .test_launch import SMALL, wait_for_text
@@ -33,9 +34,7 @@ SAME_ON_ANY_NUMBER_OF_PROCESSES = SMALL | {
 @pytest.fixture
 def rendezvous(monkeypatch) -> int:
     """The operator's variables, with a place on loopback: its port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    (port,) = free_ports(1)
     variables = {
         "NNODES": "1:2", "RDZV_BACKEND": "c10d", "RDZV_ENDPOINT": f"127.0.0.1:{port}", "RDZV_ID": "elastic",
         "RDZV_CONF": "last_call_timeout=3", "MAX_RESTARTS": "3",

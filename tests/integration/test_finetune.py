@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from cclm.demo.world import DemoSize, make_demo_world
+from tests.stores.server import free_ports
 
 from .conftest import metrics, run, start
 from .finetune_world import LANGUAGES, SIDE, evaluate_all, evaluate_as, task_settings, write_config
@@ -29,12 +29,6 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
 @pytest.mark.slow
 def test_any_number_of_processes_gives_the_same_results(world: Path, tmp_path: Path) -> None:
     """Metrics and every prediction of all four tasks, bit for bit, by one, two and three processes."""
@@ -46,7 +40,7 @@ def test_any_number_of_processes_gives_the_same_results(world: Path, tmp_path: P
     evaluate_all(folders[1], configs)
     torch.set_num_threads(threads)
     for number in (2, 3):
-        arguments = (number, free_port(), folders[number], configs)
+        arguments = (number, *free_ports(1), folders[number], configs)
         torch.multiprocessing.spawn(evaluate_as, args=arguments, nprocs=number)
     for task in configs:
         alone = json.loads((folders[1] / f"{task}.json").read_text())

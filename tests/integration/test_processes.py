@@ -26,6 +26,13 @@ DETERMINISTIC = {
     "training.save_every": 3,
 }
 
+MEET = (
+    "from torch.distributed import TCPStore\n"
+    "here = TCPStore('127.0.0.1', int(os.environ['MASTER_PORT']), is_master=False)\n"
+    "here.set('here' + os.environ['RANK'], ''); here.wait(['here0', 'here1'])"
+)
+"""For `two_processes`: all is imported, which may take one of them longer than the timeout."""
+
 
 def test_two_processes_see_the_same_batches_and_compute_the_same_contrastive_losses(config, tmp_path):
     """Both learn: the losses of later steps agree only if gradients do, but matching draws from the local batch,
@@ -53,17 +60,17 @@ def assert_same_contrastive_losses(first: Path, second: Path) -> None:
 
 
 def test_resume_with_two_processes_is_bit_equal(config, tmp_path):
-    run("pretrain", config("whole", **{"training.max_steps": 10}), processes=2)
-    path = config("parts", **{"training.max_steps": 10})
+    run("pretrain", config("whole", **{"training.max_steps": 30}), processes=2)
+    path = config("parts", **{"training.max_steps": 30})
     process = start("pretrain", path, processes=2)
-    wait_for_line(tmp_path / "parts" / "metrics.jsonl", 6)
+    wait_for_line(tmp_path / "parts" / "metrics.jsonl", 2)
     process.send_signal(signal.SIGTERM)  # to torchrun alone, which passes it on
     out, err = process.communicate(timeout=120)
     assert process.returncode != 0
     assert "stopped by SIGTERM" in out, err
     run("pretrain", path, processes=2)
     assert metrics(tmp_path / "parts") == metrics(tmp_path / "whole")
-    assert_equal_checkpoints(tmp_path / "parts" / "step-00000010", tmp_path / "whole" / "step-00000010")
+    assert_equal_checkpoints(tmp_path / "parts" / "step-00000030", tmp_path / "whole" / "step-00000030")
 
 
 def test_sigterm_to_one_process_stops_all_at_the_same_step(config, tmp_path):
@@ -93,8 +100,9 @@ def test_an_upload_may_take_longer_than_a_collective(store, tmp_path):
     """The next save waits for it, and so does the end: the others wait, too, and nobody is cut off."""
     wait = 10
     code = (
-        "import os, signal, threading; from cclm import distributed as d; d.initialize(); d.barrier()\n"
+        "import os, signal, threading; from cclm import distributed as d\n"
         "from cclm.training.saving import Saving; from tests.checkpoint_files import Output, make_trained\n"
+        f"{MEET}; d.initialize(); d.barrier()\n"
         f"saving = Saving(Output({str(tmp_path)!r})); saving.find_start('auto'); trained = make_trained(0)\n"
         "def stall():\n"
         "    if d.rank() == 0:\n"
@@ -112,7 +120,7 @@ def test_an_upload_may_take_longer_than_a_collective(store, tmp_path):
 def test_a_first_process_that_hangs_is_not_waited_for(store):
     code = (
         "import os, signal; from cclm import distributed as d; from cclm.launch.causes import of_exception\n"
-        "d.initialize(); d.barrier()\n"
+        f"{MEET}; d.initialize(); d.barrier()\n"
         "try:\n"
         "    with d.others_wait():\n"
         "        if d.rank() == 0: os.kill(os.getpid(), signal.SIGSTOP)\n"
