@@ -108,7 +108,7 @@ class GcsStore(RunningStore):
         body = json.dumps({"name": BUCKET}).encode()
         headers = {"Content-Type": "application/json"}
         request = urllib.request.Request(f"{self._address}/storage/v1/b?project=tests", body, headers)
-        urllib.request.urlopen(request, timeout=10).close()
+        urllib.request.urlopen(request, timeout=60).close()
 
     def start(self) -> None:
         self.server.start()

@@ -6,6 +6,7 @@ fixtures see to it that it runs.
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Iterator
@@ -19,6 +20,9 @@ from .peer import Peer
 from .proxy import Proxy
 from .server import StoreError
 from .store import RunningStore, environment
+
+# Clients of stores are taken down by garbage collection, in the middle of any test, and some complain of it.
+logging.getLogger("asyncio").propagate = False
 
 
 def _session(kind: type[RunningStore], folder: Path) -> Iterator[RunningStore]:

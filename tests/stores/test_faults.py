@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -63,7 +64,7 @@ def reading(url: str) -> Iterator[list[float]]:
         yield times
     finally:
         end.set()
-        thread.join(120)
+        thread.join(240)
     assert not errors, errors
     assert not thread.is_alive()
 
@@ -71,9 +72,16 @@ def reading(url: str) -> Iterator[list[float]]:
 def wait_for_reads(times: list[float], count: int = 3) -> None:
     """Wait until some reads have begun and ended from now on."""
     wanted = len(times) + count + 1
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while len(times) < wanted:
         assert time.monotonic() < deadline, "reading does not go on"
+        time.sleep(0.05)
+
+
+def wait_for_word(caplog: pytest.LogCaptureFixture, word: str) -> None:
+    deadline = time.monotonic() + 60
+    while word not in caplog.text:
+        assert time.monotonic() < deadline, f"no {word!r} in {caplog.text!r}"
         time.sleep(0.05)
 
 
@@ -87,8 +95,9 @@ def test_reading_goes_on_after_the_store_died_and_came_back(
         remote_store.kill()
         died = time.monotonic()
         # Told after five seconds, at the next try: pauses between tries grow to some seconds.
-        time.sleep(11)
-        assert not any(at > died + 1 for at in times)
+        wait_for_word(caplog, "waiting for")
+        time.sleep(3)
+        assert not any(at > died + 4 for at in times)
         remote_store.start()
         wait_for_reads(times)
     assert "waiting for" in caplog.text and "answers again" in caplog.text
@@ -119,22 +128,25 @@ def test_a_silent_hdfs_is_asked_again(
     with environment(SHORT_TIMEOUTS):
         storage.write_atomic(url, b"old")
         node.freeze()
-        threading.Timer(12, node.thaw).start()
-        started = time.monotonic()
-        storage.write_atomic(url, CONTENT)
-        assert 11 < time.monotonic() - started < 40
+        with ThreadPoolExecutor(1) as pool:
+            writing = pool.submit(storage.write_atomic, url, CONTENT)
+            try:
+                wait_for_word(caplog, "waiting for")
+                assert not writing.done()
+            finally:
+                node.thaw()
+            writing.result(100)
         assert storage.read_bytes(url) == CONTENT
         assert [entry.name for entry in storage.list_entries(storage.parent(url))] == ["file"]
-    assert "waiting for" in caplog.text
 
 
 def test_a_call_that_never_returns_is_given_up_and_does_not_keep_signals_away() -> None:
     never = threading.Event()
     with pytest.raises(TimeoutError, match="silent for 0 s"):
         in_time(0.2, never.wait)
-    assert in_time(5, divmod, 7, 2) == (3, 1)
+    assert in_time(60, divmod, 7, 2) == (3, 1)
     with pytest.raises(ZeroDivisionError):
-        in_time(5, divmod, 7, 0)
+        in_time(60, divmod, 7, 0)
 
     # The handler does not raise: where garbage is collected at that moment, Python drops what a handler raises.
     before = signal.signal(signal.SIGUSR1, lambda *_: never.set())
@@ -207,7 +219,7 @@ def test_an_interrupt_during_a_read_ends_python_as_it_should(hdfs_store: HdfsSto
     url = storage.join(hdfs_store.new_folder(), "file")
     storage.write_atomic(url, bytes(8 << 20))
     code = (
-        "import sys; from cclm import storage; print(flush=True)\n"
+        "import sys; from cclm import storage; from cclm.storage import hdfs; hdfs._LEAVING = 60; print(flush=True)\n"
         "while True: storage.read_range(sys.argv[1], 0, 8 << 20)"
     )
     for turn in range(8):
@@ -217,17 +229,22 @@ def test_an_interrupt_during_a_read_ends_python_as_it_should(hdfs_store: HdfsSto
             reader.stdout.readline()
             time.sleep(0.3 + 0.013 * turn)
             reader.send_signal(signal.SIGINT)
-            _, said = reader.communicate(timeout=60)
+            try:
+                _, said = reader.communicate(timeout=60)
+            except subprocess.TimeoutExpired:  # Python drops what a handler raises during garbage collection
+                reader.send_signal(signal.SIGINT)
+                _, said = reader.communicate(timeout=60)
         finally:
             reader.kill()
         assert reader.returncode == -signal.SIGINT and "FATAL" not in said, said
 
 
 def test_the_end_of_python_waits_for_a_call_whose_thread_just_starts(monkeypatch: pytest.MonkeyPatch) -> None:
-    starting, until = threading.Thread(name="hdfs"), time.monotonic() + 0.2
-    monkeypatch.setattr(threading, "enumerate", lambda: [starting] if time.monotonic() < until else [])
+    seen = [[threading.Thread(name="hdfs")]] * 3
+    monkeypatch.setattr(hdfs, "_LEAVING", 60)
+    monkeypatch.setattr(threading, "enumerate", lambda: seen.pop() if seen else [])
     hdfs._let_end()
-    assert until <= time.monotonic() < until + 4
+    assert not seen
 
 
 @pytest.fixture(params=["s3", "gcs"])
@@ -260,14 +277,15 @@ def test_a_silent_store_is_asked_again(s3_proxy: Proxy, gcs_proxy: Proxy, s3_sto
         for proxy, store in ((s3_proxy, s3_store), (gcs_proxy, gcs_store)):
             url = storage.join(store.new_folder(), "file")
             storage.write_atomic(url, CONTENT)
-            proxy.next(Stall(20))
+            proxy.next(Stall(400))
             started = time.monotonic()
             assert storage.read_range(url, 0, 50_000) == CONTENT[:50_000]
-            assert time.monotonic() - started < 10
+            assert time.monotonic() - started < 100
 
 
 def test_answers_are_not_asked_for_twice(proxied: tuple[Proxy, str]) -> None:
     proxy, url = proxied
+    assert storage.read_range(url, 0, 10) == CONTENT[:10]  # the store is open
     refusals = ((403, storage.AccessDenied, f"{url}: the store refuses"), (404, FileNotFoundError, "does not exist"))
     for status, error, sentence in refusals:
         proxy.always = Answer(status)
@@ -275,7 +293,7 @@ def test_answers_are_not_asked_for_twice(proxied: tuple[Proxy, str]) -> None:
         with pytest.raises(error, match=sentence):
             storage.read_range(url, 0, 10)
         assert proxy.requests - before <= 2  # 404: is the bucket there?
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 60
     proxy.always = None
 
 
@@ -304,7 +322,7 @@ def test_patience_ends_in_one_sentence(scheme: str) -> None:
             started = time.monotonic()
             with pytest.raises(storage.StoreUnavailable) as caught:
                 call()
-            assert 1.2 < time.monotonic() - started < 8
+            assert 1.2 < time.monotonic() - started < 60
             text = str(caught.value)
             assert text.startswith(url) and storage.PATIENCE in text and "\n" not in text
 
@@ -346,12 +364,13 @@ def test_a_killed_writer_leaves_nothing_that_looks_like_a_file(
         time.sleep(numbers.uniform(0.02, 0.2))
         peer.kill()
         peer = Peer()
-        if storage.exists(new):
+        names = [entry.name for entry in storage.list_entries(folder)]
+        assert names in (["old"], ["new", "old"])
+        if storage.exists(new):  # all had been sent before the kill; a store may take a moment to make a file of it
             assert storage.size(new) == size
             storage.delete(new)
         cut_short += storage.size(old) == 14
         assert storage.size(old) in (14, size)
-        assert [entry.name for entry in storage.list_entries(folder)] == ["old"]
     peer.kill()
     assert cut_short > 0
     storage.put_file(str(source), new)  # what the dead left is in nobody's way

@@ -103,8 +103,8 @@ def test_index_shard_and_train_while_the_store_dies_and_comes_back(
 
     def restart() -> None:
         time.sleep(3)
+        restarted.append(time.monotonic())  # not when it is found to be up: loaders may find it earlier
         remote_store.start()
-        restarted.append(time.monotonic())
 
     starter = threading.Thread(target=restart)
 
@@ -155,12 +155,12 @@ def test_errors_cuts_and_stalls_do_not_change_the_order(
 
     def fault(number: int) -> None:
         if number in (5, 15):
-            proxy.urgent(Stall(60))
+            proxy.urgent(Stall(400))
 
     with environment(SHORT_TIMEOUTS):
         before, started = proxy.requests, time.monotonic()
         digests, tally = read(config(remote), fault)
-        assert proxy.stalled == 2 and time.monotonic() - started < 60
+        assert proxy.stalled == 2 and time.monotonic() - started < 300
     assert proxy.requests - before > 20
     assert digests == clean
     check_tally(tally)

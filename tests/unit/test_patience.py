@@ -71,7 +71,7 @@ def test_errors_of_libraries_are_judged_by_package_and_class(monkeypatch: pytest
 
 
 def test_an_outage_is_waited_for_and_an_answer_is_not(monkeypatch: pytest.MonkeyPatch, caplog) -> None:
-    monkeypatch.setenv(storage.PATIENCE, "0.3")
+    monkeypatch.setenv(storage.PATIENCE, "60")
     errors: list[Exception] = [ConnectionResetError(), TimeoutError()]
 
     def call() -> int:
@@ -83,11 +83,12 @@ def test_an_outage_is_waited_for_and_an_answer_is_not(monkeypatch: pytest.Monkey
     errors[:] = [FileNotFoundError("k"), ConnectionResetError()]
     with pytest.raises(FileNotFoundError, match="s3://b/k does not exist"):
         retried("s3://b/k", call)
+    monkeypatch.setenv(storage.PATIENCE, "0.3")
     started = time.monotonic()
     errors[:] = [ConnectionResetError("gone")] * 99
     with pytest.raises(storage.StoreUnavailable, match=r"^s3://b/k: the store did not answer .*gone.*PATIENCE"):
         retried("s3://b/k", call)
-    assert 0.25 < time.monotonic() - started < 2
+    assert 0.25 < time.monotonic() - started < 30
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]  # too short to tell of
 
 
