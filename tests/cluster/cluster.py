@@ -300,12 +300,15 @@ class Cluster:
     def wait_for_node(self, machine: str, ready: bool = True, timeout: float = 120, since: float = 0) -> None:
         """Wait until the API server counts a node as Ready, or as not Ready.
 
+        A node that is Ready again takes no pod until the taints of its absence are gone, too, a moment later.
         With `since`, a moment of time.time(), only a sign of life after it counts: a node that was killed and
         revived at once is called Ready all the time.
         """
 
         def as_wanted(item: Any) -> bool:
-            return item is not None and condition(item, "Ready") == ready and self._last_sign_of_life(machine) >= since
+            if item is None or condition(item, "Ready") != ready or (ready and _absence_taints(item)):
+                return False
+            return self._last_sign_of_life(machine) >= since
 
         what = f"node {machine} becoming {'Ready' if ready else 'not Ready'}"
         self.kubectl.wait("node", machine, as_wanted, what=what, timeout=timeout)
@@ -337,3 +340,8 @@ class Cluster:
     def authority(self) -> Authority:
         """The cluster's own certificate authority."""
         return Authority(self.folder / "pki")
+
+
+def _absence_taints(item: Any) -> set[str]:
+    keys = {taint["key"] for taint in item["spec"].get("taints") or []}
+    return keys & {"node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"}

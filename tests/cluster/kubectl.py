@@ -18,7 +18,7 @@ from .common import ClusterError, cache_folder, digest, run, wait_for
 
 Manifest = dict[str, Any]
 
-_WEBHOOK_PATIENCE = 15.0
+_WEBHOOK_PATIENCE = 60.0
 """Seconds for which an operator's webhook may refuse the connection before that is an error."""
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from . import addons, control
 from .cluster import Cluster
-from .common import ClusterError
+from .common import ClusterError, wait_for
 from .kubectl import condition
 
 
@@ -46,6 +46,17 @@ def examine(cluster: Cluster) -> Health:
     for name in addons.installed(cluster):
         _option(cluster, name, health)
     return health
+
+
+def wait_healthy(cluster: Cluster, what: str, timeout: float = 90) -> None:
+    """Wait until nothing is wrong: on a busy machine a node or an operator may be late with its sign of life."""
+    troubles: list[str] = []
+
+    def healthy() -> bool:
+        troubles[:] = examine(cluster).troubles
+        return not troubles
+
+    wait_for(healthy, what=what, timeout=timeout, why=lambda: "; ".join(troubles))
 
 
 def _machine(cluster: Cluster, machine: str, told: dict[str, Any], memory: int, health: Health) -> None:

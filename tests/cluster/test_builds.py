@@ -50,8 +50,9 @@ def test_the_compiler_ends_with_the_one_who_asked(tmp_path: Path, monkeypatch: p
     finally:
         process.send_signal(number)
         process.wait()
-    wait_for(lambda: not _with_setting(mark), what="the end of the compiler", timeout=5, every=0.05)
+    wait_for(lambda: not _with_setting(mark), what="the end of the compiler", timeout=60, every=0.05)
     assert not gobuild.binary("pause").exists()
+    assert not list((tmp_path / "unfinished").glob("*/out")), "the compiler went on until its work was done"
     assert os.listdir(tmp_path / "tmp") == ["own"], "the compiler left its own in the machine's folder"
     assert os.listdir(tmp_path / "unfinished"), "nothing was half done: the test has killed nothing"
     remove_unfinished()

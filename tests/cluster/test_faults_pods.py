@@ -13,9 +13,10 @@ from tests.cluster.space import Space
 pytestmark = pytest.mark.cluster
 
 
-# Asked to end, it needs five seconds to save and then says by its status that it has. The shell is told of SIGTERM
-# only while it waits, so sleep runs beside it.
-_SAVES = "trap 'sleep 5; exit 7' TERM; echo ready; sleep 100000 & wait"
+def _saves(seconds: int) -> str:
+    """Asked to end, this script needs so long to save and then says by its status that it has."""
+    # The shell is told of SIGTERM only while it waits, so sleep runs beside it.
+    return f"trap 'sleep {seconds}; exit 7' TERM; echo ready; sleep 100000 & wait"
 
 
 @pytest.fixture
@@ -24,8 +25,13 @@ def savers(space: Space) -> Iterator[dict[str, int | None]]:
 
     A finalizer keeps the objects after the end, so that they still tell how the containers ended.
     """
-    pods = {"patient": 30, "hasty": 1, "hurried": 30}
-    manifests = [space.pod_manifest(name, _SAVES, terminationGracePeriodSeconds=own) for name, own in pods.items()]
+    # Seconds to save, and the pod's own grace: far apart, since a busy node kills late. But 25 is less than a pod's
+    # stock grace of 30, so that one whose own second were not heeded would save, too.
+    pods = {"patient": (5, 120), "hasty": (25, 1), "hurried": (25, 120)}
+    manifests = [
+        space.pod_manifest(name, _saves(seconds), terminationGracePeriodSeconds=own)
+        for name, (seconds, own) in pods.items()
+    ]
     for manifest in manifests:
         manifest["metadata"]["finalizers"] = ["cclm.test/seen"]
     space.api.apply(*manifests)
@@ -53,7 +59,7 @@ def _exit(space: Space, pod: str) -> int:
 
 
 def test_a_pod_deleted_without_grace_is_gone_at_once(space: Space) -> None:
-    space.start_pod("victim", _SAVES, terminationGracePeriodSeconds=300)
+    space.start_pod("victim", _saves(5), terminationGracePeriodSeconds=300)
     faults.delete_pod(space.api, "victim", grace_seconds=0)
     space.wait_gone("victim", timeout=60)
 

@@ -36,6 +36,9 @@ _FAILS = """
 def test_that_fails(space):
     space.start_pod("talker", "echo words of a pod; exec sleep 100000")
     space.api.wait("pod", "talker", lambda _: "words" in space.api("logs", "talker"), what="its words")
+    # The kubelet tells events when it has time.
+    told = lambda _: "Started" in [item["reason"] for item in space.api.get("event")]
+    space.api.wait("pod", "talker", told, what="the event of its start")
     assert 1 == 2, "on purpose"
 """
 

@@ -106,7 +106,7 @@ def test_an_image_build_ends_with_the_one_who_asked(tmp_path: Path) -> None:
         process.kill()
         process.wait()
     ended = lambda: not running() and not traces.mentioning(str(tmp_path))  # noqa: E731
-    wait_for(ended, what="the end of buildah and of what it ran", timeout=5, every=0.05)
+    wait_for(ended, what="the end of buildah and of what it ran", timeout=60, every=0.05)
     assert traces.of_machine() == before
     assert builder.reference_missing("localhost/cclm/killed:1")
     # The store is whole: the same build, with a command that ends, works.

@@ -13,7 +13,7 @@ import pytest
 
 from tests.cluster import debs, gobuild, images, layout, status, traces
 from tests.cluster.cluster import Cluster, core_programs
-from tests.cluster.common import PROJECT, versions, wait_for
+from tests.cluster.common import PROJECT, versions
 
 pytestmark = pytest.mark.cluster
 
@@ -61,6 +61,7 @@ def test_four_nodes_from_up_to_down(life: Cluster, owned_cluster: Cluster) -> No
     assert f"export KUBECONFIG={life.kubeconfig}" in up.stdout
     again = _command("--name", life.name, "up")
     assert again.returncode == 1 and "is up already" in again.stderr
+    status.wait_healthy(life, "a healthy cluster")
     healthy = _command("--name", life.name, "status")
     assert healthy.returncode == 0 and "unhealthy" not in healthy.stdout
     assert _command("--name", life.name, "run", "sh", "-c", "exit 3").returncode == 3
@@ -68,7 +69,7 @@ def test_four_nodes_from_up_to_down(life: Cluster, owned_cluster: Cluster) -> No
     _serve_on_every_node(life)
     # Beside it: its own API, the same addresses inside, and nothing of either shows on the machine.
     assert life.kubeconfig.read_text() != owned_cluster.kubeconfig.read_text()
-    wait_for(lambda: not status.examine(owned_cluster).troubles, what="the first, healthy beside it", timeout=90)
+    status.wait_healthy(owned_cluster, "the first, healthy beside it")
     assert traces.of_machine() == before, "a running cluster shows on the machine"
     members = traces.members(life)
     assert len(members) > 40

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.common import ClusterError
+from tests.cluster.common import ClusterError, wait_for
 from tests.cluster.kubectl import condition
 from tests.cluster.space import Space
 
@@ -85,7 +85,18 @@ def test_a_trainjob_makes_a_jobset_and_completes(space: Space) -> None:
         },
     }
     space.api.apply(runtime)
-    space.api.apply(job)
+
+    def taken() -> bool:
+        """The operator hears of the runtime a moment after the API has it."""
+        try:
+            space.api.apply(job)
+        except ClusterError as error:
+            if "must be created before" not in str(error):
+                raise
+            return False
+        return True
+
+    wait_for(taken, what="the TrainJob's acceptance", timeout=60)
     space.api.wait("trainjob", "two", lambda item: condition(item, "Complete"), what="the TrainJob's completion")
     pods = space.api.get("pod", None, "-l", "jobset.sigs.k8s.io/jobset-name=two")
     assert len(pods) == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,8 @@ _SETTINGS += ("kernel/keys/root_maxkeys", "kernel/keys/root_maxbytes", "net/ipv4
 # Other work on this machine makes and ends links, mounts and files of its own: ours carry these words.
 _LINKS = ("nodes", "to-node", "veth", "cni")
 _WORDS = ("kube", "cni", "containerd", "netns", "flex", "buildah", "cclm-lib", "cclm-run", "cclm-log")
+# At the start of a word only: others' temporary files have random letters, digits and _ in their names.
+_OURS = re.compile(rf"(?<![A-Za-z0-9_])(?:{'|'.join(_WORDS)})")
 
 
 @dataclass(frozen=True)
@@ -37,14 +40,10 @@ def of_machine() -> Traces:
     files = [f"{place}/{name}" for place in _PLACES if Path(place).is_dir() for name in os.listdir(place)]
     return Traces(
         links=frozenset(path.name for path in Path("/sys/class/net").iterdir() if path.name.startswith(_LINKS)),
-        mounts=frozenset(line for line in mounts if _ours(line) or str(cache_folder()) in line),
-        files=frozenset(name for name in files if _ours(name)),
+        mounts=frozenset(line for line in mounts if _OURS.search(line) or str(cache_folder()) in line),
+        files=frozenset(name for name in files if _OURS.search(name)),
         settings=tuple(Path("/proc/sys", name).read_text() for name in _SETTINGS),
     )
-
-
-def _ours(text: str) -> bool:
-    return any(word in text for word in _WORDS)
 
 
 def members(cluster: Cluster) -> dict[int, str | None]:
