@@ -320,6 +320,7 @@ def main() -> None:
     tempfile.tempdir = setup.scratch
     with contextlib.ExitStack() as held:
         if setup.lock is not None:
+            os.set_inheritable(setup.lock, False)  # nothing that a store's library starts may hold it for longer
             take_lock(held.enter_context(open(setup.lock, "a")))
         Writer(setup).serve()
 

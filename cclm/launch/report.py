@@ -56,10 +56,12 @@ def die_with_launcher() -> None:
 def _has_ended(process: str) -> bool:
     """Also where nobody has asked yet how it ended: such a process is still listed (Linux)."""
     try:
-        status = Path(f"/proc/{process}/stat").read_text()
-    except OSError:
+        status = Path(f"/proc/{process}/stat").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
         return True
-    return status.rpartition(")")[2].split()[0] in ("Z", "X")
+    except OSError:  # it may not be looked at
+        return False
+    return status.rpartition(b")")[2].split()[0] in (b"Z", b"X")
 
 
 def write(failure: Failure, error: BaseException | None = None) -> bool:
