@@ -98,19 +98,18 @@ class WriterProcess:
 
     def _start(self) -> subprocess.Popen:
         self._layout, self._received = None, b""
-        setup, shared = self._setup, [self._setup.memory]
+        setup = self._setup
         with contextlib.ExitStack() as opened:
             # Taken before there is a writer: whoever starts the run again waits for one that is only starting, too.
             with contextlib.suppress(OSError):  # the folder is gone, or full: a save may fail of it, not this
                 lock = opened.enter_context(open_lock(setup.mirror_from))
                 take_lock(lock, seconds=0)
                 setup = dataclasses.replace(setup, lock=lock.fileno())
-                shared.append(lock.fileno())
             process = subprocess.Popen(
                 [sys.executable, "-m", "cclm.checkpoints.writer", json.dumps(dataclasses.asdict(setup))],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                pass_fds=shared,
+                pass_fds=[shared for shared in (setup.memory, setup.lock) if shared is not None],
                 bufsize=0,
                 pipesize=2**20,  # an order sent while another is under way must not wait for it
             )

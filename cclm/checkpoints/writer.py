@@ -191,15 +191,12 @@ def _sync(path: Path) -> None:
 # ------------------------------------------------------------------------------------------------------ the process
 
 
-_LOCK_PATIENCE = 60.0  # s
-
-
 def open_lock(folder: str) -> TextIO:
     """`LOCK` of a run's local folder, for `take_lock`."""
     return open(Path(folder) / LOCK, "a")  # noqa: SIM115 - closed by the caller
 
 
-def take_lock(lock: TextIO, seconds: float = _LOCK_PATIENCE) -> bool:
+def take_lock(lock: TextIO, seconds: float = 60.0) -> bool:
     """Wait until no other writer of this machine works on a folder, not for ever; it is ours till all ends are closed.
 
     A writer outlives its training process to finish a save: whoever starts the run again wants to find that one.
@@ -208,13 +205,12 @@ def take_lock(lock: TextIO, seconds: float = _LOCK_PATIENCE) -> bool:
     while True:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
         except BlockingIOError:
             if time.monotonic() >= until:
                 return False
             time.sleep(0.05)
         except OSError:  # a file system without locks
-            return True
-        else:
             return True
 
 

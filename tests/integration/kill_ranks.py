@@ -11,7 +11,6 @@ import json
 import os
 import random
 import signal
-import socket
 import sys
 import time
 from dataclasses import dataclass, replace
@@ -31,6 +30,7 @@ from cclm.training.loop import Run, fit
 from cclm.training.plan import Plan
 from cclm.training.saving import Saving
 from tests.integration.run_output import Output
+from tests.stores.server import free_ports
 
 STEPS, SAVE_EVERY, KILLS = 40, 3, 3
 
@@ -103,9 +103,7 @@ def train(output: Output) -> None:
 
 def start(output: Output) -> list[int]:
     """Fork both processes; returns their ids."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    (port,) = free_ports(1)
     children = []
     for rank in range(2):
         if (child := os.fork()) == 0:
