@@ -137,14 +137,16 @@ def test_readers_see_the_old_or_the_new_file(folder: str) -> None:
     writer = threading.Thread(target=replace)
     writer.start()
     seen = 0
-    while seen < 20 and writer.is_alive():
-        try:
-            assert storage.read_bytes(url) in versions
-            seen += 1
-        except storage.ShortReadError:  # replaced between its size and its bytes: an error, never a mixture
-            pass
-    enough.set()
-    writer.join()
+    try:
+        while seen < 20 and writer.is_alive():
+            try:
+                assert storage.read_bytes(url) in versions
+                seen += 1
+            except storage.ShortReadError:  # replaced between its size and its bytes: an error, never a mixture
+                pass
+    finally:
+        enough.set()
+        writer.join()
     assert seen == 20 and storage.read_bytes(url) == versions[-1]
 
 
