@@ -43,7 +43,7 @@ from torch import nn
 
 from cclm import storage
 from cclm.checkpoints.writer import give_way
-from cclm.config_output import CheckpointConfig
+from cclm.config.output import CheckpointConfig
 from cclm.training.saving import Saving
 
 try:

@@ -11,7 +11,7 @@ kept on the last core, since a real one has machines of its own, and what is mea
 others use the machine, compare the column of records by CPU second, which counts all processes of a contender; records
 by second include waiting for the store.
 
-- ours/lines, ours/tar: `cclm.data.loader`
+- ours/lines, ours/tar: `cclm.data.batches.loader`
 - published: the scheme of the published code without its shell: whole files to loader processes, line by line, json,
   base64, no shuffling of records
 - webdataset: tar shards, shuffle buffer of 1000 records

@@ -21,15 +21,15 @@ from PIL import Image
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from cclm import storage
-from cclm.config import PretrainConfig
-from cclm.data.collate import collate_image_text
-from cclm.data.examples import ImageTextExample, image_text_example
-from cclm.data.images import training_image
-from cclm.data.loader import open_source
-from cclm.data.reading import Stream
-from cclm.data.records import ImageTextRecord
-from cclm.data.tar import END_MARK, write_member
-from cclm.data.text import load_tokenizer
+from cclm.config.pretrain import PretrainConfig
+from cclm.data.batches.collate import collate_image_text
+from cclm.data.batches.loader import open_source
+from cclm.data.examples.images import training_image
+from cclm.data.examples.pretraining_examples import ImageTextExample, image_text_example
+from cclm.data.examples.tokenizer import load_tokenizer
+from cclm.data.stored.reading import Stream
+from cclm.data.stored.records import ImageTextRecord
+from cclm.data.stored.tar import END_MARK, write_member
 
 FILES = 4
 PHOTOS = 400

@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from cclm.launch.report import COLLECTIVE_TIMEOUT
+from cclm.launch_contract import COLLECTIVE_TIMEOUT
 
 
 def initialize() -> torch.device:

@@ -12,7 +12,7 @@ from cclm.checkpoints.manifest import folder_name, new_attempt
 from cclm.checkpoints.retention import Retention
 from cclm.checkpoints.snapshot import Snapshot
 from cclm.checkpoints.writer import Order, Setup, write
-from cclm.config_output import CheckpointConfig
+from cclm.config.output import CheckpointConfig
 from cclm.training.saving import Saving
 
 RUN = "0123abcd"

@@ -12,7 +12,7 @@ from typing import Dict, List, Optional
 
 import torchx.specs as specs
 
-from cclm.launch import torchx
+from cclm.launch import application as torchx
 
 
 def pretrain(

@@ -8,11 +8,11 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from cclm.launch.report import FULL_WORLD_SIZE
+from cclm.launch_contract import FULL_WORLD_SIZE
 
 if TYPE_CHECKING:
-    from cclm.config import PretrainConfig
-    from cclm.config_finetune import FinetuneConfig
+    from cclm.config.finetune import FinetuneConfig
+    from cclm.config.pretrain import PretrainConfig
 
 
 def add_overrides(parser: argparse.ArgumentParser, example: str = "optimizer.lr=1e-4") -> None:
@@ -70,7 +70,7 @@ def load_any_config(args: argparse.Namespace) -> PretrainConfig | FinetuneConfig
     Raises:
         UserError: the config cannot be used.
     """
-    from cclm.config_files import load_config  # here, since `cclm --help` must not wait for pydantic
+    from cclm.config.files import load_config  # here, since `cclm --help` must not wait for pydantic
 
     # Published configs count per process. Where processes come and go, all that may come are meant.
     processes = os.environ.get(FULL_WORLD_SIZE) or os.environ.get("WORLD_SIZE", 1)
@@ -83,7 +83,7 @@ def load_pretrain_config(args: argparse.Namespace, command: str) -> PretrainConf
     Raises:
         UserError: the config cannot be used, or is for another task; `command` says what takes which task.
     """
-    from cclm.config import PretrainConfig
+    from cclm.config.pretrain import PretrainConfig
     from cclm.errors import UserError
 
     config = load_any_config(args)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cclm.checkpoints.find import Checkpoint
-    from cclm.config import PretrainConfig
+    from cclm.config.pretrain import PretrainConfig
 
 _DESCRIPTION = """\
 Write a checkpoint of ours in the published layout: one file {"model": state dict, "config": settings} with the
@@ -67,7 +67,7 @@ def _config_of(checkpoint: Checkpoint) -> PretrainConfig:
     """The config that a checkpoint was made with. Raises UserError if it is not of pre-training."""
     from pydantic import ValidationError
 
-    from cclm.config import PretrainConfig
+    from cclm.config.pretrain import PretrainConfig
     from cclm.errors import UserError
 
     settings = checkpoint.state.get("config")

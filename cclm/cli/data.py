@@ -147,8 +147,8 @@ def index(args: argparse.Namespace) -> None:
         UserError: a file is missing, or is not what its name says.
     """
     from cclm.cli.progress import byte_bar
-    from cclm.data.files import data_files
-    from cclm.data.index import index_files
+    from cclm.data.stored.files import data_files
+    from cclm.data.stored.index import index_files
 
     where = "cclm data index"
     files = data_files(where, args.urls)
@@ -167,8 +167,8 @@ def shard(args: argparse.Namespace) -> None:
         UserError: an input cannot be read, or OUT is not empty.
     """
     from cclm.cli.progress import byte_bar
-    from cclm.data.formats import Format
-    from cclm.data.sharding import ShardOptions, shard
+    from cclm.data.commands.sharding import ShardOptions, shard
+    from cclm.data.stored.formats import Format
 
     kind = Format.TAR if args.format == "tar" else Format.LINES
     options = ShardOptions(kind, args.size, args.image_key, args.caption_key, args.skip_broken)
@@ -201,7 +201,7 @@ def check(args: argparse.Namespace) -> int:
 
 
 def _check_iglue(folder: str) -> tuple[str, list[str]]:
-    from cclm.data.iglue import count_iglue, iglue_table
+    from cclm.data.commands.iglue import count_iglue, iglue_table
 
     counted, unknown = count_iglue(folder)
     problems = [one.problem for one in counted if one.problem]
@@ -213,10 +213,10 @@ def _check_iglue(folder: str) -> tuple[str, list[str]]:
 
 def _check_config(args: argparse.Namespace) -> tuple[str, list[str]]:
     from cclm.cli.progress import record_bar
-    from cclm.config import PretrainConfig
-    from cclm.config_files import load_config
+    from cclm.config.files import load_config
+    from cclm.config.pretrain import PretrainConfig
     from cclm.data.annotations.types import FewShot
-    from cclm.data.check import Look, check_finetuning, check_pretraining, check_table, missing_places
+    from cclm.data.commands.check import Look, check_finetuning, check_pretraining, check_table, missing_places
     from cclm.training.preflight import problems_of_settings
 
     processes = args.processes or int(os.environ.get("WORLD_SIZE", 1))
@@ -239,7 +239,7 @@ def audit(args: argparse.Namespace) -> int:
     Raises:
         UserError: a run has no audit.
     """
-    from cclm.data.audit import audit_differences, audit_table, read_audit
+    from cclm.data.stored.audit import audit_differences, audit_table, read_audit
     from cclm.errors import UserError
 
     if len(args.runs) > 2:

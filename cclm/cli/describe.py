@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from cclm.cli.arguments import add_overrides
-from cclm.config import ModelConfig
+from cclm.config.pretrain import ModelConfig
 
 EPILOG = """\
 Of a config, the output is YAML itself, parameter counts being comments: it can be saved and used as a config.
@@ -65,7 +65,7 @@ def describe(args: argparse.Namespace) -> int:
         from cclm.cli.describe_checkpoint import describe_folder
 
         return describe_folder(args.config, verify=args.verify)
-    from cclm.config_files import load_config, to_yaml
+    from cclm.config.files import load_config, to_yaml
     from cclm.errors import UserError
 
     if not Path(args.config).exists() and (args.verify or Path(args.config).suffix not in (".yaml", ".yml")):

@@ -47,7 +47,7 @@ def evaluate(args: argparse.Namespace) -> None:
         UserError: config, data or checkpoint cannot be used.
     """
     config = load_any_config(args)
-    from cclm.config import PretrainConfig
+    from cclm.config.pretrain import PretrainConfig
     from cclm.errors import UserError
 
     if isinstance(config, PretrainConfig) and (args.fewshot or args.gmt):

@@ -83,7 +83,7 @@ def finetune(args: argparse.Namespace) -> int:
         UserError: config, data or weights cannot be used.
     """
     config = load_any_config(args)
-    from cclm.config_finetune import FinetuneConfig, TextAssignmentConfig
+    from cclm.config.finetune import FinetuneConfig, TextAssignmentConfig
     from cclm.errors import UserError
 
     if not isinstance(config, FinetuneConfig):

@@ -8,7 +8,7 @@ from functools import partial
 
 from cclm.launch.attempts import DEFAULT_MAX_ATTEMPTS
 from cclm.launch.causes import table
-from cclm.launch.report import NO_NAME
+from cclm.launch_contract import NO_NAME
 
 DESCRIPTION = """\
 Run a command of cclm under torchrun's elastic agent: on all GPUs of a machine, and on several machines.
@@ -98,8 +98,8 @@ def launch(args: argparse.Namespace) -> int:
     """
     from cclm.cli.main import parse
     from cclm.errors import UserError
-    from cclm.launch.run import Launch
-    from cclm.launch.run import launch as run
+    from cclm.launch.launcher import Launch
+    from cclm.launch.launcher import launch as run
 
     command = args.command[1:] if args.command[:1] == ["--"] else args.command
     if not command or command[0] == "launch":
@@ -130,8 +130,8 @@ def folders_of(config: object) -> list[str]:
 
 def _check_processes(command: str, config: object, processes: int) -> None:
     """Global batches must be divisible; only what trains has any. Raises UserError."""
-    from cclm.config import PretrainConfig
-    from cclm.data.order import slots_of_rank
+    from cclm.config.pretrain import PretrainConfig
+    from cclm.data.stored.order import slots_of_rank
     from cclm.training.preflight import check_divisible  # imports torch
 
     if command in ("pretrain", "finetune"):

@@ -19,7 +19,8 @@ from cclm import __version__
 from cclm.cli.parser import Parser
 from cclm.errors import UserError
 from cclm.launch import report
-from cclm.launch.causes import EXIT_INTERRUPTED, EXIT_PREEMPTED, EXIT_USER_ERROR, Cause, Failure, of_exception
+from cclm.launch.causes import Cause, Failure, of_exception
+from cclm.launch_contract import EXIT_INTERRUPTED, EXIT_PREEMPTED, EXIT_USER_ERROR
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("cclm.cli.demo", "draw the demo world: a small data set in ten languages, in the original file formats"),

@@ -32,7 +32,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from cclm.parity.run import check
+    from cclm.parity.suite import check
 
     verdicts = check(arguments.folder)
     shown = verdicts

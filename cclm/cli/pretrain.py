@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from cclm.cli.arguments import add_config_arguments, add_resume_argument, load_pretrain_config
 
 if TYPE_CHECKING:
-    from cclm.config import PretrainConfig
+    from cclm.config.pretrain import PretrainConfig
 
 EPILOG = """\
 Checkpoints, metrics.jsonl, log.txt and retrieval.json go to the config's output_dir and, with --output-hdfs, to a

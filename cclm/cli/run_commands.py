@@ -83,7 +83,7 @@ def find_config(name: str, given: str) -> str:
 
     `given`: the flag that led to it, for messages. Raises UserError.
     """
-    from cclm.config_files import shipped_configs
+    from cclm.config.files import shipped_configs
 
     if Path("configs", name).is_file():
         return str(Path("configs", name))

@@ -1,1 +1,1 @@
-"""From stored bytes to typed batches."""
+"""From stored bytes to typed batches. Rooms, lowest first: stored, annotations, examples, batches, commands."""

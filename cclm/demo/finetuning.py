@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from cclm.demo.files import World
 from cclm.demo.pairs import write_pairs
-from cclm.demo.reasoning import write_questions, write_xvnli
-from cclm.demo.retrieval import write_coco, write_flickr, write_multi30k, write_wit
+from cclm.demo.reasoning_files import write_questions, write_xvnli
+from cclm.demo.retrieval_files import write_coco, write_flickr, write_multi30k, write_wit
 from cclm.demo.scenes import Scene, distinct_test_scenes, training_scene
 
 FEW_SHOT_PICTURES = 100

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from cclm.config_files import load_config, shipped_configs, to_yaml
+from cclm.config.files import load_config, shipped_configs, to_yaml
 from cclm.demo.claims import claim_text, draw_pair_claim, draw_question
 from cclm.demo.files import World
 from cclm.demo.languages import MORE

@@ -23,7 +23,8 @@ from torch.distributed.elastic.rendezvous.dynamic_rendezvous import _RendezvousE
 
 from cclm.launch import report
 from cclm.launch.attempts import Attempts
-from cclm.launch.causes import EXIT_PREEMPTED, Cause, Failure, of_exit_code, root_cause, sentence
+from cclm.launch.causes import Cause, Failure, of_exit_code, root_cause, sentence
+from cclm.launch_contract import EXIT_PREEMPTED
 
 _VERDICT = "cclm/verdict"
 _TIME_TO_READ = 5.0  # s that the node which may hold the store stays, so that the others learn why the run ended

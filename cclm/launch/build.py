@@ -21,7 +21,7 @@ from cclm.errors import UserError
 from cclm.launch.agent import Agent
 from cclm.launch.attempts import Attempts
 from cclm.launch.causes import Cause, Failure, of_exception
-from cclm.launch.report import NO_NAME
+from cclm.launch_contract import NO_NAME
 
 __all__ = ["SignalException", "agent", "of_agent_error", "quiet", "settings"]
 

@@ -17,22 +17,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from cclm.launch.causes import Cause, Failure
+from cclm.launch_contract import ERROR_FILE, LAUNCHER
 
-LAUNCHER = "CCLM_LAUNCHER_PID"
-"""Set by `cclm launch` for its processes: they report to it instead of printing."""
-FULL_WORLD_SIZE = "CCLM_FULL_WORLD_SIZE"
-"""Processes of a run with all its nodes: what per-process batch sizes of published configs are multiplied by."""
-JOB = "CCLM_JOB_ID"
-"""What tells this job from another one in the same folder: --rdzv-id or the scheduler's id; unset where neither is."""
-NO_NAME = "none"
-"""What torchrun calls a job that has no name."""
-NEEDS_NAME = (
-    "--resume never: without a name of the job, its restarts look like the next job; give --rdzv-id NAME, another one "
-    "for each job"
-)
-COLLECTIVE_TIMEOUT = "CCLM_COLLECTIVE_TIMEOUT"
-"""Seconds that a process waits for another one."""
-ERROR_FILE = "TORCHELASTIC_ERROR_FILE"
 _PR_SET_PDEATHSIG = 1
 
 

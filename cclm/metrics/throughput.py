@@ -12,7 +12,7 @@ from cclm.sequences import Sequences
 
 
 def images_and_texts(batch: Any) -> tuple[int, int]:
-    """Images, and texts the model is asked about, in a batch of `cclm.data.batch` (this process's part).
+    """Images, and texts the model is asked about, in a batch of `cclm.data.batches.batch` (this process's part).
 
     Read from shapes alone: the device is not asked. Translations count as one text with their source.
     """

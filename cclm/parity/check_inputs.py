@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cclm.config import ModelConfig
-from cclm.data.text import EmptyTextError, clean_caption
+from cclm.config.pretrain import ModelConfig
+from cclm.data.cleaning import EmptyTextError, clean_caption
 from cclm.errors import UserError
 
 MIN_CLEANING_LINES = 76

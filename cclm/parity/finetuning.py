@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from cclm.data.batch_finetune import AnswerBatch, ClassificationBatch, PairBatch, RetrievalBatch
+from cclm.data.batches.finetuning_batch import AnswerBatch, ClassificationBatch, PairBatch, RetrievalBatch
 from cclm.model.attention import Context
 from cclm.parity.compare import Item
 from cclm.parity.golden import Golden

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from cclm.checkpoints.initial import build_model
 from cclm.checkpoints.published import published_name, read_torch_file
-from cclm.config import ModelConfig
-from cclm.config_published import published_model
-from cclm.data.batch import MaskedText
+from cclm.config.pretrain import ModelConfig
+from cclm.config.published import published_model
+from cclm.data.batches.batch import MaskedText
 from cclm.errors import UserError
 from cclm.model.cclm import CCLM
 from cclm.parity.check_inputs import check_files, check_numbers, check_tensors

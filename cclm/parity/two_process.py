@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from cclm import distributed
-from cclm.config import ObjectiveConfig
+from cclm.config.pretrain import ObjectiveConfig
 from cclm.parity.compare import Item
 from cclm.parity.golden import Golden, read_golden
 from cclm.parity.gradients import gradient_norms, watched_names

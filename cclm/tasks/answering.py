@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cclm.data.batch_finetune import AnswerBatch
+from cclm.data.batches.finetuning_batch import AnswerBatch
 from cclm.model.attention import Context
 from cclm.model.cclm import CCLM
 from cclm.model.decoder import AnswerDecoder

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cclm.data.batch_finetune import ClassificationBatch
+from cclm.data.batches.finetuning_batch import ClassificationBatch
 from cclm.model.attention import Context
 from cclm.model.cclm import CCLM
 from cclm.model.heads import MlpHead

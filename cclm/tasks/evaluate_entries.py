@@ -14,9 +14,9 @@ from torch import Tensor
 
 from cclm import distributed
 from cclm.data.annotations.types import QuestionSet
-from cclm.data.entries import EntrySet, Group, TextRules, groups_of, images_of, text_of
-from cclm.data.evaluation_batches import evaluation_image_groups
-from cclm.data.text import Tokenizer
+from cclm.data.batches.evaluation_batches import evaluation_image_groups
+from cclm.data.examples.entries import EntrySet, Group, TextRules, groups_of, images_of, text_of
+from cclm.data.examples.tokenizer import Tokenizer
 from cclm.metrics.measured import Measured, accuracy
 from cclm.metrics.progress import with_progress
 from cclm.model.attention import Context

@@ -18,11 +18,11 @@ from torch import Tensor
 
 from cclm import distributed
 from cclm.data.annotations.types import ImageRef, RetrievalSet
-from cclm.data.evaluation_batches import caption_ids, evaluation_images
-from cclm.data.text import Tokenizer
+from cclm.data.batches.evaluation_batches import caption_ids, evaluation_images
+from cclm.data.examples.tokenizer import Tokenizer
 from cclm.metrics.measured import Measured
 from cclm.metrics.progress import with_progress
-from cclm.metrics.retrieval import ranks_of_images, ranks_of_texts, retrieval_metrics
+from cclm.metrics.recall import ranks_of_images, ranks_of_texts, retrieval_metrics
 from cclm.sequences import PackedSequences, Sequences
 from cclm.tasks.rescoring import (
     NOT_RESCORED,

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from cclm.config import ObjectiveConfig
-from cclm.data.batch import (
+from cclm.config.pretrain import ObjectiveConfig
+from cclm.data.batches.batch import (
     ImageTextBatch,
     JoinedTextBatch,
     MaskedText,

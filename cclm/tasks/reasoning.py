@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cclm.data.batch import ImageTextBatch
-from cclm.data.batch_finetune import PairBatch
+from cclm.data.batches.batch import ImageTextBatch
+from cclm.data.batches.finetuning_batch import PairBatch
 from cclm.model.attention import Context
 from cclm.model.cclm import CCLM
 from cclm.model.heads import MlpHead

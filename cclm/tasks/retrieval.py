@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from cclm.data.batch_finetune import RetrievalBatch
+from cclm.data.batches.finetuning_batch import RetrievalBatch
 from cclm.model.attention import Context
 from cclm.model.cclm import CCLM
 from cclm.sequences import Sequences

@@ -8,8 +8,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from cclm.config import ModelConfig, PretrainConfig
-from cclm.config_finetune import FinetuneConfig
+from cclm.config.finetune import FinetuneConfig
+from cclm.config.pretrain import ModelConfig, PretrainConfig
 from cclm.errors import UserError
 from cclm.training.resume import Start
 

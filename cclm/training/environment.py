@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from cclm.launch.causes import EXIT_INTERRUPTED, EXIT_PEER_STOPPED, EXIT_PREEMPTED
+from cclm.launch_contract import EXIT_INTERRUPTED, EXIT_PEER_STOPPED, EXIT_PREEMPTED
 
 
 def set_threads(device: torch.device) -> int:

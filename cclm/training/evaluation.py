@@ -10,10 +10,11 @@ from pathlib import Path
 import torch
 
 from cclm import distributed, storage
-from cclm.config import EvaluationConfig
+from cclm.config.pretrain import EvaluationConfig
 from cclm.data.annotations.lists import read_retrieval_list
 from cclm.data.annotations.types import RetrievalSet
-from cclm.data.text import EmptyTextError, Tokenizer, clean_caption
+from cclm.data.cleaning import EmptyTextError, clean_caption
+from cclm.data.examples.tokenizer import Tokenizer
 from cclm.errors import UserError, advice_on_missing
 from cclm.metrics.report import Report, mean_rows, retrieval_table
 from cclm.model.cclm import CCLM
@@ -23,7 +24,7 @@ from cclm.training.environment import autocast
 RESULT = "retrieval.json"
 
 Scores = dict[str, dict[str, float]]
-"""language -> metrics in percent (`cclm.metrics.retrieval`)."""
+"""language -> metrics in percent (`cclm.metrics.recall`)."""
 
 
 class HeldOut:

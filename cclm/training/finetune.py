@@ -16,14 +16,14 @@ import torch
 from torch import nn
 
 from cclm import distributed
-from cclm.config import TrainingConfig
-from cclm.config_finetune import FinetuneConfig, TextAssignmentConfig
+from cclm.config.finetune import FinetuneConfig, TextAssignmentConfig
+from cclm.config.pretrain import TrainingConfig
 from cclm.data.annotations.missing import Policy
 from cclm.data.annotations.types import FewShot
-from cclm.data.finetune_examples import Making, examples_of
-from cclm.data.finetune_source import FinetuneSource
-from cclm.data.order import slots_of_rank
-from cclm.data.text import Tokenizer
+from cclm.data.batches.finetuning_examples import Making, examples_of
+from cclm.data.batches.finetuning_source import FinetuneSource
+from cclm.data.examples.tokenizer import Tokenizer
+from cclm.data.stored.order import slots_of_rank
 from cclm.errors import UserError
 from cclm.metrics.measured import Measured, mean_metric
 from cclm.metrics.report import Report

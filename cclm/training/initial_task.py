@@ -23,7 +23,7 @@ from cclm.checkpoints.manifest import MODEL
 from cclm.checkpoints.published import check_names_and_shapes, published_name, read_published_file
 from cclm.checkpoints.resize import resample_positions
 from cclm.checkpoints.retention import checkpoint_steps
-from cclm.config_finetune import (
+from cclm.config.finetune import (
     AnsweringConfig,
     ClassificationConfig,
     FinetuneConfig,

@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from cclm import distributed
-from cclm.config import TrainingConfig
-from cclm.config_output import CheckpointConfig
-from cclm.data.quarantine import ReadCount
+from cclm.config.output import CheckpointConfig
+from cclm.config.pretrain import TrainingConfig
+from cclm.data.stored.quarantine import ReadCount
 from cclm.errors import UserError
 from cclm.metrics.report import Report
 from cclm.metrics.running import RunningValues, Update, means, sums_and_counts
@@ -24,7 +24,7 @@ from cclm.training.schedule import lr_factor
 
 
 class Source(Protocol):
-    """Endless batches of one kind, from any position (`cclm.data.loader`)."""
+    """Endless batches of one kind, from any position (`cclm.data.batches.loader`)."""
 
     num_records: int
     read: int

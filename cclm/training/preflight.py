@@ -7,9 +7,9 @@ import tempfile
 from pathlib import Path
 
 from cclm import storage
-from cclm.config import PretrainConfig
-from cclm.config_finetune import FinetuneConfig, TextAssignmentConfig
-from cclm.data.text import Tokenizer, load_tokenizer
+from cclm.config.finetune import FinetuneConfig, TextAssignmentConfig
+from cclm.config.pretrain import PretrainConfig
+from cclm.data.examples.tokenizer import Tokenizer, load_tokenizer
 from cclm.errors import UserError
 from cclm.training.plan import KINDS
 

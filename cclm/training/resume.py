@@ -28,11 +28,11 @@ from cclm.checkpoints.load import FREE_TO_CHANGE
 from cclm.checkpoints.manifest import MANIFEST, OPTIMIZER, TornCheckpointError, folder_name, is_run, new_run
 from cclm.checkpoints.retention import checkpoint_steps
 from cclm.checkpoints.writer import LOCK
-from cclm.config import PretrainConfig
-from cclm.data.audit import AUDIT
-from cclm.data.quarantine import QUARANTINE
+from cclm.config.pretrain import PretrainConfig
+from cclm.data.stored.audit import AUDIT
+from cclm.data.stored.quarantine import QUARANTINE
 from cclm.errors import UserError
-from cclm.launch.report import JOB, NEEDS_NAME, NO_NAME
+from cclm.launch_contract import JOB, NEEDS_NAME, NO_NAME
 from cclm.metrics.report import LOG, METRICS
 from cclm.metrics.results import PREDICTIONS, RESULTS
 from cclm.training.evaluation import RESULT

@@ -17,15 +17,14 @@ from cclm import __version__, distributed
 from cclm.checkpoints.find import WEIGHTS, find_checkpoint, is_checkpoint_folder
 from cclm.checkpoints.initial import build_model, outline, restore_model
 from cclm.checkpoints.load import load_model
-from cclm.config import PretrainConfig
-from cclm.data.loader import open_source
-from cclm.data.quarantine import Quarantine
+from cclm.config.pretrain import PretrainConfig
+from cclm.data.batches.loader import open_source
+from cclm.data.stored.quarantine import Quarantine
 from cclm.errors import UserError
 from cclm.metrics.report import Report, mean_rows
 from cclm.model.cclm import CCLM
 from cclm.tasks.pretrain import PretrainTask
 from cclm.training import environment
-from cclm.training.audit import RunAudit
 from cclm.training.changes import changes, settings_of
 from cclm.training.evaluation import RESULT, HeldOut
 from cclm.training.loop import Run, Source, fit
@@ -33,6 +32,7 @@ from cclm.training.optimizer import build_optimizer
 from cclm.training.plan import KINDS, Plan, steps_of_run
 from cclm.training.preflight import check_divisible, load_checked_tokenizer
 from cclm.training.resume import KEPT_FILES, refuse_another_run
+from cclm.training.run_audit import RunAudit
 from cclm.training.saving import Saving, Start
 from cclm.training.schedule import warmup_steps
 

@@ -44,7 +44,7 @@ from cclm.checkpoints.process import WriterProcess
 from cclm.checkpoints.retention import Retention
 from cclm.checkpoints.snapshot import Snapshot
 from cclm.checkpoints.writer import Outcome, Setup, open_lock, take_lock
-from cclm.config_output import CheckpointConfig
+from cclm.config.output import CheckpointConfig
 from cclm.errors import UserError
 from cclm.metrics.report import LOG, METRICS
 from cclm.training.preflight import check_place

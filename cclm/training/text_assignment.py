@@ -8,15 +8,14 @@ from contextlib import closing
 from pathlib import Path
 
 from cclm import distributed
-from cclm.config import DataConfig, OptimizerConfig, PretrainConfig
-from cclm.config_finetune import TextAssignmentConfig
-from cclm.data.loader import SourceStream, open_source
-from cclm.data.order import slots_of_rank
-from cclm.data.quarantine import Quarantine
+from cclm.config.finetune import TextAssignmentConfig
+from cclm.config.pretrain import DataConfig, OptimizerConfig, PretrainConfig
+from cclm.data.batches.loader import SourceStream, open_source
+from cclm.data.stored.order import slots_of_rank
+from cclm.data.stored.quarantine import Quarantine
 from cclm.errors import UserError
 from cclm.metrics.report import Report
 from cclm.training import environment
-from cclm.training.audit import RunAudit
 from cclm.training.changes import changes, refuse_other_run, settings_of
 from cclm.training.finetune import OneSource, Options, headline, identity_values, weights_for
 from cclm.training.initial_task import empty_task, initial_task
@@ -25,6 +24,7 @@ from cclm.training.optimizer import build_optimizer
 from cclm.training.preflight import load_checked_tokenizer
 from cclm.training.resume import KEPT_FILES
 from cclm.training.run import finish, versions
+from cclm.training.run_audit import RunAudit
 from cclm.training.saving import Saving
 from cclm.training.schedule import warmup_steps
 

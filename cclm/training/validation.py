@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cclm.config_finetune import EpochTrainingConfig, FinetuneConfig
+from cclm.config.finetune import EpochTrainingConfig, FinetuneConfig
 from cclm.metrics.measured import Measured, mean_metric
 from cclm.metrics.results import as_json
 

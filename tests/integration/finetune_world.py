@@ -11,8 +11,8 @@ import torch
 import yaml
 
 from cclm import distributed
-from cclm.config_files import load_config
-from cclm.data.text import load_tokenizer
+from cclm.config.files import load_config
+from cclm.data.examples.tokenizer import load_tokenizer
 from cclm.demo.world import TOKENIZER_FOLDER
 from cclm.metrics.results import as_json
 from cclm.training.initial_task import initial_task

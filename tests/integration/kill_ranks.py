@@ -23,8 +23,8 @@ from cclm import distributed, storage
 from cclm.checkpoints.commit import whole_manifest
 from cclm.checkpoints.manifest import folder_name
 from cclm.checkpoints.retention import checkpoint_steps
-from cclm.config import TrainingConfig
-from cclm.config_output import CheckpointConfig
+from cclm.config.output import CheckpointConfig
+from cclm.config.pretrain import TrainingConfig
 from cclm.metrics.report import Report
 from cclm.training.loop import Run, fit
 from cclm.training.plan import Plan

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from cclm.config_output import CheckpointConfig
+from cclm.config.output import CheckpointConfig
 
 
 @dataclass

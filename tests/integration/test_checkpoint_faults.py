@@ -17,7 +17,7 @@ from torch import nn
 from cclm import storage
 from cclm.checkpoints.commit import whole_manifest
 from cclm.checkpoints.find import newest_checkpoint, open_checkpoint
-from cclm.config_output import CheckpointConfig
+from cclm.config.output import CheckpointConfig
 from cclm.training.saving import Saving
 from tests.checkpoint_files import Save, make_trained, save_trained
 from tests.dying_writer import died, start

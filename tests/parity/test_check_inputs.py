@@ -11,7 +11,7 @@ from cclm.errors import UserError
 from cclm.parity.check_inputs import check_numbers, check_tensors
 from cclm.parity.compare import relative_error
 from cclm.parity.golden import Golden, read_golden
-from cclm.parity.run import missing_sections
+from cclm.parity.suite import missing_sections
 
 FOLDER = Path(__file__).parents[1] / "golden"
 

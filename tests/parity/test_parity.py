@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from cclm.cli.main import run
 from cclm.parity.compare import Item, compare
 from cclm.parity.golden import read_golden
-from cclm.parity.run import compute
+from cclm.parity.suite import compute
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 

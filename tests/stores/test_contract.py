@@ -156,7 +156,7 @@ def test_loader_processes_read_after_their_parent_did(
 ) -> None:
     import torch
 
-    from cclm.data.loader import loader_context
+    from cclm.data.batches.loader import loader_context
     from tests.stores.letters import Letters
 
     stores = [local_store, hdfs_store, s3_store, gcs_store]

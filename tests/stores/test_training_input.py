@@ -12,9 +12,9 @@ import pytest
 
 from cclm import storage
 from cclm.cli.main import run
-from cclm.config import PretrainConfig
-from cclm.data.audit import Tally, hash_of_all
-from cclm.data.loader import open_source
+from cclm.config.pretrain import PretrainConfig
+from cclm.data.batches.loader import open_source
+from cclm.data.stored.audit import Tally, hash_of_all
 from cclm.demo.world import TOKENIZER_FOLDER, DemoSize, make_demo_world
 from cclm.errors import UserError
 from tests.stores.hdfs import HdfsStore

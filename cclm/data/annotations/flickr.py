@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from cclm.data.annotations.retrieval import EMPTY_CAPTION, NO_CAPTION, RetrievalSetBuilder
+from cclm.data.annotations.retrieval_sets import EMPTY_CAPTION, NO_CAPTION, RetrievalSetBuilder
 from cclm.data.annotations.source import is_blank, join, read_lines
 from cclm.data.annotations.types import ImageRef, RetrievalSet
 

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from cclm import storage
 from cclm.data.annotations.source import scan_lines
 from cclm.data.annotations.types import ImageRef
-from cclm.data.index import sidecar_of
+from cclm.data.stored.index import sidecar_of
 from cclm.errors import UserError
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from cclm import storage
-from cclm.config_finetune import (
+from cclm.config.finetune import (
     LANGUAGE,
     SHOTS,
     AnnotatedData,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cclm import storage
-from cclm.data.text import EmptyTextError, clean_caption
+from cclm.data.cleaning import EmptyTextError, clean_caption
 from cclm.errors import UserError, advice_on_missing
 
 _BLOCK = 8 << 20  # bytes of one read

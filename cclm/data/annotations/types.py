@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from cclm import storage
-from cclm.data.records import BrokenRecord
+from cclm.data.stored.records import BrokenRecord
 from cclm.errors import UserError
 
 

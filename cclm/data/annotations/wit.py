@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Sequence
 
 from cclm.data.annotations.image_tables import find_images
-from cclm.data.annotations.retrieval import EMPTY_CAPTION, RetrievalSetBuilder
+from cclm.data.annotations.retrieval_sets import EMPTY_CAPTION, RetrievalSetBuilder
 from cclm.data.annotations.source import Record, read_lines
 from cclm.data.annotations.types import ImageRef, RetrievalSet
-from cclm.data.text import is_visible
+from cclm.data.cleaning import is_visible
 from cclm.errors import UserError
 
 NO_IMAGE = "no image under the URL"

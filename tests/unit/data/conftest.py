@@ -11,8 +11,8 @@ from record_files import image_text, sentence, write_lines
 from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from cclm.config import PretrainConfig
-from cclm.data.text import Tokenizer, load_tokenizer
+from cclm.config.pretrain import PretrainConfig
+from cclm.data.examples.tokenizer import Tokenizer, load_tokenizer
 
 SPECIAL = ["<s>", "<pad>", "</s>", "<unk>"]
 

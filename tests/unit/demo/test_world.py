@@ -18,11 +18,12 @@ import demo_reading as reading
 import pytest
 from PIL import Image
 
-from cclm.config_files import load_config
+from cclm.config.files import load_config
 from cclm.data.annotations.missing import missing_images
 from cclm.data.annotations.read import AnnotatedConfig, languages_of, read_evaluation, read_training
 from cclm.data.annotations.types import FewShot
-from cclm.data.text import clean_caption, clean_question, load_tokenizer
+from cclm.data.cleaning import clean_caption, clean_question
+from cclm.data.examples.tokenizer import load_tokenizer
 from cclm.demo.languages import LANGUAGES
 from cclm.demo.scenes import is_held_out
 from cclm.demo.tokenizer import train_tokenizer

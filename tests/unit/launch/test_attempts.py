@@ -7,7 +7,7 @@ import pytest
 from cclm import storage
 from cclm.launch.attempts import Attempts, AttemptsExhausted
 from cclm.launch.causes import Cause, Failure
-from cclm.launch.run import _settle
+from cclm.launch.launcher import _settle
 
 
 def attempts(folder, run_id="job", limit=3) -> Attempts:

@@ -14,7 +14,7 @@ from cclm.errors import UserError
 from cclm.launch import build
 from cclm.launch.build import of_agent_error, settings
 from cclm.launch.causes import Cause
-from cclm.launch.run import Launch, check_sizes
+from cclm.launch.launcher import Launch, check_sizes
 
 
 @pytest.fixture

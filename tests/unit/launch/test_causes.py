@@ -11,6 +11,7 @@ from cclm.cli import launch as cli
 from cclm.errors import UserError
 from cclm.launch import report
 from cclm.launch.causes import Cause, Failure, of_exception, of_exit_code, root_cause, table
+from cclm.launch_contract import ERROR_FILE
 
 
 def test_codes_are_told_apart_and_the_scheduler_may_trust_128():
@@ -86,7 +87,7 @@ def test_the_cause_is_not_what_followed_from_it():
 
 
 def test_a_report_is_read_as_written_and_anything_else_is_not_one(tmp_path, monkeypatch):
-    monkeypatch.setenv(report.ERROR_FILE, str(tmp_path / "error.json"))
+    monkeypatch.setenv(ERROR_FILE, str(tmp_path / "error.json"))
     try:
         raise KeyError("width")
     except KeyError as error:
@@ -99,6 +100,6 @@ def test_a_report_is_read_as_written_and_anything_else_is_not_one(tmp_path, monk
 
 
 def test_the_launcher_is_light_until_it_runs():
-    modules = "sys, cclm.cli.main, cclm.cli.launch, cclm.launch.run"
+    modules = "sys, cclm.cli.main, cclm.cli.launch, cclm.launch.launcher"
     check = f"import {modules}; sys.exit(bool({{'torch', 'pydantic'}} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", check]).returncode == 0

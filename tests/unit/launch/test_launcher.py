@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from cclm.launch.report import LAUNCHER
+from cclm.launch_contract import LAUNCHER
 
 
 @pytest.mark.parametrize("is_asked_about", [True, False], ids=["gone", "still-listed"])

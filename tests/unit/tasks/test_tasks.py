@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from cclm.checkpoints.initial import build_model
-from cclm.config import ModelConfig, ObjectiveConfig, TextConfig, VisionConfig
-from cclm.data.batch import ImageTextBatch, MaskedText, RegionTextBatch
-from cclm.metrics.retrieval import retrieval_metrics
+from cclm.config.pretrain import ModelConfig, ObjectiveConfig, TextConfig, VisionConfig
+from cclm.data.batches.batch import ImageTextBatch, MaskedText, RegionTextBatch
+from cclm.metrics.recall import retrieval_metrics
 from cclm.model.cclm import CCLM
 from cclm.sequences import Sequences
 from cclm.tasks.answering import AnsweringTask

@@ -7,8 +7,8 @@ import pytest
 import yaml
 
 from cclm.cli import main as cli
-from cclm.config import PretrainConfig
-from cclm.config_finetune import FinetuneConfig
+from cclm.config.finetune import FinetuneConfig
+from cclm.config.pretrain import PretrainConfig
 from cclm.errors import UserError
 from cclm.training import environment
 from cclm.training.changes import changes, initial_weights, refuse_other_run, settings_of

@@ -9,7 +9,7 @@ import torch
 from cclm.checkpoints.load import model_tensors
 from cclm.checkpoints.published import to_published, write_published_file
 from cclm.checkpoints.resize import resize_position_table
-from cclm.config_finetune import FINETUNE_CONFIGS, FinetuneConfig
+from cclm.config.finetune import FINETUNE_CONFIGS, FinetuneConfig
 from cclm.errors import UserError
 from cclm.model.cclm import CCLM
 from cclm.training.initial_task import Weights, check_weights, initial_task, read_weights

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from cclm.checkpoints.find import newest_checkpoint
 from cclm.checkpoints.load import load_model, load_optimizer
-from cclm.config import TrainingConfig
-from cclm.config_output import CheckpointConfig
-from cclm.data.quarantine import ReadCount
+from cclm.config.output import CheckpointConfig
+from cclm.config.pretrain import TrainingConfig
+from cclm.data.stored.quarantine import ReadCount
 from cclm.metrics.report import Report
 from cclm.training.loop import NonFiniteLossError, Run, fit
 from cclm.training.plan import Plan

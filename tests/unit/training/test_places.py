@@ -15,7 +15,7 @@ from cclm.checkpoints.commit import OtherRunError, whole_manifest
 from cclm.checkpoints.find import newest_checkpoint, open_checkpoint
 from cclm.checkpoints.process import WriterProcess
 from cclm.checkpoints.retention import Retention, checkpoint_steps, keep_only, prune
-from cclm.config_output import CheckpointConfig
+from cclm.config.output import CheckpointConfig
 from cclm.errors import UserError
 from cclm.training.saving import Saving
 from tests.checkpoint_files import RUN, Output, flip, make_trained, phases, run_steps, save_trained

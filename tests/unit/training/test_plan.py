@@ -2,7 +2,7 @@
 
 import pytest
 
-from cclm.config import PretrainConfig
+from cclm.config.pretrain import PretrainConfig
 from cclm.training.plan import KINDS, Plan, steps_of_run
 
 FULL = Plan(seed=5, texts=0.3, images_mono=0.6, regions=0.5)

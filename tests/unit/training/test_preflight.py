@@ -11,8 +11,8 @@ from PIL import Image
 from cclm import storage
 from cclm.checkpoints.published import write_published_file
 from cclm.cli.convert import convert
-from cclm.config import EvaluationConfig
-from cclm.data.text import Tokenizer
+from cclm.config.pretrain import EvaluationConfig
+from cclm.data.examples.tokenizer import Tokenizer
 from cclm.demo.world import DemoSize, make_demo_world
 from cclm.errors import UserError
 from cclm.training import resume

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cclm.config_finetune import EpochTrainingConfig
+from cclm.config.finetune import EpochTrainingConfig
 from cclm.metrics.measured import Measured
 from cclm.training.validation import Validations, total_steps, validation_interval, validation_steps
 

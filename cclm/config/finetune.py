@@ -1,0 +1,278 @@
+"""Settings of fine-tuning and evaluation, one class a task; `task:` in a config file chooses the class.
+
+Data sets that share a task differ in their file format only: retrieval serves Multi30K, COCO, xFlickr&CO and WIT.
+As in `config.py`: sizes in px and tokens, training batch sizes over all processes, nothing here opens a file.
+
+Few-shot files are written with `{language}` and `{shots}`, which the run fills in. Such a config has no test files: as
+published, few-shot training is validated on the test set of its language, and that is the figure reported.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from cclm.config.output import CheckpointConfig
+from cclm.config.pretrain import (
+    AugmentConfig,
+    ImageTextSource,
+    ModelConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+    Settings,
+    TrainingConfig,
+)
+
+
+def _as_tuple(value: object) -> object:
+    if isinstance(value, str):
+        return (value,)
+    return tuple(value) if isinstance(value, list) else value
+
+
+Files = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
+"""A list of files; one name alone is a list of one."""
+FilesByLanguage = dict[str, Files]
+"""language -> files; several are read as one set."""
+
+LANGUAGE, SHOTS = "{language}", "{shots}"
+
+
+class FinetuneOptimizerConfig(OptimizerConfig):
+    """AdamW as published for fine-tuning: a smaller rate, no clipping."""
+
+    lr: float = Field(3e-5, gt=0)
+    clip_grad_norm: float | None = Field(None, gt=0)
+
+
+class EpochTrainingConfig(Settings):
+    """How long to fine-tune, and when to validate."""
+
+    epochs: int = Field(10, gt=0)
+    max_steps: int | None = Field(None, gt=0)
+    """Steps; overrides `epochs`."""
+    batch_size: int = Field(128, gt=0)
+    """Examples a step, over all processes."""
+    num_workers: int = Field(4, ge=0)
+    """Loader processes for each training process."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """auto: bfloat16 autocast on a GPU, float32 on a CPU."""
+    log_every: int = Field(50, gt=0)
+    """Steps between lines of the log."""
+    first_validation: int = Field(0, ge=0)
+    """First epoch (the first one is 0) after which the model is validated; always validated after the last."""
+    validate_every: int = Field(1, gt=0)
+    """Epochs between validations, from `first_validation` on."""
+
+
+class EvaluationBatchConfig(Settings):
+    """How much is computed at once; results do not depend on it."""
+
+    batch_size: int = Field(32, gt=0)
+    """Images, pairs or questions at once, each process."""
+
+
+class RetrievalEvaluationConfig(EvaluationBatchConfig):
+    """Two-stage retrieval (paper section 4.2)."""
+
+    text_batch_size: int = Field(64, gt=0)
+    """Texts encoded at once, each process."""
+    candidates: int = Field(128, ge=0)
+    """Best candidates of each query that the matching head re-scores; 0 ranks by similarity alone."""
+
+
+class AnsweringEvaluationConfig(EvaluationBatchConfig):
+    """Answer ranking."""
+
+    candidates: int = Field(128, gt=0)
+    """Answers, best by their first token, that are scored in full."""
+
+
+class TextLimits(Settings):
+    """Where texts are cut."""
+
+    max_words: int = Field(30, gt=0)
+    max_words_evaluation: int | None = Field(None, gt=0)
+    """In evaluation; as in training if unset."""
+    max_tokens: int | None = Field(40, gt=2)
+    """Including `<s>` and `</s>`; only the position table limits if unset."""
+
+
+class AnnotatedData(Settings):
+    """Annotation files, as the benchmarks give them, and their images."""
+
+    train_files: Files = Field(min_length=1)
+    validation_files: FilesByLanguage = Field(min_length=1)
+    """The model that does best here, averaged over the languages, is kept."""
+    test_files: FilesByLanguage = {}
+    """Empty in a few-shot config."""
+    translated_test_files: FilesByLanguage = {}
+    """The same tests machine-translated to English; read instead of `test_files` in translate-test."""
+    text: TextLimits = TextLimits()
+    augment: AugmentConfig = AugmentConfig(crop_scale=(0.5, 1.0))
+    missing_images: Literal["error", "skip"] = "error"
+    """skip: annotations whose image is not there are left out and counted."""
+
+    @property
+    def few_shot(self) -> bool:
+        """Whether the training files still want a language."""
+        return any(LANGUAGE in name for name in self.train_files)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for languages in (self.validation_files, self.test_files, self.translated_test_files):
+            for language, files in languages.items():
+                if not files:
+                    raise ValueError(f"language {language} has an empty list of files; name one or remove the language")
+        unknown = set(self.translated_test_files) - set(self.test_files)
+        if unknown:
+            raise ValueError(f"translated_test_files has languages that test_files lacks: {', '.join(sorted(unknown))}")
+        if not self.few_shot and not self.test_files:
+            raise ValueError(f"test_files is empty, which only few-shot files (with {LANGUAGE} in train_files) allow")
+        return self
+
+
+class RetrievalData(AnnotatedData):
+    """Images and sentences."""
+
+    format: Literal["list", "xflickrco", "wit"] = "list"
+    """list: the JSON lists of Multi30K and COCO; xflickrco, wit: IGLUE's line-JSON."""
+    image_root: str = ""
+    """list: what image paths are relative to."""
+    image_roots: dict[Literal["flickr30k", "coco"], str] | None = None
+    """xflickrco takes images from two places."""
+    image_tables: Files = ()
+    """wit: its tab-separated .csv files of URL and base64 image, or folders of them, first the one to look in first."""
+    index_dir: str | None = None
+    """wit: where the indexes of `image_tables` are kept; beside them if unset."""
+
+    @model_validator(mode="after")
+    def _check_roots(self) -> Self:
+        if (self.format == "xflickrco") != (self.image_roots is not None):
+            raise ValueError(f"image_roots belongs to format xflickrco, and only to it; here format is {self.format}")
+        if self.image_roots is not None and set(self.image_roots) != {"flickr30k", "coco"}:
+            raise ValueError("image_roots must name both flickr30k and coco")
+        if self.image_tables and self.format != "wit":
+            raise ValueError(f"image_tables belongs to format wit, and only to it; here format is {self.format}")
+        return self
+
+
+class ImageFolderData(AnnotatedData):
+    """Records that name images under one folder."""
+
+    image_root: str = ""
+
+
+class ReasoningData(ImageFolderData):
+    """NLVR2 under `image_root`, MaRVL in folders of its own."""
+
+    marvl_root: str = "images/marvl-images"
+    """MaRVL's images: <language>/images/<concept>/<file>."""
+    marvl_few_shot_root: str = "images/marvl_fewshot"
+    """Those of its few-shot files: <language>/all/<file>."""
+
+
+class AnsweringData(ImageFolderData):
+    """GQA and xGQA."""
+
+    answer_list: str
+    """JSON of all answers: {answer: number}."""
+
+
+class TextAssignmentData(Settings):
+    """Images with captions, as in pre-training."""
+
+    images: ImageTextSource
+    augment: AugmentConfig = AugmentConfig()
+    index_dir: str | None = None
+    """Where indexes of the files are kept; beside the data if unset."""
+
+
+class FinetuneConfig(Settings):
+    """What the fine-tuning tasks have in common."""
+
+    task: str
+    seed: int = Field(42, ge=0)
+    output_dir: str = "output/finetune"
+    """Folder of checkpoints, log.txt, metrics.jsonl and results: a path, or a URL of any store."""
+    output_hdfs: str | None = None
+    """URL (hdfs://, s3://, gs:// ...) or path of a second folder that is kept equal to `output_dir` during the run."""
+    model: ModelConfig
+    optimizer: FinetuneOptimizerConfig = FinetuneOptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig(warmup_fraction=0.1)
+    checkpoints: CheckpointConfig = CheckpointConfig()
+
+    @model_validator(mode="after")
+    def _check_positions(self) -> Self:
+        data = getattr(self, "data", None)
+        limits = data.images.text if isinstance(data, TextAssignmentData) else getattr(data, "text", None)
+        longest = self.model.text.max_positions
+        if limits is not None and limits.max_tokens is not None and limits.max_tokens > longest:
+            raise ValueError(f"max_tokens {limits.max_tokens} of data exceeds model.text.max_positions = {longest}")
+        return self
+
+
+class RetrievalConfig(FinetuneConfig):
+    """Multi30K, COCO, xFlickr&CO, WIT."""
+
+    task: Literal["retrieval"]
+    data: RetrievalData
+    training: EpochTrainingConfig = EpochTrainingConfig()
+    evaluation: RetrievalEvaluationConfig = RetrievalEvaluationConfig()
+
+
+class ClassificationConfig(FinetuneConfig):
+    """XVNLI."""
+
+    task: Literal["classification"]
+    num_labels: int = Field(3, gt=1)
+    data: ImageFolderData
+    training: EpochTrainingConfig = EpochTrainingConfig()
+    evaluation: EvaluationBatchConfig = EvaluationBatchConfig()
+
+
+class AnsweringConfig(FinetuneConfig):
+    """GQA, and xGQA in evaluation."""
+
+    task: Literal["answering"]
+    decoder_layers: int = Field(6, gt=0)
+    data: AnsweringData
+    training: EpochTrainingConfig = EpochTrainingConfig(epochs=5)
+    evaluation: AnsweringEvaluationConfig = AnsweringEvaluationConfig()
+
+    @model_validator(mode="after")
+    def _check_decoder(self) -> Self:
+        fusion_layers = self.model.text.num_layers - self.model.text.num_text_layers
+        if self.decoder_layers > fusion_layers:
+            raise ValueError(
+                f"decoder_layers is {self.decoder_layers}, but the decoder starts as the fusion layers of model.text, "
+                f"of which there are {fusion_layers}"
+            )
+        return self
+
+
+class ReasoningConfig(FinetuneConfig):
+    """NLVR2, and MaRVL in evaluation: a sentence about two images."""
+
+    task: Literal["reasoning"]
+    data: ReasoningData
+    training: EpochTrainingConfig = EpochTrainingConfig()
+    evaluation: EvaluationBatchConfig = EvaluationBatchConfig()
+
+
+class TextAssignmentConfig(FinetuneConfig):
+    """Pre-training for two images, before `reasoning`: which image does the text belong to?"""
+
+    task: Literal["text_assignment"]
+    data: TextAssignmentData
+    training: TrainingConfig = TrainingConfig(epochs=2)
+
+
+FINETUNE_CONFIGS: dict[str, type[FinetuneConfig]] = {
+    "retrieval": RetrievalConfig,
+    "classification": ClassificationConfig,
+    "answering": AnsweringConfig,
+    "reasoning": ReasoningConfig,
+    "text_assignment": TextAssignmentConfig,
+}

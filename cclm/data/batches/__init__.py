@@ -1,0 +1,1 @@
+"""Examples become typed batches, in time for training: collation, loader processes, shared memory."""

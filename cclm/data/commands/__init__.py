@@ -1,0 +1,1 @@
+"""What `cclm data ...` does beyond reading: checks, re-sharding, and the look through an IGLUE tree."""

@@ -1,0 +1,336 @@
+"""Data files in any readable form become shards of one format and size, with their index: whole, or not at all.
+
+While shards are written a marker lies in the folder. Readers refuse such a folder, and the same command given again
+removes what the one that was cut off left there. The order of the records is kept.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+import threading
+import uuid
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pybase64
+
+from cclm import storage
+from cclm.data.stored import records
+from cclm.data.stored.files import UNFINISHED, whole_files
+from cclm.data.stored.formats import Format
+from cclm.data.stored.index import Bar, write_sidecars
+from cclm.data.stored.reading import UNREADABLE, RawRecord, format_inside, read_records
+from cclm.data.stored.records import BrokenRecord
+from cclm.data.stored.scan import Advance
+from cclm.data.stored.tar import END_MARK, key_of_record, members_of_record, write_member
+from cclm.errors import UserError
+
+_OURS = re.compile(r"part-\d{4,}-\d{5,}\.(jsonl|tar)(\.idx|\.idx\.json)?")
+_IN_FIELDS = ("json", "txt", *records.IMAGE_EXTENSIONS)
+_SHARDS_A_GROUP = 16  # input files are worked on in groups of about so many shards, side by side
+_MAGIC = ((b"\xff\xd8\xff", "jpg"), (b"\x89PNG", "png"), (b"GIF8", "gif"), (b"BM", "bmp"))
+
+
+@dataclass(frozen=True)
+class ShardOptions:
+    """What to make."""
+
+    format: Format
+    size: int
+    """Bytes of a shard; the record that reaches it is the last one."""
+    image_key: str = "binary"
+    """Field of a line that holds a base64 image: a member of its own in a tar."""
+    caption_key: str = "caption"
+    """Field of a line for the text of a `.txt` member."""
+    skip_broken: bool = False
+    """Leave records out that cannot be read, instead of stopping at the first."""
+
+
+@dataclass
+class Sharded:
+    """What was made."""
+
+    records: int = 0
+    shards: int = 0
+    size: int = 0
+    """Bytes."""
+    broken: list[str] = field(default_factory=list)
+    """What was left out: places and reasons."""
+    dropped: Counter[str] = field(default_factory=Counter)
+    """Members of tars that lines have no place for, by extension."""
+
+    def add(self, other: Sharded) -> None:
+        self.records += other.records
+        self.shards += other.shards
+        self.size += other.size
+        self.broken += other.broken
+        self.dropped.update(other.dropped)
+
+
+def shard(where: str, urls: Sequence[str], out: str, options: ShardOptions, bar: Bar) -> Sharded:
+    """Write the records of `urls` (files or folders) into the folder `out`, which must be empty or absent.
+
+    Raises:
+        UserError: an input is missing, damaged or broken, or `out` holds something; nothing stays in `out`.
+    """
+    if storage.is_local(out):  # `new/../data` is `data`, although it seems to be absent until `new` is made
+        out = os.path.realpath(storage.local_path(out))
+    files = _inputs(where, urls, out)
+    sizes = [storage.size(file) for file in files]
+    bar.total += sum(sizes)
+    claim = _claim(where, out)
+    lock = threading.Lock()
+
+    def advance(count: int) -> None:
+        with lock:
+            bar.update(count)
+
+    result = Sharded()
+    stop = threading.Event()
+    pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
+    try:
+        futures = []
+        for number, group in enumerate(_groups(files, sizes, options.size * _SHARDS_A_GROUP)):
+            inputs = (record for file in group for record in _parsed(where, file, options, advance))
+            futures.append(pool.submit(_write_group, where, number, inputs, out, options, stop))
+        for future in futures:
+            result.add(future.result())
+        if result.records == 0:
+            raise UserError(f"{where}: there is no record in {', '.join(urls)}")
+        if not _holds(out, claim):
+            raise UserError(f"{where}: another command began to write into {out}; give each a folder of its own")
+    except BaseException:
+        stop.set()
+        pool.shutdown(wait=True, cancel_futures=True)
+        if _holds(out, claim):
+            _remove_ours(out)
+        raise
+    pool.shutdown()
+    storage.delete(storage.join(out, UNFINISHED))
+    return result
+
+
+def _inputs(where: str, urls: Sequence[str], out: str) -> list[str]:
+    places = [os.path.realpath(storage.local_path(url)) if storage.is_local(url) else url.rstrip("/") for url in urls]
+    if out.rstrip("/") in places:
+        raise UserError(f"{where}: {out} is input and output; choose another folder for the output")
+    files = whole_files(where, urls)
+    unreadable = next((file for file in files if file.endswith(UNREADABLE)), None)
+    if unreadable is not None:
+        raise UserError(f"{where}: {unreadable} has a compression that is not read here; unpack it first")
+    return files
+
+
+def _claim(where: str, out: str) -> bytes:
+    """Mark `out` as being written, or say why it cannot be; returns what the mark says, which no other command writes.
+
+    A mark may be of a command that was cut off or of one that still runs; the latter sees in the end that it is gone.
+    """
+    claim = f"cclm data shard is writing here: {uuid.uuid4().hex}\n".encode()
+    try:
+        names = [entry.name for entry in storage.list_entries(out)]
+    except UserError:
+        raise
+    except FileNotFoundError:
+        names = []
+    except NotADirectoryError:
+        raise UserError(f"{where}: {out} is a file; give a folder") from None
+    if UNFINISHED in names:
+        _remove_ours(out)  # an earlier one was cut off
+    elif names:
+        raise UserError(f"{where}: {out} is not empty ({names[0]}); choose another folder, or empty it")
+    try:
+        storage.write_new(storage.join(out, UNFINISHED), claim)
+    except FileExistsError:
+        raise UserError(f"{where}: another command writes into {out}; wait for it, or choose another folder") from None
+    return claim
+
+
+def _holds(out: str, claim: bytes) -> bool:
+    """Whether `out` still bears this command's mark."""
+    try:
+        return storage.read_bytes(storage.join(out, UNFINISHED)) == claim
+    except FileNotFoundError:
+        return False
+
+
+def _remove_ours(out: str) -> None:
+    """Delete what this command writes; the marker last, so that being cut off here does no harm either."""
+    for entry in storage.list_entries(out):
+        if _OURS.fullmatch(entry.name):
+            storage.delete(storage.join(out, entry.name))
+    storage.delete(storage.join(out, UNFINISHED))
+
+
+def _groups(files: Sequence[str], sizes: Sequence[int], at_least: int) -> Iterator[list[str]]:
+    """Neighbouring files of at least so many bytes together. Does not depend on the machine, so neither do shards."""
+    group: list[str] = []
+    total = 0
+    for file, size in zip(files, sizes, strict=True):
+        group.append(file)
+        total += size
+        if total >= at_least:
+            yield group
+            group, total = [], 0
+    if group:
+        yield group
+
+
+@dataclass(frozen=True)
+class _Parsed:
+    """A record on its way from one format to another: fields or members, or what is wrong with it."""
+
+    place: str
+    """For messages."""
+    fields: dict | None = None
+    members: bytes | None = None
+    dropped: tuple[str, ...] = ()
+    """Extensions of members that are not in `fields`."""
+    broken: BrokenRecord | None = None
+
+
+def _parsed(where: str, url: str, options: ShardOptions, advance: Advance) -> Iterator[_Parsed]:
+    kind = format_inside(url)
+    for record in read_records(where, url, advance):
+        try:
+            yield _parse(record, kind, options)
+        except BrokenRecord as error:
+            yield _Parsed(record.place, broken=error)
+
+
+def _parse(record: RawRecord, kind: Format, options: ShardOptions) -> _Parsed:
+    if kind is Format.TAR and options.format is Format.TAR:
+        records.tar_members(record.data)
+        return _Parsed(record.place, members=record.data)
+    if kind is Format.TAR:
+        members = records.tar_members(record.data)
+        fields = records.fields_of_members(members, options.image_key, options.caption_key)
+        dropped = tuple(name for name in members if name.rpartition(".")[2] not in _IN_FIELDS)
+        _refuse_rounded(fields)
+        image = fields.get(options.image_key)
+        if isinstance(image, bytes):
+            fields[options.image_key] = pybase64.b64encode(image).decode()
+        return _Parsed(record.place, fields, dropped=dropped)
+    fields = records.json_object(record.data)
+    _refuse_rounded(fields)
+    image = fields.get(options.image_key)
+    if options.format is Format.TAR and isinstance(image, str):
+        fields[options.image_key] = records.from_base64(image, options.image_key)
+    return _Parsed(record.place, fields)
+
+
+def _refuse_rounded(fields: dict[str, Any]) -> None:
+    """The parser makes floats of integers over 64 bits: identifiers would come out as others. Raises BrokenRecord."""
+    values: list[Any] = [fields]
+    while values:
+        value = values.pop()
+        if isinstance(value, dict | list):
+            values.extend(value.values() if isinstance(value, dict) else value)
+        elif isinstance(value, float) and abs(value) >= 2**63:
+            detail = f"a number of over 64 bits, about {value:g}, would be rounded; make it a text"
+            raise BrokenRecord(records.WRONG_TYPE, detail)
+
+
+def _write_group(
+    where: str, number: int, inputs: Iterator[_Parsed], out: str, options: ShardOptions, stop: threading.Event
+) -> Sharded:
+    result = Sharded()
+    with tempfile.TemporaryDirectory(prefix="cclm-shard-") as folder:
+        writer: _ShardWriter | None = None
+        last = ""
+        for record in inputs:
+            if stop.is_set():
+                break
+            try:
+                key = _key_of(record, f"{number:04d}-{result.records:09d}", last)
+                data = _bytes_of(record, key, options)
+            except BrokenRecord as error:
+                if not options.skip_broken:
+                    raise UserError(
+                        f"{where}: {record.place} is broken ({error}); mend it, or leave such records out with "
+                        "--skip-broken"
+                    ) from None
+                result.broken.append(f"{record.place}: {error}")
+                continue
+            writer = writer or _ShardWriter(Path(folder) / "shard")
+            writer.add(data)
+            last = key
+            result.records += 1
+            result.dropped.update(record.dropped)
+            if writer.size >= options.size:
+                result.add(writer.publish(out, number, result.shards, options.format))
+                writer = None
+        if writer is not None and not stop.is_set():
+            result.add(writer.publish(out, number, result.shards, options.format))
+    return result
+
+
+def _key_of(record: _Parsed, ours: str, last: str) -> str:
+    """What the members of a record are called: as they were, unless the record before, of another file, is so too."""
+    key = ours if record.members is None else key_of_record(record.members)
+    return f"{key}-{ours}" if key == last else key
+
+
+def _bytes_of(record: _Parsed, key: str, options: ShardOptions) -> bytes:
+    """A record in the format of the output. Raises BrokenRecord."""
+    if record.broken is not None:
+        raise record.broken
+    if record.members is not None:
+        if key == key_of_record(record.members):
+            return record.members
+        return b"".join(write_member(f"{key}.{name}", data) for name, data in members_of_record(record.members).items())
+    assert record.fields is not None
+    if options.format is Format.LINES:
+        return orjson.dumps(record.fields) + b"\n"
+    image = record.fields.get(options.image_key)
+    rest = {name: value for name, value in record.fields.items() if name != options.image_key}
+    if not isinstance(image, bytes):
+        return write_member(f"{key}.json", orjson.dumps(record.fields))
+    return write_member(f"{key}.{_extension(image)}", image) + write_member(f"{key}.json", orjson.dumps(rest))
+
+
+def _extension(image: bytes) -> str:
+    for magic, extension in _MAGIC:
+        if image.startswith(magic):
+            return extension
+    if image[8:12] == b"WEBP":
+        return "webp"
+    raise BrokenRecord(records.BROKEN_IMAGE, "the data are not an image of a known format")
+
+
+class _ShardWriter:
+    """One shard, in a file of this machine until it is whole."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._file = path, path.open("wb")
+        self._starts: list[int] = []
+        self.size = 0
+
+    def add(self, data: bytes) -> None:
+        self._file.write(data)
+        self._starts.append(self.size)
+        self.size += len(data)
+
+    def publish(self, out: str, group: int, number: int, format: Format) -> Sharded:
+        """Put the shard and its index in place."""
+        offsets = np.array([*self._starts, self.size], dtype="<u8")
+        if format is Format.TAR:
+            self._file.write(END_MARK)
+        size = self._file.tell()
+        self._file.close()
+        ending = "tar" if format is Format.TAR else "jsonl"
+        url = storage.join(out, f"part-{group:04d}-{number:05d}.{ending}")
+        storage.put_file(str(self._path), url)
+        stat = storage.fingerprint(url)
+        if stat.size != size:
+            raise UserError(f"{url} has {stat.size} bytes where {size} were written; another command writes there")
+        write_sidecars(url, stat, offsets, None)
+        return Sharded(shards=1, size=size)

@@ -1,0 +1,93 @@
+"""Images: decoding, the training and the evaluation transform.
+
+R is the side of the model's square input, px. A transformed image is uint8 (R, R, 3), RGB: a quarter of the memory of
+what the model computes with (`cclm/pixels.py`). Boxes of pixels are (left, top, right, bottom).
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import random
+
+import numpy as np
+from PIL import Image
+
+from cclm.config.pretrain import AugmentConfig
+from cclm.data.examples.randaugment import rand_augment
+from cclm.data.stored.records import BROKEN_IMAGE, BrokenRecord
+
+_ASPECT = (3 / 4, 4 / 3)  # of random crops
+_CROP_ATTEMPTS = 10
+_FINEST_DRAFT = 2  # a JPEG decoded at a part of its size keeps at least this many pixels for each one of the result
+
+
+def open_image(data: bytes) -> Image.Image:
+    """Read the header of an encoded image; nothing is decoded. Raises BrokenRecord."""
+    try:
+        return Image.open(io.BytesIO(data))
+    except Exception as error:  # Pillow's readers raise nearly any kind at damaged files; nothing else happens here
+        raise BrokenRecord(BROKEN_IMAGE, _reason(error)) from None
+
+
+def decode(image: Image.Image) -> Image.Image:
+    """All pixels as RGB. A file that ends too early is an error, never half an image. Raises BrokenRecord."""
+    try:
+        image.load()
+        return image if image.mode == "RGB" else image.convert("RGB")
+    except Exception as error:  # as above
+        raise BrokenRecord(BROKEN_IMAGE, _reason(error)) from None
+
+
+def crop_and_resize(image: Image.Image, box: tuple[float, float, float, float], side: int) -> Image.Image:
+    """Part `box` of a not yet decoded image, as RGB (side, side), bicubic. Raises BrokenRecord.
+
+    A large JPEG is decoded at 1/2, 1/4 or 1/8 of its size where that leaves enough pixels.
+    """
+    width, height = image.size
+    scale = min(box[2] - box[0], box[3] - box[1]) / (_FINEST_DRAFT * side)
+    if scale >= 2:
+        image.draft("RGB", (math.ceil(width / scale), math.ceil(height / scale)))
+    pixels = decode(image)
+    across, down = pixels.width / width, pixels.height / height  # both 1 unless drafted
+    scaled = (box[0] * across, box[1] * down, min(box[2] * across, pixels.width), min(box[3] * down, pixels.height))
+    return pixels.resize((side, side), Image.Resampling.BICUBIC, box=scaled)
+
+
+def random_crop(
+    width: int, height: int, scale: tuple[float, float], rng: random.Random
+) -> tuple[float, float, float, float]:
+    """A box that keeps a part `scale` of the area, of aspect 3/4 to 4/3; the largest centred one if none is found."""
+    low, high = math.log(_ASPECT[0]), math.log(_ASPECT[1])
+    for _ in range(_CROP_ATTEMPTS):
+        area = width * height * rng.uniform(*scale)
+        aspect = math.exp(rng.uniform(low, high))
+        w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < w <= width and 0 < h <= height:
+            left, top = rng.randint(0, width - w), rng.randint(0, height - h)
+            return left, top, left + w, top + h
+    aspect = min(max(width / height, _ASPECT[0]), _ASPECT[1])
+    w, h = min(width, max(1, round(height * aspect))), min(height, max(1, round(width / aspect)))
+    left, top = (width - w) // 2, (height - h) // 2
+    return left, top, left + w, top + h
+
+
+def training_image(data: bytes, side: int, config: AugmentConfig, rng: random.Random) -> np.ndarray:
+    """Encoded image -> random crop, flip, RandAugment: uint8 (R, R, 3). Raises BrokenRecord."""
+    image = open_image(data)
+    box = random_crop(*image.size, config.crop_scale, rng)
+    pixels = crop_and_resize(image, box, side)
+    if rng.random() < config.horizontal_flip:
+        pixels = pixels.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    return np.asarray(rand_augment(pixels, config.rand_augment_ops, config.rand_augment_magnitude, rng))
+
+
+def evaluation_image(data: bytes, side: int) -> np.ndarray:
+    """Encoded image -> the whole of it, squeezed to a square: uint8 (R, R, 3). Raises BrokenRecord."""
+    pixels = decode(open_image(data))
+    return np.asarray(pixels.resize((side, side), Image.Resampling.BICUBIC))
+
+
+def _reason(error: BaseException) -> str:
+    text = str(error) or type(error).__name__
+    return "the data are not an image of a known format" if "cannot identify image file" in text else text

@@ -1,0 +1,285 @@
+"""A record becomes an example: captions drawn, text cleaned, tokenised and masked, image cropped.
+
+Everything drawn for one example comes from (seed, source, epoch, number of the record), so it does not matter which
+process makes it, or when. Text comes before images: it is cheaper to find out there that a record is broken. And an
+image is decoded when asked for: decoding empties the processor's caches, so that tokenising right after it takes
+several times as long as tokenising after tokenising.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from PIL import Image
+
+from cclm.config.pretrain import (
+    AugmentConfig,
+    ImageTextSource,
+    MaskingConfig,
+    ObjectiveConfig,
+    ParallelTextSource,
+    PretrainConfig,
+    RegionSource,
+)
+from cclm.data.cleaning import EmptyTextError, clean_caption
+from cclm.data.examples import images, regions
+from cclm.data.examples.draws import in_random_order
+from cclm.data.examples.masking import MaskedIds, mask
+from cclm.data.examples.randaugment import COLOUR_OPERATIONS, rand_augment
+from cclm.data.examples.tokenizer import Tokenizer
+from cclm.data.stored import records
+from cclm.data.stored.formats import Format
+from cclm.data.stored.records import ANY_LANGUAGE, BrokenRecord, Captions
+
+SOURCES = ("images", "regions", "images_mono", "texts")
+"""The sources of pre-training, attributes of `DataConfig`; the place in this tuple numbers their random streams."""
+
+
+@dataclass(frozen=True)
+class TextPart:
+    """One text: its ids `<s> ... </s>` and the same masked."""
+
+    ids: list[int]
+    masked: MaskedIds
+
+
+@dataclass(frozen=True)
+class ImageTextExample:
+    """One caption of an image, or two."""
+
+    text: TextPart
+    second: list[int] | None
+    """Ids of the second caption (`sample_two_captions`)."""
+
+
+@dataclass(frozen=True)
+class RegionText:
+    """A text about a box in an image, or about all of it."""
+
+    text: TextPart
+    patches: list[bool]
+    """1 + P entries: positions of the image that the text sees."""
+    box: regions.Box
+    """Centre and size as parts of the side."""
+    is_whole_image: bool
+
+
+@dataclass(frozen=True)
+class RegionExample:
+    """The texts of an image, at least one."""
+
+    texts: list[RegionText]
+
+
+@dataclass(frozen=True)
+class ParallelTextExample:
+    """A text, masked, and its translation; with TLM also both as one masked sequence."""
+
+    source: TextPart
+    target: list[int]
+    joined: MaskedIds | None
+
+
+Example = ImageTextExample | RegionExample | ParallelTextExample
+
+
+@dataclass(frozen=True)
+class Draft:
+    """An example, and how to come by its image."""
+
+    example: Example
+    image: Callable[[], np.ndarray] | None
+    """Decodes it: (R, R, 3) uint8, RGB; once, since it draws random numbers. Raises BrokenRecord. None for text."""
+
+
+def example_rng(seed: int, source: int, epoch: int, number: int) -> random.Random:
+    """The random numbers of one record in one epoch."""
+    return random.Random((((seed << 8) + source << 32) + epoch << 64) + number)
+
+
+def example_maker(
+    kind: str, config: PretrainConfig, tokenizer: Tokenizer, format: Format = Format.LINES
+) -> Callable[[bytes | memoryview, random.Random], Draft]:
+    """The function that drafts an example of source `kind` from the bytes of a record; it raises BrokenRecord."""
+    data, side = config.data, config.model.vision.image_size
+    if kind == "regions":
+        stride = config.model.vision.total_stride
+        return lambda raw, rng: region_example(
+            records.parse_region(raw, data.regions, format), data.regions, data.augment, side, stride, tokenizer, rng
+        )
+    if kind == "texts":
+        return lambda raw, rng: parallel_text_example(
+            records.parse_parallel_text(raw, data.texts, format), data.texts, config.objective, tokenizer, rng
+        )
+    source = getattr(data, kind)
+    two = config.objective.sample_two_captions and kind == "images"
+    return lambda raw, rng: image_text_example(
+        records.parse_image_text(raw, source, format), source, data.augment, side, two, tokenizer, rng
+    )
+
+
+def image_text_example(
+    record: records.ImageTextRecord,
+    source: ImageTextSource,
+    augment: AugmentConfig,
+    side: int,
+    two_captions: bool,
+    tokenizer: Tokenizer,
+    rng: random.Random,
+) -> Draft:
+    """An image of `side` px and a caption (two, in different languages, if asked)."""
+    drawn = draw_captions(record.captions, source.languages, source.text, rng)
+    _, caption = next(drawn)
+    second = next(drawn, None) if two_captions else None
+    if two_captions and second is None:
+        raise BrokenRecord(records.NO_SECOND_CAPTION, "sample_two_captions needs captions in two languages")
+    text = _masked_text(caption, source.text, tokenizer, rng)
+    second_ids = None if second is None else _ids(second[1], source.text, tokenizer)
+    image = partial(images.training_image, record.image, side, augment, rng)
+    return Draft(ImageTextExample(text, second_ids), image)
+
+
+def region_example(
+    record: records.RegionRecord,
+    source: RegionSource,
+    augment: AugmentConfig,
+    side: int,
+    stride: int,
+    tokenizer: Tokenizer,
+    rng: random.Random,
+) -> Draft:
+    """A random crop around one described box, with the texts of all boxes that are still in it.
+
+    The whole-image caption, where there is one, comes first. At most `max_regions` texts.
+    """
+    image = images.open_image(record.image)
+    width, height = image.size
+    boxes = []
+    for i, element in enumerate(record.elements):
+        box = regions.inside_image(element.box, width, height)
+        if box is None:
+            detail = f"elems[{i}].bb = {list(element.box)}, the image is {width} x {height}"
+            raise BrokenRecord(records.BOX_OUTSIDE, detail)
+        boxes.append(box)
+    crop = regions.random_crop_around(rng.choice(boxes) if boxes else None, width, height, rng)
+    flipped = rng.random() < augment.horizontal_flip
+    if flipped and source.careful_hflip:
+        flipped = not regions.says_left_or_right(_all_texts(record))
+
+    texts = []
+    if record.captions is not None:
+        _, caption = next(draw_captions(record.captions, source.languages, source.text, rng))
+        everything = [True] * (1 + (side // stride) ** 2)
+        text = _masked_text(caption, source.text, tokenizer, rng)
+        texts.append(RegionText(text, everything, regions.WHOLE_IMAGE, True))
+    across, down = side / (crop[2] - crop[0]), side / (crop[3] - crop[1])
+    for i in in_random_order(range(len(boxes)), rng):
+        if len(texts) >= source.max_regions:
+            break
+        inside = regions.box_in_crop(boxes[i], crop, source.min_box_inside)
+        if inside is None:
+            continue
+        box = regions.flip(inside, crop[2] - crop[0]) if flipped else inside
+        box = regions.scale(box, across, down)
+        text = _masked_text(_region_caption(record.elements[i], source, rng), source.text, tokenizer, rng)
+        texts.append(RegionText(text, regions.patches_of(box, side, stride), regions.target(box, side), False))
+    return Draft(RegionExample(texts), partial(_region_image, image, crop, flipped, side, augment, rng))
+
+
+def parallel_text_example(
+    record: records.ParallelTextRecord,
+    source: ParallelTextSource,
+    objective: ObjectiveConfig,
+    tokenizer: Tokenizer,
+    rng: random.Random,
+) -> Draft:
+    """A text and its translation; a coin decides which of the two is the masked one."""
+    texts = [record.source, record.target]
+    if rng.random() < 0.5:
+        texts.reverse()
+    words, tokens = source.text.max_words, source.text.max_tokens
+    try:
+        first, second = (tokenizer.ids(clean_caption(text, words), tokens) for text in texts)
+    except EmptyTextError as error:
+        raise BrokenRecord(records.EMPTY_TEXT, str(error)) from None
+    joined = mask([*first, *second[1:]], tokenizer, source.text, rng, texts=2) if objective.use_tlm else None
+    return Draft(ParallelTextExample(TextPart(first, mask(first, tokenizer, source.text, rng)), second, joined), None)
+
+
+def draw_captions(
+    captions: Captions, languages: tuple[str, ...] | None, config: MaskingConfig, rng: random.Random
+) -> Iterator[tuple[str, str]]:
+    """(language, cleaned caption) of one drawn dict, its languages in random order, one text each.
+
+    Texts that cleaning empties are passed over. Raises BrokenRecord if not even one is left.
+    """
+    by_language = rng.choice(captions)
+    allowed = [key for key in by_language if languages is None or key in languages or key == ANY_LANGUAGE]
+    if not allowed:
+        detail = f"there are {', '.join(by_language)}; wanted {', '.join(languages or ())}"
+        raise BrokenRecord(records.NO_LANGUAGE, detail)
+    any_left = False
+    for language in in_random_order(allowed, rng):
+        texts = by_language[language]
+        for text in in_random_order(texts, rng):
+            try:
+                cleaned = clean_caption(text, config.max_words)
+            except EmptyTextError:
+                continue
+            any_left = True
+            yield language, cleaned
+            break
+    if not any_left:
+        raise BrokenRecord(records.EMPTY_CAPTION, f"no words are left of {next(iter(by_language.values()))[0][:40]!r}")
+
+
+def _region_caption(element: records.Element, source: RegionSource, rng: random.Random) -> str:
+    """A caption of a box, cleaned, with drawn attributes before it (in its language unless `code_switch`)."""
+    language, caption = next(draw_captions(element.captions, source.languages, source.text, rng))
+    if element.attributes is None:
+        return caption
+    attributes = rng.choice(element.attributes)
+    if source.code_switch:
+        allowed = [key for key in attributes if source.languages is None or key in source.languages]
+        language = rng.choice(allowed) if allowed else language
+    if language not in attributes:
+        return caption
+    try:
+        return clean_caption(f"{rng.choice(attributes[language])} {caption}", source.text.max_words)
+    except EmptyTextError:  # cannot happen: the caption has words
+        return caption
+
+
+def _region_image(
+    image: Image.Image, crop: regions.Crop, flipped: bool, side: int, augment: AugmentConfig, rng: random.Random
+) -> np.ndarray:
+    pixels = images.crop_and_resize(image, crop, side)
+    if flipped:
+        pixels = pixels.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    ops, magnitude = augment.rand_augment_ops, augment.rand_augment_magnitude
+    return np.asarray(rand_augment(pixels, ops, magnitude, rng, COLOUR_OPERATIONS))
+
+
+def _all_texts(record: records.RegionRecord) -> Iterator[str]:
+    """Every text of a record, in all languages; attributes too, since they are put before captions."""
+    of_elements = (each or () for element in record.elements for each in (element.captions, element.attributes))
+    for captions in (record.captions or (), *of_elements):
+        for by_language in captions:
+            for texts in by_language.values():
+                yield from texts
+
+
+def _ids(caption: str, config: MaskingConfig, tokenizer: Tokenizer) -> list[int]:
+    try:
+        return tokenizer.ids(caption, config.max_tokens)
+    except EmptyTextError as error:
+        raise BrokenRecord(records.EMPTY_CAPTION, f"{caption[:40]!r}: {error}") from None
+
+
+def _masked_text(caption: str, config: MaskingConfig, tokenizer: Tokenizer, rng: random.Random) -> TextPart:
+    ids = _ids(caption, config, tokenizer)
+    return TextPart(ids, mask(ids, tokenizer, config, rng))

@@ -1,0 +1,297 @@
+"""The bytes of a record become a typed one, or a BrokenRecord that says what is wrong with them.
+
+A record is a line of JSON, or members of a tar shard: `.json` holds the same fields, an image may be a member of its
+own (`.jpg` ...), and so may its caption (`.txt`). Nothing is decoded here but JSON and base64: images and tokens come
+later (`examples.py`), so a record can also turn out to be broken there, with the same error.
+"""
+
+from __future__ import annotations
+
+import binascii
+import errno
+import posixpath
+import uuid
+from codecs import BOM_UTF8
+from dataclasses import dataclass
+from typing import Any
+
+import orjson  # half the time of json
+import pybase64  # a twentieth of the time of binascii
+
+from cclm import storage
+from cclm.config.pretrain import ImageTextSource, ParallelTextSource
+from cclm.data.stored.formats import Format
+from cclm.data.stored.tar import DamagedTarError, members_of_record
+
+
+class BrokenRecord(Exception):
+    """A record that training skips. `kind` is what is counted, `detail` says what is wrong with this one."""
+
+    def __init__(self, kind: str, detail: str) -> None:
+        super().__init__(f"{kind}: {detail}")
+        self.kind = kind
+        self.detail = detail
+
+
+NOT_JSON = "not JSON"
+MISSING_KEY = "missing key"
+WRONG_TYPE = "wrong type"
+BAD_BASE64 = "bad base64"
+MISSING_IMAGE = "missing image file"
+BROKEN_IMAGE = "broken image"
+BROKEN_TAR = "broken tar members"
+EMPTY_CAPTION = "empty caption"
+NO_LANGUAGE = "no caption in a language of the config"
+NO_SECOND_CAPTION = "no second caption"
+EMPTY_TEXT = "empty text"
+BOX_OUTSIDE = "box outside the image"
+NO_TEXT = "no region and no caption"
+
+ANY_LANGUAGE = ""
+"""The language of a text that is not marked with one."""
+
+IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "gif", "bmp")
+"""Of the members of tar shards that are images."""
+
+_TAKEN_OUT = uuid.uuid4().hex.encode()
+"""Stands in a line for its image while the rest is parsed: a text that no data have."""
+
+_LONGEST_PATH = 500  # characters; what is longer is an image itself, as base64, with slashes
+
+Captions = tuple[dict[str, tuple[str, ...]], ...]
+"""Captions to draw from: first one of the dicts, then a language, then one of its texts. Never empty on any level."""
+
+
+@dataclass(frozen=True)
+class ImageTextRecord:
+    """An image with captions; a monolingual one has them under ANY_LANGUAGE."""
+
+    image: bytes
+    """Encoded, as in the file (JPEG ...)."""
+    captions: Captions
+
+
+@dataclass(frozen=True)
+class Element:
+    """A box in an image and what it shows."""
+
+    box: tuple[float, float, float, float]
+    """x, y of the upper left corner, width, height; px of the original image."""
+    captions: Captions
+    attributes: Captions | None
+    """Words that may stand before the caption, by language."""
+
+
+@dataclass(frozen=True)
+class RegionRecord:
+    """An image, captions of the whole of it (or none), and its described boxes."""
+
+    image: bytes
+    captions: Captions | None
+    elements: tuple[Element, ...]
+
+
+@dataclass(frozen=True)
+class ParallelTextRecord:
+    """A sentence and its translation."""
+
+    source: str
+    target: str
+
+
+def parse_image_text(
+    data: bytes | memoryview, config: ImageTextSource, format: Format = Format.LINES
+) -> ImageTextRecord:
+    """An image-text record, many languages or one (`caption` a dict, a text, or a list of either)."""
+    fields = _fields(data, config, format)
+    captions = _captions(_field(fields, config.caption_key), config.caption_key)
+    return ImageTextRecord(_image(fields, config), captions)
+
+
+def parse_region(data: bytes | memoryview, config: ImageTextSource, format: Format = Format.LINES) -> RegionRecord:
+    """A region record; the whole-image caption is optional."""
+    fields = _fields(data, config, format)
+    elements = _field(fields, "elems")
+    if not isinstance(elements, list):
+        raise BrokenRecord(WRONG_TYPE, f"elems is {_name(elements)}, not a list")
+    whole = fields.get(config.caption_key)
+    captions = None if whole is None else _captions(whole, config.caption_key)
+    parsed = tuple(_element(element, f"elems[{i}]") for i, element in enumerate(elements))
+    if not parsed and captions is None:
+        raise BrokenRecord(NO_TEXT, f"elems is empty and there is no {config.caption_key}")
+    return RegionRecord(_image(fields, config), captions, parsed)
+
+
+def parse_parallel_text(
+    data: bytes | memoryview, config: ParallelTextSource, format: Format = Format.LINES
+) -> ParallelTextRecord:
+    """A sentence pair."""
+    fields = _fields(data, config, format)
+    texts = []
+    for key in (config.source_key, config.target_key):
+        text = _field(fields, key)
+        if not isinstance(text, str):
+            raise BrokenRecord(WRONG_TYPE, f"{key} is {_name(text)}, not a text")
+        texts.append(text)
+    return ParallelTextRecord(*texts)
+
+
+def tar_fields(data: bytes | memoryview, image_key: str, caption_key: str) -> dict[str, Any]:
+    """Members of a tar shard as the fields of one record; an image is bytes under `image_key`. Raises BrokenRecord."""
+    return fields_of_members(tar_members(data), image_key, caption_key)
+
+
+def fields_of_members(parts: dict[str, bytes], image_key: str, caption_key: str) -> dict[str, Any]:
+    """As `tar_fields`, of what `tar_members` found."""
+    fields = json_object(parts["json"]) if "json" in parts else {}
+    images = [extension for extension in parts if extension.rpartition(".")[2] in IMAGE_EXTENSIONS]
+    if len(images) > 1:
+        raise BrokenRecord(WRONG_TYPE, f"there are {len(images)} images: .{' .'.join(images)}")
+    if images:
+        fields[image_key] = parts[images[0]]
+    if "txt" in parts:
+        fields.setdefault(caption_key, parts["txt"].decode("utf-8-sig", "replace"))
+    return fields
+
+
+def tar_members(data: bytes | memoryview) -> dict[str, bytes]:
+    """Extension -> contents of the members of a record. Raises BrokenRecord."""
+    try:
+        return members_of_record(data)
+    except DamagedTarError as error:
+        raise BrokenRecord(BROKEN_TAR, str(error)) from None
+
+
+def json_object(line: bytes | memoryview) -> dict[str, Any]:
+    """The fields of a line. Raises BrokenRecord."""
+    try:
+        fields = orjson.loads(line[3:] if line[:3] == BOM_UTF8 else line)  # as editors of Windows begin a file
+    except ValueError as error:
+        raise BrokenRecord(NOT_JSON, str(error)) from None
+    if not isinstance(fields, dict):
+        raise BrokenRecord(WRONG_TYPE, f"the line is {_name(fields)}, not an object")
+    return fields
+
+
+def _fields(data: bytes | memoryview, config: ImageTextSource | ParallelTextSource, format: Format) -> dict[str, Any]:
+    if format is Format.LINES:
+        if isinstance(config, ImageTextSource) and not config.image_is_path:
+            return _fields_with_image(bytes(data), config.image_key)
+        return json_object(data)
+    if isinstance(config, ImageTextSource):
+        return tar_fields(data, config.image_key, config.caption_key)
+    return tar_fields(data, "image", "caption")
+
+
+def _fields_with_image(line: bytes, image_key: str) -> dict[str, Any]:
+    """As `json_object`, but the image is bytes already if its base64 could be taken out before the rest was parsed.
+
+    A parser would check the text of the image, nearly all of the line, and copy it. Characters of base64 need no
+    escapes in JSON: where only such stand between two neighbouring quotes, they are a text as it is, or its end behind
+    an escaped quote. Which one is seen by what stands in its place after parsing.
+    """
+    start = line.find(b'"')
+    while start >= 0:
+        end = line.find(b'"', start + 1)
+        if end - start > _LONGEST_PATH:
+            break
+        start = end
+    if start > 0:
+        try:
+            image = pybase64.b64decode(memoryview(line)[start + 1 : end], validate=True)
+            fields = orjson.loads(line[: start + 1] + _TAKEN_OUT + line[end:])
+        except ValueError:  # told of by the parser below, if it is an error
+            return json_object(line)
+        if isinstance(fields, dict) and fields.get(image_key) == _TAKEN_OUT.decode():
+            fields[image_key] = image
+            return fields
+    return json_object(line)
+
+
+def _field(fields: dict[str, Any], key: str, place: str = "") -> Any:
+    if key not in fields:
+        raise BrokenRecord(MISSING_KEY, f"{place}{key} is not there")
+    return fields[key]
+
+
+def _image(fields: dict[str, Any], config: ImageTextSource) -> bytes:
+    """The encoded image: base64 in the record, or the file it names."""
+    value = _field(fields, config.image_key)
+    if isinstance(value, bytes):  # a member of a tar shard, or taken out of a line
+        return value
+    if not isinstance(value, str):
+        raise BrokenRecord(WRONG_TYPE, f"{config.image_key} is {_name(value)}, not a text")
+    if config.image_is_path:
+        path = posixpath.join(config.image_root, value) if config.image_root else value
+        try:
+            return storage.read_bytes(path)
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+            shown = path if len(path) <= _LONGEST_PATH else f"{path[:60]}... ({len(path):,} characters)"
+            raise BrokenRecord(MISSING_IMAGE, f"{shown} does not exist") from None
+        except (OSError, ValueError) as error:  # an image itself, for example, or a zero byte
+            if isinstance(error, ValueError) or error.errno == errno.ENAMETOOLONG:
+                raise BrokenRecord(MISSING_IMAGE, f"{config.image_key} is no path: {path[:60]!r}") from None
+            raise
+    return from_base64(value, config.image_key)
+
+
+def from_base64(text: str, key: str) -> bytes:
+    """Strict: a character that does not belong there is an error, white space (MIME line breaks) is not."""
+    try:
+        data = pybase64.b64decode(text, validate=True)
+    except ValueError:
+        try:
+            data = binascii.a2b_base64("".join(text.split()), strict_mode=True)
+        except ValueError as error:
+            raise BrokenRecord(BAD_BASE64, f"{key}: {error}") from None
+    if not data:
+        raise BrokenRecord(BAD_BASE64, f"{key} is empty")
+    return data
+
+
+def _element(element: Any, place: str) -> Element:
+    if not isinstance(element, dict):
+        raise BrokenRecord(WRONG_TYPE, f"{place} is {_name(element)}, not an object")
+    box = _field(element, "bb", f"{place}.")
+    if not (isinstance(box, list) and len(box) == 4 and all(_is_number(value) for value in box)):
+        raise BrokenRecord(WRONG_TYPE, f"{place}.bb is not [x, y, width, height]")
+    captions = _captions(_field(element, "caption", f"{place}."), f"{place}.caption")
+    attributes = element.get("attributes")
+    if not attributes:  # absent, null or empty: all mean that there are none
+        return Element(tuple(map(float, box)), captions, None)
+    return Element(tuple(map(float, box)), captions, _captions(attributes, f"{place}.attributes"))
+
+
+def _captions(value: Any, place: str) -> Captions:
+    """Bring the forms that captions take in files into one: dict, text, list of texts, list of dicts."""
+    choices = value if isinstance(value, list) else [value]
+    if not choices:
+        raise BrokenRecord(EMPTY_CAPTION, f"{place} is an empty list")
+    result = []
+    for choice in choices:
+        by_language = choice if isinstance(choice, dict) else {ANY_LANGUAGE: choice}
+        if not by_language:
+            raise BrokenRecord(EMPTY_CAPTION, f"{place} has no language")
+        result.append({language: _texts(texts, place) for language, texts in by_language.items()})
+    return tuple(result)
+
+
+def _texts(value: Any, place: str) -> tuple[str, ...]:
+    texts = tuple(value) if isinstance(value, list) else (value,)
+    for text in texts:
+        if not isinstance(text, str):
+            raise BrokenRecord(WRONG_TYPE, f"{place} holds {_name(text)} where a text is expected")
+    if not texts:
+        raise BrokenRecord(EMPTY_CAPTION, f"{place} has a language without text")
+    return texts
+
+
+def _is_number(value: Any) -> bool:
+    # The bounds refuse NaN and infinity, and integers too long for a float.
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and -1e9 < value < 1e9
+
+
+def _name(value: Any) -> str:
+    """The JSON name of a value's type, with its article."""
+    names = {dict: "an object", list: "a list", str: "a text", bool: "a truth value", type(None): "null"}
+    return names.get(type(value), "a number")

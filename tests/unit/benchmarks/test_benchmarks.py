@@ -1,0 +1,36 @@
+"""The command lines of the benchmarks: what cannot be measured is told before anything is."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.input import main
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.mark.parametrize("name", ["checkpoint", "input"])
+def test_a_script_that_must_be_a_module_says_so(name: str) -> None:
+    without_path = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    command = [sys.executable, f"benchmarks/{name}.py"]
+    done = subprocess.run(command, cwd=ROOT, env=without_path, capture_output=True, text=True, check=False)
+    assert done.returncode and done.stderr == (
+        f"start it from the folder of the repository, as: python -m benchmarks.{name}\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--contenders", "ours/tar,ours/nope"], "'ours/nope' is unknown; known are ours/lines, ours/tar, published, "),
+        (["--stores", "ftp"], "'ftp' is unknown; known are local, s3, hdfs"),
+    ],
+)
+def test_unknown_names_are_refused_with_the_known_ones(words, said, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(sys, "argv", ["benchmarks.input", *words])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 2 and said in capsys.readouterr().err.splitlines()[-1]

@@ -1,0 +1,88 @@
+"""Retrieval lists and what evaluation encodes."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from record_files import jpeg
+
+from cclm.data.annotations.lists import read_retrieval_list
+from cclm.data.annotations.types import ImageRef
+from cclm.data.batches.evaluation_batches import caption_ids, evaluation_images
+from cclm.data.examples.images import evaluation_image
+from cclm.data.examples.tokenizer import Tokenizer
+from cclm.errors import UserError
+
+
+def _write(path: Path, content: object) -> str:
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return str(path)
+
+
+def test_a_list_becomes_images_and_texts(tmp_path: Path) -> None:
+    entries = [
+        {"image": "a/1.jpg", "caption": ["one", "two"], "image_id": 77},
+        {"image": "a/2.jpg", "caption": "three"},
+    ]
+    found = read_retrieval_list(_write(tmp_path / "l.json", entries), "root")
+    assert [image.url for image in found.images] == ["root/a/1.jpg", "root/a/2.jpg"] and found.image_ids == [77, 1]
+    assert found.texts == ["one", "two", "three"] and found.image_of_text == [0, 0, 1]
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ("{", "not a JSON file"),
+        ({"a": 1}, "a list of annotations is expected"),
+        ([], "the list is empty; at least one annotation"),
+        ([{"image": "1.jpg", "caption": ["x"]}, {"image": "2.jpg"}], "entry 1: caption is missing"),
+        ([{"caption": ["x"]}], "entry 0: image is missing"),
+        ([{"image": "1.jpg", "caption": []}], "entry 0: the image 1.jpg has no caption"),
+        ([{"image": "1.jpg", "caption": [5]}], "entry 0: caption has to be a text"),
+        ([{"image": "1.jpg", "caption": ["...", "x"]}], "entry 0: the caption '...' is empty"),
+        (["1.jpg"], "entry 0: not an object"),
+    ],
+)
+def test_errors_name_the_file_and_the_entry(tmp_path: Path, content: object, message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        read_retrieval_list(_write(tmp_path / "list.json", content), "root")
+    assert "list.json" in str(caught.value)
+    with pytest.raises(UserError, match="none.json does not exist"):
+        read_retrieval_list(str(tmp_path / "none.json"), "root")
+
+
+def test_images_come_in_order_and_in_batches(tmp_path: Path) -> None:
+    paths = []
+    for i in range(7):
+        (tmp_path / f"{i}.jpg").write_bytes(jpeg(i))
+        paths.append(str(tmp_path / f"{i}.jpg"))
+    batches = list(evaluation_images([ImageRef(path) for path in paths], 32, 3))
+    assert [len(batch) for batch in batches] == [3, 3, 1] and batches[0].shape[1:] == (32, 32, 3)
+    expected = np.stack([evaluation_image(jpeg(i), 32) for i in range(7)])
+    assert torch.equal(torch.cat(batches), torch.from_numpy(expected))
+    assert list(evaluation_images([], 32, 3)) == []
+
+
+def test_missing_and_broken_images_are_named(tmp_path: Path) -> None:
+    (tmp_path / "half.jpg").write_bytes(jpeg(1)[:-200])
+    with pytest.raises(UserError, match="half.jpg cannot be read"):
+        list(evaluation_images([ImageRef(str(tmp_path / "half.jpg"))], 32, 3))
+    with pytest.raises(UserError, match="none.jpg does not exist"):
+        list(evaluation_images([ImageRef(str(tmp_path / "none.jpg"))], 32, 3))
+
+
+def test_captions_are_cleaned_and_cut_and_an_empty_one_is_named(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    texts = ["A red ball, on the grass!", "a dog", "a cat " * 60, "a bird"]
+    dataset = read_retrieval_list(_write(tmp_path / "val.json", [{"image": "i.jpg", "caption": texts}]))
+    dataset = replace(dataset, texts=[*texts[:3], "..."])
+    ids = caption_ids(dataset, range(3), tokenizer, 30, 20)
+    assert ids[0] == tokenizer.ids("a red ball on the grass", 20)
+    assert ids[1] == tokenizer.ids("a dog", 20)
+    assert len(ids[2]) == 20 and ids[2][-1] == tokenizer.eos
+    with pytest.raises(UserError, match="val.json, entry 0, caption '...': .*empty"):
+        caption_ids(dataset, [3], tokenizer, 30, 20)
+    as_it_is = replace(dataset, uncleaned_if_empty=True)
+    assert caption_ids(as_it_is, [3], tokenizer, 30, 20) == [tokenizer.ids("...", 20)]
