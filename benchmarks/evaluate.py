@@ -37,7 +37,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cclm.config.pretrain import ModelConfig, TextConfig, VisionConfig
+from cclm.config.model import ModelConfig, TextConfig, VisionConfig
 from cclm.model.attention import Context
 from cclm.model.cclm import CCLM
 from cclm.model.decoder import AnswerDecoder

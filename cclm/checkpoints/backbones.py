@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from cclm.checkpoints.published import check_names_and_shapes, published_name, read_torch_file
 from cclm.checkpoints.resize import resize_position_table
-from cclm.config.pretrain import TextConfig, VisionConfig
+from cclm.config.model import TextConfig, VisionConfig
 from cclm.errors import UserError
 from cclm.model.cclm import CCLM
 from cclm.model.vision import ImageEncoder

@@ -10,7 +10,7 @@ from cclm.checkpoints.backbones import put, read_swin, read_vit, read_xlm_robert
 from cclm.checkpoints.find import WEIGHTS, Checkpoint, find_checkpoint, is_checkpoint_folder
 from cclm.checkpoints.load import load_model, other_settings
 from cclm.checkpoints.published import load_published, read_published_file
-from cclm.config.pretrain import ModelConfig
+from cclm.config.model import ModelConfig
 from cclm.errors import UserError
 from cclm.model.cclm import CCLM
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from cclm.checkpoints.find import Checkpoint
 from cclm.checkpoints.manifest import MODEL, OPTIMIZER
-from cclm.config.pretrain import ModelConfig
+from cclm.config.model import ModelConfig
 from cclm.errors import UserError
 
 FREE_TO_CHANGE = {

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from cclm.cli.arguments import add_overrides
-from cclm.config.pretrain import ModelConfig
+from cclm.config.model import ModelConfig
 
 EPILOG = """\
 Of a config, the output is YAML itself, parameter counts being comments: it can be saved and used as a config.

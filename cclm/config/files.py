@@ -19,8 +19,9 @@ from typing import Annotated, Any, Union, get_args, get_origin
 import yaml
 from pydantic import ValidationError
 
+from cclm.config.base import Settings
 from cclm.config.finetune import FINETUNE_CONFIGS, FinetuneConfig
-from cclm.config.pretrain import PretrainConfig, Settings
+from cclm.config.pretrain import PretrainConfig
 from cclm.config.published import is_published, translate
 from cclm.errors import UserError
 

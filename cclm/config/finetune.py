@@ -13,16 +13,12 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from cclm.config.base import Settings
+from cclm.config.model import ModelConfig
+from cclm.config.optimization import OptimizerConfig, ScheduleConfig
 from cclm.config.output import CheckpointConfig
-from cclm.config.pretrain import (
-    AugmentConfig,
-    ImageTextSource,
-    ModelConfig,
-    OptimizerConfig,
-    ScheduleConfig,
-    Settings,
-    TrainingConfig,
-)
+from cclm.config.pretrain import TrainingConfig
+from cclm.config.sources import AugmentConfig, ImageTextSource
 
 
 def _as_tuple(value: object) -> object:

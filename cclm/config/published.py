@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from cclm.config.block import Block, Tree, Where, read_json
 from cclm.config.finetune import LANGUAGE, SHOTS
-from cclm.config.pretrain import ModelConfig
+from cclm.config.model import ModelConfig
 from cclm.errors import UserError
 
 IGNORED: dict[str, str] = {

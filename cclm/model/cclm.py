@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from cclm.config.pretrain import ModelConfig
+from cclm.config.model import ModelConfig
 from cclm.model.attention import Context
 from cclm.model.heads import MlpHead, SharedSpace
 from cclm.model.text import FusionEncoder, TextEncoder, TokenHead

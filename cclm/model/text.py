@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cclm.config.pretrain import TextConfig
+from cclm.config.model import TextConfig
 from cclm.model.attention import Context, CrossAttention, SelfAttention
 from cclm.sequences import AnySequences, PackedSequences, Sequences
 

@@ -14,7 +14,7 @@ from timm.models.swin_transformer import SwinTransformer
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from cclm.config.pretrain import VisionConfig
+from cclm.config.model import VisionConfig
 from cclm.pixels import normalised
 from cclm.sequences import Sequences
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cclm.config.pretrain import ModelConfig
+from cclm.config.model import ModelConfig
 from cclm.data.cleaning import EmptyTextError, clean_caption
 from cclm.errors import UserError
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from cclm.checkpoints.initial import build_model
 from cclm.checkpoints.published import published_name, read_torch_file
-from cclm.config.pretrain import ModelConfig
+from cclm.config.model import ModelConfig
 from cclm.config.published import published_model
 from cclm.data.batches.batch import MaskedText
 from cclm.errors import UserError

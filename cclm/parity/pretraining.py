@@ -9,7 +9,8 @@ from torch import nn
 
 from cclm.checkpoints.backbones import load_xlm_roberta
 from cclm.checkpoints.published import read_published_file, to_published
-from cclm.config.pretrain import ObjectiveConfig, OptimizerConfig
+from cclm.config.optimization import OptimizerConfig
+from cclm.config.pretrain import ObjectiveConfig
 from cclm.data.batches.batch import ImageTextBatch, JoinedTextBatch, ParallelTextBatch, PretrainBatch, RegionTextBatch
 from cclm.errors import UserError
 from cclm.model.attention import Context

@@ -9,7 +9,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from cclm.config.finetune import FinetuneConfig
-from cclm.config.pretrain import ModelConfig, PretrainConfig
+from cclm.config.model import ModelConfig
+from cclm.config.pretrain import PretrainConfig
 from cclm.errors import UserError
 from cclm.training.resume import Start
 

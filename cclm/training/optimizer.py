@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import nn
 
-from cclm.config.pretrain import OptimizerConfig
+from cclm.config.optimization import OptimizerConfig
 
 _NO_DECAY = ("bias", "LayerNorm.weight", "norm.weight", "norm1.weight", "norm2.weight")
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cclm.config.pretrain import DataConfig, PretrainConfig
+from cclm.config.pretrain import PretrainConfig
+from cclm.config.sources import DataConfig
 
 KINDS = ("texts", "images_mono", "images", "regions")
 """Kinds of batch by the name of their source in `config.data`, in the order in which an outer step trains them."""

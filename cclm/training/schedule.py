@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cclm.config.pretrain import ScheduleConfig
+from cclm.config.optimization import ScheduleConfig
 
 
 def warmup_steps(config: ScheduleConfig, total: int) -> int:

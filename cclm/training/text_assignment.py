@@ -9,7 +9,9 @@ from pathlib import Path
 
 from cclm import distributed
 from cclm.config.finetune import TextAssignmentConfig
-from cclm.config.pretrain import DataConfig, OptimizerConfig, PretrainConfig
+from cclm.config.optimization import OptimizerConfig
+from cclm.config.pretrain import PretrainConfig
+from cclm.config.sources import DataConfig
 from cclm.data.batches.loader import SourceStream, open_source
 from cclm.data.stored.order import slots_of_rank
 from cclm.data.stored.quarantine import Quarantine

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cclm.config.pretrain import AugmentConfig
+from cclm.config.sources import AugmentConfig
 from cclm.data.annotations.types import ClassificationSet, ImageRef, PairSet, QuestionSet, RetrievalSet
 from cclm.data.batches.evaluation_batches import caption_ids
 from cclm.data.batches.finetuning_batch import (

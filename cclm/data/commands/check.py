@@ -14,12 +14,12 @@ import numpy as np
 
 from cclm import storage
 from cclm.config.finetune import FinetuneConfig, TextAssignmentConfig
-from cclm.config.pretrain import (
+from cclm.config.pretrain import PretrainConfig
+from cclm.config.sources import (
     BrokenRecordsConfig,
     DataConfig,
     ImageTextSource,
     ParallelTextSource,
-    PretrainConfig,
     RegionSource,
     SourceConfig,
 )

@@ -13,7 +13,7 @@ import random
 import numpy as np
 from PIL import Image
 
-from cclm.config.pretrain import AugmentConfig
+from cclm.config.sources import AugmentConfig
 from cclm.data.examples.randaugment import rand_augment
 from cclm.data.stored.records import BROKEN_IMAGE, BrokenRecord
 

@@ -10,7 +10,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cclm.config.pretrain import MaskingConfig
+from cclm.config.sources import MaskingConfig
 from cclm.data.examples.draws import in_random_order
 from cclm.data.examples.tokenizer import Tokenizer
 

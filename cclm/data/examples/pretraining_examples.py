@@ -16,15 +16,8 @@ from functools import partial
 import numpy as np
 from PIL import Image
 
-from cclm.config.pretrain import (
-    AugmentConfig,
-    ImageTextSource,
-    MaskingConfig,
-    ObjectiveConfig,
-    ParallelTextSource,
-    PretrainConfig,
-    RegionSource,
-)
+from cclm.config.pretrain import ObjectiveConfig, PretrainConfig
+from cclm.config.sources import AugmentConfig, ImageTextSource, MaskingConfig, ParallelTextSource, RegionSource
 from cclm.data.cleaning import EmptyTextError, clean_caption
 from cclm.data.examples import images, regions
 from cclm.data.examples.draws import in_random_order

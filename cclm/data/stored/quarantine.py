@@ -7,7 +7,7 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from cclm.config.pretrain import BrokenRecordsConfig
+from cclm.config.sources import BrokenRecordsConfig
 from cclm.errors import UserError
 
 log = logging.getLogger(__name__)

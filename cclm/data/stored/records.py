@@ -19,7 +19,7 @@ import orjson  # half the time of json
 import pybase64  # a twentieth of the time of binascii
 
 from cclm import storage
-from cclm.config.pretrain import ImageTextSource, ParallelTextSource
+from cclm.config.sources import ImageTextSource, ParallelTextSource
 from cclm.data.stored.formats import Format
 from cclm.data.stored.tar import DamagedTarError, members_of_record
 

@@ -11,7 +11,7 @@ from cclm.checkpoints import initial
 from cclm.checkpoints.find import find_checkpoint
 from cclm.checkpoints.initial import build_model, restore_model
 from cclm.checkpoints.published import read_published_file, to_published
-from cclm.config.pretrain import ModelConfig, TextConfig, VisionConfig
+from cclm.config.model import ModelConfig, TextConfig, VisionConfig
 from cclm.errors import UserError
 from cclm.model.cclm import CCLM
 from tests.checkpoint_files import save_checkpoint

@@ -16,7 +16,7 @@ from cclm.checkpoints.published import (
     to_published,
     write_published_file,
 )
-from cclm.config.pretrain import ModelConfig, TextConfig, VisionConfig
+from cclm.config.model import ModelConfig, TextConfig, VisionConfig
 from cclm.errors import UserError
 from cclm.model.attention import Context
 from cclm.model.cclm import CCLM

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from cclm.checkpoints.initial import build_model
-from cclm.config.pretrain import ModelConfig, TextConfig, VisionConfig
+from cclm.config.model import ModelConfig, TextConfig, VisionConfig
 from cclm.metrics.measured import Measured, accuracy, mean_metric
 from cclm.metrics.results import as_json, table
 from cclm.model.attention import Context

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from cclm.checkpoints.initial import build_model
-from cclm.config.pretrain import ModelConfig, ObjectiveConfig, TextConfig, VisionConfig
+from cclm.config.model import ModelConfig, TextConfig, VisionConfig
+from cclm.config.pretrain import ObjectiveConfig
 from cclm.data.batches.batch import ImageTextBatch, MaskedText, RegionTextBatch
 from cclm.metrics.recall import retrieval_metrics
 from cclm.model.cclm import CCLM

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cclm.config.pretrain import ScheduleConfig
+from cclm.config.optimization import ScheduleConfig
 from cclm.training.schedule import lr_factor, warmup_steps
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "extra.json"

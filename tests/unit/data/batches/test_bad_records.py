@@ -13,7 +13,7 @@ import pytest
 import torch
 from record_files import b64, image_text, jpeg, pair, region, write_lines
 
-from cclm.config.pretrain import ImageTextSource
+from cclm.config.sources import ImageTextSource
 from cclm.data.batches.loader import open_source
 from cclm.data.examples.pretraining_examples import example_maker
 from cclm.data.stored import records

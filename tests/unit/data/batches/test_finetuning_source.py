@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cclm.config.pretrain import AugmentConfig
+from cclm.config.sources import AugmentConfig
 from cclm.data.annotations.types import ImageRef, QuestionEntry, QuestionSet
 from cclm.data.batches.finetuning_examples import Making, QuestionExamples
 from cclm.data.batches.finetuning_source import FinetuneSource

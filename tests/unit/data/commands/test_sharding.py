@@ -42,7 +42,7 @@ def _contents(folder: Path, source: Any) -> list[tuple[bytes, Any]]:
 
 @pytest.fixture
 def source() -> Any:
-    from cclm.config.pretrain import ImageTextSource
+    from cclm.config.sources import ImageTextSource
 
     return ImageTextSource(files=("x",), batch_size=1)
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cclm.config.pretrain import AugmentConfig, MaskingConfig, RegionSource
+from cclm.config.sources import AugmentConfig, MaskingConfig, RegionSource
 from cclm.data.examples.pretraining_examples import region_example
 from cclm.data.examples.tokenizer import Tokenizer
 from cclm.data.stored.records import parse_region

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from record_files import jpeg
 
-from cclm.config.pretrain import AugmentConfig
+from cclm.config.sources import AugmentConfig
 from cclm.data.examples import images, randaugment
 from cclm.data.stored.records import BrokenRecord
 from cclm.pixels import normalised

@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from cclm.config.pretrain import MaskingConfig
+from cclm.config.sources import MaskingConfig
 from cclm.data.examples.masking import draw_places, mask
 from cclm.data.examples.tokenizer import Tokenizer
 

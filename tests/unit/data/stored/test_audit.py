@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from record_files import pair, write_lines
 
-from cclm.config.pretrain import BrokenRecordsConfig
+from cclm.config.sources import BrokenRecordsConfig
 from cclm.data.batches.loader import open_source
 from cclm.data.stored.audit import (
     AuditLine,
