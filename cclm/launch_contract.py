@@ -23,15 +23,15 @@ EXIT_STORAGE_OUTAGE = 201
 EXIT_PEER_STOPPED = 202
 EXIT_HARDWARE = 203
 
-LAUNCHER = "CCLM_LAUNCHER_PID"
+LAUNCHER_PID = "CCLM_LAUNCHER_PID"
 """Set by `cclm launch` for its processes: they report to it instead of printing."""
 FULL_WORLD_SIZE = "CCLM_FULL_WORLD_SIZE"
 """Processes of a run with all its nodes: what per-process batch sizes of published configs are multiplied by."""
-JOB = "CCLM_JOB_ID"
+JOB_ID = "CCLM_JOB_ID"
 """What tells this job from another one in the same folder: --rdzv-id or the scheduler's id; unset where neither is."""
-NO_NAME = "none"
+UNNAMED_JOB = "none"
 """What torchrun calls a job that has no name."""
-NEEDS_NAME = (
+UNNAMED_JOB_REFUSED = (
     "--resume never: without a name of the job, its restarts look like the next job; give --rdzv-id NAME, another one "
     "for each job"
 )

@@ -120,7 +120,7 @@ def test_torch_distributed_lives_in_one_module() -> None:
     """One for training, and torchrun's agent in the launcher."""
     users = [path.relative_to(ROOT) for path in SOURCES if "cclm" == path.relative_to(ROOT).parts[0]
              and any(name.startswith("torch.distributed") for name in imported(path))]  # fmt: skip
-    assert users == [Path("cclm/distributed.py"), Path("cclm/launch/agent.py"), Path("cclm/launch/build.py")]
+    assert users == [Path("cclm/distributed.py"), Path("cclm/launch/agent.py"), Path("cclm/launch/torchrun.py")]
 
 
 def test_every_config_loads() -> None:

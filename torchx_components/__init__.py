@@ -12,7 +12,7 @@ from typing import Dict, List, Optional
 
 import torchx.specs as specs
 
-from cclm.launch import application as torchx
+from cclm.launch import application
 
 
 def pretrain(
@@ -51,7 +51,7 @@ def pretrain(
         rdzv_port: port at which the nodes of a job of several nodes meet
         max_restarts: how often each node starts its processes again before it asks the scheduler
     """
-    return torchx.app(
+    return application.build_app(
         "pretrain",
         "--resume",
         resume,
@@ -112,7 +112,7 @@ def finetune(
         rdzv_port: port at which the nodes of a job of several nodes meet
         max_restarts: how often each node starts its processes again before it asks the scheduler
     """
-    return torchx.app(
+    return application.build_app(
         "finetune",
         "--checkpoint",
         checkpoint,
@@ -172,7 +172,7 @@ def evaluate(
         rdzv_port: port at which the nodes of a job of several nodes meet
         max_restarts: how often each node starts its processes again before it asks the scheduler
     """
-    return torchx.app(
+    return application.build_app(
         "evaluate",
         "--checkpoint",
         checkpoint,

@@ -7,8 +7,8 @@ import os
 from functools import partial
 
 from cclm.launch.attempts import DEFAULT_MAX_ATTEMPTS
-from cclm.launch.causes import table
-from cclm.launch_contract import NO_NAME
+from cclm.launch.causes import exit_code_table
+from cclm.launch_contract import UNNAMED_JOB
 
 DESCRIPTION = """\
 Run a command of cclm under torchrun's elastic agent: on all GPUs of a machine, and on several machines.
@@ -20,7 +20,7 @@ by its exit code, by the scheduler; what cannot succeed ends at once, with one s
 
 EPILOG = f"""\
 exit codes: 128 and above may be tried again, below must not (restartPolicy: ExitCode of training operators)
-{table()}
+{exit_code_table()}
 
 attempts: each start is counted in attempts-COMMAND.json beside the checkpoints. A newer checkpoint starts the count
 anew; SIGTERM, Ctrl-C, nodes that come or leave and your mistakes (exit code 2) do not count. Jobs are told apart by
@@ -98,7 +98,7 @@ def launch(args: argparse.Namespace) -> int:
     """
     from cclm.cli.main import parse
     from cclm.errors import UserError
-    from cclm.launch.launcher import Launch
+    from cclm.launch.launcher import LaunchOptions
     from cclm.launch.launcher import launch as run
 
     command = args.command[1:] if args.command[:1] == ["--"] else args.command
@@ -108,9 +108,9 @@ def launch(args: argparse.Namespace) -> int:
     load = getattr(parsed, "load_config", None)
     config = load(parsed) if load else None
     return run(
-        Launch(
+        LaunchOptions(
             command=command,
-            torchrun=_torchrun_options(args),
+            torchrun_options=_torchrun_options(args),
             folders=folders_of(config),
             run_id=_job_id(args),
             max_attempts=args.max_attempts,
@@ -155,7 +155,7 @@ def _torchrun_options(args: argparse.Namespace) -> list[str]:
 def _job_id(args: argparse.Namespace) -> str | None:
     """What tells this job from another one in the same folder."""
     known = (os.environ.get(name) for name in ("PET_RDZV_ID", "TORCHX_JOB_ID", "SLURM_JOB_ID"))
-    return next((value for value in (args.rdzv_id, *known) if value and value != NO_NAME), None)
+    return next((value for value in (args.rdzv_id, *known) if value and value != UNNAMED_JOB), None)
 
 
 def _positive(text: str) -> int:

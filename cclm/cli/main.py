@@ -18,8 +18,8 @@ from collections.abc import Sequence
 from cclm import __version__
 from cclm.cli.parser import Parser
 from cclm.errors import UserError
-from cclm.launch import report
-from cclm.launch.causes import Cause, Failure, of_exception
+from cclm.launch import exit_report, launched_process
+from cclm.launch.causes import Cause, Failure, classify_exception
 from cclm.launch_contract import EXIT_INTERRUPTED, EXIT_PREEMPTED, EXIT_USER_ERROR
 
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -74,18 +74,18 @@ def run(argv: Sequence[str]) -> int:
         reader of a pipe has gone. Other exceptions are bugs and keep their traceback.
     """
     try:
-        report.die_with_launcher()
+        launched_process.die_with_launcher()
         args = parse(argv)
         if not hasattr(args, "func"):
             _build_parser(argv).print_help()
             return EXIT_USER_ERROR
         code = args.func(args) or 0
         if code == EXIT_PREEMPTED:
-            report.write(Failure(Cause.PREEMPTED, "was stopped by SIGTERM, saved and left"))
+            exit_report.write(Failure(Cause.PREEMPTED, "was stopped by SIGTERM, saved and left"))
         sys.stdout.flush()  # a closed pipe shows here, not at interpreter exit
         return code
     except KeyboardInterrupt:
-        if not report.is_launched():
+        if not launched_process.is_launched():
             print("cclm: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
     except BrokenPipeError:
@@ -93,10 +93,11 @@ def run(argv: Sequence[str]) -> int:
         return EXIT_BROKEN_PIPE
     except Exception as error:
         failure = _failure_of(error)
-        told = report.write(failure, error) and report.is_launched()  # the launcher prints it, once for all processes
-        if failure.cause is Cause.BUG and not told:
+        # The launcher prints it, once for all processes.
+        is_reported = exit_report.write(failure, error) and launched_process.is_launched()
+        if failure.cause is Cause.BUG and not is_reported:
             raise
-        if not told:
+        if not is_reported:
             with contextlib.suppress(OSError):  # it may go to a file on the same full disk: the exit code still counts
                 print(f"cclm: error: {failure.message}", file=sys.stderr)
         try:
@@ -108,7 +109,7 @@ def run(argv: Sequence[str]) -> int:
 
 def _failure_of(error: Exception) -> Failure:
     """What an exception means; a file that the system refuses is the user's to mend."""
-    failure = of_exception(error)
+    failure = classify_exception(error)
     if failure.cause is Cause.BUG and isinstance(error, OSError):
         if error.errno in _FULL:
             place = "what is being written" if error.filename is None else error.filename

@@ -21,9 +21,9 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 from torch.distributed.elastic.rendezvous.dynamic_rendezvous import _RendezvousExitOp
 
-from cclm.launch import report
+from cclm.launch import exit_report
 from cclm.launch.attempts import Attempts
-from cclm.launch.causes import Cause, Failure, of_exit_code, root_cause, sentence
+from cclm.launch.causes import Cause, Failure, classify_exit_code, describe, root_cause
 from cclm.launch_contract import EXIT_PREEMPTED
 
 _VERDICT = "cclm/verdict"
@@ -114,11 +114,11 @@ class Agent(LocalElasticAgent):
         may_restart = self._remaining_restarts > 0
         if failure.cause in _FREE and self._may_wait:
             self._remaining_restarts += 1
-            self._say(f"{sentence(failure)}; going on with the nodes that are left")
+            self._say(f"{describe(failure)}; going on with the nodes that are left")
         elif failure.cause.may_retry and failure.cause not in (Cause.PREEMPTED, Cause.INTERRUPTED) and may_restart:
             limit = self._worker_group.spec.max_restarts
             number = limit - self._remaining_restarts + 1
-            self._say(f"{sentence(failure)}; restarting from the newest checkpoint (restart {number} of {limit})")
+            self._say(f"{describe(failure)}; restarting from the newest checkpoint (restart {number} of {limit})")
         else:
             self._remaining_restarts = 0
 
@@ -152,7 +152,7 @@ class Agent(LocalElasticAgent):
         """End the rendezvous: no node needs to wait for this run any more. `failure` says why, if it failed."""
         with contextlib.suppress(Exception):  # the store may be gone, and torch has many ways to say so
             if failure is not None:
-                self._store.set(_VERDICT, report.to_json(failure))
+                self._store.set(_VERDICT, exit_report.to_json(failure))
             self._rdzv_handler.shutdown()
             if failure is not None and self._worker_group.group_world_size > 1:
                 time.sleep(_TIME_TO_READ)
@@ -161,17 +161,17 @@ class Agent(LocalElasticAgent):
         """Why another node ended the run; None if nobody said."""
         with contextlib.suppress(Exception):
             if self._store.check([_VERDICT]):
-                return report.read(json.loads(self._store.get(_VERDICT)))
+                return exit_report.parse(json.loads(self._store.get(_VERDICT)))
         return None
 
 
 def failure_of(failed: ProcessFailure) -> Failure:
     """Why a process failed: by its own word if it left one, else by its exit code."""
-    return report.read(failed.error_file_data) or of_exit_code(failed.exitcode)
+    return exit_report.parse(failed.error_file_data) or classify_exit_code(failed.exitcode)
 
 
 def _was_sent_away(failed: ProcessFailure) -> bool:
     """Whether a process that did not end first may have ended by the signals that the agent then sent."""
-    return failed.exitcode in (-signal.SIGTERM, -signal.SIGKILL, EXIT_PREEMPTED) and not report.read(
+    return failed.exitcode in (-signal.SIGTERM, -signal.SIGKILL, EXIT_PREEMPTED) and not exit_report.parse(
         failed.error_file_data
     )

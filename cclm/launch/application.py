@@ -8,7 +8,7 @@ from torchx.specs import AppDef
 _TORCHRUN, _MODULE = "torchrun ", " --role '' -m cclm "
 
 
-def app(*command: str, max_restarts: int, **settings: object) -> AppDef:
+def build_app(*command: str, max_restarts: int, **settings: object) -> AppDef:
     """`cclm COMMAND` on all nodes of an application.
 
     Args:

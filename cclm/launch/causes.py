@@ -53,7 +53,7 @@ class Cause(enum.Enum):
         return self.code >= 128
 
 
-def table() -> str:
+def exit_code_table() -> str:
     """The exit codes as text, for `--help`."""
     lines = [f"  {EXIT_SUCCESS:>3}  success"]
     lines += [f"  {cause.code:>3}  {cause.meaning}" for cause in sorted(Cause, key=lambda cause: cause.code)]
@@ -84,7 +84,7 @@ def root_cause(failures: list[Failure]) -> Failure:
     return max(failures, key=lambda failure: _WEIGHT.index(failure.cause))
 
 
-def of_exit_code(code: int) -> Failure:
+def classify_exit_code(code: int) -> Failure:
     """How a process ended that left no word: `code` as subprocess has it, negative for signals."""
     if code < 0 or code > 128:
         number = -code if code < 0 else code - 128
@@ -124,7 +124,7 @@ _LOST = (
 _BROKEN_GPU = ("uncorrectable ecc", "gpu is lost", "fallen off the bus", "hardware stack error", "nvlink error")
 
 
-def of_exception(error: BaseException) -> Failure:
+def classify_exception(error: BaseException) -> Failure:
     """What an exception means that ended a process."""
     names = {kind.__name__ for kind in type(error).__mro__}
     text = str(error)
@@ -157,7 +157,7 @@ def of_exception(error: BaseException) -> Failure:
     return Failure(Cause.BUG, f"{type(error).__name__}: {first}")
 
 
-def sentence(failure: Failure) -> str:
+def describe(failure: Failure) -> str:
     """What happened, in one line."""
     if failure.rank is None or failure.cause in (Cause.USER_ERROR, Cause.ATTEMPTS_EXHAUSTED):
         return failure.message

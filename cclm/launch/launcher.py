@@ -12,20 +12,28 @@ from dataclasses import dataclass
 
 from cclm.errors import UserError
 from cclm.launch.attempts import Attempts, AttemptsExhausted
-from cclm.launch.causes import Cause, Failure, sentence
-from cclm.launch_contract import COLLECTIVE_TIMEOUT, EXIT_SUCCESS, FULL_WORLD_SIZE, JOB, LAUNCHER, NEEDS_NAME, NO_NAME
+from cclm.launch.causes import Cause, Failure, describe
+from cclm.launch_contract import (
+    COLLECTIVE_TIMEOUT,
+    EXIT_SUCCESS,
+    FULL_WORLD_SIZE,
+    JOB_ID,
+    LAUNCHER_PID,
+    UNNAMED_JOB,
+    UNNAMED_JOB_REFUSED,
+)
 
 _NO_JOB = "local"
 """By which attempts are counted that no scheduler made."""
 
 
 @dataclass(frozen=True)
-class Launch:
+class LaunchOptions:
     """What `cclm launch` was asked for."""
 
     command: list[str]
     """Arguments of `cclm` for each process."""
-    torchrun: list[str]
+    torchrun_options: list[str]
     """Options for torchrun's own parser, which adds those of PET_* variables."""
     folders: list[str]
     """Where the run saves; empty if it does not."""
@@ -44,7 +52,7 @@ class Stopped(BaseException):
     """A signal to the launcher, before torch's agent handles signals."""
 
 
-def launch(wish: Launch) -> int:
+def launch(options: LaunchOptions) -> int:
     """Run to the end; returns the exit code.
 
     Raises:
@@ -54,7 +62,7 @@ def launch(wish: Launch) -> int:
         signal.signal(number, _raise_stopped)
     logs = tempfile.mkdtemp(prefix="cclm-launch-")
     try:
-        return _launch(wish, logs)
+        return _launch(options, logs)
     except Stopped as stop:
         failure = Failure(Cause.PREEMPTED, "stopped by SIGTERM before training began")
         if stop.args[0] == signal.SIGINT:
@@ -64,40 +72,40 @@ def launch(wish: Launch) -> int:
         shutil.rmtree(logs, ignore_errors=True)
 
 
-def _launch(wish: Launch, logs: str) -> int:
+def _launch(options: LaunchOptions, logs: str) -> int:
     # A store that outlives a round is remembered by nodes whose rank changes, and they miss each other.
     os.environ.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # native stacks of connections that end, which we tell of
-    os.environ |= {LAUNCHER: str(os.getpid()), COLLECTIVE_TIMEOUT: str(wish.collective_timeout)}
-    os.environ.pop(JOB, None)
-    if wish.run_id is not None:
-        os.environ[JOB] = wish.run_id
-    from cclm.launch import build  # imports torch: seconds
+    os.environ |= {LAUNCHER_PID: str(os.getpid()), COLLECTIVE_TIMEOUT: str(options.collective_timeout)}
+    os.environ.pop(JOB_ID, None)
+    if options.run_id is not None:
+        os.environ[JOB_ID] = options.run_id
+    from cclm.launch import torchrun  # imports torch: seconds
 
-    build.quiet()
-    config, command = build.settings(wish.torchrun, wish.command, logs)
-    check_sizes(wish, config.min_nodes, config.max_nodes, config.nproc_per_node)
-    if wish.begins_anew and (wish.run_id or config.run_id) == NO_NAME:
-        raise UserError(NEEDS_NAME)
+    torchrun.silence_torch()
+    config, command = torchrun.parse_options(options.torchrun_options, options.command, logs)
+    check_sizes(options, config.min_nodes, config.max_nodes, config.nproc_per_node)
+    if options.begins_anew and (options.run_id or config.run_id) == UNNAMED_JOB:
+        raise UserError(UNNAMED_JOB_REFUSED)
     os.environ[FULL_WORLD_SIZE] = str(config.max_nodes * config.nproc_per_node)
     attempts = None
-    if wish.folders:
-        attempts = Attempts(wish.folders, wish.command[0], wish.run_id or _NO_JOB, wish.max_attempts)
+    if options.folders:
+        attempts = Attempts(options.folders, options.command[0], options.run_id or _NO_JOB, options.max_attempts)
     agent = None
     try:
-        agent = build.agent(config, command, attempts, wish.shutdown_timeout, say)
+        agent = torchrun.build_agent(config, command, attempts, options.shutdown_timeout, say)
         result = agent.run()
         failure = None if result is not None and not result.is_failed() else agent.failure
         if failure is None and result is None:
             failure = Failure(Cause.LOST_PEER, "the other nodes went on without this one")
-    except build.SignalException as stop:
-        failure = _stopped(stop.sigval, agent.killed if agent else [], wish.shutdown_timeout)
+    except torchrun.SignalException as stop:
+        failure = _stopped(stop.sigval, agent.killed if agent else [], options.shutdown_timeout)
     except AttemptsExhausted as error:
         failure = Failure(Cause.ATTEMPTS_EXHAUSTED, str(error))
     except UserError as error:
         failure = Failure(Cause.USER_ERROR, str(error))
     except Exception as error:
-        failure = (agent and agent.shared_verdict()) or build.of_agent_error(error)
+        failure = (agent and agent.shared_verdict()) or torchrun.classify_agent_error(error)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)  # the run is over, and only seconds are left
     if agent is not None:
@@ -110,12 +118,12 @@ def _launch(wish: Launch, logs: str) -> int:
     return EXIT_SUCCESS if failure is None else _end(failure)
 
 
-def check_sizes(wish: Launch, least: int, most: int, processes: int) -> None:
+def check_sizes(options: LaunchOptions, least: int, most: int, processes: int) -> None:
     """Refuse a range of nodes in which there is a number that the command cannot run on: it would end the run later."""
     for nodes in range(least, most + 1):
         try:
-            if wish.check_processes:
-                wish.check_processes(nodes * processes)
+            if options.check_processes:
+                options.check_processes(nodes * processes)
         except UserError as error:
             if least == most:
                 raise
@@ -157,7 +165,7 @@ def _end(failure: Failure) -> int:
         decision = "not to be retried"
         if failure.cause.may_retry:
             decision = "the same command goes on from the newest checkpoint"
-        say(f"{sentence(failure)}; exit code {code}: {decision}")
+        say(f"{describe(failure)}; exit code {code}: {decision}")
     return code
 
 

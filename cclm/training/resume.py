@@ -32,7 +32,7 @@ from cclm.config.pretrain import PretrainConfig
 from cclm.data.stored.audit import AUDIT
 from cclm.data.stored.quarantine import QUARANTINE
 from cclm.errors import UserError
-from cclm.launch_contract import JOB, NEEDS_NAME, NO_NAME
+from cclm.launch_contract import JOB_ID, UNNAMED_JOB, UNNAMED_JOB_REFUSED
 from cclm.metrics.report import LOG, METRICS
 from cclm.metrics.results import PREDICTIONS, RESULTS
 from cclm.training.evaluation import RESULT
@@ -167,9 +167,9 @@ def _job() -> str | None:
     Raises:
         UserError: it may be started again and has no name.
     """
-    job = os.environ.get(JOB) or os.environ.get("TORCHELASTIC_RUN_ID") or None
-    if job == NO_NAME:
-        raise UserError(NEEDS_NAME)
+    job = os.environ.get(JOB_ID) or os.environ.get("TORCHELASTIC_RUN_ID") or None
+    if job == UNNAMED_JOB:
+        raise UserError(UNNAMED_JOB_REFUSED)
     return job
 
 

@@ -119,12 +119,12 @@ def test_an_upload_may_take_longer_than_a_collective(store, tmp_path):
 
 def test_a_first_process_that_hangs_is_not_waited_for(store):
     code = (
-        "import os, signal; from cclm import distributed as d; from cclm.launch.causes import of_exception\n"
+        "import os, signal; from cclm import distributed as d; from cclm.launch.causes import classify_exception\n"
         f"{MEET}; d.initialize(); d.barrier()\n"
         "try:\n"
         "    with d.others_wait():\n"
         "        if d.rank() == 0: os.kill(os.getpid(), signal.SIGSTOP)\n"
-        "except Exception as error: os._exit(of_exception(error).cause.code)"
+        "except Exception as error: os._exit(classify_exception(error).cause.code)"
     )
     first, second = two_processes(store, code, timeout=4)
     assert second.wait(timeout=120) == 134

@@ -9,8 +9,8 @@ import pytest
 
 from cclm.cli import launch as cli
 from cclm.errors import UserError
-from cclm.launch import report
-from cclm.launch.causes import Cause, Failure, of_exception, of_exit_code, root_cause, table
+from cclm.launch import exit_report
+from cclm.launch.causes import Cause, Failure, classify_exception, classify_exit_code, exit_code_table, root_cause
 from cclm.launch_contract import ERROR_FILE
 
 
@@ -20,7 +20,7 @@ def test_codes_are_told_apart_and_the_scheduler_may_trust_128():
     permanent = {Cause.BUG, Cause.USER_ERROR, Cause.ATTEMPTS_EXHAUSTED}
     assert {cause for cause in Cause if not cause.may_retry} == permanent
     for cause in Cause:
-        assert f"{cause.code}  {cause.meaning}" in table()
+        assert f"{cause.code}  {cause.meaning}" in exit_code_table()
         assert f"{cause.code}  {cause.meaning}" in cli.EPILOG
 
 
@@ -35,7 +35,7 @@ def test_codes_are_told_apart_and_the_scheduler_may_trust_128():
     ],
 )  # fmt: skip
 def test_exit_codes_of_processes_that_left_no_word(code, cause):
-    assert of_exit_code(code).cause is cause
+    assert classify_exit_code(code).cause is cause
 
 
 class DistError(RuntimeError):
@@ -73,7 +73,7 @@ class OutOfMemoryError(RuntimeError):
     ids=str,
 )  # fmt: skip
 def test_exceptions(error, cause):
-    assert of_exception(error).cause is cause
+    assert classify_exception(error).cause is cause
 
 
 def test_the_cause_is_not_what_followed_from_it():
@@ -91,12 +91,12 @@ def test_a_report_is_read_as_written_and_anything_else_is_not_one(tmp_path, monk
     try:
         raise KeyError("width")
     except KeyError as error:
-        assert report.write(of_exception(error), error)
-    found = report.read(json.loads((tmp_path / "error.json").read_text()))
+        assert exit_report.write(classify_exception(error), error)
+    found = exit_report.parse(json.loads((tmp_path / "error.json").read_text()))
     assert found.cause is Cause.BUG
     assert "KeyError: 'width'" in found.traceback and "test_causes.py" in found.traceback
     for other in ({}, {"message": "<NONE>"}, [], None, {"cause": "X", "message": {"message": "", "extraInfo": {}}}):
-        assert report.read(other) is None
+        assert exit_report.parse(other) is None
 
 
 def test_the_launcher_is_light_until_it_runs():

@@ -11,10 +11,10 @@ from torch.distributed.elastic.rendezvous.api import RendezvousConnectionError, 
 from cclm.cli.launch import _torchrun_options, add_parser
 from cclm.cli.main import run
 from cclm.errors import UserError
-from cclm.launch import build
-from cclm.launch.build import of_agent_error, settings
+from cclm.launch import torchrun
 from cclm.launch.causes import Cause
-from cclm.launch.launcher import Launch, check_sizes
+from cclm.launch.launcher import LaunchOptions, check_sizes
+from cclm.launch.torchrun import classify_agent_error, parse_options
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def made(monkeypatch, tmp_path):
         add_parser(parser.add_subparsers())
         args = parser.parse_args(["launch", *words, "--", "pretrain", "x.yaml", "--resume", "never"])
         assert args.command[-4:] == ["pretrain", "x.yaml", "--resume", "never"]
-        return settings(_torchrun_options(args), ["pretrain", "x.yaml"], str(tmp_path))[0]
+        return parse_options(_torchrun_options(args), ["pretrain", "x.yaml"], str(tmp_path))[0]
 
     return make
 
@@ -66,7 +66,7 @@ def test_a_job_of_one_machine_has_a_name_of_its_own(made, words):
 def test_never_on_several_machines_needs_a_name(tmp_path, capsys, monkeypatch, words):
     monkeypatch.setattr(os, "environ", dict(os.environ))
     monkeypatch.setattr(signal, "signal", lambda *_: None)
-    monkeypatch.setattr(build, "agent", lambda *_: pytest.fail("it was not refused"))
+    monkeypatch.setattr(torchrun, "build_agent", lambda *_: pytest.fail("it was not refused"))
     command = ["pretrain", "configs/demo/pretrain.yaml", f"output_dir={tmp_path}/run", "--resume", "never"]
     assert run(["launch", *words, "--rdzv-endpoint", "localhost:1", "--", *command]) == 2
     assert "give --rdzv-id NAME" in capsys.readouterr().err
@@ -95,14 +95,14 @@ def test_sizes_that_nodes_may_come_to_are_tried_before(tmp_path):
         if 8 % processes:
             raise UserError(f"8 cannot be shared by {processes}")
 
-    wish = Launch(["pretrain"], [], [], "id", 1, 1, 1, check_processes=check)
-    check_sizes(wish, 1, 2, 4)
+    options = LaunchOptions(["pretrain"], [], [], "id", 1, 1, 1, check_processes=check)
+    check_sizes(options, 1, 2, 4)
     with pytest.raises(UserError, match=r"shared by 6 \(with --nnodes 2:4 the run may come to 3 nodes\)"):
-        check_sizes(wish, 2, 4, 2)
+        check_sizes(options, 2, 4, 2)
 
 
 def test_rendezvous_that_fails_may_be_tried_again():
     for error in (RendezvousConnectionError("gone\nstack"), RendezvousTimeoutError()):
-        failure = of_agent_error(error)
+        failure = classify_agent_error(error)
         assert failure.cause is Cause.LOST_PEER and "stack" not in failure.message
-    assert of_agent_error(ZeroDivisionError("x")).cause is Cause.BUG
+    assert classify_agent_error(ZeroDivisionError("x")).cause is Cause.BUG

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import torch
 import torch.distributed.elastic.rendezvous.registry as rendezvous
-from torch.distributed import run as torchrun
+from torch.distributed import run as torch_run
 from torch.distributed.elastic.agent.server.api import WorkerSpec
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.rendezvous import RendezvousParameters
@@ -20,13 +20,13 @@ from torch.distributed.launcher.api import LaunchConfig
 from cclm.errors import UserError
 from cclm.launch.agent import Agent
 from cclm.launch.attempts import Attempts
-from cclm.launch.causes import Cause, Failure, of_exception
-from cclm.launch_contract import NO_NAME
+from cclm.launch.causes import Cause, Failure, classify_exception
+from cclm.launch_contract import UNNAMED_JOB
 
-__all__ = ["SignalException", "agent", "of_agent_error", "quiet", "settings"]
+__all__ = ["SignalException", "build_agent", "classify_agent_error", "parse_options", "silence_torch"]
 
 
-def quiet() -> None:
+def silence_torch() -> None:
     """Let torch's agent log nothing, as its errors are told in our words; LOGLEVEL=INFO brings them back."""
     if os.environ.get("LOGLEVEL", "").upper() not in ("INFO", "DEBUG"):
         for name in list(logging.root.manager.loggerDict):
@@ -34,26 +34,26 @@ def quiet() -> None:
                 logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
-def settings(options: list[str], command: list[str], logs: str) -> tuple[LaunchConfig, list[str]]:
+def parse_options(options: list[str], command: list[str], logs: str) -> tuple[LaunchConfig, list[str]]:
     """torchrun's settings, and the command line of a training process.
 
     Raises:
         UserError: an option cannot be used.
     """
     try:
-        args = torchrun.parse_args([*options, "-m", "cclm", *command])
+        args = torch_run.parse_args([*options, "-m", "cclm", *command])
         if args.nproc_per_node == "gpu" and not torch.cuda.is_available():
             raise UserError("--nproc-per-node gpu: PyTorch finds no GPU on this machine; give a number of processes")
         if not re.fullmatch(r"\d+(:\d+)?", args.nnodes):
             raise UserError(f"--nnodes is {args.nnodes!r}; give a number of machines, or MIN:MAX such as 1:4")
-        low, high = torchrun.parse_min_max_nnodes(args.nnodes)
+        low, high = torch_run.parse_min_max_nnodes(args.nnodes)
         if args.rdzv_backend == "static" and (args.rdzv_endpoint or low != high):
             args.rdzv_backend = "c10d"  # static knows no address but the master's, and no change of members
         if args.standalone or (high == 1 and not args.rdzv_endpoint and args.master_port is None):
             args.rdzv_backend, args.rdzv_endpoint = "c10d", "localhost:0"
         elif not args.rdzv_endpoint and (args.rdzv_backend != "static" or args.master_port is None):
             raise UserError("several nodes need a place to meet: name the first one, --rdzv-endpoint HOST:PORT")
-        if high == 1 and args.rdzv_id == NO_NAME:
+        if high == 1 and args.rdzv_id == UNNAMED_JOB:
             args.rdzv_id = uuid.uuid4().hex  # no other machine needs to know it
         if args.master_port is None:
             args.master_port = 29500
@@ -63,13 +63,13 @@ def settings(options: list[str], command: list[str], logs: str) -> tuple[LaunchC
         if args.rdzv_backend == "c10d" and high > 1 and hosts.isdigit() and "is_host" not in args.rdzv_conf:
             # Left alone, torch compares host names, which fails for cut ones and in host networks.
             args.rdzv_conf = ",".join(filter(None, (args.rdzv_conf, f"is_host={hosts == '0'}")))
-        config, program, arguments = torchrun.config_from_args(args)
+        config, program, arguments = torch_run.config_from_args(args)
     except (ValueError, AssertionError, RuntimeError) as error:
         raise UserError(f"cclm launch: {error}") from None
     return config, [program, *arguments]
 
 
-def agent(
+def build_agent(
     config: LaunchConfig, command: list[str], attempts: Attempts | None, grace: int, say: Callable[[str], None]
 ) -> Agent:
     """The agent of this node."""
@@ -96,7 +96,7 @@ def agent(
     )  # fmt: skip
 
 
-def of_agent_error(error: Exception) -> Failure:
+def classify_agent_error(error: Exception) -> Failure:
     """What it means that the agent itself, not its processes, failed."""
     if isinstance(error, RendezvousClosedError):
         return Failure(Cause.LOST_PEER, "another node has ended this run")
@@ -105,4 +105,4 @@ def of_agent_error(error: Exception) -> Failure:
     if isinstance(error, RendezvousError):
         first = str(error).splitlines()[0]
         return Failure(Cause.LOST_PEER, f"lost the node that holds the rendezvous ({first})")
-    return of_exception(error)
+    return classify_exception(error)

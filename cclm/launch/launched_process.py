@@ -1,0 +1,46 @@
+"""How a process knows that `cclm launch` started it, and how it ends together with its launcher."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+from pathlib import Path
+
+from cclm.launch_contract import ERROR_FILE, LAUNCHER_PID
+
+_PR_SET_PDEATHSIG = 1
+"""Of prctl(2)."""
+
+
+def is_launched() -> bool:
+    """Whether `cclm launch` started this process and prints what it reports."""
+    return LAUNCHER_PID in os.environ and ERROR_FILE in os.environ
+
+
+def die_with_launcher() -> None:
+    """Let the kernel kill this process when its launcher ends, in whatever way that ends (Linux only).
+
+    An orphan must not go on training and saving beside the next start of the same run.
+    """
+    launcher = os.environ.get(LAUNCHER_PID)
+    if launcher is None or sys.platform != "linux":
+        return
+    if os.getppid() == int(launcher):
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if _has_ended(launcher):  # before prctl was called, which then comes too late
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _has_ended(pid: str) -> bool:
+    """Whether a process has ended. One whose parent has not yet asked how it ended is still listed in /proc (Linux)."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    except OSError:  # this process may not look at it, so it exists
+        return False
+    return status.rpartition(b")")[2].split()[0] in (b"Z", b"X")
