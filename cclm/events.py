@@ -1,8 +1,9 @@
 """What happens in a run, as typed events.
 
-Whoever does something emits an event; sinks decide what becomes of it: a line on the console and in `log.txt`, a line
-of `metrics.jsonl`, a metric of Prometheus. So a sentence is written in one place only, and whatever is told can be
-counted. Nothing but the standard library is imported here: the launcher, which must not import torch, emits some too.
+Code that does something emits an event. Sinks decide what becomes of it: a line on the console and in `log.txt`, a line
+of `metrics.jsonl`, a metric of Prometheus. So each sentence is written in one place only, and whatever is reported can
+be counted. Nothing but the standard library is imported here, since the launcher, which must not import torch, emits
+events too.
 """
 
 from __future__ import annotations
@@ -22,6 +23,26 @@ class Notice(Event):
     """A sentence for whoever reads the log, about something that no program needs to count."""
 
     text: str
+
+
+@dataclass(frozen=True)
+class Warned(Event):
+    """A warning of this package's logging. Every process reports its own; all other events are the first process's."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class RecordSkipped(Warned):
+    """A broken record was left out. Its text names the file and the reason.
+
+    The data side logs it: `logger.warning(event.text, extra={"event": event})`.
+    """
+
+    kind: str
+    """Kind of batch: `images`, `regions`, ..."""
+    reason: str
+    """Which kind of fault; few values, so that they can be counted."""
 
 
 class Sink(Protocol):
@@ -45,11 +66,67 @@ class Journal:
 
 
 @dataclass(frozen=True)
+class Started(Event):
+    """A training is about to take its first step, or goes on."""
+
+    task: str
+    """`pretrain`, or the fine-tuning task."""
+    step: int
+    """Outer steps done before; 0: the training begins."""
+    total_steps: int
+    parameters: int
+    """Of the whole task, heads included."""
+    processes: int
+    device: str
+    """Type of the device, such as `cuda`."""
+    threads: int
+    """Of torch, in each process."""
+    records: Mapping[str, int]
+    """By kind of batch: records, or training examples."""
+    places: tuple[str, ...]
+    """Folders of the run: `output_dir`, then `output_hdfs` if set."""
+    details: str = ""
+    """The training examples in words: their files, and what was left out."""
+    weights: str | None = None
+    """In words: what a task that begins takes its weights from. None: nothing but the config, or the task goes on."""
+
+
+@dataclass(frozen=True)
+class SettingsChanged(Event):
+    """A training goes on with other settings than its checkpoint was saved with."""
+
+    step: int
+    """Of the checkpoint."""
+    changes: tuple[str, ...]
+    """Such as `optimizer.lr 0.0001 -> 0.0002`."""
+
+
+@dataclass(frozen=True)
+class WeightsIgnored(Event):
+    """Initial weights are named, but the training goes on from a checkpoint and does not read them."""
+
+    setting: str
+    """`--checkpoint`, or the name of a setting."""
+    path: str
+    checkpoint: str
+    """Folder of the checkpoint that the training goes on from."""
+
+
+@dataclass(frozen=True)
+class StepDone(Event):
+    """One outer step is done. Emitted after every step."""
+
+    step: int
+    """Outer steps done."""
+
+
+@dataclass(frozen=True)
 class Interval(Event):
     """The means of one logging interval, over all processes."""
 
     step: int
     """Outer steps done."""
+    total_steps: int
     losses: Mapping[str, float]
     """By "kind/name": the mean of each loss over the updates of its kind, not weighted."""
     lr: float
@@ -64,6 +141,67 @@ class Interval(Event):
     """Length of the interval."""
     skipped: Mapping[str, int]
     """Broken records of the run so far, by kind; kinds without any are left out."""
+
+
+@dataclass(frozen=True)
+class Evaluated(Event):
+    """A model was measured on one split, in every language."""
+
+    split: str
+    """`retrieval` (the held-out lists of pre-training), `validation`, `test` or `translated_test`."""
+    step: int
+    """Outer steps that the model was trained for; 0 for weights that do not say."""
+    scores: Mapping[str, Mapping[str, float]]
+    """By language: metrics by name, in percent."""
+    examples: Mapping[str, int] = field(default_factory=dict)
+    """By language: entries, or queries of both directions. Empty for held-out retrieval."""
+    protocol: str | None = None
+    """How a few-shot model was chosen; None for others."""
+
+
+@dataclass(frozen=True)
+class Validated(Evaluated):
+    """The validation of fine-tuning: it decides which model is kept."""
+
+    is_best: bool = False
+    """Whether the model is better than all before."""
+
+
+@dataclass(frozen=True)
+class Selected(Event):
+    """Fine-tuning is over: the model that did best in validation is the one to be tested."""
+
+    step: int
+    metric: str
+    score: float
+    """Mean over languages, in percent."""
+
+
+@dataclass(frozen=True)
+class Stopped(Event):
+    """A signal ended the training early, after a checkpoint."""
+
+    signal: str
+    """`SIGTERM` or `Ctrl-C`."""
+    step: int
+    """Outer steps done."""
+    total_steps: int
+
+
+@dataclass(frozen=True)
+class FileRefused(Event):
+    """A log file takes no more lines, as on a full disk. They wait in memory, and training goes on."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class LinesLost(Event):
+    """The run is over, and a log file never took its last lines."""
+
+    path: str
+    lines: int
 
 
 @dataclass(frozen=True)
