@@ -167,8 +167,8 @@ class _Maker:
     def example(self, image: bytes, captions: dict[str, str]) -> tuple[ImageTextExample, np.ndarray]:
         record = ImageTextRecord(image, ({language: (text,) for language, text in captions.items()},))
         data = self._config.data
-        draft = image_text_example(record, data.images, data.augment, self._side, False, self._tokenizer, self._rng)
-        return draft.example, draft.image()
+        undecoded = image_text_example(record, data.images, data.augment, self._side, False, self._tokenizer, self._rng)
+        return undecoded.example, undecoded.decode()
 
     def batch(self, examples: list[tuple[ImageTextExample, np.ndarray]]):
         images = torch.from_numpy(np.stack([image for _, image in examples]))

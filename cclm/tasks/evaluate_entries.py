@@ -15,7 +15,8 @@ from torch import Tensor
 from cclm import distributed
 from cclm.data.annotations.types import QuestionSet
 from cclm.data.batches.evaluation_batches import evaluation_image_groups
-from cclm.data.examples.entries import EntrySet, Group, TextRules, groups_of, images_of, text_of
+from cclm.data.examples.entries import EntryGroup, EntrySet, group_entries, images_of, text_of
+from cclm.data.examples.texts import TextRules
 from cclm.data.examples.tokenizer import Tokenizer
 from cclm.metrics.measured import Measured, accuracy
 from cclm.metrics.progress import with_progress
@@ -94,7 +95,7 @@ def evaluate_entries(
         UserError: an image is missing or broken, or a sentence is empty.
     """
     predict = predictor(task, test, tokenizer, device)
-    groups = groups_of(sets, test.batch_size)
+    groups = group_entries(sets, test.batch_size)
     mine = groups[distributed.rank() :: distributed.world_size()]
     batches = evaluation_image_groups([group.images for group in mine], test.image_size)
     shown = with_progress(batches, len(mine), "evaluation", active=distributed.rank() == 0)
@@ -109,7 +110,7 @@ def evaluate_entries(
 
 
 def _predict_group(
-    group: Group,
+    group: EntryGroup,
     states: Sequences,
     predict: Predict,
     tokenizer: Tokenizer,
@@ -118,14 +119,14 @@ def _predict_group(
 ) -> list[tuple[str, int, int, float]]:
     """(set, entry, predicted, score) of each entry of a group."""
     found = []
-    for start in range(0, len(group.asked), _TEXTS_AT_ONCE):
-        asked = group.asked[start : start + _TEXTS_AT_ONCE]
-        ids = PackedSequences.from_lists([text.ids(each.text, tokenizer, each.place) for each in asked])
+    for start in range(0, len(group.texts), _TEXTS_AT_ONCE):
+        texts = group.texts[start : start + _TEXTS_AT_ONCE]
+        ids = PackedSequences.from_lists([text.ids(each.text, tokenizer, each.place) for each in texts])
         rows = torch.tensor(group.rows[start : start + _TEXTS_AT_ONCE])  # (S, images an entry)
         used, places = rows.unique(return_inverse=True)
         predicted = predict(states.select(used.to(device)), places.to(device), ids.to(device, non_blocking=True))
         values, scores = predicted.values.tolist(), predicted.scores.tolist()
-        said = zip(asked, values, scores, strict=True)
+        said = zip(texts, values, scores, strict=True)
         found += [(each.set_name, each.entry, value, score) for each, value, score in said]
     return found
 

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from cclm import distributed
 from cclm.data.annotations.types import ImageRef, RetrievalSet
-from cclm.data.batches.evaluation_batches import caption_ids, evaluation_images
+from cclm.data.batches.evaluation_batches import evaluation_images
+from cclm.data.examples.texts import caption_ids
 from cclm.data.examples.tokenizer import Tokenizer
 from cclm.metrics.measured import Measured
 from cclm.metrics.progress import with_progress

@@ -20,8 +20,8 @@ from cclm.config.finetune import FinetuneConfig, TextAssignmentConfig
 from cclm.config.pretrain import TrainingConfig
 from cclm.data.annotations.missing import Policy
 from cclm.data.annotations.types import FewShot
-from cclm.data.batches.finetuning_examples import Making, examples_of
-from cclm.data.batches.finetuning_source import FinetuneSource
+from cclm.data.batches.finetuning_source import FinetuneSource, open_finetune_source
+from cclm.data.examples.finetuning_examples import Preprocessor
 from cclm.data.examples.tokenizer import Tokenizer
 from cclm.data.stored.order import slots_of_rank
 from cclm.errors import UserError
@@ -186,9 +186,12 @@ def read_inputs(config: FinetuneConfig, options: Options) -> Inputs:
     training_set = read_training_set(config, options.shots, missing)
     validation = read_sets(config, "validation", options.shots, missing)
     test = read_test_sets(config, options)
-    making = Making(config.model.vision.image_size, config.data.augment, text_rules(config, training=True), tokenizer)
-    source = FinetuneSource(
-        examples_of(training_set, making, config.model.text.max_positions),
+    rules = text_rules(config, training=True)
+    preprocessor = Preprocessor(config.model.vision.image_size, config.data.augment, rules, tokenizer)
+    source = open_finetune_source(
+        training_set,
+        preprocessor,
+        config.model.text.max_positions,
         config.training.batch_size,
         seed=config.seed,
         num_workers=config.training.num_workers,

@@ -12,8 +12,7 @@ from cclm.data.annotations.gqa import read_answer_list
 from cclm.data.annotations.missing import Policy, missing_images
 from cclm.data.annotations.read import Split, languages_of, read_evaluation, read_training
 from cclm.data.annotations.types import AnySet, FewShot, RetrievalSet
-from cclm.data.batches.evaluation_batches import clean_set_caption
-from cclm.data.examples.entries import TextRules
+from cclm.data.examples.texts import TextRules, clean_set_caption
 from cclm.data.examples.tokenizer import Tokenizer
 from cclm.errors import UserError
 from cclm.metrics.measured import Measured

@@ -1,8 +1,8 @@
 """Config -> the batches of one source for this process.
 
-Loader processes own parts of the rank's slots for the whole run and hand over, for each batch, the examples of their
-slots; the training process puts them together. So every run of records is read by one process only, and the order
-does not depend on the number of processes.
+Each loader process owns some of the rank's slots for the whole run. For each batch it hands over the examples of its
+slots, a `PartialBatch`, and the training process puts these together. So every run of neighbouring records is read by
+one process only, and the order does not depend on the number of processes.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from multiprocessing import forkserver
 from multiprocessing.context import BaseContext
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from cclm.config.pretrain import PretrainConfig
 from cclm.data.batches.batch import PretrainBatch
-from cclm.data.batches.collate import collate_of
-from cclm.data.batches.shared_images import PREFETCH, SharedImages
-from cclm.data.batches.workers import Part, PartStream, start_worker
+from cclm.data.batches.collate import collate_function
+from cclm.data.batches.shared_images import PREFETCH, SharedImages, SharedImagesRef
+from cclm.data.batches.workers import PartialBatch, PartialBatchDataset, start_worker
 from cclm.data.examples.pretraining_examples import SOURCES
 from cclm.data.examples.tokenizer import load_tokenizer
 from cclm.data.stored.audit import EpochCount, Tally, add_tally, digest_of_files
@@ -58,11 +59,11 @@ class SourceStream:
             config.seed,
             SOURCES.index(kind),
         )
-        self._collate = collate_of(kind, texts, load_tokenizer(config.model.text.tokenizer).pad)
+        self._collate = collate_function(kind, texts, load_tokenizer(config.model.text.tokenizer).pad)
         self._num_workers = min(source.num_workers, len(self._slots))
         self._quarantine = quarantine
         self._tally: Tally = {}
-        self._named: set[tuple[str, int]] = set()
+        self._reported: set[tuple[str, int]] = set()
 
     @property
     def num_records(self) -> int:
@@ -71,12 +72,12 @@ class SourceStream:
 
     @property
     def layout(self) -> str:
-        """Equal for files that are cut into records alike, wherever they are: the order of the records is the same."""
+        """A checksum of how the files are cut into records, wherever they are. Equal layouts mean equal orders."""
         return self._order.layout
 
     @property
     def data_digest(self) -> str:
-        """Equal for files of as many records and bytes, in this order, wherever they are."""
+        """A digest of the number of records and bytes of each file, in this order, wherever the files are."""
         return digest_of_files((index.num_records, index.num_bytes) for index in self._indexes)
 
     @property
@@ -86,12 +87,12 @@ class SourceStream:
 
     @property
     def read(self) -> int:
-        """Records of those batches, broken ones included."""
+        """Records of the batches handed over so far on this rank, broken ones included."""
         return self._total().read
 
     @property
     def skipped(self) -> dict[str, int]:
-        """Broken ones among them, by kind."""
+        """Broken records among those, by kind."""
         return dict(self._total().skipped)
 
     def _total(self) -> EpochCount:
@@ -101,7 +102,7 @@ class SourceStream:
         return total
 
     def refuse_too_many_broken(self, now: ReadCount, before: ReadCount) -> None:
-        """Raises UserError when more of a run's records are broken than the config allows: see `refuse_too_many`."""
+        """Raises UserError if more of the source's records are broken than the config allows: `refuse_too_many`."""
         refuse_too_many(f"data.{self._kind}", now, before, self._config.data.broken)
 
     def batches(self, start: int = 0) -> Generator[PretrainBatch, None, None]:
@@ -109,12 +110,14 @@ class SourceStream:
 
         CPU tensors, pinned if CUDA is there. Closing the generator ends the loader processes.
 
-        Raises UserError when too many records in a row are broken, a file changes while it is read, or shared memory is
-        too small, and StoreUnavailable when a store is away for longer than its patience.
+        Raises:
+            UserError: too many records in a row are broken, a file changes while it is read, or shared memory is too
+                small.
+            StoreUnavailable: a store is unavailable for longer than its patience.
         """
         shared = self._shared_images()
-        parts = PartStream(self._kind, self._config, self._indexes, self._order, self._slots, start, shared)
-        stream = iter(parts) if self._num_workers == 0 else iter(self._loader(parts))
+        dataset = PartialBatchDataset(self._kind, self._config, self._indexes, self._order, self._slots, start, shared)
+        stream: Iterator[PartialBatch] = iter(dataset if self._num_workers == 0 else self._loader(dataset))
         per_batch = max(1, self._num_workers)
         batch = start
         try:
@@ -126,7 +129,7 @@ class SourceStream:
             del stream
 
     def _shared_images(self) -> SharedImages | None:
-        """Where loader processes put images, if there are any of both."""
+        """Where loader processes put images; None without loader processes, and for text."""
         if not self._num_workers or self._kind == "texts":
             return None
         most = -(-len(self._slots) // self._num_workers)
@@ -135,37 +138,34 @@ class SourceStream:
         except UserError as error:
             raise UserError(f"data.{self._kind}: {error}") from error
 
-    def _assemble(self, parts: list[Part], shared: SharedImages | None, batch: int) -> PretrainBatch:
+    def _assemble(self, parts: list[PartialBatch], shared: SharedImages | None, batch: int) -> PretrainBatch:
         for part in parts:
             if part.error is not None:
                 raise StoreUnavailable(part.error) if part.is_outage else UserError(part.error)
             add_tally(self._tally, part.tally)
             for skipped in part.skipped:
-                self._name(skipped)
+                self._report(skipped)
         pin = torch.cuda.is_available()
-        if shared is not None:
-            images = shared.take([part.images for part in parts], pin)
-        else:
-            images = parts[0].images  # texts have none, and without loader processes there is one part
+        images = _images_of(parts, shared, pin)
         examples = [example for part in parts for example in part.examples]
         rng = random.Random(f"{self._config.seed} {self._kind} {batch} {self._slots.start}")
         collated = self._collate(images, examples, rng)
         return collated.pin_memory() if pin else collated
 
-    def _name(self, skipped: Skipped) -> None:
-        """Tell of a broken record, once."""
+    def _report(self, skipped: Skipped) -> None:
+        """Log a broken record, and put it in quarantine; only the first time that it is met."""
         key = skipped.path, skipped.offset
-        if not skipped.is_new or key in self._named:
+        if not skipped.is_new or key in self._reported:
             return
-        self._named.add(key)
+        self._reported.add(key)
         text = "skipped a record of data.%s at %s: %s: %s"
         log.warning(text, self._kind, skipped.place, skipped.kind, skipped.detail)
         if self._quarantine is not None:
             self._quarantine.add(self._kind, skipped)
 
-    def _loader(self, parts: PartStream) -> DataLoader:
+    def _loader(self, dataset: PartialBatchDataset) -> DataLoader[PartialBatch]:
         return DataLoader(
-            parts,
+            dataset,
             batch_size=None,
             num_workers=self._num_workers,
             multiprocessing_context=loader_context(),
@@ -175,14 +175,25 @@ class SourceStream:
         )
 
 
+def _images_of(parts: list[PartialBatch], shared: SharedImages | None, pin: bool) -> Tensor | None:
+    """The images of all parts, (N, R, R, 3) uint8; None for text."""
+    if shared is not None:
+        return shared.take([part.images for part in parts if isinstance(part.images, SharedImagesRef)], pin)
+    images = parts[0].images  # without loader processes there is one part; with them, these are parts of text
+    return images if isinstance(images, Tensor) else None
+
+
 def open_source(
     kind: str, config: PretrainConfig, *, rank: int, world_size: int, quarantine: Quarantine | None = None
 ) -> SourceStream:
     """Source `kind` (an attribute of `DataConfig`) for one of `world_size` processes.
 
-    Broken records are listed in `quarantine`, if given.
+    Args:
+        quarantine: lists the broken records that this process meets; None keeps no list.
 
-    Raises UserError for missing data, a missing tokenizer, or batch sizes that the processes cannot share evenly.
+    Raises:
+        UserError: data or the tokenizer are missing, or the processes cannot share the batch sizes evenly.
+        StoreUnavailable: a store is unavailable for longer than its patience.
     """
     if kind not in SOURCES:
         raise ValueError(f"unknown source {kind!r}, not one of {', '.join(SOURCES)}")
@@ -197,8 +208,11 @@ def open_source(
 
 
 def loader_context() -> BaseContext:
-    """How loader processes are started; ready when this returns."""
-    # forkserver: a fork of the training process would copy its threads' locks (OpenMP, gRPC, tokenizers) and CUDA.
+    """How loader processes are started. The forkserver runs when this returns.
+
+    Why a forkserver: a fork of the training process would copy the locks of its threads (OpenMP, gRPC, tokenizers), in
+    whatever state they are, and CUDA.
+    """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["cclm.data.batches.workers", "transformers"])
     with _ignoring_sigterm():
@@ -208,9 +222,9 @@ def loader_context() -> BaseContext:
 
 @contextmanager
 def _ignoring_sigterm() -> Iterator[None]:
-    """Processes started meanwhile ignore SIGTERM from birth on (dispositions pass through exec).
+    """Processes started within ignore SIGTERM from their first moment on: what is ignored stays ignored through exec.
 
-    The forkserver must outlive a SIGTERM to the process group: without it the loader processes look dead.
+    The forkserver must outlive a SIGTERM to the process group. Without it the loader processes would look dead.
     """
     before = signal.getsignal(signal.SIGTERM)
     if threading.current_thread() is not threading.main_thread() or before is None:  # None: not set from Python

@@ -1,9 +1,9 @@
-"""Memory through which loader processes hand over images, used over and over.
+"""Shared memory through which loader processes hand over images: a ring of buffers for each process, used again.
 
-Fresh memory for every part of a batch would cost more than writing to it: the kernel clears each page and maps it, in
-the loader process and again in the training process.
+Fresh memory for every batch would cost more than writing to it: the kernel clears each page and maps it, once in the
+loader process and once more in the training process.
 
-W loader processes, K places of each, n images of a part, R image side in pixels.
+Dimension letters: W loader processes, K buffers of each, n images of a partial batch, R image side in pixels.
 """
 
 from __future__ import annotations
@@ -16,64 +16,74 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cclm.data.examples.images import Pixels
 from cclm.errors import UserError
 
 PREFETCH = 2
-"""Parts that a loader process may have ready or in work before the first is taken (`prefetch_factor`)."""
+"""Partial batches that a loader process may have ready or in work before the first is taken (`prefetch_factor`)."""
 
-_PLACES = PREFETCH + 2  # with the one that is being taken, and one between them
+_BUFFERS = PREFETCH + 2  # one more for the partial batch that is being taken, and one between the two
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where the images of a part are."""
+class SharedImagesRef:
+    """Where the images of a partial batch are."""
 
     worker: int
     number: int
-    """Of the part, from 0: later parts of the worker come to lie over earlier ones."""
+    """Of the worker's partial batches, from 0. Later ones overwrite earlier ones."""
     count: int
+    """n"""
 
 
 class SharedImages:
-    """Places for parts of `workers` processes of up to `count` images of `side` px. Sent to a process, it is shared.
+    """Buffers for the images of `workers` processes, at most `count` images of `side` px in each.
 
-    A part may be written when all but the PREFETCH + 1 before it were taken, which is how far ahead torch's DataLoader
-    asks for parts.
+    A process to which this object is sent shares the memory; nothing is copied.
 
-    Raises UserError if the system has not that much shared memory: all of it is taken at once, none when it is used.
+    A buffer may be written again once all partial batches of its worker were taken but the last PREFETCH + 1 ones.
+    torch's DataLoader asks a worker for no more than that ahead.
+
+    Raises:
+        UserError: the system has not that much shared memory. All of it is allocated here, none later.
     """
 
     def __init__(self, workers: int, count: int, side: int) -> None:
-        self._pixels = _shared((workers, _PLACES, count, side, side, 3), torch.uint8)
-        self._numbers = _shared((workers, _PLACES), torch.int64).fill_(-1)
+        self._pixels = _shared((workers, _BUFFERS, count, side, side, 3), torch.uint8)
+        self._numbers = _shared((workers, _BUFFERS), torch.int64).fill_(-1)
 
-    def write(self, worker: int, number: int, images: Sequence[np.ndarray]) -> Place:
-        """Images (R, R, 3) uint8 as part `number` of a worker."""
-        at = worker, number % _PLACES
+    def write(self, worker: int, number: int, images: Sequence[Pixels]) -> SharedImagesRef:
+        """Store the images, n times (R, R, 3) uint8, of partial batch `number` of a worker."""
+        at = worker, number % _BUFFERS
         self._numbers[at] = number
         np.stack(images, out=self._pixels[at].numpy()[: len(images)])
-        return Place(worker, number, len(images))
+        return SharedImagesRef(worker, number, len(images))
 
-    def take(self, places: Sequence[Place], pin: bool) -> Tensor:
-        """The images of these parts as one tensor (N, R, R, 3), in pinned memory if asked."""
-        parts = [self._pixels[place.worker, place.number % _PLACES][: place.count] for place in places]
+    def take(self, refs: Sequence[SharedImagesRef], pin: bool) -> Tensor:
+        """A copy of the images of these partial batches, (N, R, R, 3) uint8; in pinned memory if `pin`."""
+        parts = [self._pixels[ref.worker, ref.number % _BUFFERS][: ref.count] for ref in refs]
         shape = (sum(map(len, parts)), *parts[0].shape[1:])
         images = torch.cat(parts, out=torch.empty(shape, dtype=torch.uint8, pin_memory=pin))  # (N, R, R, 3)
-        for place in places:
-            if int(self._numbers[place.worker, place.number % _PLACES]) != place.number:
-                raise AssertionError(f"part {place.number} of loader process {place.worker} was taken too late")
+        for ref in refs:
+            if int(self._numbers[ref.worker, ref.number % _BUFFERS]) != ref.number:
+                raise AssertionError(f"part {ref.number} of loader process {ref.worker} was taken too late")
         return images
 
 
 def _shared(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """Memory that processes share."""
+    """A tensor in memory that processes share."""
     size = math.prod(shape) * dtype.itemsize
     try:
-        storage = torch.UntypedStorage._new_shared(size)  # as torch's own collate function
+        # As torch's own collate function does. torch has no types for this method.
+        storage: torch.UntypedStorage = torch.UntypedStorage._new_shared(size)  # type: ignore[no-untyped-call]
     except RuntimeError as error:
         reason = str(error).splitlines()[0].rpartition(">: ")[2]
         raise UserError(
             f"no shared memory for the images of loader processes, {size / 2**20:,.0f} MiB ({reason}); mount a larger "
             "/dev/shm, or lower num_workers (0: none is needed) or the batch sizes"
         ) from error
-    return torch.empty(0, dtype=dtype).set_(storage, 0, shape)
+    return torch.empty(0, dtype=dtype).set_(storage, 0, shape, _contiguous_strides(shape))
+
+
+def _contiguous_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))

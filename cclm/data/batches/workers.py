@@ -1,12 +1,13 @@
-"""One part of a rank's slots: read, parse, transform. Runs in a loader process, or in the training process itself.
+"""Examples of some slots of a rank: read, parse, transform. Runs in a loader process, or in the training process.
 
-A broken record of slot s at batch b is replaced by the first good one of the slot's next records (batches b + 1,
-b + 2, ...); those keep their own places, so nothing else moves, and the replacement is seen twice.
+A broken record of slot s at batch b is replaced by the first good record of the slot's next batches (b + 1, b + 2,
+...). That record also keeps its own place in the order, so it is seen twice, and nothing else moves.
 """
 
 from __future__ import annotations
 
 import ctypes
+import itertools
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -15,7 +16,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,8 +25,15 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from cclm import storage
 from cclm.config.pretrain import PretrainConfig
-from cclm.data.batches.shared_images import Place, SharedImages
-from cclm.data.examples.pretraining_examples import SOURCES, Draft, Example, example_maker, example_rng
+from cclm.data.batches.shared_images import SharedImages, SharedImagesRef
+from cclm.data.examples.images import Pixels
+from cclm.data.examples.pretraining_examples import (
+    SOURCES,
+    Example,
+    UndecodedExample,
+    example_builder,
+    example_rng,
+)
 from cclm.data.examples.tokenizer import load_tokenizer
 from cclm.data.stored.audit import EpochCount, Tally
 from cclm.data.stored.index import FileIndex
@@ -39,24 +47,32 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8  # names of glibc's ma
 
 
 @dataclass(frozen=True)
-class Part:
-    """Some slots of one batch."""
+class PartialBatch:
+    """The examples of some slots of one batch, n of them."""
 
-    images: Tensor | Place | None
+    images: Tensor | SharedImagesRef | None
     """(n, R, R, 3) uint8, or where a loader process put them; None for text."""
-    examples: list[Any]
+    examples: list[Example]
     """n examples, in the order of the slots."""
     skipped: list[Skipped] = field(default_factory=list)
+    """Broken records among those whose turn it was."""
     tally: Tally = field(default_factory=dict)
     """All records whose turn it was, by epoch."""
     error: str | None = None
     """Set if training has to stop: the sentence for the user."""
     is_outage: bool = False
-    """The error is one of a store, for a time."""
+    """The error is that a store is unavailable, which may pass."""
 
 
-class PartStream(IterableDataset):
-    """Endless parts of one source from batch `start` on; each loader process yields its own share of `slots`."""
+class PartialBatchDataset(IterableDataset[PartialBatch]):
+    """Endless partial batches of one source from batch `start` on.
+
+    Each loader process yields its own share of `slots`; without loader processes, all slots come at once.
+
+    Args:
+        slots: those of this rank.
+        shared: where loader processes put images; None without loader processes and for text.
+    """
 
     def __init__(
         self,
@@ -72,82 +88,88 @@ class PartStream(IterableDataset):
         self._kind, self._config, self._indexes, self._order = kind, config, indexes, order
         self._slots, self._start, self._shared = slots, start, shared
 
-    def __iter__(self) -> Iterator[Part]:
-        info = get_worker_info()
-        slots = self._slots if info is None else split_slots(self._slots, info.id, info.num_workers)
-        maker = _PartMaker(self._kind, self._config, self._indexes, self._order, slots)
+    def __iter__(self) -> Iterator[PartialBatch]:
+        worker = get_worker_info()
+        slots = self._slots if worker is None else split_slots(self._slots, worker.id, worker.num_workers)
+        reader = _ExampleReader(self._kind, self._config, self._indexes, self._order, slots)
         try:
-            for number, made in enumerate(maker.parts(self._start)):
-                images: Tensor | Place | None = None
-                if made.images and (info is None or self._shared is None):
-                    images = torch.from_numpy(np.stack(made.images))
-                elif made.images:
-                    images = self._shared.write(info.id, number, made.images)
-                yield Part(images, made.examples, made.skipped, made.tally)
+            for number, read in enumerate(reader.batches(self._start)):
+                images: Tensor | SharedImagesRef | None = None
+                if read.images and worker is not None and self._shared is not None:
+                    images = self._shared.write(worker.id, number, read.images)
+                elif read.images:
+                    images = torch.from_numpy(np.stack(read.images))
+                yield PartialBatch(images, read.examples, read.skipped, read.tally)
         except (UserError, OSError) as error:
             # An exception that crosses processes arrives as a traceback; a sentence arrives as it is.
-            yield Part(None, [], error=str(error), is_outage=isinstance(error, storage.StoreUnavailable))
+            yield PartialBatch(None, [], error=str(error), is_outage=isinstance(error, storage.StoreUnavailable))
 
 
-@dataclass(frozen=True)
-class _Finished:
+class _DecodedExample(NamedTuple):
     example: Example
-    image: np.ndarray | None
+    image: Pixels | None
 
 
-def _finish(draft: Draft | BrokenRecord) -> _Finished:
-    """Decode the image. Raises BrokenRecord."""
-    if isinstance(draft, BrokenRecord):
-        raise draft
-    return _Finished(draft.example, None if draft.image is None else draft.image())
+def _decode(undecoded: UndecodedExample | BrokenRecord) -> _DecodedExample:
+    """Decode the image. Raises BrokenRecord, also the one that stands in place of an example."""
+    if isinstance(undecoded, BrokenRecord):
+        raise undecoded
+    return _DecodedExample(undecoded.example, None if undecoded.decode is None else undecoded.decode())
 
 
 @dataclass(frozen=True)
-class _Made:
-    """As `Part`."""
+class _DecodedBatch:
+    """As `PartialBatch`, with the images one by one."""
 
-    images: list[np.ndarray]
+    images: list[Pixels]
     """n images (R, R, 3) uint8; none for text."""
-    examples: list[Any]
+    examples: list[Example]
     skipped: list[Skipped]
     tally: Tally
 
 
-class _PartMaker:
+class _ExampleReader:
+    """Reads the records of some slots and makes examples of them."""
+
     def __init__(self, kind: str, config: PretrainConfig, indexes: list[FileIndex], order: Order, slots: range) -> None:
         self._kind, self._indexes, self._order, self._slots = kind, indexes, order, slots
         self._seed, self._source = config.seed, SOURCES.index(kind)
-        self._make = example_maker(kind, config, load_tokenizer(config.model.text.tokenizer), indexes[0].format)
-        self._most_in_a_row = config.data.broken.max_in_a_row
+        self._build = example_builder(kind, config, load_tokenizer(config.model.text.tokenizer), indexes[0].format)
+        self._max_in_a_row = config.data.broken.max_in_a_row
         self._reader = SlotReader(indexes, order, slots)
-        self._named: set[tuple[int, int]] = set()  # records whose place was reported
+        self._reported: set[tuple[int, int]] = set()  # (file, record) of broken records whose place was reported
 
-    def parts(self, start: int) -> Iterator[_Made]:
+    def batches(self, start: int) -> Iterator[_DecodedBatch]:
+        """The slots' part of the batches `start`, `start` + 1, ..., without end.
+
+        Raises:
+            UserError: too many records in a row are broken, or a file changes while it is read.
+            OSError: a file cannot be read.
+        """
         try:
-            yield from self._parts(start)
+            self._reader.start(start, self._slots)
+            for batch in itertools.count(start):
+                yield self._batch(batch)
         finally:
             self._reader.close()
 
-    def _parts(self, start: int) -> Iterator[_Made]:
-        self._reader.start(start, self._slots)
-        batch = start
-        while True:
-            skipped: list[Skipped] = []
-            tally: Tally = {}
-            refs = self._order.records_of(batch, self._slots)
-            drafts = [self._draft(batch, slot, ref) for slot, ref in zip(self._slots, refs, strict=True)]
-            finished = []
-            for slot, ref, draft in zip(self._slots, refs, drafts, strict=True):
-                count = tally.setdefault(ref.epoch, EpochCount())
-                finished.append(self._good_example(batch, slot, ref, draft, count, skipped))
-            images = [each.image for each in finished if each.image is not None]
-            yield _Made(images, [each.example for each in finished], skipped, tally)
-            batch += 1
+    def _batch(self, batch: int) -> _DecodedBatch:
+        skipped: list[Skipped] = []
+        tally: Tally = {}
+        refs = self._order.records_of(batch, self._slots)
+        # All texts first, then all images: pretraining_examples.py says why.
+        undecoded = [self._undecoded(batch, slot, ref) for slot, ref in zip(self._slots, refs, strict=True)]
+        decoded = []
+        for slot, ref, each in zip(self._slots, refs, undecoded, strict=True):
+            count = tally.setdefault(ref.epoch, EpochCount())
+            decoded.append(self._good_example(batch, slot, ref, each, count, skipped))
+        images = [each.image for each in decoded if each.image is not None]
+        return _DecodedBatch(images, [each.example for each in decoded], skipped, tally)
 
-    def _draft(self, batch: int, slot: int, ref: RecordRef) -> Draft | BrokenRecord:
-        """The draft of the slot's record, or what is wrong with it."""
+    def _undecoded(self, batch: int, slot: int, ref: RecordRef) -> UndecodedExample | BrokenRecord:
+        """The example of the slot's record, or what is wrong with the record."""
         try:
-            return self._make(self._reader.record(batch, slot, ref), self._rng(ref))
+            return self._build(self._reader.record(batch, slot, ref), self._rng(ref))
         except BrokenRecord as error:
             return error
 
@@ -156,27 +178,27 @@ class _PartMaker:
         batch: int,
         slot: int,
         ref: RecordRef,
-        draft: Draft | BrokenRecord,
+        undecoded: UndecodedExample | BrokenRecord,
         count: EpochCount,
         skipped: list[Skipped],
-    ) -> _Finished:
-        """The example of the slot's record, or of the first good one after it."""
+    ) -> _DecodedExample:
+        """The example of the slot's record, or of the first good record after it; `count`, `skipped` are updated."""
         try:
-            finished = _finish(draft)
+            decoded = _decode(undecoded)
             count.see(ref.number)
-            return finished
+            return decoded
         except BrokenRecord as error:
             count.skip(ref.number, error.kind)
             skipped.append(self._report(ref, error))
             last = error
-        for ahead in range(1, self._most_in_a_row):
+        for ahead in range(1, self._max_in_a_row):
             ref = self._order.records_of(batch + ahead, range(slot, slot + 1))[0]
             try:
-                return _finish(self._make(self._reader.alone(ref), self._rng(ref)))
+                return _decode(self._build(self._reader.alone(ref), self._rng(ref)))
             except BrokenRecord as error:
                 last = error
         raise UserError(
-            f"data.{self._kind}: {self._most_in_a_row} records in a row are broken, the last one at "
+            f"data.{self._kind}: {self._max_in_a_row} records in a row are broken, the last one at "
             f"{self._report(ref, last).place} ({last}); check the files and the keys in the config"
         )
 
@@ -186,18 +208,20 @@ class _PartMaker:
     def _report(self, ref: RecordRef, error: BrokenRecord) -> Skipped:
         index = self._indexes[ref.file]
         start, end = index.byte_range(ref.record, ref.record + 1)
-        is_new = (ref.file, ref.record) not in self._named
-        self._named.add((ref.file, ref.record))
+        is_new = (ref.file, ref.record) not in self._reported
+        self._reported.add((ref.file, ref.record))
         line = index.line_number(ref.record) if is_new else None
         return Skipped(error.kind, error.detail, index.url, start, end - start, line, is_new)
 
 
 def start_worker(_: int) -> None:
-    """What a loader process does first.
+    """What a loader process does first (`worker_init_fn`).
 
-    It leaves stopping to the training process: a signal to the whole group (Ctrl-C, a pod's end) must not take the
-    data away while the training process still saves. It ends when that process is gone, however it went: torch looks at
-    the process that started this one, which is the forkserver, and the forkserver lives as long as its children.
+    It ignores SIGINT and SIGTERM. They may go to the whole process group (Ctrl-C, a pod's end), and the data must not
+    be gone while the training process still saves.
+
+    It ends as soon as the training process is gone, for whatever reason. torch does not see to that here: it watches
+    the parent, which is the forkserver, and the forkserver lives as long as its children.
     """
     threading.Thread(target=_end_with_training, daemon=True).start()
     _keep_memory()
@@ -208,11 +232,14 @@ def start_worker(_: int) -> None:
 
 
 def _keep_memory() -> None:
-    """Have glibc keep the memory of runs of records for the next: the kernel clears each page that it gives anew."""
+    """Make glibc keep the memory of one run of records for the next one.
+
+    Memory that is returned to the kernel costs time when it is taken again: the kernel clears every page.
+    """
     library = ctypes.CDLL(None)
     if hasattr(library, "mallopt"):
-        library.mallopt(_ARENA_MAX, 1)  # reads happen in threads, which would have memory of their own
-        library.mallopt(_MMAP_THRESHOLD, 32 << 20)  # the most that is allowed
+        library.mallopt(_ARENA_MAX, 1)  # reads happen in threads; each would keep memory of its own
+        library.mallopt(_MMAP_THRESHOLD, 32 << 20)  # the largest value that glibc accepts
         library.mallopt(_TRIM_THRESHOLD, 1 << 30)
 
 

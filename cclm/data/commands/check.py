@@ -28,7 +28,7 @@ from cclm.data.annotations.missing import missing_files, wanted_images
 from cclm.data.annotations.read import files_of, languages_of, read_evaluation, read_training
 from cclm.data.annotations.types import AnySet, FewShot, ImageRef
 from cclm.data.examples.images import decode, open_image
-from cclm.data.examples.pretraining_examples import SOURCES, example_maker, example_rng
+from cclm.data.examples.pretraining_examples import SOURCES, example_builder, example_rng
 from cclm.data.examples.tokenizer import load_tokenizer
 from cclm.data.stored import records
 from cclm.data.stored.formats import Format
@@ -142,11 +142,10 @@ def _records(source: SourceConfig, config: PretrainConfig, kind: str, look: Look
         return
 
     def use(data: bytes, number: int, format: Format) -> None:
-        draft = example_maker(kind, config, tokenizer, format)(
-            data, example_rng(config.seed, SOURCES.index(kind), 0, number)
-        )
-        if draft.image is not None:
-            draft.image()
+        build = example_builder(kind, config, tokenizer, format)
+        undecoded = build(data, example_rng(config.seed, SOURCES.index(kind), 0, number))
+        if undecoded.decode is not None:
+            undecoded.decode()
 
     _look_at(row, source, config.data, look, use)
 

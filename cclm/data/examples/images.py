@@ -11,11 +11,15 @@ import math
 import random
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from cclm.config.sources import AugmentConfig
 from cclm.data.examples.randaugment import rand_augment
 from cclm.data.stored.records import BROKEN_IMAGE, BrokenRecord
+
+Pixels = NDArray[np.uint8]
+"""(R, R, 3), RGB: an image as the model takes it."""
 
 _ASPECT = (3 / 4, 4 / 3)  # of random crops
 _CROP_ATTEMPTS = 10
@@ -72,7 +76,7 @@ def random_crop(
     return left, top, left + w, top + h
 
 
-def training_image(data: bytes, side: int, config: AugmentConfig, rng: random.Random) -> np.ndarray:
+def training_image(data: bytes, side: int, config: AugmentConfig, rng: random.Random) -> Pixels:
     """Encoded image -> random crop, flip, RandAugment: uint8 (R, R, 3). Raises BrokenRecord."""
     image = open_image(data)
     box = random_crop(*image.size, config.crop_scale, rng)
@@ -82,7 +86,7 @@ def training_image(data: bytes, side: int, config: AugmentConfig, rng: random.Ra
     return np.asarray(rand_augment(pixels, config.rand_augment_ops, config.rand_augment_magnitude, rng))
 
 
-def evaluation_image(data: bytes, side: int) -> np.ndarray:
+def evaluation_image(data: bytes, side: int) -> Pixels:
     """Encoded image -> the whole of it, squeezed to a square: uint8 (R, R, 3). Raises BrokenRecord."""
     pixels = decode(open_image(data))
     return np.asarray(pixels.resize((side, side), Image.Resampling.BICUBIC))

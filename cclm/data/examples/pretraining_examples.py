@@ -21,6 +21,7 @@ from cclm.config.sources import AugmentConfig, ImageTextSource, MaskingConfig, P
 from cclm.data.cleaning import EmptyTextError, clean_caption
 from cclm.data.examples import images, regions
 from cclm.data.examples.draws import in_random_order
+from cclm.data.examples.images import Pixels
 from cclm.data.examples.masking import MaskedIds, mask
 from cclm.data.examples.randaugment import COLOUR_OPERATIONS, rand_augment
 from cclm.data.examples.tokenizer import Tokenizer
@@ -81,12 +82,17 @@ Example = ImageTextExample | RegionExample | ParallelTextExample
 
 
 @dataclass(frozen=True)
-class Draft:
-    """An example, and how to come by its image."""
+class UndecodedExample:
+    """An example whose image is still encoded."""
 
     example: Example
-    image: Callable[[], np.ndarray] | None
-    """Decodes it: (R, R, 3) uint8, RGB; once, since it draws random numbers. Raises BrokenRecord. None for text."""
+    decode: Callable[[], Pixels] | None
+    """Gives the image, (R, R, 3) uint8, RGB; to be called once, since it draws random numbers. Raises BrokenRecord.
+    None for an example without an image."""
+
+
+ExampleBuilder = Callable[[bytes | memoryview, random.Random], UndecodedExample]
+"""(bytes of a record, random numbers of the example) -> the example. Raises BrokenRecord."""
 
 
 def example_rng(seed: int, source: int, epoch: int, number: int) -> random.Random:
@@ -94,25 +100,56 @@ def example_rng(seed: int, source: int, epoch: int, number: int) -> random.Rando
     return random.Random((((seed << 8) + source << 32) + epoch << 64) + number)
 
 
-def example_maker(
+def example_builder(
     kind: str, config: PretrainConfig, tokenizer: Tokenizer, format: Format = Format.LINES
-) -> Callable[[bytes | memoryview, random.Random], Draft]:
-    """The function that drafts an example of source `kind` from the bytes of a record; it raises BrokenRecord."""
+) -> ExampleBuilder:
+    """The function that makes an example of source `kind`, which the config must have, from the bytes of a record."""
     data, side = config.data, config.model.vision.image_size
-    if kind == "regions":
-        stride = config.model.vision.total_stride
-        return lambda raw, rng: region_example(
-            records.parse_region(raw, data.regions, format), data.regions, data.augment, side, stride, tokenizer, rng
-        )
-    if kind == "texts":
-        return lambda raw, rng: parallel_text_example(
-            records.parse_parallel_text(raw, data.texts, format), data.texts, config.objective, tokenizer, rng
-        )
-    source = getattr(data, kind)
-    two = config.objective.sample_two_captions and kind == "images"
-    return lambda raw, rng: image_text_example(
-        records.parse_image_text(raw, source, format), source, data.augment, side, two, tokenizer, rng
-    )
+    if kind == "regions" and data.regions is not None:
+        return _region_builder(data.regions, data.augment, side, config.model.vision.total_stride, tokenizer, format)
+    if kind == "texts" and data.texts is not None:
+        return _parallel_text_builder(data.texts, config.objective, tokenizer, format)
+    if kind == "images":
+        two_captions = config.objective.sample_two_captions
+        return _image_text_builder(data.images, data.augment, side, two_captions, tokenizer, format)
+    if kind == "images_mono" and data.images_mono is not None:
+        return _image_text_builder(data.images_mono, data.augment, side, False, tokenizer, format)
+    raise ValueError(f"the config has no source {kind!r}")
+
+
+def _image_text_builder(
+    source: ImageTextSource,
+    augment: AugmentConfig,
+    side: int,
+    two_captions: bool,
+    tokenizer: Tokenizer,
+    format: Format,
+) -> ExampleBuilder:
+    def build(raw: bytes | memoryview, rng: random.Random) -> UndecodedExample:
+        record = records.parse_image_text(raw, source, format)
+        return image_text_example(record, source, augment, side, two_captions, tokenizer, rng)
+
+    return build
+
+
+def _region_builder(
+    source: RegionSource, augment: AugmentConfig, side: int, stride: int, tokenizer: Tokenizer, format: Format
+) -> ExampleBuilder:
+    def build(raw: bytes | memoryview, rng: random.Random) -> UndecodedExample:
+        record = records.parse_region(raw, source, format)
+        return region_example(record, source, augment, side, stride, tokenizer, rng)
+
+    return build
+
+
+def _parallel_text_builder(
+    source: ParallelTextSource, objective: ObjectiveConfig, tokenizer: Tokenizer, format: Format
+) -> ExampleBuilder:
+    def build(raw: bytes | memoryview, rng: random.Random) -> UndecodedExample:
+        record = records.parse_parallel_text(raw, source, format)
+        return parallel_text_example(record, source, objective, tokenizer, rng)
+
+    return build
 
 
 def image_text_example(
@@ -123,7 +160,7 @@ def image_text_example(
     two_captions: bool,
     tokenizer: Tokenizer,
     rng: random.Random,
-) -> Draft:
+) -> UndecodedExample:
     """An image of `side` px and a caption (two, in different languages, if asked)."""
     drawn = draw_captions(record.captions, source.languages, source.text, rng)
     _, caption = next(drawn)
@@ -133,7 +170,7 @@ def image_text_example(
     text = _masked_text(caption, source.text, tokenizer, rng)
     second_ids = None if second is None else _ids(second[1], source.text, tokenizer)
     image = partial(images.training_image, record.image, side, augment, rng)
-    return Draft(ImageTextExample(text, second_ids), image)
+    return UndecodedExample(ImageTextExample(text, second_ids), image)
 
 
 def region_example(
@@ -144,7 +181,7 @@ def region_example(
     stride: int,
     tokenizer: Tokenizer,
     rng: random.Random,
-) -> Draft:
+) -> UndecodedExample:
     """A random crop around one described box, with the texts of all boxes that are still in it.
 
     The whole-image caption, where there is one, comes first. At most `max_regions` texts.
@@ -180,7 +217,7 @@ def region_example(
         box = regions.scale(box, across, down)
         text = _masked_text(_region_caption(record.elements[i], source, rng), source.text, tokenizer, rng)
         texts.append(RegionText(text, regions.patches_of(box, side, stride), regions.target(box, side), False))
-    return Draft(RegionExample(texts), partial(_region_image, image, crop, flipped, side, augment, rng))
+    return UndecodedExample(RegionExample(texts), partial(_region_image, image, crop, flipped, side, augment, rng))
 
 
 def parallel_text_example(
@@ -189,7 +226,7 @@ def parallel_text_example(
     objective: ObjectiveConfig,
     tokenizer: Tokenizer,
     rng: random.Random,
-) -> Draft:
+) -> UndecodedExample:
     """A text and its translation; a coin decides which of the two is the masked one."""
     texts = [record.source, record.target]
     if rng.random() < 0.5:
@@ -200,7 +237,9 @@ def parallel_text_example(
     except EmptyTextError as error:
         raise BrokenRecord(records.EMPTY_TEXT, str(error)) from None
     joined = mask([*first, *second[1:]], tokenizer, source.text, rng, texts=2) if objective.use_tlm else None
-    return Draft(ParallelTextExample(TextPart(first, mask(first, tokenizer, source.text, rng)), second, joined), None)
+    return UndecodedExample(
+        ParallelTextExample(TextPart(first, mask(first, tokenizer, source.text, rng)), second, joined), None
+    )
 
 
 def draw_captions(
@@ -249,7 +288,7 @@ def _region_caption(element: records.Element, source: RegionSource, rng: random.
 
 def _region_image(
     image: Image.Image, crop: regions.Crop, flipped: bool, side: int, augment: AugmentConfig, rng: random.Random
-) -> np.ndarray:
+) -> Pixels:
     pixels = images.crop_and_resize(image, crop, side)
     if flipped:
         pixels = pixels.transpose(Image.Transpose.FLIP_LEFT_RIGHT)

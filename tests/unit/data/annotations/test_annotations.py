@@ -11,8 +11,9 @@ from record_files import jpeg
 
 from cclm.data.annotations.lists import read_retrieval_list
 from cclm.data.annotations.types import ImageRef
-from cclm.data.batches.evaluation_batches import caption_ids, evaluation_images
+from cclm.data.batches.evaluation_batches import evaluation_images
 from cclm.data.examples.images import evaluation_image
+from cclm.data.examples.texts import caption_ids
 from cclm.data.examples.tokenizer import Tokenizer
 from cclm.errors import UserError
 

@@ -15,7 +15,7 @@ from record_files import b64, image_text, jpeg, pair, region, write_lines
 
 from cclm.config.sources import ImageTextSource
 from cclm.data.batches.loader import open_source
-from cclm.data.examples.pretraining_examples import example_maker
+from cclm.data.examples.pretraining_examples import example_builder
 from cclm.data.stored import records
 from cclm.errors import UserError
 
@@ -146,7 +146,7 @@ def test_the_truncated_last_line_is_a_broken_record(make_config: Any, tmp_path: 
 def test_damaged_lines_are_broken_records_and_nothing_worse(make_config: Any, tokenizer: Any, kind: str) -> None:
     make = {"images": image_text, "regions": region, "texts": pair}[kind]
     block = dict(files=["x"], batch_size=8)
-    example = example_maker(kind, make_config({kind: block}), tokenizer)
+    build = example_builder(kind, make_config({kind: block}), tokenizer)
     rng, kinds = random.Random(8), Counter()
     for number in range(400):
         fields = make(number)
@@ -163,10 +163,10 @@ def test_damaged_lines_are_broken_records_and_nothing_worse(make_config: Any, to
                 data[rng.randrange(len(data))] = rng.randrange(256)
             line = bytes(data)
         try:
-            draft = example(line, random.Random(number))
-            assert (draft.image is None) == (kind == "texts")
-            if draft.image is not None:
-                draft.image()
+            undecoded = build(line, random.Random(number))
+            assert (undecoded.decode is None) == (kind == "texts")
+            if undecoded.decode is not None:
+                undecoded.decode()
             kinds["good"] += 1
         except records.BrokenRecord as error:
             kinds[error.kind] += 1

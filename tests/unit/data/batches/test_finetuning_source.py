@@ -9,9 +9,11 @@ from PIL import Image
 
 from cclm.config.sources import AugmentConfig
 from cclm.data.annotations.types import ImageRef, QuestionEntry, QuestionSet
-from cclm.data.batches.finetuning_examples import Making, QuestionExamples
+from cclm.data.batches.finetuning_collate import collate_questions
 from cclm.data.batches.finetuning_source import FinetuneSource
-from cclm.data.examples.entries import TextRules, groups_of
+from cclm.data.examples.entries import group_entries
+from cclm.data.examples.finetuning_examples import Preprocessor, QuestionExamples
+from cclm.data.examples.texts import TextRules
 from cclm.data.examples.tokenizer import Tokenizer
 from cclm.errors import UserError
 
@@ -30,12 +32,13 @@ class Numbers:
             raise UserError(f"train.json, entry {number}: the image cannot be read")
         return number, rng.random()
 
-    def collate(self, examples: list[tuple[int, float]]) -> list[tuple[int, float]]:
-        return examples
+
+def as_it_is(examples: list[tuple[int, float]]) -> list[tuple[int, float]]:
+    return examples
 
 
 def batches(examples: Numbers, size: int, count: int, start: int = 0, rank: int = 0, world: int = 1, workers: int = 0):
-    source = FinetuneSource(examples, size, seed=7, num_workers=workers, rank=rank, world_size=world)
+    source = FinetuneSource(examples, as_it_is, size, seed=7, num_workers=workers, rank=rank, world_size=world)
     stream = source.batches(start)
     taken = [next(stream) for _ in range(count)]
     stream.close()
@@ -81,9 +84,9 @@ def questions(tmp_path: Path) -> QuestionSet:
 
 def test_answers_weigh_alike_and_sides_are_not_mirrored(questions: QuestionSet, tokenizer: Tokenizer) -> None:
     augment = AugmentConfig(crop_scale=(1.0, 1.0), horizontal_flip=1.0, rand_augment_ops=0)
-    making = Making(16, augment, TextRules(30, 40, questions=True), tokenizer)
-    examples = QuestionExamples(questions, making, 40)
-    batch = examples.collate([examples.example(number, random.Random(number)) for number in range(3)])
+    preprocessor = Preprocessor(16, augment, TextRules(30, 40, questions=True), tokenizer)
+    examples = QuestionExamples(questions, preprocessor, 40)
+    batch = collate_questions([examples.example(i, random.Random(i)) for i in range(3)], tokenizer.pad)
     assert batch.weights.tolist() == [0.5, 0.5, 1.0, 1.0]
     assert batch.question_of_answer.tolist() == [0, 0, 1, 2]
     left, right = batch.images[:, 0, 8, 2], batch.images[:, 0, 8, -3]  # red channel
@@ -98,9 +101,9 @@ def test_an_empty_question_is_asked_and_an_empty_sentence_is_named(tokenizer: To
 
 
 def test_entries_about_one_image_go_together_whatever_their_language(questions: QuestionSet) -> None:
-    groups = groups_of({"en": questions, "de": questions}, 8)
+    groups = group_entries({"en": questions, "de": questions}, 8)
     assert len(groups) == 1 and len(groups[0].images) == 1
-    assert [(each.set_name, each.entry) for each in groups[0].asked] == [
+    assert [(each.set_name, each.entry) for each in groups[0].texts] == [
         (name, entry) for name in ("en", "de") for entry in range(3)
     ]
     assert torch.tensor(groups[0].rows).eq(0).all()

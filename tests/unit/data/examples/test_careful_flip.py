@@ -37,7 +37,7 @@ def example(attributes: object, flip: float, careful: bool) -> np.ndarray:
     text = MaskingConfig(max_words=20, max_tokens=20)
     source = RegionSource(files=("a",), batch_size=1, careful_hflip=careful, text=text)
     augment = AugmentConfig(horizontal_flip=flip, rand_augment_ops=0)
-    return region_example(parse_region(line, source), source, augment, 32, 8, TOKENIZER, random.Random(1)).image()
+    return region_example(parse_region(line, source), source, augment, 32, 8, TOKENIZER, random.Random(1)).decode()
 
 
 @pytest.mark.parametrize(
