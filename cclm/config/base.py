@@ -8,10 +8,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
+"""Weight of the past in a running mean."""
 Count = Annotated[int, Field(gt=0)]
 
 
 class Settings(BaseModel):
-    """Base of all config blocks: immutable, unknown keys refused, field texts are the documentation."""
+    """Base of all blocks of settings. They are immutable, and a key that is not a field is an error.
+
+    The docstring under a field is its documentation, with the unit.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)

@@ -1,7 +1,8 @@
 """Settings of fine-tuning and evaluation, one class a task; `task:` in a config file chooses the class.
 
 Data sets that share a task differ in their file format only: retrieval serves Multi30K, COCO, xFlickr&CO and WIT.
-As in `config.py`: sizes in px and tokens, training batch sizes over all processes, nothing here opens a file.
+Batch sizes of training count the examples of all processes. Nothing here opens a file. docs/method.md, section
+Fine-tuning tasks, says what the tasks compute.
 
 Few-shot files are written with `{language}` and `{shots}`, which the run fills in. Such a config has no test files: as
 published, few-shot training is validated on the test set of its language, and that is the figure reported.
@@ -22,6 +23,7 @@ from cclm.config.sources import AugmentConfig, ImageTextSource
 
 
 def _as_tuple(value: object) -> object:
+    """One name becomes a tuple of one. What is neither name nor list is left for pydantic to refuse."""
     if isinstance(value, str):
         return (value,)
     return tuple(value) if isinstance(value, list) else value
@@ -33,21 +35,25 @@ FilesByLanguage = dict[str, Files]
 """language -> files; several are read as one set."""
 
 LANGUAGE, SHOTS = "{language}", "{shots}"
+"""What stands for the language and the number of shots in the names of few-shot files."""
 
 
 class FinetuneOptimizerConfig(OptimizerConfig):
     """AdamW as published for fine-tuning: a smaller rate, no clipping."""
 
     lr: float = Field(3e-5, gt=0)
+    """Highest learning rate, reached at the end of the warm-up."""
     clip_grad_norm: float | None = Field(None, gt=0)
+    """Largest norm of the gradient of all parameters; null: no clipping."""
 
 
 class EpochTrainingConfig(Settings):
     """How long to fine-tune, and when to validate."""
 
     epochs: int = Field(10, gt=0)
+    """Length of the run, in epochs of the training files."""
     max_steps: int | None = Field(None, gt=0)
-    """Steps; overrides `epochs`."""
+    """Length of the run, in steps; overrides `epochs`."""
     batch_size: int = Field(128, gt=0)
     """Examples a step, over all processes."""
     num_workers: int = Field(4, ge=0)
@@ -70,7 +76,7 @@ class EvaluationBatchConfig(Settings):
 
 
 class RetrievalEvaluationConfig(EvaluationBatchConfig):
-    """Two-stage retrieval (paper section 4.2)."""
+    """Two-stage retrieval (paper section 4.2; docs/method.md, section Evaluation)."""
 
     text_batch_size: int = Field(64, gt=0)
     """Texts encoded at once, each process."""
@@ -79,30 +85,32 @@ class RetrievalEvaluationConfig(EvaluationBatchConfig):
 
 
 class AnsweringEvaluationConfig(EvaluationBatchConfig):
-    """Answer ranking."""
+    """Answer ranking (docs/method.md, section Evaluation)."""
 
     candidates: int = Field(128, gt=0)
-    """Answers, best by their first token, that are scored in full."""
+    """Number of answers, the best by their first token, that are scored in full."""
 
 
 class TextLimits(Settings):
     """Where texts are cut."""
 
     max_words: int = Field(30, gt=0)
+    """Words of a text that are read."""
     max_words_evaluation: int | None = Field(None, gt=0)
-    """In evaluation; as in training if unset."""
+    """Words of a text that are read in evaluation; `max_words` if unset."""
     max_tokens: int | None = Field(40, gt=2)
-    """Including `<s>` and `</s>`; only the position table limits if unset."""
+    """Tokens of a text that are read, with `<s>` and `</s>`; if unset, as many as the model has positions."""
 
 
 class AnnotatedData(Settings):
     """Annotation files, as the benchmarks give them, and their images."""
 
     train_files: Files = Field(min_length=1)
+    """Training annotations; read as one set."""
     validation_files: FilesByLanguage = Field(min_length=1)
-    """The model that does best here, averaged over the languages, is kept."""
+    """Validation annotations by language. The model that does best on them, averaged over the languages, is kept."""
     test_files: FilesByLanguage = {}
-    """Empty in a few-shot config."""
+    """Test annotations by language; empty in a few-shot config."""
     translated_test_files: FilesByLanguage = {}
     """The same tests machine-translated to English; read instead of `test_files` in translate-test."""
     text: TextLimits = TextLimits()
@@ -135,13 +143,14 @@ class RetrievalData(AnnotatedData):
     format: Literal["list", "xflickrco", "wit"] = "list"
     """list: the JSON lists of Multi30K and COCO; xflickrco, wit: IGLUE's line-JSON."""
     image_root: str = ""
-    """list: what image paths are relative to."""
+    """list: folder that image paths are relative to."""
     image_roots: dict[Literal["flickr30k", "coco"], str] | None = None
-    """xflickrco takes images from two places."""
+    """xflickrco: the folders of its two kinds of image."""
     image_tables: Files = ()
-    """wit: its tab-separated .csv files of URL and base64 image, or folders of them, first the one to look in first."""
+    """wit: its tab-separated .csv files of URL and base64 image, or folders of them. The first one that has a URL gives
+    its image."""
     index_dir: str | None = None
-    """wit: where the indexes of `image_tables` are kept; beside them if unset."""
+    """wit: folder for the indexes of `image_tables`; beside them if unset."""
 
     @model_validator(mode="after")
     def _check_roots(self) -> Self:
@@ -158,22 +167,23 @@ class ImageFolderData(AnnotatedData):
     """Records that name images under one folder."""
 
     image_root: str = ""
+    """Folder that image paths are relative to."""
 
 
 class ReasoningData(ImageFolderData):
     """NLVR2 under `image_root`, MaRVL in folders of its own."""
 
     marvl_root: str = "images/marvl-images"
-    """MaRVL's images: <language>/images/<concept>/<file>."""
+    """Folder of MaRVL's images: <language>/images/<concept>/<file>."""
     marvl_few_shot_root: str = "images/marvl_fewshot"
-    """Those of its few-shot files: <language>/all/<file>."""
+    """Folder of the images of its few-shot files: <language>/all/<file>."""
 
 
 class AnsweringData(ImageFolderData):
     """GQA and xGQA."""
 
     answer_list: str
-    """JSON of all answers: {answer: number}."""
+    """JSON file of all answers: {answer: number}."""
 
 
 class TextAssignmentData(Settings):
@@ -182,18 +192,20 @@ class TextAssignmentData(Settings):
     images: ImageTextSource
     augment: AugmentConfig = AugmentConfig()
     index_dir: str | None = None
-    """Where indexes of the files are kept; beside the data if unset."""
+    """Folder for the indexes of the files; beside the data if unset."""
 
 
 class FinetuneConfig(Settings):
     """What the fine-tuning tasks have in common."""
 
     task: str
+    """What the run trains; it decides which settings a config file has."""
     seed: int = Field(42, ge=0)
+    """Seed of everything that is drawn at random."""
     output_dir: str = "output/finetune"
     """Folder of checkpoints, log.txt, metrics.jsonl and results: a path, or a URL of any store."""
     output_hdfs: str | None = None
-    """URL (hdfs://, s3://, gs:// ...) or path of a second folder that is kept equal to `output_dir` during the run."""
+    """Second folder that is kept equal to `output_dir` during the run: a URL (hdfs://, s3://, gs:// ...) or a path."""
     model: ModelConfig
     optimizer: FinetuneOptimizerConfig = FinetuneOptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig(warmup_fraction=0.1)
@@ -223,6 +235,7 @@ class ClassificationConfig(FinetuneConfig):
 
     task: Literal["classification"]
     num_labels: int = Field(3, gt=1)
+    """Classes that the model tells apart."""
     data: ImageFolderData
     training: EpochTrainingConfig = EpochTrainingConfig()
     evaluation: EvaluationBatchConfig = EvaluationBatchConfig()
@@ -233,6 +246,7 @@ class AnsweringConfig(FinetuneConfig):
 
     task: Literal["answering"]
     decoder_layers: int = Field(6, gt=0)
+    """Layers of the answer decoder, which starts as a copy of as many fusion layers."""
     data: AnsweringData
     training: EpochTrainingConfig = EpochTrainingConfig(epochs=5)
     evaluation: AnsweringEvaluationConfig = AnsweringEvaluationConfig()
@@ -272,3 +286,4 @@ FINETUNE_CONFIGS: dict[str, type[FinetuneConfig]] = {
     "reasoning": ReasoningConfig,
     "text_assignment": TextAssignmentConfig,
 }
+"""Value of `task:` -> its settings."""

@@ -1,4 +1,7 @@
-"""Settings of the model: image encoder, text and fusion encoder, and where their weights start."""
+"""Settings of the model: image encoder, text and fusion encoder, and where their weights start.
+
+docs/method.md, section Model, says what they mean. px = pixels; numbers of tokens include `<s>` and `</s>`.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ class VisionConfig(Settings):
     """The image encoder: Swin, or a ViT as CLIP or DeiT built it."""
 
     architecture: Literal["swin", "clip_vit", "deit"] = "swin"
+    """clip_vit, deit: a ViT built as in CLIP or DeiT."""
     image_size: int = Field(gt=0)
     """Side of the square input image, px."""
     patch_size: int = Field(4, gt=0)
@@ -28,20 +32,22 @@ class VisionConfig(Settings):
     drop_path: Probability = 0.1
     """Stochastic depth of the last block; it grows linearly from 0."""
     weights: str | None = None
-    """Initial weights: Microsoft's Swin file ({"model": ...}), or a timm state dict of a ViT."""
+    """File of initial weights: Microsoft's Swin file ({"model": ...}), or a timm state dict of a ViT."""
 
     @property
     def total_stride(self) -> int:
-        """Input pixels per side of one output patch."""
-        return self.patch_size * 2 ** (len(self.depths) - 1)
+        """Side of one output patch at the input, px."""
+        return self.patch_size << (len(self.depths) - 1)
 
     @property
     def num_patches(self) -> int:
+        """Output patches of an image."""
         return (self.image_size // self.total_stride) ** 2
 
     @property
     def width(self) -> int:
-        return self.embed_dim * 2 ** (len(self.depths) - 1)
+        """Width of an output patch's state."""
+        return self.embed_dim << (len(self.depths) - 1)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -61,23 +67,29 @@ class TextConfig(Settings):
     """The text encoder (first layers) and the fusion encoder (the others) of one XLM-R-shaped stack."""
 
     vocab_size: int = Field(250002, gt=4)
+    """Tokens that the word embeddings know."""
     hidden_size: int = Field(1024, gt=0)
+    """Width of a token's state; the image encoder's output must have the same width."""
     num_heads: int = Field(16, gt=0)
+    """Attention heads of each layer."""
     intermediate_size: int = Field(4096, gt=0)
+    """Inner width of the feed-forward blocks."""
     num_layers: int = Field(12, gt=0)
     """Layers of both encoders together."""
     num_text_layers: int = Field(6, gt=0)
-    """Layers that see text alone; the other ones, from here on, also attend to the other view."""
+    """Layers that see text alone. The layers after them also attend to the other view."""
     max_positions: int = Field(514, gt=0)
     """Longest text, tokens."""
     dropout: Probability = 0.1
+    """Dropout of states."""
     attention_dropout: Probability = 0.1
+    """Dropout of attention weights."""
     initializer_range: float = Field(0.02, ge=0)
     """Standard deviation of fresh weights."""
     tokenizer: str = "data/xlm-roberta-large"
     """Folder of the tokenizer."""
     weights: str | None = None
-    """Initial weights: a Hugging Face XLM-R folder (model.safetensors or pytorch_model.bin)."""
+    """Folder of initial weights: a Hugging Face XLM-R (model.safetensors or pytorch_model.bin)."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -89,16 +101,16 @@ class TextConfig(Settings):
 
 
 class ModelConfig(Settings):
-    """The whole model; `weights` overrides the encoders' own initial weights."""
+    """The whole model. Its `weights` take precedence over the initial weights of its encoders."""
 
     vision: VisionConfig
     text: TextConfig = TextConfig()
     embed_dim: int = Field(256, gt=0)
     """Width of the space in which images and texts are compared."""
     temperature: float = Field(0.07, ge=0.001, le=0.5)
-    """Start of the learnt temperature, which training keeps in the same range."""
+    """Initial value of the learnt temperature. Training keeps it between 0.001 and 0.5."""
     weights: str | None = None
-    """A whole model: a published checkpoint (.th) or a folder written by cclm."""
+    """Initial weights of the whole model: a published checkpoint (.th) or a folder written by cclm."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

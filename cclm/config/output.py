@@ -13,10 +13,11 @@ class CheckpointConfig(Settings):
     save_minutes: float | None = Field(10.0, gt=0)
     """Minutes of training between checkpoints, beside those after `training.save_every` steps; null: only those."""
     keep_last: int = Field(3, ge=1)
-    """Newest checkpoints kept. The best one, and the one a run went on from until a newer one is verified, stay too."""
+    """Number of newest checkpoints that are kept. Two others stay, too: the best one, and, until a newer one is
+    verified, the one that the run went on from."""
     keep_every: int | None = Field(None, gt=0)
-    """Steps: a checkpoint is made at each multiple of it, and stays for good."""
+    """Steps between checkpoints that stay for good; one is made at each multiple of it."""
     max_failed_saves: int = Field(3, ge=1)
-    """So many saves that fail in a row end the run: better than training on with nothing to go back to."""
+    """Number of saves which fail in a row that ends the run: otherwise it would train on with nothing to go back to."""
     scratch: str | None = None
     """Local folder where checkpoints wait for their upload when `output_dir` is a URL; the system's if unset."""

@@ -1,9 +1,8 @@
-"""Every setting of a run, typed and documented; unknown keys are errors.
+"""Settings of a pre-training run: what it trains (`PretrainConfig`), its losses, its length and its evaluation.
 
-Sizes: px = pixels, tokens include `<s>` and `</s>`. Batch sizes are global: over all processes of a run, so the same
-config means the same training on any number of GPUs that divides them.
-Reading files and translating the published ones is done elsewhere (`config_files.py`, `config_published.py`); nothing
-here opens a file or builds an object.
+Batch sizes are global: they count the examples of all processes of a run. The same config therefore means the same
+training on any number of GPUs that divides them. Nothing here opens a file: `files.py` reads configs, and
+`published.py` translates the published ones.
 """
 
 from __future__ import annotations
@@ -22,7 +21,8 @@ from cclm.config.sources import DataConfig
 class LossWeights(Settings):
     """What each loss is multiplied with before they are summed; all 1 as published.
 
-    A small model that starts from nothing learns to match sooner when the losses of the fusion encoder count less.
+    A small model without initial weights learns to match images and texts sooner when the losses of the fusion encoder
+    (matching and masked tokens) count less.
     """
 
     itc: float = Field(1.0, ge=0)
@@ -42,24 +42,30 @@ class LossWeights(Settings):
 
 
 class ObjectiveConfig(Settings):
-    """Which losses pre-training sums (paper section 3)."""
+    """Which losses pre-training sums (paper section 3; docs/method.md, section Pre-training objectives)."""
 
     weights: LossWeights = LossWeights()
     use_tlm: bool = False
     """Parallel text: translation language modelling on the joined pair instead of cross-attention between the two."""
     sample_two_captions: bool = False
+    """Draw a second caption, in another language, for each image of `data.images`, and add text-text contrast."""
     box_loss_on_whole_images: bool = False
+    """Region steps: the box losses also count texts about the whole image, whose box is the image."""
     contrastive_gradient: Literal["local", "global"] = "local"
     """local: each process keeps the gradient of its own features only, as published (encoders receive 1/processes of
     the global gradient). global: the gradient of the global batch."""
 
 
 class TrainingConfig(Settings):
-    """How long and how to train."""
+    """How long and how to train. An outer step is one pass over the sources, each of which may take part.
+
+    docs/method.md, section Course of pre-training, describes it.
+    """
 
     epochs: int = Field(30, gt=0)
+    """Length of the run, in epochs of `data.images`."""
     dataset_size: int | None = Field(None, gt=0)
-    """Records of `data.images` an epoch counts; the number in the files if unset."""
+    """Records of `data.images` in an epoch; the number in the files if unset."""
     max_steps: int | None = Field(None, gt=0)
     """Outer steps; overrides `epochs`."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -76,25 +82,30 @@ class EvaluationConfig(Settings):
     """Held-out retrieval, one list of images and captions a language."""
 
     files: dict[str, str] = Field(min_length=1)
-    """language -> JSON list of {"image", "caption": [...], "image_id"}."""
+    """language -> file with a JSON list of {"image", "caption": [...], "image_id"}."""
     image_root: str = "images"
+    """Folder that image paths are relative to."""
     batch_size: int = Field(64, gt=0)
     """Images or texts encoded at once, each process."""
     candidates: int = Field(128, ge=0)
     """Best candidates of each query that the matching head re-scores; 0 ranks by similarity alone."""
     max_words: int = Field(40, gt=0)
+    """Words of a text that are read; those after them are cut off."""
     max_tokens: int = Field(40, gt=2)
+    """Tokens of a text that are read, with `<s>` and `</s>`; those after them are cut off."""
 
 
 class PretrainConfig(Settings):
     """One pre-training run."""
 
     task: Literal["pretrain"] = "pretrain"
+    """What the run trains; it decides which settings a config file has."""
     seed: int = Field(42, ge=0, lt=2**63)
+    """Seed of everything that is drawn at random."""
     output_dir: str = "output/pretrain"
     """Folder of checkpoints, log.txt, metrics.jsonl and results: a path, or a URL of any store."""
     output_hdfs: str | None = None
-    """URL (hdfs://, s3://, gs:// ...) or path of a second folder that is kept equal to `output_dir` during the run."""
+    """Second folder that is kept equal to `output_dir` during the run: a URL (hdfs://, s3://, gs:// ...) or a path."""
     model: ModelConfig
     data: DataConfig
     objective: ObjectiveConfig = ObjectiveConfig()

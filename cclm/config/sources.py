@@ -1,4 +1,8 @@
-"""Settings of what training reads: sources of records, masking of texts, augmentation of images."""
+"""Settings of what training reads: masking of texts, augmentation of images, and the sources of records.
+
+Numbers of tokens include `<s>` and `</s>`. Batch sizes are global: they count the examples of all processes of a run.
+docs/method.md, section Input pipeline, says how an example is made.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +13,36 @@ from pydantic import Field, model_validator
 from cclm.config.base import Probability, Settings
 
 
+class MaskingConfig(Settings):
+    """Word cleaning, cutting and masking of a text."""
+
+    max_words: int = Field(40, gt=0)
+    """Words of a text that are read; those after them are cut off."""
+    max_tokens: int = Field(40, gt=2)
+    """Tokens of a text that are read; those after them are cut off."""
+    mask_probability: Probability = 0.4
+    """Part of a text's tokens that is masked."""
+    max_masks: int = Field(12, gt=0)
+    """Most tokens of a text that are masked."""
+    span_probability: Probability = 0.2
+    """How often a masked place grows to a span."""
+    max_span: int = Field(3, ge=1)
+    """Longest span, tokens."""
+    whole_words: bool = False
+    """Whether a masked place grows to the whole word around it."""
+
+
 class AugmentConfig(Settings):
     """What training does to an image before the model sees it."""
 
     crop_scale: tuple[float, float] = (0.2, 1.0)
     """Smallest and largest part of the area that a random crop keeps."""
     horizontal_flip: Probability = 0.5
+    """How often an image is mirrored."""
     rand_augment_ops: int = Field(2, ge=0)
     """Operations of RandAugment an image; 0 turns it off."""
     rand_augment_magnitude: int = Field(7, ge=0, le=10)
+    """Strength of RandAugment's operations, from 0 to 10."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -27,20 +52,6 @@ class AugmentConfig(Settings):
                 f"crop_scale = [{low}, {high}] must be two parts of the area, 0 < smallest <= largest <= 1"
             )
         return self
-
-
-class MaskingConfig(Settings):
-    """Word cleaning, cutting and masking of a text (as published, paper section 3)."""
-
-    max_words: int = Field(40, gt=0)
-    max_tokens: int = Field(40, gt=2)
-    mask_probability: Probability = 0.4
-    max_masks: int = Field(12, gt=0)
-    span_probability: Probability = 0.2
-    """How often a masked place grows to a span."""
-    max_span: int = Field(3, ge=1)
-    """Longest span, tokens."""
-    whole_words: bool = False
 
 
 class SourceConfig(Settings):
@@ -58,13 +69,16 @@ class SourceConfig(Settings):
 
 
 class ImageTextSource(SourceConfig):
-    """Images with captions; monolingual files have `caption_key: desc`."""
+    """Images with captions. Files of one language each have `caption_key: desc`."""
 
     image_key: str = "binary"
+    """Key of the image in a record."""
     image_is_path: bool = False
     """The image field is a path (relative to `image_root`) instead of base64."""
     image_root: str = ""
+    """Folder that image paths are relative to."""
     caption_key: str = "caption"
+    """Key of the captions in a record."""
     languages: tuple[str, ...] | None = Field(None, min_length=1)
     """Draw captions of these languages only; unset: of all."""
 
@@ -90,7 +104,9 @@ class ParallelTextSource(SourceConfig):
     """Sentences and their translations."""
 
     source_key: str = "source_text"
+    """Key of the sentence in a record."""
     target_key: str = "target_text"
+    """Key of its translation."""
     text: MaskingConfig = MaskingConfig(max_words=64, max_tokens=64, max_masks=20)
 
 
@@ -106,7 +122,7 @@ class BrokenRecordsConfig(Settings):
 
 
 class DataConfig(Settings):
-    """What pre-training reads."""
+    """What pre-training reads. An outer step trains on `images` or on `regions`, and may train on the others, too."""
 
     images: ImageTextSource
     regions: RegionSource | None = None
@@ -114,5 +130,5 @@ class DataConfig(Settings):
     texts: ParallelTextSource | None = None
     augment: AugmentConfig = AugmentConfig()
     index_dir: str | None = None
-    """Where indexes of the files are kept; beside the data if unset."""
+    """Folder for the indexes of the files; beside the data if unset."""
     broken: BrokenRecordsConfig = BrokenRecordsConfig()

@@ -19,7 +19,7 @@ from torch import Tensor
 from cclm.checkpoints.initial import build_model
 from cclm.checkpoints.published import published_name, read_torch_file
 from cclm.config.model import ModelConfig
-from cclm.config.published import published_model
+from cclm.config.published_model import published_model
 from cclm.data.batches.batch import MaskedText
 from cclm.errors import UserError
 from cclm.model.cclm import CCLM

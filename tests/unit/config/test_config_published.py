@@ -20,7 +20,7 @@ from cclm.config.finetune import (
     TextAssignmentConfig,
 )
 from cclm.config.pretrain import PretrainConfig
-from cclm.config.published import published_model
+from cclm.config.published_model import published_model
 from cclm.errors import UserError
 
 ROOT = Path(__file__).parents[3]
