@@ -1,13 +1,13 @@
-"""HDFS by hdfs-native: no JVM.
+"""HDFS by hdfs-native, which needs no JVM.
 
-Traps that the code below goes around, all seen on a real NameNode:
-- a client made before a fork hangs in the child (see `stores`);
-- the fsspec class loses the case of a nameservice and everything after `#` in a path, so its client is asked directly;
-- reading past the end panics; slices of memoryview are copied byte by byte; iterating a file gives no lines;
-- a file is visible while it grows, and stays, cut, if its writer is killed;
-- a NameNode that is away is waited for during three minutes before anybody hears of it;
-- now and then, when servers die at a bad moment, a call never returns (seen in `write`, 0.14.7), and as it waits in
-  native code, no signal is heard meanwhile (see `in_time`).
+The code below works around these faults, all seen with a real NameNode:
+- A client that was made before a fork hangs in the child (see `stores`).
+- The fsspec class loses the case of a nameservice and everything after `#` in a path. So its client is called directly.
+- Reading past the end panics. Slices of a memoryview are copied byte by byte. Iterating a file gives no lines.
+- A file is visible while it grows. If its writer is killed, the file stays, cut off.
+- The client retries for three minutes before it reports that a NameNode is away.
+- When servers die at a bad moment, a call sometimes never returns (seen in `write`, 0.14.7). It waits in native code,
+  so Python handles no signal meanwhile (see `call_with_timeout`).
 """
 
 from __future__ import annotations
@@ -27,58 +27,58 @@ from typing import Any, TypeVar
 import fsspec
 
 from cclm.errors import UserError
-from cclm.storage.patience import Incomplete, Verdict, judge
-from cclm.storage.types import Entry, Found, each, pieces, temporary_name
+from cclm.storage.patience import ErrorKind, IncompleteTransfer, classify
+from cclm.storage.types import Entry, FileInfo, chunks, map_threaded, temporary_name
 
 log = logging.getLogger(__name__)
 
 _WRITE, _READ = 4 << 20, 8 << 20  # bytes of one call
-_REPLICAS = 3  # which the client asks one after another, if need be
-_ACK = 60.0  # s for which it waits for a DataNode's answer to a write, before it goes on without that one
-_LEAVING = 5.0  # s that the end of the process waits for calls under way
+_REPLICAS = 3  # the client tries them one after another
+_ACK_TIMEOUT = 60.0  # s that the client waits for a DataNode's answer to a write before it goes on without that one
+_EXIT_WAIT = 5.0  # s that the process waits at its end for calls that are still running
 _SOCKET_TIMEOUT = "dfs.client.socket-timeout"
-_THREAD = "hdfs"  # name of the threads that calls are made in
+_THREAD_NAME = "hdfs"  # of the threads that make the calls
 
 T = TypeVar("T")
 
 
 class Hdfs:
-    """HDFS by hdfs-native. A file is written beside its final name and renamed, which HDFS does at once.
+    """HDFS by hdfs-native. A file is written beside its final name and then renamed, which is atomic in HDFS.
 
     Args:
         client: `hdfs_native.Client`.
-        silence: s after which a call that has not ended is given up, as an outage.
+        call_timeout: s after which a call that has not ended is given up and counts as an outage.
     """
 
-    def __init__(self, client: Any, silence: float) -> None:
-        self._client, self._silence = client, silence
-        self._renaming: dict[str, str] = {}  # token -> temporary file, of renames whose outcome is not known
+    def __init__(self, client: Any, call_timeout: float) -> None:
+        self._client, self._call_timeout = client, call_timeout
+        self._renaming: dict[str, str] = {}  # token -> temporary file, of renames whose outcome is unknown
 
-    def find(self, path: str) -> Found:
-        status = self._ask(self._client.get_file_info, path)
-        return Found(int(status.length), str(status.modification_time), bool(status.isdir))
+    def find(self, path: str) -> FileInfo:
+        status = self._call(self._client.get_file_info, path)
+        return FileInfo(int(status.length), str(status.modification_time), bool(status.isdir))
 
     def entries(self, path: str) -> list[Entry]:
-        found = self._ask(lambda: list(self._client.list_status(path, False)))
-        return [Entry(posixpath.basename(s.path.rstrip("/")), int(s.length), bool(s.isdir)) for s in found]
+        statuses = self._call(lambda: list(self._client.list_status(path, False)))
+        return [Entry(posixpath.basename(s.path.rstrip("/")), int(s.length), bool(s.isdir)) for s in statuses]
 
     def read(self, path: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
-        reader = self._ask(self._client.read, path)
+        reader = self._call(self._client.read, path)
         length = len(reader)
 
         def part(bounds: tuple[int, int]) -> bytes:
             start, end = bounds[0], min(bounds[1], length)
-            found = [
-                bytes(self._ask(reader.read_range, start + first, last - first))
-                for first, last in pieces(max(end - start, 0), _READ)
+            blocks = [
+                bytes(self._call(reader.read_range, start + first, last - first))
+                for first, last in chunks(max(end - start, 0), _READ)
             ]
-            return found[0] if len(found) == 1 else b"".join(found)
+            return blocks[0] if len(blocks) == 1 else b"".join(blocks)
 
-        return each(part, ranges)
+        return map_threaded(part, ranges)
 
     def write(self, path: str, data: bytes, new: bool, token: str) -> None:
         view = memoryview(data)
-        blocks = (bytes(view[start:end]) for start, end in pieces(len(data), _WRITE))
+        blocks = (bytes(view[start:end]) for start, end in chunks(len(data), _WRITE))
         self._publish(path, blocks, len(data), new, token)
 
     def upload(self, local: str, path: str, token: str) -> None:
@@ -89,55 +89,57 @@ class Hdfs:
     def _publish(self, path: str, blocks: Iterable[bytes], size: int, new: bool, token: str) -> None:
         folder, name = posixpath.split(path)
         earlier = self._renaming.get(token)
-        # Another one for each try: what a try before left to the NameNode may be done at any time, deletion included.
+        # Each try has a temporary file of its own. The NameNode may still carry out requests of an earlier try at any
+        # time, a deletion included.
         temporary = earlier or posixpath.join(folder, temporary_name(name, uuid.uuid4().hex))
         try:
             if earlier is None:
                 self._fill(temporary, blocks, size)
                 self._renaming[token] = temporary
             try:
-                self._ask(self._client.rename, temporary, path, not new)
+                self._call(self._client.rename, temporary, path, not new)
             except FileNotFoundError:
                 if earlier is None:
                     raise
-                # Else an earlier try's rename has arrived, only its answer did not.
+                # Otherwise the rename of an earlier try was done and only its answer was lost.
         except BaseException as error:
-            if token in self._renaming and judge(error) is Verdict.OUTAGE:
-                raise  # the rename may have been done; if not, the next try does it, as the temporary file is whole
+            if token in self._renaming and classify(error) is ErrorKind.OUTAGE:
+                raise  # the rename may have been done; if not, the next try does it: the temporary file is whole
             self._renaming.pop(token, None)
             try:
                 self.remove(temporary)
-            except Exception as second:  # the store is away; list functions do not show such files
-                log.debug("%s stays: %s", temporary, second)
+            except Exception as removal_error:  # the store is away; listings do not show such files
+                log.debug("%s stays: %s", temporary, removal_error)
             raise
         del self._renaming[token]
 
     def _fill(self, path: str, blocks: Iterable[bytes], size: int) -> None:
-        writer = self._ask(self._client.create, path, _overwrite())
+        writer = self._call(self._client.create, path, _overwrite())
         try:
             for block in blocks:
-                self._ask(writer.write, block)
-            self._ask(writer.close)
+                self._call(writer.write, block)
+            self._call(writer.close)
         finally:
-            io.RawIOBase.close(writer)  # to Python it is open still: who lets go of it would wait for another close
+            # For Python the writer is still open. Otherwise its finaliser would call its close, and wait, again.
+            io.RawIOBase.close(writer)
         if self.find(path).size != size:
-            raise Incomplete(f"{path} holds fewer bytes than were written")
+            raise IncompleteTransfer(f"{path} holds fewer bytes than were written")
 
     def remove(self, path: str) -> None:
-        self._ask(self._client.delete, path, False)
+        self._call(self._client.delete, path, False)
 
     def remove_folder(self, path: str) -> None:
-        self._ask(self._client.delete, path, True)
+        self._call(self._client.delete, path, True)
 
-    def _ask(self, call: Callable[..., T], *args: object) -> T:
-        return in_time(self._silence, call, *args)
+    def _call(self, call: Callable[..., T], *args: object) -> T:
+        return call_with_timeout(self._call_timeout, call, *args)
 
 
-def in_time(seconds: float, call: Callable[..., T], *args: object) -> T:
-    """`call(*args)`, made in a thread of its own, so that the caller hears signals and does not wait for ever.
+def call_with_timeout(seconds: float, call: Callable[..., T], *args: object) -> T:
+    """`call(*args)` in a thread of its own, so that the caller still handles signals and does not wait for ever.
 
     Raises:
-        TimeoutError: after `seconds` there is no result; the thread is left to itself and ends with the process.
+        TimeoutError: there is no result after `seconds`. The thread goes on by itself and ends with the process.
     """
     future: Future[T] = Future()
 
@@ -147,9 +149,11 @@ def in_time(seconds: float, call: Callable[..., T], *args: object) -> T:
         except BaseException as error:
             future.set_exception(error)
         finally:
-            del future  # an error holds this frame, and so would hold itself and the data until garbage is collected
+            # An error holds this frame. With `future` in it, the error and the data would hold themselves in a cycle
+            # until the garbage collector runs.
+            del future
 
-    threading.Thread(target=run, args=(future,), name=_THREAD, daemon=True).start()
+    threading.Thread(target=run, args=(future,), name=_THREAD_NAME, daemon=True).start()
     try:
         done, _ = wait([future], seconds)
         if not done:
@@ -160,11 +164,14 @@ def in_time(seconds: float, call: Callable[..., T], *args: object) -> T:
 
 
 @atexit.register
-def _let_end() -> None:
-    """Calls that end while the interpreter is taken down would abort the process: native frames cannot be unwound."""
-    deadline = time.monotonic() + _LEAVING
-    # Looked at and not joined: one that Ctrl-C left just starting is there, too, and refuses to be joined.
-    while time.monotonic() < deadline and any(thread.name == _THREAD for thread in threading.enumerate()):
+def _wait_for_calls() -> None:
+    """Wait for running calls at the end of the process.
+
+    A call that ends while the interpreter shuts down would abort the process, because native frames cannot be unwound.
+    """
+    deadline = time.monotonic() + _EXIT_WAIT
+    # Threads are looked at, not joined: one that Ctrl-C interrupted while it was starting refuses to be joined.
+    while time.monotonic() < deadline and any(thread.name == _THREAD_NAME for thread in threading.enumerate()):
         time.sleep(0.01)
 
 
@@ -177,7 +184,7 @@ def _overwrite() -> Any:
 
 
 def open_hdfs(scheme: str, host: str) -> Hdfs:
-    """The file system of a NameNode, nameservice or viewfs mount table; "" is the one of HADOOP_CONF_DIR.
+    """The file system of a NameNode, nameservice or viewfs mount table; with host "", that of HADOOP_CONF_DIR.
 
     Raises:
         UserError: the Hadoop configuration names no NameNode.
@@ -185,8 +192,8 @@ def open_hdfs(scheme: str, host: str) -> Hdfs:
     """
     from hdfs_native.fsspec import HdfsFileSystem, ViewfsFileSystem
 
-    # Its own way of riding out a NameNode that is away takes three minutes before it says so; ours is above.
-    # Some tries are needed to find the active one of several.
+    # By default the client retries for three minutes before it reports that a NameNode is away. `patience` retries
+    # instead. A few tries are still needed to find the active one of several NameNodes.
     options = {
         "dfs.client.failover.max.attempts": "3",
         "dfs.client.failover.sleep.base.millis": "100",
@@ -198,14 +205,15 @@ def open_hdfs(scheme: str, host: str) -> Hdfs:
     if not (timeout.isascii() and timeout.isdigit() and int(timeout)):
         raise ValueError(f"{_SOCKET_TIMEOUT} is {timeout!r}, not a number of milliseconds from 1 on")
     name, _, port = host.partition(":")
-    kind = ViewfsFileSystem if scheme == "viewfs" else HdfsFileSystem
+    filesystem_class = ViewfsFileSystem if scheme == "viewfs" else HdfsFileSystem
     try:
-        system = kind(host=name or None, port=int(port) if port else None, skip_instance_cache=True, **options)
-    except RuntimeError as error:  # it reads the Hadoop configuration; nothing is connected yet
+        filesystem = filesystem_class(
+            host=name or None, port=int(port) if port else None, skip_instance_cache=True, **options
+        )
+    except RuntimeError as error:  # from reading the Hadoop configuration; nothing is connected yet
         raise UserError(
             f"{scheme}://{host}: no NameNode is known ({error}); write {scheme}://HOST:PORT/..., or let "
             "HADOOP_CONF_DIR name the folder of core-site.xml and hdfs-site.xml"
         ) from None
-    # Longer than its own ways around a node take, which would be given up in the middle otherwise.
-    silence = _ACK + _REPLICAS * int(timeout) / 1000
-    return Hdfs(system.client, silence)
+    # The client needs almost as long to go around a node that is away. A shorter limit would stop it in the middle.
+    return Hdfs(filesystem.client, call_timeout=_ACK_TIMEOUT + _REPLICAS * int(timeout) / 1000)

@@ -1,4 +1,4 @@
-"""Files of this machine, without fsspec: it costs 10 times the read of one record."""
+"""Files of this machine, without fsspec, which would make the read of one record ten times as slow."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ import tempfile
 from collections.abc import Callable, Sequence
 from typing import BinaryIO
 
-from cclm.storage.types import Entry, Found
+from cclm.storage.types import Entry, FileInfo
 
 
-def find(path: str) -> Found:
-    """Raises FileNotFoundError."""
+def find(path: str) -> FileInfo:
+    """Look at a file or folder. Raises FileNotFoundError."""
     try:
         status = os.stat(path)
     except NotADirectoryError:
         raise FileNotFoundError(f"{path} does not exist") from None
-    return Found(status.st_size, str(status.st_mtime_ns), os.path.isdir(path))
+    return FileInfo(status.st_size, str(status.st_mtime_ns), os.path.isdir(path))
 
 
 def entries(path: str) -> list[Entry]:
     """What is in a folder. Raises FileNotFoundError."""
-    found = []
+    found: list[Entry] = []
     with os.scandir(path) as listing:
         for entry in listing:
             folder = entry.is_dir()
@@ -35,7 +35,7 @@ def entries(path: str) -> list[Entry]:
 
 
 def read(path: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
-    """Bytes [start, end) of each range; less where the file ends."""
+    """Bytes [start, end) of each range; fewer where the file ends."""
     with open(path, "rb") as file:
         return [_at(file, start, end) for start, end in ranges]
 
@@ -46,12 +46,12 @@ def _at(file: BinaryIO, start: int, end: int) -> bytes:
 
 
 def write(path: str, data: bytes, new: bool) -> None:
-    """Publish `data` whole; `new` refuses to replace: FileExistsError."""
+    """Publish `data` whole. With `new`, a file that exists is not replaced: FileExistsError."""
     publish(path, lambda file: file.write(data), new)
 
 
 def copy(source: str, path: str) -> None:
-    """Publish a copy of a file, replacing."""
+    """Publish a copy of a file, over what is there."""
 
     def fill(file: BinaryIO) -> None:
         with open(source, "rb") as original:
@@ -61,7 +61,12 @@ def copy(source: str, path: str) -> None:
 
 
 def publish(path: str, fill: Callable[[BinaryIO], object], new: bool) -> None:
-    """Write beside the final name, make it durable, and put it in place at once. Nothing stays if anything fails."""
+    """Write a file beside its final name, sync it to disk, and put it in place atomically. A failure leaves nothing.
+
+    Args:
+        fill: writes the contents.
+        new: refuse to replace a file that exists: FileExistsError.
+    """
     folder = os.path.dirname(path) or "."
     os.makedirs(folder, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=folder, prefix=f".{os.path.basename(path)}.", suffix=".tmp")
@@ -77,27 +82,28 @@ def publish(path: str, fill: Callable[[BinaryIO], object], new: bool) -> None:
             os.replace(temporary, path)
     except BaseException as error:
         os.unlink(temporary)
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):  # the system names no file
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):  # the system call names no file
             error.filename = path
         raise
     _sync_folder(folder)
 
 
 def _link(temporary: str, path: str) -> None:
-    """Give a file its final name unless there is one of that name."""
+    """Give a file its final name. Raises FileExistsError if there is one of that name."""
     try:
         os.link(temporary, path)
         os.unlink(temporary)
     except OSError as error:
         if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK):
             raise
-        # No hard links here (FAT, some network mounts): take the name first. Readers may see it empty for a moment.
+        # There are no hard links here (FAT, some network mounts). So an empty file takes the name first, and readers
+        # may see that for a moment.
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         os.replace(temporary, path)
 
 
 def _sync_folder(folder: str) -> None:
-    """Make a rename durable, where folders can be synced."""
+    """Make a rename durable, if the file system can sync folders."""
     try:
         handle = os.open(folder, os.O_RDONLY)
     except OSError:
@@ -111,7 +117,7 @@ def _sync_folder(folder: str) -> None:
 
 
 def remove(path: str) -> None:
-    """Remove a file; absent is fine."""
+    """Remove a file; an absent one is fine."""
     try:
         os.unlink(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -119,7 +125,7 @@ def remove(path: str) -> None:
 
 
 def remove_folder(path: str) -> None:
-    """Remove a folder with all that is in it; absent is fine."""
+    """Remove a folder with all that is in it; an absent one is fine."""
     if os.path.islink(path):
         os.unlink(path)
     elif os.path.isdir(path):

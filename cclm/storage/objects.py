@@ -1,13 +1,14 @@
-"""S3 by s3fs, GCS by gcsfs, and what else fsspec opens: objects are put whole.
+"""S3 by s3fs, GCS by gcsfs, and any other file system of fsspec. Objects are put whole.
 
-Traps that the code below goes around, all seen on real servers:
-- s3fs: positional start and end mean something else; cat_ranges returns exceptions as data; listings are cached; a file
-  object publishes what it has when the writer fails, so whole objects are put instead; a large put holds 500 MB;
-- gcsfs: its default class asks another service for the kind of bucket first, which an emulator answers after 60 s; its
-  retries cannot be set and log tracebacks; a 403 is a plain OSError;
-- rename is copy and delete, so nothing here depends on one; transactions cover half of fsspec's calls;
-- both say 404 for an absent object and an absent bucket;
-- some S3-compatible stores ignore the condition of an exclusive write, and some keep folders when they are empty.
+The code below works around these faults, all seen with real servers:
+- s3fs: start and end have another meaning as positional arguments. `cat_ranges` returns exceptions as data. Listings
+  are cached. A file object publishes what it has when its writer fails, so whole objects are put instead. A large put
+  holds 500 MB.
+- gcsfs: its default class first asks another service for the kind of bucket, which takes 60 s with an emulator. The
+  number of its retries cannot be set, and they log tracebacks. A 403 is a plain OSError.
+- A rename is a copy and a deletion, so nothing here depends on one. Transactions cover only half of fsspec's calls.
+- Both answer 404 for an absent object and for an absent bucket.
+- Some S3-compatible stores ignore the condition of an exclusive write. Some keep folders that have become empty.
 """
 
 from __future__ import annotations
@@ -22,26 +23,26 @@ from typing import Any
 
 import fsspec
 
-from cclm.storage.patience import Incomplete, MissingBucket, Verdict, judge
-from cclm.storage.types import Entry, Found, each
+from cclm.storage.patience import ErrorKind, IncompleteTransfer, MissingBucket, classify
+from cclm.storage.types import Entry, FileInfo, map_threaded
 
 log = logging.getLogger(__name__)
 
-_PART, _PARTS_AT_ONCE = 16 << 20, 4  # bytes of one part of an upload; what is in memory at once is the product
+_PART, _PARTS_AT_ONCE = 16 << 20, 4  # bytes of one part of an upload; their product is in memory at once
 _PART_TRIES = 4
-_SILENCE = 15.0  # s without a byte from GCS before a request has failed; s3fs' default is the same
-_WRITER = "cclm-writer"  # metadata of files that were written exclusively
+_READ_TIMEOUT = 15.0  # s without a byte from GCS after which a request has failed; the same as the default of s3fs
+_WRITER = "cclm-writer"  # metadata key of files that were written exclusively: the token of their write
 
 
 class Objects:
-    """Any fsspec file system: objects are put whole, and are there when the put has ended."""
+    """Any fsspec file system. Objects are put whole, and are visible when the put has ended."""
 
     def __init__(self, system: Any, uploader: Any) -> None:
-        """`uploader` is the same store, for large files: it tries each part again by itself."""
+        """`system` is an fsspec file system. `uploader` is the same store, but retries the parts of large files."""
         self._system, self._uploader = system, uploader
-        self._refuses_to_replace: bool | None = None  # not known before the first exclusive write
+        self._honours_conditions: bool | None = None  # unknown until the first exclusive write
 
-    def find(self, path: str) -> Found:
+    def find(self, path: str) -> FileInfo:
         self._system.invalidate_cache()
         try:
             info = self._system.info(path)
@@ -50,17 +51,17 @@ class Objects:
             raise
         tag = info.get("ETag") or info.get("generation") or info.get("mtime") or info.get("LastModified")
         size = int(info.get("size") or 0)
-        return Found(size, None if tag is None else str(tag).strip('"'), info["type"] == "directory")
+        return FileInfo(size, None if tag is None else str(tag).strip('"'), info["type"] == "directory")
 
     def entries(self, path: str) -> list[Entry]:
         self._system.invalidate_cache()
         try:
-            found = self._system.ls(path, detail=True)
+            infos = self._system.ls(path, detail=True)
         except FileNotFoundError as error:
             self._check_bucket(path, error)
             return []
-        names = [(info["name"].rstrip("/").rsplit("/", 1)[-1], info) for info in found]
-        # The placeholder of a folder, and the object itself if `path` is one, are not in the folder.
+        names = [(info["name"].rstrip("/").rsplit("/", 1)[-1], info) for info in infos]
+        # A listing may hold the placeholder of the folder, or the object `path` itself. Neither is in the folder.
         return [
             Entry(name, int(info.get("size") or 0), info["type"] == "directory")
             for name, info in names
@@ -70,7 +71,7 @@ class Objects:
     def read(self, path: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
         if len(ranges) == 1:
             return [self._read(path, *ranges[0])]
-        return each(lambda bounds: self._read(path, *bounds), ranges)
+        return map_threaded(lambda bounds: self._read(path, *bounds), ranges)
 
     def _read(self, path: str, start: int, end: int) -> bytes:
         if start >= end:
@@ -78,10 +79,10 @@ class Objects:
         try:
             return bytes(self._system.cat_file(path, start=start, end=end))
         except Exception as error:
-            verdict = judge(error)
-            if verdict is Verdict.PAST_END:
+            kind = classify(error)
+            if kind is ErrorKind.PAST_END:
                 return b""
-            if verdict is Verdict.ABSENT:
+            if kind is ErrorKind.ABSENT:
                 self._check_bucket(path, error)
             raise
 
@@ -89,46 +90,46 @@ class Objects:
         if not new:
             self._put(path, lambda: self._system.pipe_file(path, data))
             return
-        if self._refuses_to_replace is False and self._system.exists(path):
+        if self._honours_conditions is False and self._system.exists(path):
             raise FileExistsError(path)
         try:
             self._put(path, lambda: self._create(path, data, token))
         except Exception as error:
-            # What is there may be what an earlier try put, if only its answer was lost.
-            if judge(error) is not Verdict.EXISTS or self._written_by(path) != token:
+            # An earlier try of this write may have put the file, and only its answer was lost.
+            if classify(error) is not ErrorKind.EXISTS or self._written_by(path) != token:
                 raise
-        if self._refuses_to_replace is None:
-            self._try_condition(path, data, token)
+        if self._honours_conditions is None:
+            self._probe_conditions(path, data, token)
 
-    def _try_condition(self, path: str, data: bytes, token: str) -> None:
-        """Put what was just put again, on condition that it is not there: shows whether the store heeds conditions."""
+    def _probe_conditions(self, path: str, data: bytes, token: str) -> None:
+        """Put the same file again on condition that it is absent, to learn whether the store honours conditions."""
         try:
             self._create(path, data, token)
-            self._refuses_to_replace = False
+            self._honours_conditions = False
             log.warning("the store of %s replaces files although told not to: two writers of one file both win", path)
         except Exception as error:
-            if judge(error) is not Verdict.OUTAGE:
-                self._refuses_to_replace = True
+            if classify(error) is not ErrorKind.OUTAGE:
+                self._honours_conditions = True
 
     def _create(self, path: str, data: bytes, token: str) -> None:
-        """Put on condition that nothing is there."""
+        """Put on condition that the object is absent."""
         self._system.pipe_file(path, data, mode="create")
 
     def _written_by(self, path: str) -> str | None:
-        """The token of the writer of a file, where stores keep one."""
+        """The token of the write that made a file, if the store keeps one."""
         return None
 
     def upload(self, local: str, path: str, token: str) -> None:
         self._put(path, lambda: self._uploader.put_file(local, path, **self._put_options()))
         size = os.path.getsize(local)
         if (stored := self.find(path).size) != size:
-            raise Incomplete(f"{path} holds {stored} bytes after an upload of {size}")
+            raise IncompleteTransfer(f"{path} holds {stored} bytes after an upload of {size}")
 
     def _put(self, path: str, put: Callable[[], Any]) -> None:
         try:
             put()
         except Exception as error:
-            if judge(error) is Verdict.ABSENT:
+            if classify(error) is ErrorKind.ABSENT:
                 self._check_bucket(path, error)
             raise
 
@@ -136,11 +137,11 @@ class Objects:
         try:
             self._system.rm_file(path)
         except Exception as error:
-            if judge(error) is not Verdict.ABSENT:
+            if classify(error) is not ErrorKind.ABSENT:
                 raise
 
     def remove_folder(self, path: str) -> None:
-        each(self.remove, self._inside(path))
+        map_threaded(self.remove, self._inside(path))
 
     def _inside(self, path: str) -> list[str]:
         """Every file below a folder."""
@@ -154,7 +155,7 @@ class Objects:
         return {}
 
     def _check_bucket(self, path: str, error: BaseException) -> None:
-        """Raise MissingBucket if the bucket is what is missing, where there are buckets."""
+        """Raise MissingBucket if the store has buckets and that of `path` is missing."""
 
 
 class _Buckets(Objects, ABC):
@@ -162,7 +163,7 @@ class _Buckets(Objects, ABC):
 
     def __init__(self, system: Any, uploader: Any) -> None:
         super().__init__(system, uploader)
-        self._seen_buckets: set[str] = set()
+        self._known_buckets: set[str] = set()
 
     def upload(self, local: str, path: str, token: str) -> None:
         try:
@@ -170,36 +171,37 @@ class _Buckets(Objects, ABC):
         except MissingBucket:
             raise
         except Exception as error:
-            if judge(error) is Verdict.ABSENT and os.path.exists(local):
-                raise Incomplete(f"the store no longer knows the upload of {path}") from error  # to be begun anew
+            if classify(error) is ErrorKind.ABSENT and os.path.exists(local):
+                raise IncompleteTransfer(f"the store no longer knows the upload of {path}") from error  # and is retried
             raise
 
     def _check_bucket(self, path: str, error: BaseException) -> None:
         bucket = path.split("/")[0]
-        if bucket in self._seen_buckets:
+        if bucket in self._known_buckets:
             return
         try:
-            self._ask_for_bucket(bucket)
-        except Exception as answer:
-            if judge(answer) is Verdict.ABSENT:
+            self._head_bucket(bucket)
+        except Exception as bucket_error:
+            if classify(bucket_error) is ErrorKind.ABSENT:
                 raise MissingBucket(f"the bucket {bucket} does not exist; create it or correct the URL") from error
-            if judge(answer) is Verdict.OUTAGE:
+            if classify(bucket_error) is ErrorKind.OUTAGE:
                 raise
-        self._seen_buckets.add(bucket)
+        self._known_buckets.add(bucket)
 
     @abstractmethod
-    def _ask_for_bucket(self, bucket: str) -> None:
-        """Raise what the store answers if there is no such bucket."""
+    def _head_bucket(self, bucket: str) -> None:
+        """Ask for a bucket. Raises the store's error if there is none."""
 
 
 class S3(_Buckets):
-    """S3 and what is compatible with it."""
+    """S3 and compatible stores."""
 
     def _create(self, path: str, data: bytes, token: str) -> None:
         self._system.pipe_file(path, data, mode="create", Metadata={_WRITER: token})
 
     def _written_by(self, path: str) -> str | None:
-        return self._system.metadata(path).get(_WRITER)
+        token: str | None = self._system.metadata(path).get(_WRITER)
+        return token
 
     def _put_options(self) -> dict[str, Any]:
         return {"chunksize": _PART, "max_concurrency": _PARTS_AT_ONCE}
@@ -207,13 +209,13 @@ class S3(_Buckets):
     def remove_folder(self, path: str) -> None:
         files = self._inside(path)
         super().remove_folder(path)
-        # Objects that stand for folders: people make them, and some stores keep a folder that was once used.
+        # Some objects stand for folders. People make them, and some stores keep a folder that once held something.
         folders = {path, *(folder for file in files for folder in _folders_above(file, path))}
         for folder in sorted(folders, key=len, reverse=True):
             bucket, _, key = folder.partition("/")
             self._system.call_s3("delete_object", Bucket=bucket, Key=key + "/")
 
-    def _ask_for_bucket(self, bucket: str) -> None:
+    def _head_bucket(self, bucket: str) -> None:
         self._system.call_s3("head_bucket", Bucket=bucket)
 
 
@@ -224,12 +226,13 @@ class Gcs(_Buckets):
         self._system.pipe_file(path, data, mode="create", metadata={_WRITER: token})
 
     def _written_by(self, path: str) -> str | None:
-        return (self._system.info(path).get("metadata") or {}).get(_WRITER)
+        token: str | None = (self._system.info(path).get("metadata") or {}).get(_WRITER)
+        return token
 
     def _put_options(self) -> dict[str, Any]:
         return {"chunksize": _PART}
 
-    def _ask_for_bucket(self, bucket: str) -> None:
+    def _head_bucket(self, bucket: str) -> None:
         self._system.call("GET", "b/{}", bucket, json_out=True)
 
 
@@ -248,12 +251,12 @@ def open_s3() -> S3:
     options = dict(fsspec.config.conf.get("s3", {}))
     options["config_kwargs"] = {"retries": {"total_max_attempts": 1}, **options.get("config_kwargs", {})}
 
-    def system(tries: int) -> s3fs.S3FileSystem:
-        made = s3fs.S3FileSystem(**options, use_listings_cache=False, skip_instance_cache=True)
-        made.retries = tries
-        return made
+    def filesystem(tries: int) -> s3fs.S3FileSystem:
+        system = s3fs.S3FileSystem(**options, use_listings_cache=False, skip_instance_cache=True)
+        system.retries = tries
+        return system
 
-    return S3(system(1), system(_PART_TRIES))
+    return S3(filesystem(1), filesystem(_PART_TRIES))
 
 
 def open_gcs() -> Gcs:
@@ -266,22 +269,22 @@ def open_gcs() -> Gcs:
     options = {**fsspec.config.conf.get("gs", {}), **fsspec.config.conf.get("gcs", {})}
     token = options.get("token")
     if isinstance(token, str) and token.startswith(("/", "~", ".")) and not os.path.exists(token):
-        # gcsfs would take the path for a token, and ask Google about it.
+        # gcsfs would take the path for a token and send it to Google.
         raise ValueError("FSSPEC_GS_TOKEN, or FSSPEC_GCS_TOKEN, names a file that does not exist")
-    silence = float(options.get("requests_timeout", _SILENCE))
-    options["requests_timeout"] = aiohttp.ClientTimeout(total=None, sock_connect=min(5, silence), sock_read=silence)
+    seconds = float(options.get("requests_timeout", _READ_TIMEOUT))
+    options["requests_timeout"] = aiohttp.ClientTimeout(total=None, sock_connect=min(5, seconds), sock_read=seconds)
     logging.getLogger("gcsfs").addFilter(_is_no_retry)
 
-    def system(tries: int) -> GCSFileSystem:
-        made = GCSFileSystem(**options, use_listings_cache=False, skip_instance_cache=True)
+    def filesystem(tries: int) -> GCSFileSystem:
+        system = GCSFileSystem(**options, use_listings_cache=False, skip_instance_cache=True)
         once = GCSFileSystem._request.__wrapped__
-        made._request = functools.partial(retry_request(retries=tries)(once), made)
-        return made
+        system._request = functools.partial(retry_request(retries=tries)(once), system)
+        return system
 
-    return Gcs(system(1), system(_PART_TRIES))
+    return Gcs(filesystem(1), filesystem(_PART_TRIES))
 
 
 def _is_no_retry(record: logging.LogRecord) -> bool:
-    """False for gcsfs' tracebacks of failed tries: what comes of them is told by an exception."""
+    """A log filter that drops gcsfs' tracebacks of failed tries. The exception reports what came of them."""
     text = record.getMessage()
     return "out of retries" not in text and "non-retriable" not in text

@@ -1,8 +1,9 @@
-"""What goes wrong with a store, in types and one sentence each, and how long it is waited for.
+"""Errors of stores, each with a type and one sentence, and how long an outage is retried.
 
-Libraries wrap the same fault in many ways, so an error is judged along its chain of causes: by HTTP status, by class,
-and for HDFS, whose client raises few classes, by what it says. An outage is retried with growing, jittered pauses for
-`patience()` seconds. A refusal (403), an absent file (404) and a failed condition (412) are answers: no retry.
+Libraries wrap the same fault in many ways. So an error is classified along its chain of causes: by HTTP status, by
+class, and by its message for HDFS, whose client raises few classes. An outage is retried for `patience()` seconds, with
+growing, jittered pauses. A refusal (403), an absent file (404) and a failed condition (412) are answers: they are not
+retried.
 """
 
 from __future__ import annotations
@@ -23,36 +24,36 @@ from cclm.errors import UserError
 log = logging.getLogger(__name__)
 
 PATIENCE = "CCLM_STORAGE_PATIENCE"
-"""Environment variable, s: worker processes inherit it however they are started."""
+"""Environment variable, in seconds. Worker processes inherit it, however they are started."""
 
 _DEFAULT_PATIENCE = 120.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0  # s; short enough to be back soon after an outage
-_QUIET = 5.0  # s of waiting that nobody needs to hear of
+_QUIET = 5.0  # s of waiting before a warning is logged
 
 T = TypeVar("T")
 
 
 class ShortReadError(OSError):
-    """A store holds fewer bytes than the range that was asked for: the file shrank."""
+    """A store holds fewer bytes than the requested range: the file shrank."""
 
 
 class StoreUnavailable(OSError):
-    """A store did not answer for as long as patience lasted."""
+    """An outage of a store lasted longer than `patience()`."""
 
 
 class AccessDenied(UserError, PermissionError):
-    """A store refuses: no credentials, wrong ones, or no right to this file."""
+    """A store refuses access: there are no credentials, wrong ones, or they give no right to this file."""
 
 
 class MissingBucket(UserError, FileNotFoundError):
-    """A bucket does not exist. To callers that only ask whether a file is there, an absent file."""
+    """A bucket does not exist. Callers that only catch FileNotFoundError see an absent file."""
 
 
-class Incomplete(OSError):
-    """A transfer ended early although the file is whole: worth another try."""
+class IncompleteTransfer(OSError):
+    """A transfer ended early although the file is whole. Another try may succeed."""
 
 
-class Verdict(Enum):
+class ErrorKind(Enum):
     """What an error means for the caller."""
 
     OUTAGE = auto()
@@ -64,11 +65,11 @@ class Verdict(Enum):
 
 
 _BY_STATUS = {
-    401: Verdict.DENIED, 403: Verdict.DENIED, 404: Verdict.ABSENT, 410: Verdict.ABSENT, 412: Verdict.EXISTS,
-    416: Verdict.PAST_END, 408: Verdict.OUTAGE, 409: Verdict.OUTAGE, 425: Verdict.OUTAGE, 429: Verdict.OUTAGE,
+    401: ErrorKind.DENIED, 403: ErrorKind.DENIED, 404: ErrorKind.ABSENT, 410: ErrorKind.ABSENT, 412: ErrorKind.EXISTS,
+    416: ErrorKind.PAST_END, 408: ErrorKind.OUTAGE, 409: ErrorKind.OUTAGE, 425: ErrorKind.OUTAGE, 429: ErrorKind.OUTAGE,
 }  # fmt: skip
 
-# Package and class, because names such as ClientError and ConnectionError mean different things in different packages.
+# Package and class: names such as ClientError and ConnectionError mean different things in different packages.
 _OUTAGE_CLASSES = {
     "aiohttp.ClientError", "botocore.HTTPClientError", "botocore.ConnectionError", "botocore.IncompleteReadError",
     "botocore.FlexibleChecksumError", "requests.ConnectionError", "requests.Timeout", "requests.ChunkedEncodingError",
@@ -102,7 +103,7 @@ _TOKEN = re.compile(
 
 
 def patience() -> float:
-    """Seconds that an outage of a store is waited for."""
+    """Seconds for which an outage of a store is retried. Raises UserError for a setting that is no such number."""
     text = os.environ.get(PATIENCE, "")
     try:
         seconds = float(text) if text else _DEFAULT_PATIENCE
@@ -114,18 +115,18 @@ def patience() -> float:
 
 
 def set_patience(seconds: float) -> None:
-    """Wait at most so long for a store, in this process and in those it starts from now on."""
+    """Retry an outage for at most so long, in this process and in those that it starts from now on."""
     os.environ[PATIENCE] = str(float(seconds))
 
 
 def retried(url: str, call: Callable[[], T]) -> T:
-    """The result of `call()`, tried again while the store is out.
+    """The result of `call()`, which is retried during an outage of the store.
 
     Raises FileNotFoundError (MissingBucket where the bucket is what is missing), FileExistsError, AccessDenied,
     StoreUnavailable, ShortReadError, and OSError for any other refusal; messages are one sentence.
     """
     failed: float | None = None
-    told, tries = False, 0
+    is_reported, tries = False, 0
     while True:
         began = time.monotonic()
         try:
@@ -136,60 +137,60 @@ def retried(url: str, call: Callable[[], T]) -> T:
             now = time.monotonic()
             failed = now if failed is None else failed
             left = failed + patience() - now
-            verdict = judge(error)
-            if verdict is not Verdict.OUTAGE or left <= 0:
-                raise _as_ours(url, error, verdict, now - failed) from error
-            if now - min(began, failed) > _QUIET and not told:
-                told = True
+            kind = classify(error)
+            if kind is not ErrorKind.OUTAGE or left <= 0:
+                raise _translated(url, error, kind, now - failed) from error
+            if now - min(began, failed) > _QUIET and not is_reported:
+                is_reported = True
                 log.warning("waiting for %s (%s), %.0f s at most (%s)", url, reason(error), left, PATIENCE)
-            # Not random's global generator: forked workers share its state and would all come back at once.
+            # Forked workers share the state of random's global generator, so with it all would retry at once.
             pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0**tries) * random.SystemRandom().uniform(0.5, 1.0)
             time.sleep(min(pause, left))
             tries += 1
         else:
-            if told and failed is not None:
+            if is_reported and failed is not None:
                 log.warning("%s answers again after %.0f s", url, time.monotonic() - failed)
             return result
 
 
-def judge(error: BaseException) -> Verdict:
-    """What `error` means, by the first of its causes that tells."""
+def classify(error: BaseException) -> ErrorKind:
+    """What `error` means, from the first of its causes that shows it."""
     for cause in _chain(error):
-        if isinstance(cause, Incomplete):
-            return Verdict.OUTAGE
+        if isinstance(cause, IncompleteTransfer):
+            return ErrorKind.OUTAGE
         if (status := _http_status(cause)) is not None:
-            return Verdict.OUTAGE if status >= 500 else _BY_STATUS.get(status, Verdict.OTHER)
-        if (verdict := _by_class(cause)) is not None:
-            return verdict
+            return ErrorKind.OUTAGE if status >= 500 else _BY_STATUS.get(status, ErrorKind.OTHER)
+        if (kind := _by_class(cause)) is not None:
+            return kind
     text = str(error)
     if _HDFS_DENIED.search(text):
-        return Verdict.DENIED
-    return Verdict.OUTAGE if _HDFS_OUTAGE.search(text) else Verdict.OTHER
+        return ErrorKind.DENIED
+    return ErrorKind.OUTAGE if _HDFS_OUTAGE.search(text) else ErrorKind.OTHER
 
 
 def reason(error: BaseException) -> str:
-    """The first line of what an error says, without Java's stack, and without the secrets of a request's address."""
+    """The first line of an error's message, without Java's stack and without secrets in the address of a request."""
     text = _TOKEN.sub(r"\1***", str(error).strip()) or type(error).__name__
     return text.replace("\\n", "\n").splitlines()[0].strip()[:200]
 
 
-def _by_class(error: BaseException) -> Verdict | None:
+def _by_class(error: BaseException) -> ErrorKind | None:
     names = _class_names(error)
     if names & _DENIED_CLASSES or isinstance(error, PermissionError):
-        return Verdict.DENIED
-    if "google.RefreshError" in names:  # tells itself whether the identity server is only out of reach
-        return Verdict.OUTAGE if getattr(error, "retryable", False) else Verdict.DENIED
+        return ErrorKind.DENIED
+    if "google.RefreshError" in names:  # it says whether the identity server is only out of reach
+        return ErrorKind.OUTAGE if getattr(error, "retryable", False) else ErrorKind.DENIED
     if isinstance(error, FileNotFoundError | NotADirectoryError):
-        return Verdict.ABSENT
+        return ErrorKind.ABSENT
     if isinstance(error, FileExistsError):
-        return Verdict.EXISTS
+        return ErrorKind.EXISTS
     if names & _OUTAGE_CLASSES or isinstance(error, ConnectionError | TimeoutError):
-        return Verdict.OUTAGE
+        return ErrorKind.OUTAGE
     if isinstance(error, OSError):
         if error.errno in _OUTAGE_ERRNOS:
-            return Verdict.OUTAGE
+            return ErrorKind.OUTAGE
         if str(error).startswith("Forbidden"):  # gcsfs, for 403
-            return Verdict.DENIED
+            return ErrorKind.DENIED
     return None
 
 
@@ -198,7 +199,10 @@ def _class_names(error: BaseException) -> set[str]:
 
 
 def _http_status(error: BaseException) -> int | None:
-    """The status that a server gave; other errors have numbers too, such as aiohttp's 400 for a body cut short."""
+    """The HTTP status of a server's answer.
+
+    Other errors have numbers, too, that no server sent: aiohttp's error for a body that was cut off has 400.
+    """
     names = _class_names(error)
     if "botocore.ClientError" in names:
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")  # type: ignore[attr-defined]
@@ -226,16 +230,16 @@ _CREDENTIALS = {
 }
 
 
-def _as_ours(url: str, error: Exception, verdict: Verdict, waited: float) -> OSError:
-    if verdict is Verdict.ABSENT:
+def _translated(url: str, error: Exception, kind: ErrorKind, waited: float) -> OSError:
+    if kind is ErrorKind.ABSENT:
         return FileNotFoundError(f"{url} does not exist")
-    if verdict is Verdict.EXISTS:
+    if kind is ErrorKind.EXISTS:
         return FileExistsError(f"{url} exists already")
-    if verdict is Verdict.DENIED:
+    if kind is ErrorKind.DENIED:
         scheme = {"s3a": "s3", "gcs": "gs"}.get(url.split("://")[0], url.split("://")[0])
         hint = f"; check {_CREDENTIALS[scheme]}" if scheme in _CREDENTIALS else ""
         return AccessDenied(f"{url}: the store refuses access ({reason(error)}){hint}")
-    if verdict is Verdict.OUTAGE:
+    if kind is ErrorKind.OUTAGE:
         return StoreUnavailable(
             f"{url}: the store did not answer for {waited:.0f} s ({reason(error)}); start it again or correct the "
             f"address ({PATIENCE} sets how long it is waited for)"

@@ -1,8 +1,9 @@
-"""Which store a URL means, opened once per process."""
+"""Which store a URL means. Each store is opened once per process."""
 
 from __future__ import annotations
 
 import os
+from typing import NamedTuple
 
 import fsspec
 
@@ -10,30 +11,44 @@ from cclm.errors import UserError
 from cclm.storage.hdfs import Hdfs, open_hdfs
 from cclm.storage.objects import Objects, open_gcs, open_s3
 from cclm.storage.patience import retried
-from cclm.storage.types import Store, split
-
-_opened: dict[tuple[int, str, str], Store] = {}
-"""By process, scheme and authority. Stores of a parent process stay referenced and are never used: their threads did
-not come along through the fork, and taking such a client down hangs."""
+from cclm.storage.types import Store, split_url
 
 
-def open_store(url: str) -> tuple[Store, str]:
+class StorePath(NamedTuple):
+    """A store, and a path as its calls take it."""
+
+    store: Store
+    path: str
+
+
+class _StoreKey(NamedTuple):
+    process: int
+    scheme: str
+    host: str
+    """NameNode of HDFS; "" for object stores, where one client serves all buckets."""
+
+
+_opened: dict[_StoreKey, Store] = {}
+"""A forked process keeps the references to its parent's stores, but never uses them: their threads did not come along
+through the fork, and closing such a client hangs."""
+
+
+def open_store(url: str) -> StorePath:
     """The store of `url`, opened on first use in this process, and the path in it. Raises UserError."""
-    scheme, authority, path = split(url)
-    host = authority if scheme in ("hdfs", "viewfs") else ""
-    key = (os.getpid(), scheme, host)
+    scheme, authority, path = split_url(url)
+    key = _StoreKey(os.getpid(), scheme, authority if scheme in ("hdfs", "viewfs") else "")
     store = _opened.get(key)
     if store is None:
-        # Opening may ask a server already: gcsfs lets the identity server look at a token.
-        store = _opened.setdefault(key, retried(url, lambda: _open(url, scheme, host)))
+        # Opening may already ask a server: gcsfs sends a token to the identity server.
+        store = _opened.setdefault(key, retried(url, lambda: _open(url, key.scheme, key.host)))
     if isinstance(store, Hdfs):
-        return store, "/" + path.rstrip("/")
-    return store, f"{authority}/{path}".rstrip("/")
+        return StorePath(store, "/" + path.rstrip("/"))
+    return StorePath(store, f"{authority}/{path}".rstrip("/"))
 
 
 def reopen() -> None:
-    """Open stores anew, with the settings that the environment holds now: fsspec reads it at import only."""
-    for key in [key for key in _opened if key[0] == os.getpid()]:
+    """Open stores anew, with the settings that the environment holds now. fsspec itself reads them at import only."""
+    for key in [key for key in _opened if key.process == os.getpid()]:
         del _opened[key]
     fsspec.config.conf.clear()
     fsspec.config.set_conf_files(fsspec.config.conf_dir, fsspec.config.conf)
@@ -48,7 +63,7 @@ def _open(url: str, scheme: str, host: str) -> Store:
             return open_s3()
         if scheme in ("gs", "gcs"):
             return open_gcs()
-        kind = fsspec.get_filesystem_class(scheme)
+        filesystem_class = fsspec.get_filesystem_class(scheme)
     except ImportError as error:
         raise UserError(f"{url}: {error}; pip install cclm's dependencies again") from None
     except ValueError as error:
@@ -56,5 +71,5 @@ def _open(url: str, scheme: str, host: str) -> Store:
         if scheme in fsspec.available_protocols() or scheme in ("hdfs", "s3", "gs"):
             raise UserError(f"{url}: the store's settings are wrong ({error}); correct them") from None
         raise UserError(f"{url}: {scheme}:// is no store that is known here; use {known}") from None
-    system = kind(use_listings_cache=False)
-    return Objects(system, system)
+    filesystem = filesystem_class(use_listings_cache=False)
+    return Objects(filesystem, filesystem)

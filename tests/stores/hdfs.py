@@ -10,7 +10,7 @@ import subprocess
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
-from cclm.storage.hdfs import in_time
+from cclm.storage.hdfs import call_with_timeout
 
 from .server import Server, StoreError, free_ports, listens
 from .store import RunningStore
@@ -106,7 +106,7 @@ class HdfsStore(RunningStore):
                 io.RawIOBase.close(file)
             return True
 
-        return in_time(20, write)
+        return call_with_timeout(20, write)
 
 
 def _configure(folder: Path, rpc: int, ports: list[int]) -> None:

@@ -20,8 +20,8 @@ import pytest
 from cclm import storage
 from cclm.errors import UserError
 from cclm.storage import hdfs
-from cclm.storage.hdfs import in_time
-from cclm.storage.types import split
+from cclm.storage.hdfs import call_with_timeout
+from cclm.storage.types import split_url
 from tests.interrupts import hear_interrupts
 from tests.stores.hdfs import HdfsStore
 from tests.stores.peer import Peer
@@ -143,16 +143,16 @@ def test_a_silent_hdfs_is_asked_again(
 def test_a_call_that_never_returns_is_given_up_and_does_not_keep_signals_away() -> None:
     never = threading.Event()
     with pytest.raises(TimeoutError, match="silent for 0 s"):
-        in_time(0.2, never.wait)
-    assert in_time(60, divmod, 7, 2) == (3, 1)
+        call_with_timeout(0.2, never.wait)
+    assert call_with_timeout(60, divmod, 7, 2) == (3, 1)
     with pytest.raises(ZeroDivisionError):
-        in_time(60, divmod, 7, 0)
+        call_with_timeout(60, divmod, 7, 0)
 
     # The handler does not raise: where garbage is collected at that moment, Python drops what a handler raises.
     before = signal.signal(signal.SIGUSR1, lambda *_: never.set())
     try:
         threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGUSR1)).start()
-        assert in_time(60, never.wait)
+        assert call_with_timeout(60, never.wait)
     finally:
         signal.signal(signal.SIGUSR1, before)
         never.set()
@@ -211,7 +211,7 @@ def test_a_rename_whose_answer_is_lost_is_tried_again_and_nothing_else(
     write(url, CONTENT)
     assert storage.read_bytes(url) == CONTENT
     assert (len(creates), len(renames)) == (1, 2)
-    names = [status.path for status in hdfs_native.Client(hdfs_store.url).list_status("/" + split(folder)[2])]
+    names = [status.path for status in hdfs_native.Client(hdfs_store.url).list_status("/" + split_url(folder).path)]
     assert [posixpath.basename(path) for path in names] == ["file"]
 
 
@@ -219,7 +219,7 @@ def test_an_interrupt_during_a_read_ends_python_as_it_should(hdfs_store: HdfsSto
     url = storage.join(hdfs_store.new_folder(), "file")
     storage.write_atomic(url, bytes(8 << 20))
     code = (
-        "import sys; from cclm import storage; from cclm.storage import hdfs; hdfs._LEAVING = 60; print(flush=True)\n"
+        "import sys; from cclm import storage; from cclm.storage import hdfs; hdfs._EXIT_WAIT = 60; print(flush=True)\n"
         "while True: storage.read_range(sys.argv[1], 0, 8 << 20)"
     )
     for turn in range(8):
@@ -241,9 +241,9 @@ def test_an_interrupt_during_a_read_ends_python_as_it_should(hdfs_store: HdfsSto
 
 def test_the_end_of_python_waits_for_a_call_whose_thread_just_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = [[threading.Thread(name="hdfs")]] * 3
-    monkeypatch.setattr(hdfs, "_LEAVING", 60)
+    monkeypatch.setattr(hdfs, "_EXIT_WAIT", 60)
     monkeypatch.setattr(threading, "enumerate", lambda: seen.pop() if seen else [])
-    hdfs._let_end()
+    hdfs._wait_for_calls()
     assert not seen
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from cclm import storage
 from cclm.errors import UserError
-from cclm.storage.patience import Incomplete, Verdict, judge, reason, retried
+from cclm.storage.patience import ErrorKind, IncompleteTransfer, classify, reason, retried
 from tests.stores.store import environment
 
 
@@ -25,33 +25,33 @@ def _s3(status: int, code: str = "x") -> Exception:
 
 
 @pytest.mark.parametrize(
-    ("error", "verdict"),
+    ("error", "kind"),
     [
-        (ConnectionRefusedError(), Verdict.OUTAGE),
-        (OSError(errno.EHOSTUNREACH, "x"), Verdict.OUTAGE),
-        (OSError(errno.ENOSPC, "No space left on device"), Verdict.OTHER),
-        (_caused(OSError(errno.EBUSY, "slow"), _s3(503, "SlowDown")), Verdict.OUTAGE),
-        (_caused(OSError(errno.EINVAL, "x"), _s3(412, "PreconditionFailed")), Verdict.EXISTS),
-        (_caused(OSError(errno.EINVAL, "x"), _s3(416, "InvalidRange")), Verdict.PAST_END),
-        (_s3(403), Verdict.DENIED),
-        (_s3(404), Verdict.ABSENT),
-        (_s3(400), Verdict.OTHER),
-        (OSError("Forbidden: b/bucket\nno"), Verdict.DENIED),
-        (Incomplete("x"), Verdict.OUTAGE),
+        (ConnectionRefusedError(), ErrorKind.OUTAGE),
+        (OSError(errno.EHOSTUNREACH, "x"), ErrorKind.OUTAGE),
+        (OSError(errno.ENOSPC, "No space left on device"), ErrorKind.OTHER),
+        (_caused(OSError(errno.EBUSY, "slow"), _s3(503, "SlowDown")), ErrorKind.OUTAGE),
+        (_caused(OSError(errno.EINVAL, "x"), _s3(412, "PreconditionFailed")), ErrorKind.EXISTS),
+        (_caused(OSError(errno.EINVAL, "x"), _s3(416, "InvalidRange")), ErrorKind.PAST_END),
+        (_s3(403), ErrorKind.DENIED),
+        (_s3(404), ErrorKind.ABSENT),
+        (_s3(400), ErrorKind.OTHER),
+        (OSError("Forbidden: b/bucket\nno"), ErrorKind.DENIED),
+        (IncompleteTransfer("x"), ErrorKind.OUTAGE),
         # As hdfs-native says them.
-        (RuntimeError('DataTransferError("All DataNodes failed: [...]")'), Verdict.OUTAGE),
-        (OSError("RPC listener disconnected"), Verdict.OUTAGE),
-        (OSError("No data received for 20000ms"), Verdict.OUTAGE),
-        (RuntimeError('OperationFailed("Failed to complete file in time")'), Verdict.OUTAGE),
-        (OSError("Connection refused (os error 111)"), Verdict.OUTAGE),
-        (RuntimeError('RPCError("org.apache.hadoop.hdfs.server.namenode.SafeModeException", "x")'), Verdict.OUTAGE),
-        (RuntimeError('RPCError("org.apache.hadoop.security.AccessControlException", "x")'), Verdict.DENIED),
-        (RuntimeError('RPCError("org.apache.hadoop.fs.ParentNotDirectoryException", "x")'), Verdict.OTHER),
+        (RuntimeError('DataTransferError("All DataNodes failed: [...]")'), ErrorKind.OUTAGE),
+        (OSError("RPC listener disconnected"), ErrorKind.OUTAGE),
+        (OSError("No data received for 20000ms"), ErrorKind.OUTAGE),
+        (RuntimeError('OperationFailed("Failed to complete file in time")'), ErrorKind.OUTAGE),
+        (OSError("Connection refused (os error 111)"), ErrorKind.OUTAGE),
+        (RuntimeError('RPCError("org.apache.hadoop.hdfs.server.namenode.SafeModeException", "x")'), ErrorKind.OUTAGE),
+        (RuntimeError('RPCError("org.apache.hadoop.security.AccessControlException", "x")'), ErrorKind.DENIED),
+        (RuntimeError('RPCError("org.apache.hadoop.fs.ParentNotDirectoryException", "x")'), ErrorKind.OTHER),
     ],
     ids=lambda value: repr(value)[:60],
 )
-def test_errors_are_judged_along_their_causes(error: Exception, verdict: Verdict) -> None:
-    assert judge(error) is verdict
+def test_errors_are_judged_along_their_causes(error: Exception, kind: ErrorKind) -> None:
+    assert classify(error) is kind
 
 
 def test_errors_of_libraries_are_judged_by_package_and_class(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,12 +62,12 @@ def test_errors_of_libraries_are_judged_by_package_and_class(monkeypatch: pytest
     from gcsfs.retry import HttpError
 
     # The library's number for a body cut short is 400; no server said so.
-    assert judge(_caused(ClientPayloadError("cut"), ContentLengthError("cut"))) is Verdict.OUTAGE
-    assert judge(ServerDisconnectedError()) is Verdict.OUTAGE
-    assert judge(ReadTimeoutError(endpoint_url="x")) is Verdict.OUTAGE
-    assert judge(NoCredentialsError()) is Verdict.DENIED
-    assert judge(HttpError({"code": 401, "message": "Anonymous caller"})) is Verdict.DENIED
-    assert judge(HttpError({"code": "503"})) is Verdict.OUTAGE
+    assert classify(_caused(ClientPayloadError("cut"), ContentLengthError("cut"))) is ErrorKind.OUTAGE
+    assert classify(ServerDisconnectedError()) is ErrorKind.OUTAGE
+    assert classify(ReadTimeoutError(endpoint_url="x")) is ErrorKind.OUTAGE
+    assert classify(NoCredentialsError()) is ErrorKind.DENIED
+    assert classify(HttpError({"code": 401, "message": "Anonymous caller"})) is ErrorKind.DENIED
+    assert classify(HttpError({"code": "503"})) is ErrorKind.OUTAGE
 
 
 def test_an_outage_is_waited_for_and_an_answer_is_not(monkeypatch: pytest.MonkeyPatch, caplog) -> None:
