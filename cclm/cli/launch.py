@@ -98,6 +98,8 @@ def launch(args: argparse.Namespace) -> int:
     """
     from cclm.cli.main import parse
     from cclm.errors import UserError
+    from cclm.events import Journal
+    from cclm.launch.console import ConsoleSink
     from cclm.launch.launcher import LaunchOptions
     from cclm.launch.launcher import launch as run
 
@@ -116,9 +118,10 @@ def launch(args: argparse.Namespace) -> int:
             max_attempts=args.max_attempts,
             shutdown_timeout=args.shutdown_timeout,
             collective_timeout=args.collective_timeout,
-            begins_anew=getattr(parsed, "resume", None) == "never",
+            starts_anew=getattr(parsed, "resume", None) == "never",
             check_processes=partial(_check_processes, command[0], config),
-        )
+        ),
+        Journal([ConsoleSink()]),
     )
 
 

@@ -1,9 +1,8 @@
-"""torchrun's agent with a judgement: what may be tried again is, and what cannot help ends at once.
+"""torchrun's agent with a judgement: it restarts what may be tried again, and ends at once what restarts cannot help.
 
-Besides cclm.distributed the only module that touches torch.distributed. It relies on these parts of torch's
-`LocalElasticAgent`, which are not public: `_monitor_workers`, `_start_workers`, `_restart_workers`, `_shutdown`,
-`_remaining_restarts`, `_pcontext`, and of the c10d rendezvous `_state_holder`, `_this_node`, `_op_executor`;
-tests/integration/{test_launch,test_elastic}.py fail where they change.
+Besides cclm.distributed and cclm.launch.torchrun the only module that touches torch.distributed. It overrides and calls
+parts of torch's `LocalElasticAgent` and of the c10d rendezvous that are not public; `cclm.launch.torch_internals` lists
+them.
 """
 
 from __future__ import annotations
@@ -11,24 +10,29 @@ from __future__ import annotations
 import contextlib
 import json
 import signal
+import subprocess
 import time
-from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
+from torch.distributed.distributed_c10d import Store
 from torch.distributed.elastic.agent.server.api import RunResult, WorkerGroup, WorkerSpec, WorkerState
 from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
-from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.elastic.multiprocessing.api import LogsSpecs, SignalException, SubprocessContext
 from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
-from torch.distributed.elastic.rendezvous.dynamic_rendezvous import _RendezvousExitOp
+from torch.distributed.elastic.rendezvous.dynamic_rendezvous import DynamicRendezvousHandler, _RendezvousExitOp
 
+from cclm.events import AttemptsCounted, Journal, NodeJoining, NodeLeft, NodesMet, Rejoining, Restarted, WaitingForNodes
 from cclm.launch import exit_report
 from cclm.launch.attempts import Attempts
 from cclm.launch.causes import Cause, Failure, classify_exit_code, describe, root_cause
 from cclm.launch_contract import EXIT_PREEMPTED
 
-_VERDICT = "cclm/verdict"
-_TIME_TO_READ = 5.0  # s that the node which may hold the store stays, so that the others learn why the run ended
-_FREE = (Cause.PEER_STOPPED,)
+_VERDICT_KEY = "cclm/verdict"
+"""In the store of the rendezvous: why a node ended the run for all."""
+_SECONDS_TO_READ = 5.0
+"""How long a node that may hold the store stays after the end, so that the others can read the verdict."""
+_FREE_CAUSES = (Cause.PEER_STOPPED,)
 """Causes that use up no restart: another node was taken away, which says nothing about this one."""
 
 
@@ -36,142 +40,197 @@ class Agent(LocalElasticAgent):
     """Starts the training processes of one node, watches them, and restarts them where that can help."""
 
     def __init__(
-        self, spec: WorkerSpec, *, attempts: Attempts | None, grace: int, may_wait: bool, say: Callable, **settings
+        self,
+        spec: WorkerSpec,
+        *,
+        journal: Journal,
+        attempts: Attempts | None,
+        grace_seconds: int,
+        min_nodes: int,
+        max_nodes: int,
+        logs_specs: LogsSpecs,
+        start_method: str,
+        log_line_prefix_template: str | None,
     ) -> None:
         """
         Args:
-            attempts: the count of starts, if the command has a place for it.
-            grace: seconds that processes get to save and leave before they are killed.
-            may_wait: whether to meet again when another node was preempted, rather than to leave as well.
-            say: prints a line.
-            settings: of LocalElasticAgent.
+            journal: gets an event for whatever happens to the processes or to the group of nodes.
+            attempts: the count of starts; None if the command saves nothing, and so has no place for it.
+            grace_seconds: how long processes may take to save and leave before they are killed.
+            min_nodes: the fewest nodes that the run goes on with.
+            max_nodes: the most nodes that it uses.
         """
-        super().__init__(spec, shutdown_timeout=grace, **settings)
-        self._attempts, self._grace, self._may_wait, self._say = attempts, grace, may_wait, say
+        super().__init__(
+            spec,
+            logs_specs,
+            start_method=start_method,
+            log_line_prefix_template=log_line_prefix_template,
+            shutdown_timeout=grace_seconds,
+        )
+        self._journal, self._attempts, self._grace_seconds = journal, attempts, grace_seconds
+        self._min_nodes, self._max_nodes = min_nodes, max_nodes
+        self._outlives_preempted_nodes = spec.max_restarts > 0 or min_nodes < max_nodes
+        """Whether to meet again when another node was preempted, rather than to leave as well."""
         self.failure: Failure | None = None
-        """The last one; of this node, or the verdict of another."""
+        """The last failure: of this node, or the verdict of another one."""
         self.killed: list[int] = []
-        """Local ranks that did not leave within the grace period."""
+        """Local ranks of processes that did not leave within the grace period."""
 
     @property
-    def leads(self) -> bool:
-        """Whether this node counts the attempts of all."""
+    def is_leader(self) -> bool:
+        """Whether this node counts the attempts for all nodes."""
         return self._worker_group.group_rank == 0
 
-    def _start_workers(self, worker_group: WorkerGroup) -> dict:
-        if self._attempts and self.leads:
-            self._attempts.begin()
-        return super()._start_workers(worker_group)
+    def _rendezvous(self, worker_group: WorkerGroup) -> None:
+        self._journal.emit(WaitingForNodes(self._min_nodes, self._max_nodes))
+        start = time.monotonic()
+        super()._rendezvous(worker_group)
+        self._journal.emit(
+            NodesMet(
+                nodes=worker_group.group_world_size or 1,
+                min_nodes=self._min_nodes,
+                max_nodes=self._max_nodes,
+                node_rank=worker_group.group_rank or 0,
+                processes=worker_group.workers[0].world_size,
+                seconds=time.monotonic() - start,
+            )
+        )
+
+    def _start_workers(self, worker_group: WorkerGroup) -> dict[int, Any]:
+        if self._attempts is not None and self.is_leader:
+            self._journal.emit(AttemptsCounted(self._attempts.begin(), self._attempts.limit))
+        process_ids: dict[int, Any] = super()._start_workers(worker_group)
+        return process_ids
 
     def _restart_workers(self, worker_group: WorkerGroup) -> None:
-        by_members = worker_group.state == WorkerState.HEALTHY
-        if by_members:
-            self._say("another node wants to join; saving, then going on together")
-        if self._attempts and self.leads and (by_members or self.failure.cause in _FREE):
-            self._attempts.take_back()
+        is_node_joining = worker_group.state == WorkerState.HEALTHY
+        if is_node_joining:
+            self._journal.emit(NodeJoining(worker_group.group_world_size or 1, self._remaining_restarts))
+        is_free = is_node_joining or (self.failure is not None and self.failure.cause in _FREE_CAUSES)
+        if self._attempts is not None and self.is_leader and is_free:
+            self._journal.emit(AttemptsCounted(self._attempts.take_back(), self._attempts.limit))
         super()._restart_workers(worker_group)
 
     def _monitor_workers(self, worker_group: WorkerGroup) -> RunResult:
-        handlers = self._pcontext.subprocess_handlers
-        # Who died on its own, before the agent sends the others after it.
-        first = {rank for rank, handler in handlers.items() if handler.proc.poll() not in (None, 0)}
-        if first:
-            self._shutdown(timeout=self._grace)
-        result = super()._monitor_workers(worker_group)
+        # Those that died on their own must be known before the agent stops the others.
+        died_first = {rank for rank, process in self._processes().items() if process.poll() not in (None, 0)}
+        if died_first:
+            self._shutdown(timeout=self._grace_seconds)
+        result: RunResult = super()._monitor_workers(worker_group)
         if result.state in (WorkerState.FAILED, WorkerState.UNHEALTHY):
-            self._judge(result, first)
+            self._judge(result, died_first)
         elif result.state == WorkerState.HEALTHY and not self._is_member():
-            self._say("the other nodes took this one for dead and may go on without it; joining them")
+            self._journal.emit(Rejoining(self._remaining_restarts))
             super()._restart_workers(worker_group)
         return result
 
-    def _is_member(self) -> bool:
-        """Whether this node is still one of the group.
+    def _processes(self) -> dict[int, subprocess.Popen[bytes]]:
+        """The training processes of this node, by local rank; empty before the first start."""
+        if not isinstance(self._pcontext, SubprocessContext):
+            return {}
+        return {rank: handler.proc for rank, handler in self._pcontext.subprocess_handlers.items()}
 
-        torch removes a node whose heartbeats are late (a starved machine, a clock that is off) and does not tell it: it
-        would go on, alone, beside the others. As of the last look at the store; True where that cannot be known.
+    def _is_member(self) -> bool:
+        """Whether this node is still one of the group, as of the last look at the store.
+
+        torch removes a node whose heartbeats are late (a starved machine, a clock that is off) and does not tell it.
+        Such a node would go on alone, beside the others. True where it cannot be known: only the c10d rendezvous
+        keeps a list.
         """
-        with contextlib.suppress(AttributeError):  # not the c10d rendezvous
-            return self._rdzv_handler._this_node in self._rdzv_handler._state_holder.state.participants
-        return True
+        handler = self._rdzv_handler
+        if not isinstance(handler, DynamicRendezvousHandler):
+            return True
+        return handler._this_node in handler._state_holder.state.participants
 
     def leave(self) -> None:
         """Tell the other nodes that this one is gone, so that they need not wait for its heartbeats to stay away."""
-        with contextlib.suppress(Exception):  # the store may be gone; and then heartbeats tell
-            handler = self._rdzv_handler
+        handler = self._rdzv_handler
+        if not isinstance(handler, DynamicRendezvousHandler):
+            return
+        with contextlib.suppress(Exception):  # if the store is gone, missing heartbeats tell the others
             handler._stop_heartbeats()
-            handler._op_executor.run(_RendezvousExitOp(), time.monotonic() + _TIME_TO_READ)
+            handler._op_executor.run(_RendezvousExitOp(), time.monotonic() + _SECONDS_TO_READ)
 
-    def _judge(self, result: RunResult, first: set[int]) -> None:
-        """Find out why the processes failed, and set how many restarts are left accordingly."""
+    def _judge(self, result: RunResult, died_first: set[int]) -> None:
+        """Find out why the processes failed, and set accordingly how many restarts are left."""
         failures = [
             replace(failure_of(failed), rank=rank)
             for rank, failed in sorted(result.failures.items())
-            if not first or failed.local_rank in first or not _was_sent_away(failed)
+            if not died_first or failed.local_rank in died_first or not _was_stopped_by_agent(failed)
         ]
-        hangs = Failure(Cause.HARDWARE, "hangs in the kernel, as it does when a GPU or a network card fails")
-        self.failure = failure = self.shared_verdict() or (root_cause(failures) if failures else hangs)
-        may_restart = self._remaining_restarts > 0
-        if failure.cause in _FREE and self._may_wait:
-            self._remaining_restarts += 1
-            self._say(f"{describe(failure)}; going on with the nodes that are left")
-        elif failure.cause.may_retry and failure.cause not in (Cause.PREEMPTED, Cause.INTERRUPTED) and may_restart:
+        failure = self.shared_verdict()
+        if failure is None and failures:
+            failure = root_cause(failures)
+        elif failure is None:
+            failure = Failure(Cause.HARDWARE, "hangs in the kernel, as it does when a GPU or a network card fails")
+        self.failure = failure
+        if failure.cause in _FREE_CAUSES and self._outlives_preempted_nodes:
+            self._journal.emit(NodeLeft(failure.cause.name, describe(failure), self._remaining_restarts))
+            self._remaining_restarts += 1  # torch takes it away again
+        elif failure.cause.may_restart and self._remaining_restarts > 0:
             limit = self._worker_group.spec.max_restarts
-            number = limit - self._remaining_restarts + 1
-            self._say(f"{describe(failure)}; restarting from the newest checkpoint (restart {number} of {limit})")
+            self._journal.emit(Restarted(failure.cause.name, describe(failure), self._remaining_restarts - 1, limit))
         else:
             self._remaining_restarts = 0
 
     def _shutdown(self, death_sig: signal.Signals | None = None, timeout: int | None = None) -> None:
-        """Stop the processes. A signal while they save must not cut that short, but it is not forgotten either.
+        """Stop the processes. A signal that comes while they save must not cut that short, but is not forgotten.
 
         Args:
             death_sig: the signal that makes the agent leave; None where it stops processes for another reason.
+            timeout: of torch's signature; the grace period counts instead.
+
+        Raises:
+            SignalException: a signal came meanwhile.
         """
-        came: list[int] = []
-        before = {}
+        received: list[int] = []
+        previous_handlers = {}
         for number in (signal.SIGTERM, signal.SIGINT):
             with contextlib.suppress(ValueError):  # not the main thread
-                before[number] = signal.signal(number, lambda number, _: came.append(number))
-        alive = self._alive()
+                previous_handlers[number] = signal.signal(number, lambda number, _: received.append(number))
+        alive = {rank: process for rank, process in self._processes().items() if process.poll() is None}
         try:
-            super()._shutdown(death_sig or signal.SIGTERM, self._grace)
+            super()._shutdown(death_sig or signal.SIGTERM, self._grace_seconds)
         finally:
-            for number, handler in before.items():
+            for number, handler in previous_handlers.items():
                 signal.signal(number, handler)
-        handlers = self._pcontext.subprocess_handlers if self._pcontext else {}
-        self.killed = [rank for rank in alive if handlers[rank].proc.poll() == -signal.SIGKILL]
-        if came and alive and death_sig is None:
-            raise SignalException("a signal came while processes were stopped", signal.Signals(came[0]))
-
-    def _alive(self) -> list[int]:
-        handlers = self._pcontext.subprocess_handlers if self._pcontext else {}
-        return [rank for rank, handler in handlers.items() if handler.proc.poll() is None]
+        self.killed = [rank for rank, process in alive.items() if process.poll() == -signal.SIGKILL]
+        if received and alive and death_sig is None:
+            raise SignalException("a signal came while processes were stopped", signal.Signals(received[0]))
 
     def end_for_all(self, failure: Failure | None) -> None:
-        """End the rendezvous: no node needs to wait for this run any more. `failure` says why, if it failed."""
+        """End the rendezvous: no node needs to wait for this run any more.
+
+        Args:
+            failure: why the run ended; None after success.
+        """
+        store = self._shared_store()
         with contextlib.suppress(Exception):  # the store may be gone, and torch has many ways to say so
-            if failure is not None:
-                self._store.set(_VERDICT, exit_report.to_json(failure))
+            if failure is not None and store is not None:
+                store.set(_VERDICT_KEY, exit_report.to_json(failure))
             self._rdzv_handler.shutdown()
-            if failure is not None and self._worker_group.group_world_size > 1:
-                time.sleep(_TIME_TO_READ)
+            if failure is not None and (self._worker_group.group_world_size or 1) > 1:
+                time.sleep(_SECONDS_TO_READ)
 
     def shared_verdict(self) -> Failure | None:
-        """Why another node ended the run; None if nobody said."""
-        with contextlib.suppress(Exception):
-            if self._store.check([_VERDICT]):
-                return exit_report.parse(json.loads(self._store.get(_VERDICT)))
+        """Why another node ended the run; None if none said so."""
+        store = self._shared_store()
+        with contextlib.suppress(Exception):  # the store may be gone, and torch has many ways to say so
+            if store is not None and store.check([_VERDICT_KEY]):
+                return exit_report.parse(json.loads(store.get(_VERDICT_KEY)))
         return None
+
+    def _shared_store(self) -> Store | None:
+        """The store in which the nodes met; None before they have."""
+        return self._store
 
 
 def failure_of(failed: ProcessFailure) -> Failure:
-    """Why a process failed: by its own word if it left one, else by its exit code."""
+    """Why a process failed: by its own report if it left one, else by its exit code."""
     return exit_report.parse(failed.error_file_data) or classify_exit_code(failed.exitcode)
 
 
-def _was_sent_away(failed: ProcessFailure) -> bool:
+def _was_stopped_by_agent(failed: ProcessFailure) -> bool:
     """Whether a process that did not end first may have ended by the signals that the agent then sent."""
-    return failed.exitcode in (-signal.SIGTERM, -signal.SIGKILL, EXIT_PREEMPTED) and not exit_report.parse(
-        failed.error_file_data
-    )
+    was_signalled = failed.exitcode in (-signal.SIGTERM, -signal.SIGKILL, EXIT_PREEMPTED)
+    return was_signalled and exit_report.parse(failed.error_file_data) is None

@@ -1,8 +1,8 @@
 """Bounded attempts: how often in a row a run was started without getting any further, counted beside its checkpoints.
 
 Schedulers restart what exits with 128 and above, some without any bound (a PyTorchJob with restartPolicy ExitCode).
-A start counts once, whichever process or machine makes it; a newer checkpoint, a stop from outside (SIGTERM, members
-that come or leave) and success take it back.
+So the launcher counts by itself. A start counts once for all processes and machines. A newer checkpoint and success
+start the count anew. A stop from outside (SIGTERM, nodes that join or leave) takes the last start back.
 """
 
 from __future__ import annotations
@@ -27,29 +27,34 @@ class AttemptsExhausted(UserError):
 class _Count:
     run_id: str
     step: int
-    """Newest checkpoint at the last start; 0 if none."""
+    """Of the newest checkpoint at the last start; 0 if there was none."""
     attempts: int
-    """Starts since that checkpoint was new."""
+    """Starts in a row with no newer checkpoint than that."""
 
 
 class Attempts:
-    """The count of one run. Only the process that leads the group (node rank 0) may call what writes."""
+    """The count of one run. Only the launcher of node rank 0 may call what writes."""
 
     def __init__(self, folders: list[str], command: str, run_id: str, limit: int) -> None:
         """
         Args:
-            folders: where the run's checkpoints are, as paths or URLs; the count lies in the last one, and in the
-                local one while a store does not answer. Where there is no local one, nothing is counted meanwhile.
+            folders: where the run's checkpoints are, as paths or URLs. The count lies in the last one. While that
+                store does not answer, the count lies in the local folder; without one, nothing is counted meanwhile.
+            command: of cclm. Each command has a count of its own.
             run_id: of the job; another job in the same folders starts to count anew.
+            limit: starts in a row without a newer checkpoint that are allowed.
         """
-        self._folders, self._command, self._run_id, self._limit = folders, command, run_id, limit
+        self._folders, self._command, self._run_id, self.limit = folders, command, run_id, limit
         self.url = storage.join(folders[-1], f"attempts-{command}.json")
 
     def begin(self) -> int:
-        """Count a start; returns which one it is, from 1.
+        """Count a start.
+
+        Returns:
+            Which start in a row without a newer checkpoint it is, from 1.
 
         Raises:
-            AttemptsExhausted: there were `limit` without a newer checkpoint.
+            AttemptsExhausted: there were `limit` already.
             StoreUnavailable: a store does not answer; the start is counted if there is a local folder.
         """
         try:
@@ -57,36 +62,53 @@ class Attempts:
         except storage.StoreUnavailable as outage:
             if local := [folder for folder in self._folders if storage.is_local(folder)]:
                 try:
-                    Attempts(local, self._command, self._run_id, self._limit)._count()
+                    Attempts(local, self._command, self._run_id, self.limit)._count()
                 except AttemptsExhausted as error:
                     raise AttemptsExhausted(f"{outage}; {error}") from None
             raise
 
     def _count(self) -> int:
         last, step = self._read(), newest_step(self._folders)
-        same = last is not None and (last.run_id, last.step) == (self._run_id, step)  # a lower step: --resume never
-        attempts = last.attempts + 1 if same else 1
-        if attempts > self._limit:
+        attempts = 1
+        # A step below the last one is a new beginning as well: --resume never.
+        if last is not None and (last.run_id, last.step) == (self._run_id, step):
+            attempts = last.attempts + 1
+        if attempts > self.limit:
             since = f"the checkpoint of step {step}" if step else "any checkpoint"
             raise AttemptsExhausted(
-                f"{self._limit} attempts in a row got no further than {since}: giving up. Look at what ended them, "
+                f"{self.limit} attempts in a row got no further than {since}: giving up. Look at what ended them, "
                 f"then delete {self.url} to try again, or allow more with --max-attempts"
             )
         self._write(_Count(self._run_id, step, attempts))
         return attempts
 
-    def take_back(self) -> None:
-        """The last start does not count: it was stopped from outside, or refused what it was given."""
-        last = self._read()
-        if last and last.run_id == self._run_id and last.attempts > 0:
-            self._write(_Count(last.run_id, last.step, last.attempts - 1))
+    def take_back(self) -> int:
+        """Do not count the last start: it was stopped from outside, or refused what it was given.
 
-    def succeed(self) -> None:
-        """The run is done: start to count anew."""
+        Returns:
+            The starts in a row that remain.
+
+        Raises:
+            StoreUnavailable: a store does not answer.
+            UserError: the count cannot be written.
+        """
+        last = self._read()
+        if last is None or last.run_id != self._run_id or last.attempts <= 0:
+            return 0
+        self._write(_Count(last.run_id, last.step, last.attempts - 1))
+        return last.attempts - 1
+
+    def reset(self) -> None:
+        """Start to count anew, since the run has succeeded.
+
+        Raises:
+            StoreUnavailable: a store does not answer.
+            UserError: the count cannot be written.
+        """
         self._write(_Count(self._run_id, newest_step(self._folders), 0))
 
     def _read(self) -> _Count | None:
-        """None if there is none, or if it cannot be understood: a count that is lost must not stop a run."""
+        """The stored count. None if there is none or it cannot be parsed: a lost count must not stop a run."""
         try:
             found = json.loads(storage.read_bytes(self.url))
             return _Count(str(found["run_id"]), int(found["step"]), int(found["attempts"]))
@@ -103,7 +125,10 @@ class Attempts:
 
 
 def newest_step(folders: list[str]) -> int:
-    """The newest checkpoint's step by its manifest's presence, 0 if none; contents are checked by who resumes."""
+    """The step of the newest checkpoint in any of the folders; 0 if there is none.
+
+    A checkpoint counts if its manifest is there. Whoever resumes from it checks its contents.
+    """
     return max(_newest_step(folder) for folder in folders)
 
 

@@ -1,7 +1,6 @@
 """Why a run ended, as exit codes: the one table that schedulers and their users rely on.
 
-Below 128: trying again cannot help, so the scheduler should stop. 128 and above: the same command may well succeed.
-Codes of signals are the shell's (128 + number); 200 and above are ours, as no signal has such a number.
+`cclm.launch_contract` says what the ranges of codes mean.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from cclm.launch_contract import (
 
 
 class Cause(enum.Enum):
-    """One line of the table: exit code, and what it means."""
+    """Why a process or a run ended: its exit code, and what that means."""
 
     BUG = EXIT_BUG, "a Python exception that nobody foresaw; its traceback is printed"
     USER_ERROR = EXIT_USER_ERROR, "config, data, weights or command line; one sentence says which and what to do"
@@ -52,6 +51,11 @@ class Cause(enum.Enum):
         """Whether the same command may succeed when it is given again."""
         return self.code >= 128
 
+    @property
+    def may_restart(self) -> bool:
+        """Whether the launcher itself may start the processes again: not after someone asked them to stop."""
+        return self.may_retry and self not in (Cause.PREEMPTED, Cause.INTERRUPTED)
+
 
 def exit_code_table() -> str:
     """The exit codes as text, for `--help`."""
@@ -62,33 +66,38 @@ def exit_code_table() -> str:
 
 @dataclass(frozen=True)
 class Failure:
-    """How one process ended."""
+    """Why one process, or the run, failed."""
 
     cause: Cause
     message: str
-    """What happened, as part of a sentence or as one."""
+    """What happened: a whole sentence, or one whose subject is the rank (see `describe`)."""
     traceback: str = ""
-    """Of a BUG."""
+    """Of a BUG, as Python prints it; empty for other causes."""
     rank: int | None = None
+    """Global rank of the process; None where no single one is meant."""
 
 
-_WEIGHT = (
+_FROM_CONSEQUENCE_TO_CAUSE = (
     Cause.PEER_STOPPED, Cause.LOST_PEER, Cause.PREEMPTED, Cause.COLLECTIVE_TIMEOUT, Cause.BUG, Cause.INTERRUPTED,
     Cause.STORAGE_OUTAGE, Cause.CRASHED, Cause.HARDWARE, Cause.KILLED, Cause.USER_ERROR, Cause.ATTEMPTS_EXHAUSTED,
 )  # fmt: skip
-"""Where processes of one group end differently, the last of these is why; those before it followed from it."""
+"""Where the processes of a group end differently, the cause that stands last here made the others happen."""
 
 
 def root_cause(failures: list[Failure]) -> Failure:
-    """The failure that made the others fail. `failures` must not be empty."""
-    return max(failures, key=lambda failure: _WEIGHT.index(failure.cause))
+    """The failure that made the others happen. `failures` must not be empty."""
+    return max(failures, key=lambda failure: _FROM_CONSEQUENCE_TO_CAUSE.index(failure.cause))
 
 
 def classify_exit_code(code: int) -> Failure:
-    """How a process ended that left no word: `code` as subprocess has it, negative for signals."""
+    """Why a process ended that left no report.
+
+    Args:
+        code: as `subprocess` has it: negative for signals.
+    """
     if code < 0 or code > 128:
         number = -code if code < 0 else code - 128
-        by_signal = {
+        by_signal: dict[int, tuple[Cause, str]] = {
             signal.SIGKILL: (Cause.KILLED, "was killed by SIGKILL, mostly a sign of too little memory"),
             signal.SIGTERM: (Cause.PREEMPTED, "was stopped by SIGTERM"),
             signal.SIGINT: (Cause.INTERRUPTED, "was interrupted"),
@@ -110,8 +119,8 @@ def classify_exit_code(code: int) -> Failure:
     return Failure(Cause.BUG, f"ended with exit code {code} (see above)")
 
 
-# How libraries word what we must tell apart; torch has no types for most of it.
-_GLOO_TIMEOUT = "application timeout caused pair closure"  # without its name
+# How libraries word the failures that must be told apart. torch has no exception types for most of them.
+_GLOO_TIMEOUT = "application timeout caused pair closure"  # the only phrase of gloo that does not name gloo
 _TIMEOUTS = (
     "timed out waiting", "timeout waiting", "wait timeout", "collective operation timeout", "timed out after",
     _GLOO_TIMEOUT,
@@ -125,10 +134,11 @@ _BROKEN_GPU = ("uncorrectable ecc", "gpu is lost", "fallen off the bus", "hardwa
 
 
 def classify_exception(error: BaseException) -> Failure:
-    """What an exception means that ended a process."""
+    """Why a process failed that was ended by this exception."""
+    # By name, as this module must import neither torch nor the storage layer.
     names = {kind.__name__ for kind in type(error).__mro__}
     text = str(error)
-    # gloo appends a second line of advice, NCCL its version; the first line says what happened.
+    # The first line says what happened. gloo appends a line of advice, and NCCL its version.
     first = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
     lower = text.lower()
     if "StoreUnavailable" in names:
@@ -149,17 +159,19 @@ def classify_exception(error: BaseException) -> Failure:
             return Failure(
                 Cause.USER_ERROR, f"shared memory is too small for the data loader: mount a larger /dev/shm ({first})"
             )
-    talks = "gloo" in lower or "nccl" in lower or "DistError" in names or "tcpstore" in lower or _GLOO_TIMEOUT in lower
-    if talks and any(phrase in lower for phrase in _TIMEOUTS):
+    is_collective = "DistError" in names or any(
+        phrase in lower for phrase in ("gloo", "nccl", "tcpstore", _GLOO_TIMEOUT)
+    )
+    if is_collective and any(phrase in lower for phrase in _TIMEOUTS):
         return Failure(Cause.COLLECTIVE_TIMEOUT, f"waited too long for another process ({first})")
-    if "DistError" in names or (talks and any(phrase in lower for phrase in _LOST)):
+    if "DistError" in names or (is_collective and any(phrase in lower for phrase in _LOST)):
         return Failure(Cause.LOST_PEER, f"lost another process ({first})")
     return Failure(Cause.BUG, f"{type(error).__name__}: {first}")
 
 
 def describe(failure: Failure) -> str:
-    """What happened, in one line."""
+    """What happened, in one line: with the rank, unless the failure is the same on all of them."""
     if failure.rank is None or failure.cause in (Cause.USER_ERROR, Cause.ATTEMPTS_EXHAUSTED):
         return failure.message
-    told = failure.cause in (Cause.BUG, Cause.STORAGE_OUTAGE)
-    return f"rank {failure.rank}{':' if told else ''} {failure.message}"
+    is_whole_sentence = failure.cause in (Cause.BUG, Cause.STORAGE_OUTAGE)
+    return f"rank {failure.rank}{':' if is_whole_sentence else ''} {failure.message}"

@@ -1,16 +1,17 @@
-"""One node's part of a run: the agent is built, runs, and how it ends becomes one line and an exit code."""
+"""One node's part of a run: the agent is built and runs, and how it ends becomes an event and an exit code."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import signal
-import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, NoReturn
 
 from cclm.errors import UserError
+from cclm.events import AttemptsCounted, Ended, Journal, Notice
 from cclm.launch.attempts import Attempts, AttemptsExhausted
 from cclm.launch.causes import Cause, Failure, describe
 from cclm.launch_contract import (
@@ -23,8 +24,14 @@ from cclm.launch_contract import (
     UNNAMED_JOB_REFUSED,
 )
 
-_NO_JOB = "local"
-"""By which attempts are counted that no scheduler made."""
+if TYPE_CHECKING:
+    from cclm.launch.agent import Agent
+    from cclm.launch.torchrun import TorchrunSettings
+
+_LOCAL_JOB = "local"
+"""The job's name in the count of attempts where no scheduler gave one."""
+_UNCOUNTED_CAUSES = (Cause.PREEMPTED, Cause.INTERRUPTED, Cause.PEER_STOPPED, Cause.USER_ERROR)
+"""Ends that say nothing about whether trying again helps. A user's mistake is mended before the next start."""
 
 
 @dataclass(frozen=True)
@@ -36,142 +43,173 @@ class LaunchOptions:
     torchrun_options: list[str]
     """Options for torchrun's own parser, which adds those of PET_* variables."""
     folders: list[str]
-    """Where the run saves; empty if it does not."""
+    """Where the run saves, as paths or URLs; empty if it saves nothing."""
     run_id: str | None
-    """Of the job, for counting attempts and for `--resume never`; None if there is none."""
+    """Of the job, for counting attempts and for `--resume never`; None if it has none."""
     max_attempts: int
+    """Starts in a row without a newer checkpoint."""
     shutdown_timeout: int
+    """Seconds that processes get to save and leave."""
     collective_timeout: int
-    begins_anew: bool = False
+    """Seconds that a process waits for another one."""
+    starts_anew: bool = False
     """Whether the first start of the job sets aside what is there (`--resume never`)."""
     check_processes: Callable[[int], None] | None = None
     """Raises UserError if the command cannot run on so many processes."""
 
 
-class Stopped(BaseException):
-    """A signal to the launcher, before torch's agent handles signals."""
+class StoppedEarly(BaseException):
+    """A signal came before torch's agent handles signals."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(signal_number)
+        self.signal_number = signal_number
 
 
-def launch(options: LaunchOptions) -> int:
+def launch(options: LaunchOptions, journal: Journal) -> int:
     """Run to the end; returns the exit code.
+
+    Args:
+        journal: gets an event for whatever happens, `Ended` as the last one.
 
     Raises:
         UserError: options that cannot be used, before anything is started.
     """
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _raise_stopped)
-    logs = tempfile.mkdtemp(prefix="cclm-launch-")
+        signal.signal(number, _raise_stopped_early)
+    log_dir = tempfile.mkdtemp(prefix="cclm-launch-")
     try:
-        return _launch(options, logs)
-    except Stopped as stop:
+        failure = _launch(options, journal, log_dir)
+    except StoppedEarly as stop:
         failure = Failure(Cause.PREEMPTED, "stopped by SIGTERM before training began")
-        if stop.args[0] == signal.SIGINT:
+        if stop.signal_number == signal.SIGINT:
             failure = Failure(Cause.INTERRUPTED, "interrupted before training began")
-        return _end(failure)
     finally:
-        shutil.rmtree(logs, ignore_errors=True)
+        shutil.rmtree(log_dir, ignore_errors=True)
+    end = _ended(failure)
+    journal.emit(end)
+    return end.exit_code
 
 
-def _launch(options: LaunchOptions, logs: str) -> int:
-    # A store that outlives a round is remembered by nodes whose rank changes, and they miss each other.
+def _raise_stopped_early(number: int, frame: object) -> NoReturn:
+    raise StoppedEarly(number)
+
+
+def _launch(options: LaunchOptions, journal: Journal, log_dir: str) -> Failure | None:
+    """Run to the end; returns why it failed, None after success. Raises UserError."""
+    _set_environment(options)
+    from cclm.launch import torchrun  # imports torch: seconds
+
+    torchrun.silence_torch()
+    settings = torchrun.parse_options(options.torchrun_options, options.command, log_dir)
+    config = settings.config
+    check_world_sizes(options.check_processes, config.min_nodes, config.max_nodes, config.nproc_per_node)
+    if options.starts_anew and (options.run_id or config.run_id) == UNNAMED_JOB:
+        raise UserError(UNNAMED_JOB_REFUSED)
+    os.environ[FULL_WORLD_SIZE] = str(config.max_nodes * config.nproc_per_node)
+    return _run_agent(options, settings, journal)
+
+
+def _set_environment(options: LaunchOptions) -> None:
+    """Set the variables that torch reads here, and those that the processes inherit."""
+    # With a store that outlives a round, nodes whose rank has changed would look for each other in the wrong place.
     os.environ.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # native stacks of connections that end, which we tell of
+    # No native stacks for connections that end: the launcher says what happened.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     os.environ |= {LAUNCHER_PID: str(os.getpid()), COLLECTIVE_TIMEOUT: str(options.collective_timeout)}
     os.environ.pop(JOB_ID, None)
     if options.run_id is not None:
         os.environ[JOB_ID] = options.run_id
-    from cclm.launch import torchrun  # imports torch: seconds
 
-    torchrun.silence_torch()
-    config, command = torchrun.parse_options(options.torchrun_options, options.command, logs)
-    check_sizes(options, config.min_nodes, config.max_nodes, config.nproc_per_node)
-    if options.begins_anew and (options.run_id or config.run_id) == UNNAMED_JOB:
-        raise UserError(UNNAMED_JOB_REFUSED)
-    os.environ[FULL_WORLD_SIZE] = str(config.max_nodes * config.nproc_per_node)
+
+def check_world_sizes(
+    check_processes: Callable[[int], None] | None, min_nodes: int, max_nodes: int, processes_per_node: int
+) -> None:
+    """Refuse a range of nodes that contains a number on which the command cannot run.
+
+    Otherwise the run would end later, when it comes to that number.
+
+    Args:
+        check_processes: raises UserError for a number of processes that cannot be used.
+
+    Raises:
+        UserError: a number in the range cannot be used.
+    """
+    if check_processes is None:
+        return
+    for nodes in range(min_nodes, max_nodes + 1):
+        try:
+            check_processes(nodes * processes_per_node)
+        except UserError as error:
+            if min_nodes == max_nodes:
+                raise
+            raise UserError(
+                f"{error} (with --nnodes {min_nodes}:{max_nodes} the run may come to {nodes} nodes)"
+            ) from None
+
+
+def _run_agent(options: LaunchOptions, settings: TorchrunSettings, journal: Journal) -> Failure | None:
+    """Build the agent, run it, and leave the other nodes in good order; returns why it failed, None after success."""
+    from cclm.launch import torchrun
+
     attempts = None
     if options.folders:
-        attempts = Attempts(options.folders, options.command[0], options.run_id or _NO_JOB, options.max_attempts)
-    agent = None
+        attempts = Attempts(options.folders, options.command[0], options.run_id or _LOCAL_JOB, options.max_attempts)
+    agent: Agent | None = None
+    failure: Failure | None = None
     try:
-        agent = torchrun.build_agent(config, command, attempts, options.shutdown_timeout, say)
+        agent = torchrun.build_agent(settings, attempts, options.shutdown_timeout, journal)
         result = agent.run()
-        failure = None if result is not None and not result.is_failed() else agent.failure
+        if result is None or result.is_failed():
+            failure = agent.failure
         if failure is None and result is None:
             failure = Failure(Cause.LOST_PEER, "the other nodes went on without this one")
     except torchrun.SignalException as stop:
-        failure = _stopped(stop.sigval, agent.killed if agent else [], options.shutdown_timeout)
+        killed = [] if agent is None else agent.killed
+        failure = _stopped_by_signal(stop.sigval, killed, options.shutdown_timeout)
     except AttemptsExhausted as error:
         failure = Failure(Cause.ATTEMPTS_EXHAUSTED, str(error))
     except UserError as error:
         failure = Failure(Cause.USER_ERROR, str(error))
     except Exception as error:
-        failure = (agent and agent.shared_verdict()) or torchrun.classify_agent_error(error)
+        failure = None if agent is None else agent.shared_verdict()
+        if failure is None:
+            failure = torchrun.classify_agent_error(error)
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)  # the run is over, and only seconds are left
+        signal.signal(number, signal.SIG_IGN)  # the run is over, and what is left to do takes seconds
     if agent is not None:
-        if attempts and agent.leads:
-            _settle(attempts, failure)
+        if attempts is not None and agent.is_leader:
+            _settle_attempts(attempts, failure, journal)
         if failure is None or not failure.cause.may_retry:
             agent.end_for_all(failure)
         else:
             agent.leave()
-    return EXIT_SUCCESS if failure is None else _end(failure)
+    return failure
 
 
-def check_sizes(options: LaunchOptions, least: int, most: int, processes: int) -> None:
-    """Refuse a range of nodes in which there is a number that the command cannot run on: it would end the run later."""
-    for nodes in range(least, most + 1):
-        try:
-            if options.check_processes:
-                options.check_processes(nodes * processes)
-        except UserError as error:
-            if least == most:
-                raise
-            raise UserError(f"{error} (with --nnodes {least}:{most} the run may come to {nodes} nodes)") from None
-
-
-_NO_ATTEMPT = (Cause.PREEMPTED, Cause.INTERRUPTED, Cause.PEER_STOPPED, Cause.USER_ERROR)
-"""Ends that say nothing about whether trying again helps. A mistake is mended before the next start."""
-
-
-def _settle(attempts: Attempts, failure: Failure | None) -> None:
-    """Close this attempt's account."""
+def _settle_attempts(attempts: Attempts, failure: Failure | None, journal: Journal) -> None:
+    """Reset the count after success, and take this start back where its end says nothing about the next one."""
     try:
         if failure is None:
-            attempts.succeed()
-        elif failure.cause in _NO_ATTEMPT:
-            attempts.take_back()
+            attempts.reset()
+            journal.emit(AttemptsCounted(0, attempts.limit))
+        elif failure.cause in _UNCOUNTED_CAUSES:
+            journal.emit(AttemptsCounted(attempts.take_back(), attempts.limit))
     except (OSError, UserError) as error:  # how the run ended matters more
-        say(f"the count of attempts could not be written: {error}")
+        journal.emit(Notice(f"the count of attempts could not be written: {error}"))
 
 
-def _stopped(number: int, killed: list[int], grace: int) -> Failure:
+def _stopped_by_signal(number: int, killed: list[int], grace_seconds: int) -> Failure:
     cause = Cause.INTERRUPTED if number == signal.SIGINT else Cause.PREEMPTED
     how = f"stopped by {signal.Signals(number).name}"
     if killed:
         ranks = ", ".join(map(str, killed))
-        return Failure(cause, f"{how}; local ranks {ranks} had to be killed after {grace} s")
+        return Failure(cause, f"{how}; local ranks {ranks} had to be killed after {grace_seconds} s")
     return Failure(cause, f"{how}; all processes have left")
 
 
-def _end(failure: Failure) -> int:
-    """Say what happened and what that means for the scheduler; returns the exit code."""
-    if failure.traceback:
-        print(failure.traceback, file=sys.stderr, end="")
-    code = failure.cause.code
-    if failure.cause in (Cause.USER_ERROR, Cause.ATTEMPTS_EXHAUSTED):
-        print(f"cclm: error: {failure.message} (exit code {code}: not to be retried)", file=sys.stderr)
-    else:
-        decision = "not to be retried"
-        if failure.cause.may_retry:
-            decision = "the same command goes on from the newest checkpoint"
-        say(f"{describe(failure)}; exit code {code}: {decision}")
-    return code
-
-
-def say(line: str) -> None:
-    print(f"cclm launch: {line}", file=sys.stderr, flush=True)
-
-
-def _raise_stopped(number: int, frame: object) -> None:
-    raise Stopped(number)
+def _ended(failure: Failure | None) -> Ended:
+    if failure is None:
+        return Ended(EXIT_SUCCESS, cause=None, reason="", may_retry=False)
+    cause = failure.cause
+    return Ended(cause.code, cause.name, describe(failure), cause.may_retry, failure.traceback)

@@ -5,9 +5,10 @@ import json
 import pytest
 
 from cclm import storage
+from cclm.events import Journal
 from cclm.launch.attempts import Attempts, AttemptsExhausted
 from cclm.launch.causes import Cause, Failure
-from cclm.launch.launcher import _settle
+from cclm.launch.launcher import _settle_attempts
 
 
 def attempts(folder, run_id="job", limit=3) -> Attempts:
@@ -45,7 +46,7 @@ def test_stops_from_outside_and_success_do_not_count(tmp_path):
         mine.take_back()
     mine.begin()
     mine.begin()
-    mine.succeed()
+    mine.reset()
     assert mine.begin() == 1
 
 
@@ -81,5 +82,19 @@ def test_a_count_that_cannot_be_read_stops_nothing(tmp_path, content):
 def test_mistakes_use_up_no_attempt_and_bugs_do(tmp_path, cause, counted):
     mine = attempts(tmp_path)
     mine.begin()
-    _settle(mine, Failure(cause, "why"))
+    _settle_attempts(mine, Failure(cause, "why"), Journal())
     assert mine.begin() == counted
+
+
+def test_each_change_of_the_count_is_an_event(tmp_path):
+    class Counts(list):
+        def handle(self, event):
+            self.append((event.attempts, event.max_attempts))
+
+    counts, mine = Counts(), attempts(tmp_path)
+    mine.begin()
+    mine.begin()
+    _settle_attempts(mine, Failure(Cause.PREEMPTED, "why"), Journal([counts]))
+    _settle_attempts(mine, Failure(Cause.BUG, "why"), Journal([counts]))
+    _settle_attempts(mine, None, Journal([counts]))
+    assert counts == [(1, 3), (0, 3)]

@@ -13,7 +13,7 @@ from cclm.cli.main import run
 from cclm.errors import UserError
 from cclm.launch import torchrun
 from cclm.launch.causes import Cause
-from cclm.launch.launcher import LaunchOptions, check_sizes
+from cclm.launch.launcher import check_world_sizes
 from cclm.launch.torchrun import classify_agent_error, parse_options
 
 
@@ -28,7 +28,7 @@ def made(monkeypatch, tmp_path):
         add_parser(parser.add_subparsers())
         args = parser.parse_args(["launch", *words, "--", "pretrain", "x.yaml", "--resume", "never"])
         assert args.command[-4:] == ["pretrain", "x.yaml", "--resume", "never"]
-        return parse_options(_torchrun_options(args), ["pretrain", "x.yaml"], str(tmp_path))[0]
+        return parse_options(_torchrun_options(args), ["pretrain", "x.yaml"], str(tmp_path)).config
 
     return make
 
@@ -95,10 +95,9 @@ def test_sizes_that_nodes_may_come_to_are_tried_before(tmp_path):
         if 8 % processes:
             raise UserError(f"8 cannot be shared by {processes}")
 
-    options = LaunchOptions(["pretrain"], [], [], "id", 1, 1, 1, check_processes=check)
-    check_sizes(options, 1, 2, 4)
+    check_world_sizes(check, 1, 2, 4)
     with pytest.raises(UserError, match=r"shared by 6 \(with --nnodes 2:4 the run may come to 3 nodes\)"):
-        check_sizes(options, 2, 4, 2)
+        check_world_sizes(check, 2, 4, 2)
 
 
 def test_rendezvous_that_fails_may_be_tried_again():
