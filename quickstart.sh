@@ -1,8 +1,10 @@
 #!/bin/sh
 # Everything a newcomer needs, in one command; each real command is printed before it runs.
 #
-#   sh quickstart.sh         install, draw the demo world, pre-train on it, print the retrieval table
-#   sh quickstart.sh test    install, run every test that this machine can run (more words go to pytest)
+#   sh quickstart.sh             install, draw the demo world, pre-train on it, print the retrieval table
+#   sh quickstart.sh test        install, run the tests that take seconds each and need nothing but pip
+#   sh quickstart.sh test all    install, run every test: whole programs, real stores, a Kubernetes cluster
+#   sh quickstart.sh test ...    install, run pytest with these words
 #
 # Needs Debian or any Linux with Python >= 3.11. PYTHON names another interpreter than python3.
 set -eu
@@ -30,6 +32,19 @@ install() {
     fi
     PATH="$PWD/.venv/bin:$PATH"
     say pip install -q --disable-pip-version-check -e "$1"
+}
+
+usage() {
+    echo "usage: sh quickstart.sh [test [all | pytest options]]" >&2
+    exit 2
+}
+
+# The tests' HDFS: Hadoop's servers, which Maven fetches and Java runs.
+for_stores() {
+    if ! command -v mvn >/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        say apt-get update -q
+        say apt-get install -q -y --no-install-recommends default-jre-headless maven
+    fi
 }
 
 # Runs of whole programs compute; tests of the cluster and of stores mostly wait, and small ones use one core. So these
@@ -82,21 +97,23 @@ case ${1-} in
     say torchx run -s local_cwd cclm.pretrain --config configs/demo/pretrain.yaml
     ;;
 test)
-    install '.[test]'
-    # The tests' HDFS: Hadoop's servers, which Maven fetches and Java runs.
-    if ! command -v mvn >/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-        say apt-get update -q
-        say apt-get install -q -y --no-install-recommends default-jre-headless maven
-    fi
     shift
-    if [ $# = 0 ]; then
+    [ "${1-}" != all ] || [ $# = 1 ] || usage
+    install '.[test]'
+    case ${1-} in
+    "")
+        say pytest -m "not slow and not cluster"
+        ;;
+    all)
+        for_stores
         all_tests
-    else
+        ;;
+    *)
         say pytest "$@"
-    fi
+        ;;
+    esac
     ;;
 *)
-    echo "usage: sh quickstart.sh [test [pytest options]]" >&2
-    exit 2
+    usage
     ;;
 esac

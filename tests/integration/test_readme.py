@@ -29,20 +29,6 @@ def shell(command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_ci_runs_the_test_command_of_readme() -> None:
-    assert "sh quickstart.sh test" in commands()
-    assert "exec sh quickstart.sh test" in (ROOT / ".ci" / "run").read_text()
-
-
-def test_quickstart_runs_what_readme_says() -> None:
-    script = (ROOT / "quickstart.sh").read_text()
-    shown = next(line for line in commands() if line.startswith("torchx run"))
-    assert f"say {shown}" in script
-    assert subprocess.run(["sh", "-n", str(ROOT / "quickstart.sh")]).returncode == 0
-    wrong = shell("sh quickstart.sh tset", ROOT)
-    assert wrong.returncode == 2 and "usage" in wrong.stderr
-
-
 def test_parity_command(tmp_path: Path) -> None:
     command = next(line for line in commands() if line.startswith("cclm parity"))
     done = shell(command, ROOT)
@@ -95,26 +81,3 @@ def test_what_readme_does_with_the_main_job(main_job: tuple[Path, str]) -> None:
     for line in lines:
         done = shell(line, folder)
         assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
-
-
-@pytest.mark.parametrize("failing", ["program", "cluster", "small"])
-@pytest.mark.slow
-def test_the_test_command_runs_all_parts_and_honours_each(tmp_path: Path, failing: str) -> None:
-    shutil.copy(ROOT / "quickstart.sh", tmp_path)
-    programs = tmp_path / ".venv" / "bin"
-    programs.mkdir(parents=True)
-    (programs / "pip").write_text("#!/bin/sh\n")  # everything is installed
-    (programs / "pip").chmod(0o755)
-    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers =\n    cluster: x\n")
-
-    def body(part: str) -> str:
-        return f"def test_{part}():\n    assert {part != failing}\n"
-
-    (tmp_path / "test_it.py").write_text(f"import pytest\n@pytest.mark.cluster\n{body('cluster')}{body('small')}")
-    (tmp_path / "tests/integration").mkdir(parents=True)
-    (tmp_path / "tests/integration/test_program.py").write_text(body("program"))
-    done = shell("sh quickstart.sh test", tmp_path)
-    assert done.returncode == 1, done.stdout + done.stderr
-    for part, summary in zip(("program", "cluster", "small"), done.stdout.splitlines()[-3:], strict=True):
-        assert ("1 failed" if part == failing else "1 passed") in summary
-    assert done.stdout.count("test session starts") == 3, "each part is shown whole"
