@@ -33,6 +33,7 @@ from cclm.data.stored.index import open_indexes
 from cclm.data.stored.order import Order, slots_of_rank
 from cclm.data.stored.quarantine import Quarantine, ReadCount, Skipped, refuse_too_many
 from cclm.errors import UserError
+from cclm.events import RecordSkipped
 from cclm.storage import StoreUnavailable
 
 log = logging.getLogger(__name__)
@@ -158,8 +159,9 @@ class SourceStream:
         if not skipped.is_new or key in self._reported:
             return
         self._reported.add(key)
-        text = "skipped a record of data.%s at %s: %s: %s"
-        log.warning(text, self._kind, skipped.place, skipped.kind, skipped.detail)
+        text = f"skipped a record of data.{self._kind} at {skipped.place}: {skipped.kind}: {skipped.detail}"
+        # No argument for %: a detail may hold that character, and logging formats only where there are arguments.
+        log.warning(text, extra={"event": RecordSkipped(text, self._kind, skipped.kind)})
         if self._quarantine is not None:
             self._quarantine.add(self._kind, skipped)
 

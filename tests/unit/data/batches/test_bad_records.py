@@ -18,6 +18,7 @@ from cclm.data.batches.loader import open_source
 from cclm.data.examples.pretraining_examples import example_builder
 from cclm.data.stored import records
 from cclm.errors import UserError
+from cclm.events import RecordSkipped
 
 GOOD = image_text(1)
 BAD_IMAGE_TEXT = {
@@ -74,6 +75,8 @@ def test_each_is_counted_named_and_replaced(
     assert stream.skipped == {bad[0]: 2}
     named = [message for message in caplog.messages if f"part.jsonl:10: {bad[0]}" in message]
     assert len(named) == len(caplog.messages) == 1
+    [event] = [getattr(record, "event", None) for record in caplog.records]  # so that it is counted without reading
+    assert event == RecordSkipped(text=caplog.messages[0], kind=kind, reason=bad[0])
 
 
 def test_workers_report_what_they_skip(make_config: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
