@@ -1,1 +1,1 @@
-"""The model: encoders, fusion and heads. No losses, no loading, no processes."""
+"""The model: encoders, fusion and heads. Losses, loading of weights and distributed training are elsewhere."""

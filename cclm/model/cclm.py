@@ -1,6 +1,8 @@
-"""The architecture on one page: two encoders, a fusion encoder, and the heads of pre-training (paper section 3.1).
+"""The architecture on one page: two encoders, a fusion encoder, and the heads of pre-training.
 
-Dimension letters: N images, B texts, R pixels, P patches, L tokens, H width.
+Source: arXiv 2206.00621, section 3.1; docs/method.md, section Model.
+
+Dimension letters: N images, B texts, R image side in pixels, P patches, L tokens, H width, M states, V vocabulary.
 """
 
 from __future__ import annotations
@@ -8,15 +10,15 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from cclm.config.model import ModelConfig
-from cclm.model.attention import Context
+from cclm.model.attention import Context, SequencesT
 from cclm.model.heads import MlpHead, SharedSpace
 from cclm.model.text import FusionEncoder, TextEncoder, TokenHead
 from cclm.model.vision import ImageEncoder
-from cclm.sequences import AnySequences, Sequences
+from cclm.sequences import Sequences
 
 
 class Encoders(nn.Module):
-    """Image, text and fusion encoders: the part that every task keeps."""
+    """Image, text and fusion encoders: the part that most tasks keep."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -26,23 +28,26 @@ class Encoders(nn.Module):
 
     def encode_images(self, images: Tensor) -> Sequences:
         """(N, R, R, 3) uint8 (or float, see `ImageEncoder`) -> states (N, 1 + P, H)."""
-        return self.image_encoder(images)
+        states: Sequences = self.image_encoder(images)
+        return states
 
-    def encode_text(self, tokens: AnySequences) -> AnySequences:
-        """Token ids (B, L) -> states (B, L, H)."""
-        return self.text_encoder(tokens)
+    def encode_text(self, tokens: SequencesT) -> SequencesT:
+        """Token ids (B, L) int64 -> states (B, L, H)."""
+        states: SequencesT = self.text_encoder(tokens)
+        return states
 
-    def fuse(self, texts: AnySequences, context: Context | None) -> AnySequences:
-        """Text states (B, L, H) -> states (B, L, H) that know their context."""
-        return self.fusion_encoder(texts, context)
+    def fuse(self, texts: SequencesT, context: Context | None) -> SequencesT:
+        """Text states (B, L, H) -> states (B, L, H) after attending to `context`; None: to the text alone."""
+        states: SequencesT = self.fusion_encoder(texts, context)
+        return states
 
-    def fuse_first(self, texts: AnySequences, context: Context) -> Tensor:
-        """`fuse` at position 0 alone, (B, H), which costs less."""
-        return self.fusion_encoder.first(texts, context)
+    def fuse_first(self, texts: SequencesT, context: Context) -> Tensor:
+        """The result of `fuse` at position 0 alone, (B, H), which costs less."""
+        return self.fusion_encoder.forward_first(texts, context)
 
 
 class CCLM(nn.Module):
-    """Encoders with the heads of pre-training."""
+    """Encoders with the heads of pre-training: shared space, masked tokens, matching and boxes."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -54,5 +59,6 @@ class CCLM(nn.Module):
         self.box_head = MlpHead(hidden_size, 4)
 
     def token_logits(self, states: Tensor) -> Tensor:
-        """(M, H) -> scores over the vocabulary (M, V), by the text encoder's word embeddings."""
-        return self.token_head(states, self.encoders.text_encoder.embeddings.word.weight)
+        """States (M, H) -> logits over the vocabulary (M, V). They share the text encoder's word embeddings."""
+        logits: Tensor = self.token_head(states, self.encoders.text_encoder.embeddings.word.weight)
+        return logits

@@ -1,4 +1,7 @@
-"""Small heads on top of states. B rows, H width, E width of the shared space, V vocabulary."""
+"""Small heads on top of states; docs/method.md, section Model.
+
+Dimension letters: B rows, H width, E width of the shared space.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from torch import Tensor, nn
 
 
 class MlpHead(nn.Sequential):
-    """Linear(H, 2H), LayerNorm, GELU, Linear(2H, outputs): matching (2), box (4) and class heads, as published."""
+    """Linear(H, 2H), LayerNorm, GELU, Linear(2H, outputs), as published: matching (2), box (4) and class heads."""
 
     def __init__(self, hidden_size: int, outputs: int) -> None:
         super().__init__(
@@ -20,7 +23,7 @@ class MlpHead(nn.Sequential):
 
 
 class SharedSpace(nn.Module):
-    """The space in which images and texts of all languages are compared, with its learnt temperature."""
+    """The space in which images, and texts of all languages, are compared, with its learnt temperature."""
 
     def __init__(self, hidden_size: int, embed_dim: int, temperature: float) -> None:
         super().__init__()
@@ -29,14 +32,14 @@ class SharedSpace(nn.Module):
         self.temperature = nn.Parameter(torch.tensor(temperature))
 
     def image_features(self, cls_states: Tensor) -> Tensor:
-        """(B, H) -> (B, E) float32, unit length."""
+        """States at position 0, (B, H) -> features (B, E) float32 of unit length."""
         return F.normalize(self.image_projection(cls_states).float(), dim=-1)
 
     def text_features(self, cls_states: Tensor) -> Tensor:
-        """(B, H) -> (B, E) float32, unit length."""
+        """States at position 0, (B, H) -> features (B, E) float32 of unit length."""
         return F.normalize(self.text_projection(cls_states).float(), dim=-1)
 
     @torch.no_grad()
     def clamp_temperature(self) -> None:
-        """Keep the temperature in [0.001, 0.5], as published pre-training does before each use."""
+        """Clamp the temperature to [0.001, 0.5], as published pre-training does before each use."""
         self.temperature.clamp_(0.001, 0.5)

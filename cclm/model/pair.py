@@ -1,4 +1,6 @@
-"""Fusion of a text with two images, for NLVR2 and MaRVL (as published: each fusion layer becomes two).
+"""Fusion of a text with two images, for NLVR2 and MaRVL. As published, each fusion layer becomes two.
+
+See docs/method.md, section Fine-tuning tasks.
 
 Dimension letters: B texts, L tokens, H width.
 """
@@ -9,9 +11,9 @@ import copy
 
 from torch import Tensor, nn
 
-from cclm.model.attention import Context
+from cclm.model.attention import Context, SequencesT
+from cclm.model.layers import LayerList
 from cclm.model.text import FusionEncoder, FusionLayer
-from cclm.sequences import AnySequences
 
 
 class PairFusionLayer(nn.Module):
@@ -27,12 +29,15 @@ class PairFusionLayer(nn.Module):
         self.right.cross_attention.key = self.left.cross_attention.key
         self.right.cross_attention.value = self.left.cross_attention.value
 
-    def forward(self, texts: AnySequences, left: Context, right: Context) -> AnySequences:
-        return self.right(self.left(texts, left), right)
+    def forward(self, texts: SequencesT, left: Context, right: Context) -> SequencesT:
+        """Text states (B, L, H) -> (B, L, H)."""
+        states: SequencesT = self.right(self.left(texts, left), right)
+        return states
 
-    def first(self, texts: AnySequences, left: Context, right: Context) -> Tensor:
-        """What `forward` gives at position 0, and nothing else: (B, H)."""
-        return self.right.first(self.left(texts, left), right)
+    def forward_first(self, texts: SequencesT, left: Context, right: Context) -> Tensor:
+        """The result of `forward` at position 0 alone: text states (B, L, H) -> (B, H)."""
+        after_left: SequencesT = self.left(texts, left)
+        return self.right.forward_first(after_left, right)
 
 
 class PairFusionEncoder(nn.Module):
@@ -40,16 +45,16 @@ class PairFusionEncoder(nn.Module):
 
     def __init__(self, fusion_encoder: FusionEncoder) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(PairFusionLayer(layer) for layer in fusion_encoder.layers)
+        self.layers = LayerList(PairFusionLayer(layer) for layer in fusion_encoder.layers)
 
-    def forward(self, texts: AnySequences, left: Context, right: Context) -> AnySequences:
+    def forward(self, texts: SequencesT, left: Context, right: Context) -> SequencesT:
         """Text states (B, L, H) -> (B, L, H)."""
         for layer in self.layers:
             texts = layer(texts, left, right)
         return texts
 
-    def first(self, texts: AnySequences, left: Context, right: Context) -> Tensor:
-        """What `forward` gives at position 0, (B, H): the last layer computes nothing else."""
+    def forward_first(self, texts: SequencesT, left: Context, right: Context) -> Tensor:
+        """The result of `forward` at position 0, (B, H). The last layer computes that position alone."""
         for layer in self.layers[:-1]:
             texts = layer(texts, left, right)
-        return self.layers[-1].first(texts, left, right)
+        return self.layers[-1].forward_first(texts, left, right)

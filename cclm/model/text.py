@@ -1,6 +1,9 @@
-"""Text encoder and fusion encoder: the lower and upper layers of one XLM-R-shaped stack (paper section 3.1).
+"""Text encoder and fusion encoder: the lower and the upper layers of one stack in the shape of XLM-R.
 
-Dimension letters: S texts, L tokens, H width. Post-norm transformer layers, exact GELU, LayerNorm eps 1e-5.
+Transformer layers with LayerNorm (eps 1e-5) after the residual connection, and exact GELU. Source: arXiv 2206.00621,
+section 3.1; docs/method.md, section Model.
+
+Dimension letters: S texts, L tokens, H width, M states, V vocabulary. Token ids are int64.
 """
 
 from __future__ import annotations
@@ -10,14 +13,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cclm.config.model import TextConfig
-from cclm.model.attention import Context, CrossAttention, SelfAttention
+from cclm.model.attention import Context, CrossAttention, SelfAttention, SequencesT
+from cclm.model.layers import LayerList
 from cclm.sequences import AnySequences, PackedSequences, Sequences
 
 
 class Embeddings(nn.Module):
-    """Word, position and token-type embeddings, LayerNorm, dropout.
+    """Sum of word, position and token-type embeddings, then LayerNorm and dropout.
 
-    Positions count from 0 (not XLM-R's 2 and up), and the token type is always 0, both as published.
+    As published, positions count from 0 (in XLM-R from 2), and the token type is always 0.
     """
 
     def __init__(self, config: TextConfig) -> None:
@@ -28,14 +32,16 @@ class Embeddings(nn.Module):
         self.norm = nn.LayerNorm(config.hidden_size, eps=1e-5)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, tokens: AnySequences, positions: Tensor | None = None) -> AnySequences:
-        """Token ids (S, L) -> states (S, L, H). `positions` (S, L) int64: where they do not count up from 0."""
+    def forward(self, tokens: SequencesT, positions: Tensor | None = None) -> SequencesT:
+        """Token ids (S, L) -> states (S, L, H). `positions` (S, L) int64 are those of the tokens; None: 0, 1, 2 ..."""
         positions = tokens.positions() if positions is None else positions
         summed = self.word(tokens.data) + self.position(positions) + self.token_type.weight[0]
         return tokens.with_data(self.dropout(self.norm(summed)))
 
 
 class FeedForward(nn.Module):
+    """Two linear layers with GELU between them, dropout, residual connection and LayerNorm."""
+
     def __init__(self, config: TextConfig) -> None:
         super().__init__()
         self.up = nn.Linear(config.hidden_size, config.intermediate_size)
@@ -43,12 +49,14 @@ class FeedForward(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.norm = nn.LayerNorm(config.hidden_size, eps=1e-5)
 
-    def forward(self, states: AnySequences) -> AnySequences:
-        return states.with_data(self.positions(states.data))
+    def forward(self, states: SequencesT) -> SequencesT:
+        """States (S, L, H) -> (S, L, H)."""
+        return states.with_data(self.transform(states.data))
 
-    def positions(self, states: Tensor) -> Tensor:
-        """(..., H) -> (..., H)."""
-        return self.norm(self.dropout(self.down(F.gelu(self.up(states)))) + states)
+    def transform(self, states: Tensor) -> Tensor:
+        """States of any positions, (..., H) -> (..., H)."""
+        transformed: Tensor = self.norm(self.dropout(self.down(F.gelu(self.up(states)))) + states)
+        return transformed
 
 
 class TextLayer(nn.Module):
@@ -60,12 +68,17 @@ class TextLayer(nn.Module):
         self.self_attention = SelfAttention(*sizes)
         self.feed_forward = FeedForward(config)
 
-    def forward(self, states: AnySequences) -> AnySequences:
-        return self.feed_forward(self.self_attention(states))
+    def forward(self, states: SequencesT) -> SequencesT:
+        """States (S, L, H) -> (S, L, H)."""
+        transformed: SequencesT = self.feed_forward(self.self_attention(states))
+        return transformed
 
 
 class FusionLayer(nn.Module):
-    """Self-attention, cross-attention to the other view, feed-forward. Without a context the middle part is skipped."""
+    """Self-attention, cross-attention to the other view, and feed-forward.
+
+    Without a context, cross-attention is left out.
+    """
 
     def __init__(self, config: TextConfig) -> None:
         super().__init__()
@@ -75,79 +88,84 @@ class FusionLayer(nn.Module):
         self.feed_forward = FeedForward(config)
 
     def forward(
-        self, states: AnySequences, context: Context | None, *, causal: bool = False, mask: Tensor | None = None
-    ) -> AnySequences:
-        """(S, L, H) -> (S, L, H); `causal` and `mask` as in SelfAttention."""
-        return self.seeing(self.self_attention(states, causal=causal, mask=mask), context)
+        self, states: SequencesT, context: Context | None, *, causal: bool = False, mask: Tensor | None = None
+    ) -> SequencesT:
+        """States (S, L, H) -> (S, L, H); `causal` and `mask` as in SelfAttention."""
+        attended: SequencesT = self.self_attention(states, causal=causal, mask=mask)
+        return self.forward_after_self_attention(attended, context)
 
-    def seeing(self, states: AnySequences, context: Context | None) -> AnySequences:
-        """What follows self-attention."""
+    def forward_after_self_attention(self, states: SequencesT, context: Context | None) -> SequencesT:
+        """Cross-attention and feed-forward: states (S, L, H) -> (S, L, H)."""
         if context is not None:
             states = self.cross_attention(states, context)
-        return self.feed_forward(states)
+        transformed: SequencesT = self.feed_forward(states)
+        return transformed
 
-    def first(self, states: AnySequences, context: Context) -> Tensor:
-        """What `forward` gives at position 0, and nothing else: (S, H)."""
-        alone = Sequences.full(self.self_attention.first(states)[:, None])  # (S, 1, H)
-        return self.feed_forward.positions(self.cross_attention(alone, context).first())
+    def forward_first(self, states: AnySequences, context: Context) -> Tensor:
+        """The result of `forward` at position 0 alone: states (S, L, H) -> (S, H)."""
+        alone = Sequences.full(self.self_attention.forward_first(states)[:, None])  # (S, 1, H)
+        return self.feed_forward.transform(self.cross_attention(alone, context).first())
 
 
 class TextEncoder(nn.Module):
-    """Token ids -> contextual states, text alone."""
+    """Token ids -> contextual states of the text alone."""
 
     def __init__(self, config: TextConfig) -> None:
         super().__init__()
         self.embeddings = Embeddings(config)
-        self.layers = nn.ModuleList(TextLayer(config) for _ in range(config.num_text_layers))
+        self.layers = LayerList(TextLayer(config) for _ in range(config.num_text_layers))
         initialize(self, config.initializer_range)
 
-    def forward(self, tokens: AnySequences) -> AnySequences:
+    def forward(self, tokens: SequencesT) -> SequencesT:
         """Token ids (S, L) -> states (S, L, H)."""
-        states = self.embeddings(tokens)
+        states: SequencesT = self.embeddings(tokens)
         for layer in self.layers:
             states = layer(states)
         return states
 
 
 class FusionEncoder(nn.Module):
-    """States of texts -> states that know the other view: an image, a region, or a text in another language."""
+    """States of texts -> states that have attended to the other view: an image, a region, or a translation."""
 
     def __init__(self, config: TextConfig) -> None:
         super().__init__()
         num_layers = config.num_layers - config.num_text_layers
-        self.layers = nn.ModuleList(FusionLayer(config) for _ in range(num_layers))
+        self.layers = LayerList(FusionLayer(config) for _ in range(num_layers))
         initialize(self, config.initializer_range)
 
-    def forward(self, texts: AnySequences, context: Context | None) -> AnySequences:
-        """(S, L, H) -> (S, L, H). `context` None: these layers as a plain text encoder (TLM)."""
+    def forward(self, texts: SequencesT, context: Context | None) -> SequencesT:
+        """States (S, L, H) -> (S, L, H). Without a context, the layers go on encoding the text alone (TLM)."""
         for layer in self.layers:
             texts = layer(texts, context)
         return texts
 
-    def first(self, texts: AnySequences, context: Context) -> Tensor:
-        """What `forward` gives at position 0, (S, H): the last layer computes nothing else."""
+    def forward_first(self, texts: SequencesT, context: Context) -> Tensor:
+        """The result of `forward` at position 0, (S, H). The last layer computes that position alone."""
         for layer in self.layers[:-1]:
             texts = layer(texts, context)
-        return self.layers[-1].first(texts, context)
+        return self.layers[-1].forward_first(texts, context)
 
     def prepare(self, texts: PackedSequences) -> PackedSequences:
-        """What of `first` does not depend on the context, the first layer's self-attention: once a text, whatever it
-        is then put together with. With one layer, position 0 alone is left of each text."""
-        first = self.layers[0].self_attention
-        if len(self.layers) == 1:
-            return PackedSequences.of(first.first(texts), torch.ones_like(texts.lengths))
-        return first(texts)
+        """The part of `forward_first` that does not depend on the context: the self-attention of the first layer.
 
-    def first_of_prepared(self, prepared: PackedSequences, context: Context) -> Tensor:
-        """`first`, (S, H), of texts that went through `prepare`."""
-        states: AnySequences = self.layers[0].seeing(prepared, context)
+        A text that meets many contexts needs it once. If there is one layer only, the result holds position 0 alone.
+        """
+        self_attention = self.layers[0].self_attention
+        if len(self.layers) == 1:
+            return PackedSequences.of(self_attention.forward_first(texts), torch.ones_like(texts.lengths))
+        prepared: PackedSequences = self_attention(texts)
+        return prepared
+
+    def forward_first_prepared(self, prepared: PackedSequences, context: Context) -> Tensor:
+        """The rest of `forward_first`, for texts that went through `prepare`: (S, H)."""
+        states = self.layers[0].forward_after_self_attention(prepared, context)
         for layer in self.layers[1:-1]:
             states = layer(states, context)
-        return states.first() if len(self.layers) == 1 else self.layers[-1].first(states, context)
+        return states.first() if len(self.layers) == 1 else self.layers[-1].forward_first(states, context)
 
 
 class TokenHead(nn.Module):
-    """Scores over the vocabulary from states, by the (tied) word embeddings."""
+    """Logits over the vocabulary from states. Its output matrix is that of the word embeddings."""
 
     def __init__(self, config: TextConfig) -> None:
         super().__init__()
@@ -161,12 +179,13 @@ class TokenHead(nn.Module):
         return F.linear(self.hidden(states), word_embeddings, self.bias)
 
     def hidden(self, states: Tensor) -> Tensor:
-        """States (M, H) -> what is compared with word embeddings, (M, H)."""
-        return self.norm(F.gelu(self.transform(states)))
+        """States (M, H) -> vectors (M, H) that are compared with the word embeddings."""
+        hidden: Tensor = self.norm(F.gelu(self.transform(states)))
+        return hidden
 
 
 def initialize(module: nn.Module, standard_deviation: float) -> None:
-    """Fresh weights: normal(0, standard_deviation) for matrices and embeddings, 0 for biases (as in BERT)."""
+    """Fresh weights as in BERT: normal(0, standard_deviation) for matrices and embeddings, 0 for biases."""
     for part in module.modules():
         if isinstance(part, nn.Linear | nn.Embedding):
             nn.init.normal_(part.weight, std=standard_deviation)

@@ -1,7 +1,9 @@
-"""Image encoder: timm's Swin or ViT, giving one [CLS] state and one state a patch.
+"""Image encoder: timm's Swin or ViT, which gives a [CLS] state and one state for each patch.
 
-Dimension letters: N images, R image side in pixels, P patches (R / total stride)^2, H width.
-Swin: arXiv 2103.14030; its [CLS] is the mean of the patches, as published CCLM has it.
+Swin (arXiv 2103.14030) has no [CLS]; as in published CCLM, the mean of the patches takes its place. See docs/method.md,
+section Model.
+
+Dimension letters: N images, B texts, R image side in pixels, P patches (R / total stride)^2, H width.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from cclm.pixels import normalised
 from cclm.sequences import Sequences
 
 
-def _swin(config: VisionConfig) -> nn.Module:
+def _swin(config: VisionConfig) -> SwinTransformer:
     return SwinTransformer(
         img_size=config.image_size,
         patch_size=config.patch_size,
@@ -32,7 +34,7 @@ def _swin(config: VisionConfig) -> nn.Module:
     )
 
 
-def _vit(config: VisionConfig) -> nn.Module:
+def _vit(config: VisionConfig) -> VisionTransformer:
     clip = config.architecture == "clip_vit"
     return VisionTransformer(
         img_size=config.image_size,
@@ -50,7 +52,7 @@ def _vit(config: VisionConfig) -> nn.Module:
 
 
 class ImageEncoder(nn.Module):
-    """Pixels -> states; position 0 stands for the whole image."""
+    """Pixels -> states. Position 0 represents the whole image."""
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
@@ -58,7 +60,7 @@ class ImageEncoder(nn.Module):
         self.trunk = _swin(config) if self.is_swin else _vit(config)
 
     def forward(self, images: Tensor) -> Sequences:
-        """Pixels (N, R, R, 3) uint8, or from `cclm.pixels` (N, 3, R, R) float -> states (N, 1 + P, H)."""
+        """Pixels (N, R, R, 3) uint8, or normalised by `cclm.pixels`, (N, 3, R, R) float -> states (N, 1 + P, H)."""
         if images.dtype == torch.uint8:
             images = normalised(images)
         states = self.trunk.forward_features(images)
@@ -69,16 +71,18 @@ class ImageEncoder(nn.Module):
 
 
 def region_states(images: Sequences, image_of_text: Tensor, patches: Tensor) -> Sequences:
-    """What B texts see of N images when each is about a region.
+    """What each of B texts sees of its image, if the text describes a region.
+
+    Source: arXiv 2206.00621, section 3.2; docs/method.md, section Pre-training objectives.
 
     Args:
         images: states (N, 1 + P, H) of whole images.
-        image_of_text: (B,) int64.
+        image_of_text: (B,) int64, the image of each text.
         patches: (B, 1 + P) bool, the patches of each region; position 0 is True.
 
     Returns:
-        (B, 1 + P, H): position 0 is the mean over the region's patches, the others are unchanged; only the region's
-        patches and position 0 are visible (paper section 3.2).
+        States (B, 1 + P, H). Position 0 is the mean over the region's patches; the others are unchanged. Only
+        position 0 and the region's patches are visible.
     """
     states = images.data[image_of_text]  # (B, 1 + P, H)
     weights = patches[:, 1:, None].to(states.dtype)  # (B, P, 1)

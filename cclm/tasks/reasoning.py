@@ -32,7 +32,7 @@ class PairEncoders(nn.Module):
 
     def first_states(self, text: AnySequences, left: Context, right: Context) -> Tensor:
         """Token ids (B, L) with both images -> (B, H) at position 0."""
-        return self.fusion_encoder.first(self.text_encoder(text), left, right)
+        return self.fusion_encoder.forward_first(self.text_encoder(text), left, right)
 
 
 class PairTask(nn.Module):

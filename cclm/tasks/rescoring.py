@@ -102,7 +102,7 @@ def match_scores(model: RetrievalModel, image: Sequences, texts: PackedSequences
     scores = torch.empty(len(texts), dtype=torch.float32, device=texts.device)
     by_length = texts.lengths.argsort(stable=True)  # attention pads to the longest of those that go together
     for rows in by_length.split(_TEXTS_AT_ONCE):
-        first = model.encoders.fusion_encoder.first_of_prepared(texts.select(rows), Context(image))  # (rows, H)
+        first = model.encoders.fusion_encoder.forward_first_prepared(texts.select(rows), Context(image))  # (rows, H)
         scores[rows] = model.match_head(first)[:, 1].float()
     return scores
 
