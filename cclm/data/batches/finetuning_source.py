@@ -34,7 +34,7 @@ from cclm.data.examples.finetuning_examples import (
     RetrievalExamples,
 )
 from cclm.data.examples.pretraining_examples import example_rng
-from cclm.data.stored.order import CHUNK_BYTES, Order, slots_of_rank
+from cclm.data.stored.order import CHUNK_BYTES, SampleOrder, slots_of_rank
 from cclm.data.stored.quarantine import ReadCount
 from cclm.errors import UserError
 
@@ -80,7 +80,7 @@ class FinetuneSource:
         self._num_workers = num_workers
         self._slots = slots_of_rank("training.batch_size", batch_size, rank, world_size)
         sizes = [self.num_records * CHUNK_BYTES]  # as if each example filled a chunk: single examples are shuffled
-        self._order = Order([self.num_records], sizes, batch_size, seed, _STREAM)
+        self._order = SampleOrder([self.num_records], sizes, batch_size, seed, _STREAM)
         self.skipped: dict[str, int] = {}
         """Always empty: an example that cannot be read ends the run, or was left out before the run."""
         self.read = 0
@@ -171,7 +171,7 @@ class _ExampleRef(NamedTuple):
 class _SlotSampler(Sampler[list[_ExampleRef]]):
     """The examples of this rank's slots, batch by batch from `start` on, without end."""
 
-    def __init__(self, order: Order, slots: range, start: int) -> None:
+    def __init__(self, order: SampleOrder, slots: range, start: int) -> None:
         self._order, self._slots, self._start = order, slots, start
 
     def __iter__(self) -> Iterator[list[_ExampleRef]]:

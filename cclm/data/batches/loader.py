@@ -30,7 +30,7 @@ from cclm.data.examples.pretraining_examples import SOURCES
 from cclm.data.examples.tokenizer import load_tokenizer
 from cclm.data.stored.audit import EpochCount, Tally, add_tally, digest_of_files
 from cclm.data.stored.index import open_indexes
-from cclm.data.stored.order import Order, slots_of_rank
+from cclm.data.stored.order import SampleOrder, slots_of_rank
 from cclm.data.stored.quarantine import Quarantine, ReadCount, Skipped, refuse_too_many
 from cclm.errors import UserError
 from cclm.events import RecordSkipped
@@ -53,7 +53,7 @@ class SourceStream:
         num_slots = getattr(source, slots_key)
         self._slots = slots_of_rank(f"data.{kind}.{slots_key}", num_slots, rank, world_size)
         texts = len(slots_of_rank(f"data.{kind}.batch_size", source.batch_size, rank, world_size))
-        self._order = Order(
+        self._order = SampleOrder(
             [index.num_records for index in self._indexes],
             [index.num_bytes for index in self._indexes],
             num_slots,

@@ -37,7 +37,7 @@ from cclm.data.examples.pretraining_examples import (
 from cclm.data.examples.tokenizer import load_tokenizer
 from cclm.data.stored.audit import EpochCount, Tally
 from cclm.data.stored.index import FileIndex
-from cclm.data.stored.order import Order, RecordRef, split_slots
+from cclm.data.stored.order import RecordRef, SampleOrder, split_slots
 from cclm.data.stored.quarantine import Skipped
 from cclm.data.stored.records import BrokenRecord
 from cclm.data.stored.slots import SlotReader
@@ -79,7 +79,7 @@ class PartialBatchDataset(IterableDataset[PartialBatch]):
         kind: str,
         config: PretrainConfig,
         indexes: list[FileIndex],
-        order: Order,
+        order: SampleOrder,
         slots: range,
         start: int,
         shared: SharedImages | None,
@@ -131,7 +131,9 @@ class _DecodedBatch:
 class _ExampleReader:
     """Reads the records of some slots and makes examples of them."""
 
-    def __init__(self, kind: str, config: PretrainConfig, indexes: list[FileIndex], order: Order, slots: range) -> None:
+    def __init__(
+        self, kind: str, config: PretrainConfig, indexes: list[FileIndex], order: SampleOrder, slots: range
+    ) -> None:
         self._kind, self._indexes, self._order, self._slots = kind, indexes, order, slots
         self._seed, self._source = config.seed, SOURCES.index(kind)
         self._build = example_builder(kind, config, load_tokenizer(config.model.text.tokenizer), indexes[0].format)

@@ -59,7 +59,7 @@ class _Epoch:
     """(C,) int64: places before the end of each of them."""
 
 
-class Order:
+class SampleOrder:
     """Random access to the order of one source.
 
     `records` and `sizes`: records and bytes of each file. `source` tells the sources of a run apart.

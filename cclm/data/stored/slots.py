@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from cclm import storage
 from cclm.data.stored.index import FileIndex
-from cclm.data.stored.order import Order, RecordRef
+from cclm.data.stored.order import RecordRef, SampleOrder
 
 _AT_ONCE = 8  # reads
 _AHEAD = 64  # records decoded while the next run of a slot is on its way: 50 ms or more
@@ -30,7 +30,7 @@ class SlotReader:
     So a worker's memory is bounded by its slots, and it decodes while the store answers.
     """
 
-    def __init__(self, indexes: list[FileIndex], order: Order, slots: range) -> None:
+    def __init__(self, indexes: list[FileIndex], order: SampleOrder, slots: range) -> None:
         self._indexes, self._order = indexes, order
         self._ahead = max(1, _AHEAD // max(1, len(slots)))  # batches
         self._runs: dict[int, _Run] = {}

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cclm.data.stored.order import CHUNK_BYTES, Order, slots_of_rank, split_slots
+from cclm.data.stored.order import CHUNK_BYTES, SampleOrder, slots_of_rank, split_slots
 from cclm.errors import UserError
 from cclm.training.resume import differences_that_forbid_resuming
 
@@ -14,8 +14,8 @@ from cclm.training.resume import differences_that_forbid_resuming
 WORLDS = [([400, 64, 800], 16), ([37, 90], 8), ([3, 7], 16), ([16], 16), ([1003], 7), ([1] * 17, 8), ([5], 1)]
 
 
-def _order(files: list[int], slots: int, seed: int = 7, source: int = 0) -> Order:
-    return Order(files, [count * 1000 for count in files], slots, seed, source)
+def _order(files: list[int], slots: int, seed: int = 7, source: int = 0) -> SampleOrder:
+    return SampleOrder(files, [count * 1000 for count in files], slots, seed, source)
 
 
 @pytest.mark.parametrize("files, slots", WORLDS)
@@ -73,7 +73,7 @@ def test_ranks_and_workers_only_cut_the_batch(world: int, parts: int) -> None:
 def test_seeds_sources_and_epochs_differ() -> None:
     files, slots = WORLDS[0]
 
-    def numbers(order: Order, first: int) -> list[int]:
+    def numbers(order: SampleOrder, first: int) -> list[int]:
         return [ref.number for batch in range(first, first + 79) for ref in order.records_of(batch, range(slots))]
 
     base = numbers(_order(files, slots), 0)
@@ -94,7 +94,7 @@ def test_small_data_is_mixed_too() -> None:
 
 
 def test_a_slot_reads_each_run_once_and_in_reach_of_one_request() -> None:
-    order = Order([50_000], [50_000 * 60_000], 4, 1, 0)
+    order = SampleOrder([50_000], [50_000 * 60_000], 4, 1, 0)
     batches = order.first_batch(1)
     for slot in range(4):
         runs = [order.records_of(batch, range(slot, slot + 1))[0].run for batch in range(batches)]
