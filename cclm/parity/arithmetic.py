@@ -8,7 +8,7 @@ import torch
 from cclm.checkpoints.resize import resize_position_table
 from cclm.data.cleaning import clean_caption, clean_question
 from cclm.metrics.recall import retrieval_metrics
-from cclm.parity.compare import Item
+from cclm.parity.comparison import Item
 from cclm.parity.golden import Golden
 from cclm.training.schedule import lr_factor
 

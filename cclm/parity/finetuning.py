@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from cclm.data.batches.finetuning_batch import AnswerBatch, ClassificationBatch, PairBatch, RetrievalBatch
 from cclm.model.attention import Context
-from cclm.parity.compare import Item
+from cclm.parity.comparison import Item
 from cclm.parity.golden import Golden
 from cclm.parity.gradients import losses_and_norms, watched_names
 from cclm.tasks.answering import AnsweringTask

@@ -23,8 +23,8 @@ from cclm.config.published_model import published_model
 from cclm.data.batches.batch import MaskedText
 from cclm.errors import UserError
 from cclm.model.cclm import CCLM
-from cclm.parity.check_inputs import check_files, check_numbers, check_tensors
-from cclm.parity.compare import Item, flatten
+from cclm.parity.comparison import Item, flatten
+from cclm.parity.input_checks import check_files, check_numbers, check_tensors
 from cclm.sequences import Sequences
 
 TENSOR_FILES = ("inputs", "outputs", "task_heads", "two_process_inputs", "more")

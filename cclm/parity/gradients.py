@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from cclm.parity.compare import Item
+from cclm.parity.comparison import Item
 from cclm.parity.golden import Golden
 
 

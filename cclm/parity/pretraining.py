@@ -16,7 +16,7 @@ from cclm.errors import UserError
 from cclm.model.attention import Context
 from cclm.model.cclm import CCLM
 from cclm.model.vision import region_states
-from cclm.parity.compare import Item
+from cclm.parity.comparison import Item
 from cclm.parity.golden import WEIGHTS, XLM_ROBERTA, Golden
 from cclm.parity.gradients import losses_and_norms, watched_names
 from cclm.sequences import Sequences

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cclm.parity.arithmetic import arithmetic_items
-from cclm.parity.check_inputs import MIN_CLEANING_LINES
-from cclm.parity.compare import Item, Verdict, compare
+from cclm.parity.comparison import Comparison, Item, compare
 from cclm.parity.finetuning import finetuning_items
 from cclm.parity.golden import Golden, read_golden, stored_config
+from cclm.parity.input_checks import MIN_CLEANING_LINES
 from cclm.parity.pretraining import optimizer_items, state_items, step_items, weight_items
 from cclm.parity.two_process import two_process_items
 
@@ -48,7 +48,7 @@ def missing_sections(golden: Golden) -> dict[str, str]:
     return {name: "missing in the folder"}
 
 
-def check(folder: str | Path) -> list[Verdict]:
+def check(folder: str | Path) -> list[Comparison]:
     """Compare this build with a golden folder.
 
     Raises:

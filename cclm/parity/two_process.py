@@ -17,7 +17,7 @@ import torch
 
 from cclm import distributed
 from cclm.config.pretrain import ObjectiveConfig
-from cclm.parity.compare import Item
+from cclm.parity.comparison import Item
 from cclm.parity.golden import Golden, read_golden
 from cclm.parity.gradients import gradient_norms, watched_names
 from cclm.parity.pretraining import image_batch

@@ -18,7 +18,7 @@ from cclm.data.examples.tokenizer import Tokenizer
 from cclm.errors import UserError, advice_on_missing
 from cclm.metrics.report import Report, mean_rows, retrieval_table
 from cclm.model.cclm import CCLM
-from cclm.tasks.evaluate_retrieval import RetrievalTest, evaluate_retrieval
+from cclm.tasks.retrieval_evaluation import RetrievalTest, evaluate_retrieval
 from cclm.training.environment import autocast
 
 RESULT = "retrieval.json"

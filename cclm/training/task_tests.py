@@ -16,8 +16,8 @@ from cclm.data.examples.texts import TextRules, clean_set_caption
 from cclm.data.examples.tokenizer import Tokenizer
 from cclm.errors import UserError
 from cclm.metrics.measured import Measured
-from cclm.tasks.evaluate_entries import EntryTest, evaluate_entries
-from cclm.tasks.evaluate_retrieval import RetrievalTest, evaluate_retrieval
+from cclm.tasks.entry_evaluation import EntryTest, evaluate_entries
+from cclm.tasks.retrieval_evaluation import RetrievalTest, evaluate_retrieval
 from cclm.training.environment import autocast
 
 Sets = dict[str, AnySet]

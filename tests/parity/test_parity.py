@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from cclm.cli.main import run
-from cclm.parity.compare import Item, compare
+from cclm.parity.comparison import Item, compare
 from cclm.parity.golden import read_golden
 from cclm.parity.suite import compute
 
@@ -24,9 +24,9 @@ def computed() -> dict[str, Item]:
 
 
 def test_every_item_is_equal(computed: dict[str, Item]) -> None:
-    verdicts = compare(read_golden(GOLDEN).expected(), computed)
-    assert len(verdicts) > 650
-    assert [verdict for verdict in verdicts if not verdict.ok] == []
+    comparisons = compare(read_golden(GOLDEN).expected(), computed)
+    assert len(comparisons) > 650
+    assert [item for item in comparisons if not item.ok] == []
 
 
 def changed(item: Item) -> Item:
@@ -59,10 +59,10 @@ def test_no_item_can_change_unnoticed(computed: dict[str, Item]) -> None:
 def test_unknown_and_missing_items_are_failures(computed: dict[str, Item]) -> None:
     expected = read_golden(GOLDEN).expected()
     surplus = compare(expected | {"outputs/never_heard_of": torch.ones(2)}, computed)
-    assert [verdict.name for verdict in surplus if not verdict.ok] == ["outputs/never_heard_of"]
+    assert [item.name for item in surplus if not item.ok] == ["outputs/never_heard_of"]
     for name in expected:
         fewer = {key: item for key, item in expected.items() if key != name}
-        assert [verdict.name for verdict in compare(fewer, computed) if not verdict.ok] == [name]
+        assert [item.name for item in compare(fewer, computed) if not item.ok] == [name]
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ Item = Tensor | float | int | str | list | dict
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Comparison:
     """One line of the report."""
 
     name: str
@@ -40,25 +40,25 @@ class Verdict:
 
 def compare(
     expected: Mapping[str, Item], computed: Mapping[str, Item], failures: Mapping[str, str] | None = None
-) -> list[Verdict]:
-    """One verdict an item of either side, in the order of `expected`.
+) -> list[Comparison]:
+    """One comparison an item of either side, in the order of `expected`.
 
     Args:
         failures: group of items that could not be computed -> why; each becomes a failing line of its own.
     """
     failures = failures or {}
     unknown = "not computed, see the last lines" if failures else "this build does not know the item"
-    verdicts = []
+    comparisons = []
     for name, wanted in expected.items():
         tolerance = OPTIMIZER_TOLERANCE if name.startswith("more.json/results/optimizer_steps") else TOLERANCE
         if name not in computed:
-            verdicts.append(Verdict(name, float("inf"), tolerance, unknown))
+            comparisons.append(Comparison(name, float("inf"), tolerance, unknown))
             continue
-        verdicts.append(Verdict(name, relative_error(wanted, computed[name]), tolerance))
+        comparisons.append(Comparison(name, relative_error(wanted, computed[name]), tolerance))
     for name in computed:
         if name not in expected:
-            verdicts.append(Verdict(name, float("inf"), TOLERANCE, "missing in the folder"))
-    return verdicts + [Verdict(group, float("inf"), TOLERANCE, why) for group, why in failures.items()]
+            comparisons.append(Comparison(name, float("inf"), TOLERANCE, "missing in the folder"))
+    return comparisons + [Comparison(group, float("inf"), TOLERANCE, why) for group, why in failures.items()]
 
 
 def relative_error(wanted: Item, found: Item) -> float:

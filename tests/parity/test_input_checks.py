@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from cclm.errors import UserError
-from cclm.parity.check_inputs import check_numbers, check_tensors
-from cclm.parity.compare import relative_error
+from cclm.parity.comparison import relative_error
 from cclm.parity.golden import Golden, read_golden
+from cclm.parity.input_checks import check_numbers, check_tensors
 from cclm.parity.suite import missing_sections
 
 FOLDER = Path(__file__).parents[1] / "golden"
