@@ -44,6 +44,7 @@ from torch import nn
 from cclm import storage
 from cclm.checkpoints.writer import give_way
 from cclm.config.output import CheckpointConfig
+from cclm.events import Journal
 from cclm.training.saving import Saving
 
 try:
@@ -151,7 +152,7 @@ def over_in(seconds: float) -> Callable[[], bool]:
 @contextmanager
 def ours(model: nn.Module, optimizer: torch.optim.Optimizer, place: str, meter: Meter, cost: Cost):
     """A function that makes and measures the checkpoint of a step."""
-    saving = Saving(Output(place), say=lambda _: None)
+    saving = Saving(Output(place), Journal())
     saving.find_start("never")
 
     def save(step: int) -> None:
@@ -261,7 +262,7 @@ def write_noise(path: Path, size: int) -> None:
 def seconds_to_resume(model: nn.Module, optimizer: torch.optim.Optimizer, place: str) -> float:
     """Find, verify, load."""
     began = time.perf_counter()
-    saving = Saving(Output(place), say=lambda _: None)
+    saving = Saving(Output(place), Journal())
     start = saving.find_start("auto")
     saving.restore(start, model, optimizer)
     return time.perf_counter() - began

@@ -25,9 +25,11 @@ from cclm.data.examples.finetuning_examples import Preprocessor
 from cclm.data.examples.tokenizer import Tokenizer
 from cclm.data.stored.order import slots_of_rank
 from cclm.errors import UserError
+from cclm.events import Journal
 from cclm.metrics.measured import Measured, mean_metric
 from cclm.metrics.report import Report
 from cclm.metrics.results import PREDICTIONS, RESULTS, as_json, table, write_predictions, write_results
+from cclm.metrics.sentences import Sentences
 from cclm.training import environment
 from cclm.training.changes import changes, refuse_other_run, settings_of
 from cclm.training.initial_task import Weights, check_weights, empty_task, initial_task, read_weights
@@ -99,7 +101,7 @@ def finetune(
     # 1. What needs nothing but the config, the files and the number of processes.
     device = distributed.initialize()
     environment.set_threads(device)
-    saving = Saving(config)
+    saving = Saving(config, journal := Journal([Sentences(print)]))
     inputs = read_inputs(config, options)
     tests = TaskTests(config, inputs.tokenizer, device)
     examples = inputs.source.num_records
@@ -117,7 +119,7 @@ def finetune(
 
     # 3. What happens between steps.
     report = Report(saving.folder, active=distributed.rank() == 0, total=total, start=begin)
-    saving.say = report.say
+    journal.sinks = [Sentences(report.say)]
     saving.publish(*KEPT_FILES)
     facts = {**settings_of(config, start, options.checkpoint), "identity": identity, "versions": versions()}
     validations = Validations(start.state["validations"] if start is not None else ())
@@ -266,7 +268,7 @@ def evaluate(config: FinetuneConfig, options: Options) -> None:
     environment.set_threads(device)
     if isinstance(config, TextAssignmentConfig):
         raise UserError("task text_assignment is pre-training for reasoning, and has no test; evaluate that task")
-    saving = Saving(config)
+    saving = Saving(config, Journal([Sentences(print)]))
     tokenizer = load_checked_tokenizer(config)
     test_sets = read_test_sets(config, options)
     tests = TaskTests(config, tokenizer, device)

@@ -32,6 +32,7 @@ from cclm.config.pretrain import PretrainConfig
 from cclm.data.stored.audit import AUDIT
 from cclm.data.stored.quarantine import QUARANTINE
 from cclm.errors import UserError
+from cclm.events import Journal, Notice
 from cclm.launch_contract import JOB_ID, UNNAMED_JOB, UNNAMED_JOB_REFUSED
 from cclm.metrics.report import LOG, METRICS
 from cclm.metrics.results import PREDICTIONS, RESULTS
@@ -75,13 +76,14 @@ class Found:
     """The folder that the run was told to go on from when it began."""
 
 
-def find_start(places: Sequence[str], folder: Path, resume: str, say: Callable[[str], None]) -> Found:
+def find_start(places: Sequence[str], folder: Path, resume: str, journal: Journal) -> Found:
     """Look for a checkpoint and, unless it comes from elsewhere (`make_room`), make the places ready; on one process.
 
     Args:
         places: folders of the run, paths and URLs.
         folder: where log and metrics of the run go on; fetched from where the checkpoint is.
         resume: auto, never, or the folder of a checkpoint or run.
+        journal: gets a notice of each checkpoint that is passed over.
 
     Raises:
         UserError: there are checkpoints and none is whole, `resume` names none that a run can go on from, or it is
@@ -93,8 +95,8 @@ def find_start(places: Sequence[str], folder: Path, resume: str, say: Callable[[
             for place in places:
                 set_aside(place)
             return Found(_claim(places, job))
-        say(f"job {job} has begun anew before (--resume never): going on with what it saved")
-    mine = newest_checkpoint(places, say)
+        journal.emit(Notice(f"job {job} has begun anew before (--resume never): going on with what it saved"))
+    mine = newest_checkpoint(places, lambda text: journal.emit(Notice(text)))
     if resume in ("auto", "never") or (mine is not None and mine.state.get("origin") == resume):
         if mine is None:
             for place in places:

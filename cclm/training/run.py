@@ -21,7 +21,9 @@ from cclm.config.pretrain import PretrainConfig
 from cclm.data.batches.loader import open_source
 from cclm.data.stored.quarantine import Quarantine
 from cclm.errors import UserError
+from cclm.events import Journal
 from cclm.metrics.report import Report, mean_rows
+from cclm.metrics.sentences import Sentences
 from cclm.model.cclm import CCLM
 from cclm.tasks.pretrain import PretrainTask
 from cclm.training import environment
@@ -55,7 +57,7 @@ def pretrain(config: PretrainConfig, *, resume: str = "auto", stop: environment.
     device = distributed.initialize()
     environment.set_threads(device)
     check_divisible(config, distributed.world_size())
-    saving = Saving(config)
+    saving = Saving(config, journal := Journal([Sentences(print)]))
     tokenizer = load_checked_tokenizer(config)
     held_out = config.evaluation and HeldOut(config.evaluation, config.training.precision, tokenizer)
     sources = open_sources(config, saving.folder)
@@ -76,9 +78,9 @@ def pretrain(config: PretrainConfig, *, resume: str = "auto", stop: environment.
 
     # 4. What happens between steps.
     report = Report(saving.folder, active=distributed.rank() == 0, total=total, start=begin)
-    saving.say = report.say
+    journal.sinks = [Sentences(report.say)]
     saving.publish(*KEPT_FILES)
-    audit = RunAudit(saving.folder, sources, start and start.state.get("audit"), report.say)
+    audit = RunAudit(saving.folder, sources, start and start.state.get("audit"), journal)
     facts = {**settings_of(config, start), "records": records, "layouts": layouts, "versions": versions()}
 
     def save(done: int) -> None:
@@ -156,7 +158,7 @@ def evaluate(config: PretrainConfig, weights: str) -> None:
     environment.set_threads(device)
     if config.evaluation is None:
         raise UserError("the config has no evaluation: name held-out lists in evaluation.files (language: file)")
-    saving = Saving(config)
+    saving = Saving(config, Journal([Sentences(print)]))
     tokenizer = load_checked_tokenizer(config)
     held_out = HeldOut(config.evaluation, config.training.precision, tokenizer)
     step = 0

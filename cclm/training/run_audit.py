@@ -6,13 +6,14 @@ are made again count once, with any number of processes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 from cclm import distributed
 from cclm.data.stored.audit import AUDIT, AuditLine, Tally, add_tally, tally_from_json, tally_to_json, write_audit
 from cclm.data.stored.quarantine import ReadCount
+from cclm.events import Journal, Notice
 
 
 class Counted(Protocol):
@@ -28,7 +29,7 @@ class RunAudit:
 
     Args:
         earlier: what `collect` returned for the checkpoint that the run goes on from; None at the start of a run.
-        say: where to tell that the file could not be written.
+        journal: gets a notice when the file could not be written.
     """
 
     def __init__(
@@ -36,9 +37,9 @@ class RunAudit:
         output_dir: Path,
         sources: Mapping[str, Counted],
         earlier: Mapping[str, Any] | None,
-        say: Callable[[str], None] = print,
+        journal: Journal,
     ) -> None:
-        self._say = say
+        self._journal = journal
         self._path = output_dir / AUDIT
         self._sources = sources
         self._earlier = {kind: tally_from_json(values) for kind, values in (earlier or {}).items()}
@@ -76,6 +77,7 @@ class RunAudit:
         try:
             write_audit(str(self._path), lines)
         except OSError as error:  # the checkpoint holds the counts, and whether saves may fail is not for us to say
-            self._say(
-                f"{self._path} could not be written ({error.strerror or error}); the next checkpoint writes it anew"
+            reason = error.strerror or error
+            self._journal.emit(
+                Notice(f"{self._path} could not be written ({reason}); the next checkpoint writes it anew")
             )

@@ -1,6 +1,6 @@
 """What a run leaves behind, and where it goes on: the one object between training and its places.
 
-    saving = Saving(config)                          every process calls everything
+    saving = Saving(config, journal)                 every process calls everything
     start = saving.find_start(resume)                None: anew
     ...build model and optimizer...
     saving.restore(start, model, optimizer)
@@ -22,7 +22,7 @@ import math
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -46,6 +46,7 @@ from cclm.checkpoints.snapshot import Snapshot
 from cclm.checkpoints.writer import Outcome, Setup, open_lock, take_lock
 from cclm.config.output import CheckpointConfig
 from cclm.errors import UserError
+from cclm.events import Journal, Notice, Saved, SaveFailed, Waited
 from cclm.metrics.report import LOG, METRICS
 from cclm.training.preflight import check_place
 from cclm.training.resume import BEST, Found, Start, fetch_logs, find_start, make_room
@@ -64,15 +65,15 @@ class Saving:
 
     Args:
         settings: a run's config.
-        say: where to tell what happens, until `report.say` takes over (`saving.say = report.say`).
+        journal: gets `Saved`, `SaveFailed`, `Waited` and notices; on the first process only.
 
     Raises:
         UserError: a place takes no files.
         StoreUnavailable: a place does not answer; it may, later.
     """
 
-    def __init__(self, settings: OutputSettings, say: Callable[[str], None] = print) -> None:
-        self.say = say
+    def __init__(self, settings: OutputSettings, journal: Journal) -> None:
+        self._journal = journal
         self._settings = settings.checkpoints
         self._is_first = distributed.rank() == 0
         self._temporary: Path | None = None
@@ -122,8 +123,8 @@ class Saving:
         if self._is_first:
             with open_lock(str(self.folder)) as lock:  # what an earlier start still saves is to be found
                 if not take_lock(lock):
-                    self.say(f"another process still saves to {self.folder}; going on beside it")
-            self._found = find_start([*self.places.values()], self.folder, resume, self.say)
+                    self._notice(f"another process still saves to {self.folder}; going on beside it")
+            self._found = find_start([*self.places.values()], self.folder, resume, self._journal)
         checkpoint = self._found.checkpoint
         told = checkpoint and (checkpoint.step, checkpoint.state, checkpoint.source)
         told = distributed.gather_objects(told)[0]
@@ -207,7 +208,7 @@ class Saving:
         with distributed.others_wait():
             if self._is_first and self._best_score is None:
                 places = [storage.join(place, BEST) for place in self.places.values()]
-                best = newest_checkpoint(places, self.say, WEIGHTS)
+                best = newest_checkpoint(places, self._notice, WEIGHTS)
                 self._best_score = -math.inf if best is None or best.manifest.score is None else best.manifest.score
             if self._is_first and score > self._best_score:
                 self._save_best(step, model, state, score)
@@ -221,7 +222,7 @@ class Saving:
                 if self._writer is not None:
                     self._finish_orders()
                 places = [storage.join(place, BEST) for place in self.places.values()]
-                found = newest_checkpoint(places, self.say, WEIGHTS)
+                found = newest_checkpoint(places, self._notice, WEIGHTS)
         told = distributed.gather_objects(found and (found.step, found.state, found.source))[0]
         return told and Start(*told, checkpoint=found)
 
@@ -317,7 +318,7 @@ class Saving:
             outcomes = self._writer.outcomes(wait=True)
             waited = time.monotonic() - began
             if waited >= 0.05:
-                self.say(f"training waited {waited:.1f} s at step {step} for the save before to end")
+                self._journal.emit(Waited(step, waited, "the save before to end"))
             self._judge(outcomes)
 
     def _finish_orders(self) -> None:
@@ -325,7 +326,7 @@ class Saving:
         self._judge(self._writer.outcomes(wait=True))
         for order in self._orders:
             if (order.step, ", ".join(order.places)) in self._unsaved:
-                self.say(f"trying once more to save step {order.step}")
+                self._notice(f"trying once more to save step {order.step}")
                 self._send(order)
         for outcome in self._judge(self._writer.outcomes(wait=True)):
             raise _as_exception(outcome)
@@ -336,27 +337,26 @@ class Saving:
         for outcome in outcomes:
             self.last = outcome
             for note in outcome.notes:
-                self.say(note)
+                self._notice(note)
             if not outcome.error:
                 self._failed = 0
                 self._unsaved.discard((outcome.step, outcome.place))
                 self.committed = outcome.step
-                self.say(
-                    f"saved step {outcome.step} to {outcome.place}: {outcome.size / 1e6:.1f} MB in "
-                    f"{outcome.seconds:.1f} s, training held up for {self.blocked_seconds:.2f} s"
+                self._journal.emit(
+                    Saved(outcome.step, outcome.place, outcome.size, outcome.seconds, self.blocked_seconds)
                 )
                 continue
             self._failed += 1
             self._unsaved.add((outcome.step, outcome.place))
             self._best_score = None  # the best one may not be there: looked up again
             allowed = self._settings.max_failed_saves
-            self.say(
-                f"step {outcome.step} could not be saved to {outcome.place} ({outcome.error}); "
-                f"failure {self._failed} of {allowed} in a row"
-            )
+            self._journal.emit(SaveFailed(outcome.step, outcome.place, outcome.error, self._failed, allowed))
             if outcome.cause == "other_run" or self._failed >= allowed:
                 raise _as_exception(outcome)
         return failed
+
+    def _notice(self, text: str) -> None:
+        self._journal.emit(Notice(text))
 
     def _end_writer(self) -> None:
         self._writer.close()

@@ -16,7 +16,9 @@ from cclm.data.batches.loader import SourceStream, open_source
 from cclm.data.stored.order import slots_of_rank
 from cclm.data.stored.quarantine import Quarantine
 from cclm.errors import UserError
+from cclm.events import Journal
 from cclm.metrics.report import Report
+from cclm.metrics.sentences import Sentences
 from cclm.training import environment
 from cclm.training.changes import changes, refuse_other_run, settings_of
 from cclm.training.finetune import OneSource, Options, headline, identity_values, weights_for
@@ -53,7 +55,8 @@ def train(config: TextAssignmentConfig, options: Options, *, stop: environment.S
             f"data.images.batch_size = {batch_size} gives each process one image, but text assignment draws the wrong "
             f"one from the others of its batch; give at least {2 * distributed.world_size()}"
         )
-    saving = Saving(config)
+    journal = Journal([Sentences(print)])
+    saving = Saving(config, journal)
     load_checked_tokenizer(config)
     source = open_images(config, saving.folder)
     training = config.training
@@ -71,9 +74,9 @@ def train(config: TextAssignmentConfig, options: Options, *, stop: environment.S
     saving.restore(start, task, optimizer)
 
     report = Report(saving.folder, active=distributed.rank() == 0, total=total, start=begin)
-    saving.say = report.say
+    journal.sinks = [Sentences(report.say)]
     saving.publish(*KEPT_FILES)
-    audit = RunAudit(saving.folder, {KIND: source}, start and start.state.get("audit"), report.say)
+    audit = RunAudit(saving.folder, {KIND: source}, start and start.state.get("audit"), journal)
     facts = {**settings_of(config, start, options.checkpoint), "identity": identity, "versions": versions()}
     report.forget_after(begin)
     head = headline(config, task, device, f"{source.num_records:,} images", weights, begin, total)

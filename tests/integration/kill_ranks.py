@@ -25,7 +25,9 @@ from cclm.checkpoints.manifest import folder_name
 from cclm.checkpoints.retention import checkpoint_steps
 from cclm.config.output import CheckpointConfig
 from cclm.config.pretrain import TrainingConfig
+from cclm.events import Journal
 from cclm.metrics.report import Report
+from cclm.metrics.sentences import Sentences
 from cclm.training.loop import Run, fit
 from cclm.training.plan import Plan
 from cclm.training.saving import Saving
@@ -78,7 +80,8 @@ def train(output: Output) -> None:
     """What one process does; the environment says which one it is."""
     device = distributed.initialize()
     torch.set_num_threads(1)
-    saving = Saving(output, say=lambda _: None)
+    journal = Journal()
+    saving = Saving(output, journal)
     start = saving.find_start("auto")
     begin = 0 if start is None else start.step
     task = Task()
@@ -87,7 +90,7 @@ def train(output: Output) -> None:
     saving.restore(start, task, optimizer)
     with contextlib.redirect_stdout(None):
         report = Report(saving.folder, active=distributed.rank() == 0, total=STEPS, start=begin)
-        saving.say = report.say
+        journal.sinks = [Sentences(report.say)]
         report.forget_after(begin)
         run = Run(
             task=distributed.wrap(task, device), loss_weights={"loss_size": 1.0}, optimizer=optimizer,

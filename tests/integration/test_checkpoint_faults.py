@@ -18,6 +18,8 @@ from cclm import storage
 from cclm.checkpoints.commit import whole_manifest
 from cclm.checkpoints.find import newest_checkpoint, open_checkpoint
 from cclm.config.output import CheckpointConfig
+from cclm.events import Journal
+from cclm.metrics.sentences import Sentences
 from cclm.training.saving import Saving
 from tests.checkpoint_files import Save, make_trained, save_trained
 from tests.dying_writer import died, start
@@ -114,7 +116,7 @@ def test_the_store_goes_down_during_an_upload(remote_store, tmp_path):
     output = Output(str(tmp_path / "near"), url) if remote_store.name == "gcs" else Output(url)
     output.checkpoints = CheckpointConfig(scratch=str(tmp_path), keep_last=20)
     said = []
-    saving = Saving(output, say=said.append)
+    saving = Saving(output, Journal([Sentences(said.append)]))
     saving.find_start("auto")
     model = nn.Linear(4000, 4000)  # 64 MB
     optimizer = torch.optim.SGD([{"params": [*model.parameters()], "names": ["weight", "bias"], "lr": 0.1}])
@@ -153,7 +155,7 @@ def test_a_store_that_stays_away_ends_the_run_with_the_local_ones_in_place(s3_st
     url = s3_store.new_folder()
     output = Output(str(tmp_path), url, CheckpointConfig(max_failed_saves=2))
     said = []
-    saving = Saving(output, say=said.append)
+    saving = Saving(output, Journal([Sentences(said.append)]))
     saving.find_start("auto")
     model, optimizer = make_trained(0)
     saving.save(1, model, optimizer, {})

@@ -14,6 +14,8 @@ from torch import nn
 from cclm.checkpoints.find import newest_checkpoint
 from cclm.checkpoints.retention import checkpoint_steps
 from cclm.errors import UserError
+from cclm.events import Journal
+from cclm.metrics.sentences import Sentences
 from cclm.training.saving import Saving
 
 from .conftest import metrics, run, start
@@ -42,7 +44,7 @@ def small_disk(tmp_path):
 def test_a_full_disk(small_disk: Path):
     """The save fails in words, leaves nothing behind, and the next one succeeds once there is room."""
     said = []
-    saving = Saving(Output(str(small_disk)), say=said.append)
+    saving = Saving(Output(str(small_disk)), Journal([Sentences(said.append)]))
     saving.find_start("auto")
     model = nn.Linear(1000, 250)  # 1 MB
     optimizer = torch.optim.SGD([{"params": [*model.parameters()], "names": ["weight", "bias"], "lr": 0.1}])

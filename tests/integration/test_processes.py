@@ -101,9 +101,10 @@ def test_an_upload_may_take_longer_than_a_collective(store, tmp_path):
     wait = 10
     code = (
         "import os, signal, threading; from cclm import distributed as d\n"
+        "from cclm.events import Journal\n"
         "from cclm.training.saving import Saving; from tests.checkpoint_files import Output, make_trained\n"
         f"{MEET}; d.initialize(); d.barrier()\n"
-        f"saving = Saving(Output({str(tmp_path)!r})); saving.find_start('auto'); trained = make_trained(0)\n"
+        f"saving = Saving(Output({str(tmp_path)!r}), Journal()); saving.find_start('auto'); trained = make_trained(0)\n"
         "def stall():\n"
         "    if d.rank() == 0:\n"
         "        pid = saving._open_writer()._process.pid; os.kill(pid, signal.SIGSTOP)\n"

@@ -10,6 +10,7 @@ from cclm.cli import main as cli
 from cclm.config.finetune import FinetuneConfig
 from cclm.config.pretrain import PretrainConfig
 from cclm.errors import UserError
+from cclm.events import Journal
 from cclm.training import environment
 from cclm.training.changes import changes, initial_weights, refuse_other_run, settings_of
 from cclm.training.resume import Start, no_trace_if_refused, refuse_another_run
@@ -105,7 +106,7 @@ def test_a_refused_command_leaves_no_folder(command: str, tmp_path: Path, monkey
 
 def refused_in(output: Output, *, save: bool = False) -> None:
     with pytest.raises(UserError, match="other task"), no_trace_if_refused(output.output_dir, output.output_hdfs):
-        saving = Saving(output, say=lambda _: None)
+        saving = Saving(output, Journal())
         saving.find_start("auto")
         if save:
             with saving:

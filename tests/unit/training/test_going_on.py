@@ -8,6 +8,7 @@ from cclm.checkpoints.find import open_checkpoint
 from cclm.checkpoints.manifest import TornCheckpointError
 from cclm.checkpoints.retention import checkpoint_steps
 from cclm.errors import UserError
+from cclm.events import Journal
 from cclm.training.saving import Saving
 from tests.checkpoint_files import RUN, Output, flip, make_trained, run_steps, save_trained
 
@@ -17,18 +18,18 @@ def test_a_run_keeps_its_name_before_its_first_checkpoint(tmp_path):
     output = Output(str(tmp_path / "near"), str(tmp_path / "far"))
     names = []
     for _ in range(2):
-        saving = Saving(output)
+        saving = Saving(output, Journal())
         assert saving.find_start("auto") is None
         names.append(saving._found.run)
     assert names[0] == names[1]
-    assert Saving(output).find_start("never") is None
-    fresh = Saving(output)
+    assert Saving(output, Journal()).find_start("never") is None
+    fresh = Saving(output, Journal())
     assert fresh.find_start("auto") is None and fresh._found.run != names[0]
 
 
 def test_never_sets_aside(tmp_path):
     save_trained(tmp_path, 5)
-    assert Saving(Output(str(tmp_path))).find_start("never") is None
+    assert Saving(Output(str(tmp_path)), Journal()).find_start("never") is None
     (earlier,) = tmp_path.glob("earlier-*")
     open_checkpoint(earlier / "step-00000005")
 
@@ -40,13 +41,13 @@ def test_never_is_obeyed_once_a_job(tmp_path, monkeypatch, variable):
     save_trained(tmp_path / "near", 5)
     for job, expected in (("first", None), ("first", 5), ("second", None)):
         monkeypatch.setenv(variable, job)
-        start = Saving(output, say=lambda _: None).find_start("never")
+        start = Saving(output, Journal()).find_start("never")
         assert (start and start.step) == expected, job
         if start is None:
             save_trained(tmp_path / "near", 5)
     monkeypatch.setenv(variable, "none")
     with pytest.raises(UserError, match="^--resume never: without a name of the job, .* give --rdzv-id NAME"):
-        Saving(output).find_start("never")
+        Saving(output, Journal()).find_start("never")
     assert checkpoint_steps(str(tmp_path / "near")) == [5]
 
 
@@ -54,7 +55,7 @@ def test_never_is_obeyed_although_the_first_start_died_before_it(tmp_path, monke
     save_trained(tmp_path, 5)
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "job")
-    assert Saving(Output(str(tmp_path))).find_start("never") is None
+    assert Saving(Output(str(tmp_path)), Journal()).find_start("never") is None
 
 
 def test_from_a_folder_once_and_from_ones_own_after_that(tmp_path):
@@ -63,7 +64,7 @@ def test_from_a_folder_once_and_from_ones_own_after_that(tmp_path):
     output = Output(str(tmp_path / "second"))
     model, optimizer = make_trained(0)
     for expected in (5, 6):
-        saving = Saving(output, say=lambda _: None)
+        saving = Saving(output, Journal())
         start = saving.find_start(source)
         assert start.step == expected
         with saving:
@@ -76,7 +77,7 @@ def test_from_a_folder_once_and_from_ones_own_after_that(tmp_path):
 def test_going_back_in_ones_own_folder(tmp_path):
     for step in (5, 10):
         save_trained(tmp_path, step)
-    saving = Saving(Output(str(tmp_path)))
+    saving = Saving(Output(str(tmp_path)), Journal())
     start = saving.find_start(str(tmp_path / "step-00000005"))
     assert start.step == 5
     assert checkpoint_steps(str(tmp_path)) == [10, 5]  # nothing moves before the checkpoint fits
@@ -90,7 +91,7 @@ def test_going_back_in_ones_own_folder(tmp_path):
 
 
 def test_weights_alone_are_no_place_to_go_on_from(tmp_path):
-    saving = Saving(Output(str(tmp_path)), say=lambda _: None)
+    saving = Saving(Output(str(tmp_path)), Journal())
     saving.find_start("auto")
     model, optimizer = make_trained(0)
     with saving:
@@ -98,7 +99,7 @@ def test_weights_alone_are_no_place_to_go_on_from(tmp_path):
         saving.save_best(5, model, {}, 0.5)
     before = sorted(path.name for path in tmp_path.iterdir())
     with pytest.raises(UserError, match="holds weights only.*model.weights.*--checkpoint"):
-        Saving(Output(str(tmp_path))).find_start(str(tmp_path / "best"))
+        Saving(Output(str(tmp_path)), Journal()).find_start(str(tmp_path / "best"))
     assert sorted(path.name for path in tmp_path.iterdir()) == before
 
 
@@ -107,7 +108,7 @@ def test_weights_alone_are_no_place_to_go_on_from(tmp_path):
 )
 def test_resume_that_names_nothing(tmp_path, resume, advice):
     with pytest.raises(UserError) as refused:
-        Saving(Output(str(tmp_path))).find_start(resume)
+        Saving(Output(str(tmp_path)), Journal()).find_start(resume)
     sentence = (
         f"--resume {resume} is neither auto nor never, nor the folder of a checkpoint or run that exists; {advice}"
     )
@@ -115,7 +116,7 @@ def test_resume_that_names_nothing(tmp_path, resume, advice):
 
 
 def test_after_a_failed_save_of_the_best_lower_scores_count_that_beat_what_is_there(tmp_path):
-    saving = Saving(Output(str(tmp_path)), say=lambda _: None)
+    saving = Saving(Output(str(tmp_path)), Journal())
     saving.find_start("auto")
     model, _ = make_trained(0)
     (tmp_path / "best").write_text("in the way")
@@ -133,8 +134,8 @@ def test_all_torn_is_an_error_and_a_save_that_never_ended_is_none(tmp_path):
     path = save_trained(tmp_path, 5)
     flip(next(path.glob("model-*")))
     with pytest.raises(UserError, match="no checkpoint in .* is whole .*--resume never"):
-        Saving(Output(str(tmp_path))).find_start("auto")
+        Saving(Output(str(tmp_path)), Journal()).find_start("auto")
     (path / "manifest.json").unlink()
-    assert Saving(Output(str(tmp_path))).find_start("auto") is None
+    assert Saving(Output(str(tmp_path)), Journal()).find_start("auto") is None
     with pytest.raises(TornCheckpointError):
         open_checkpoint(path)

@@ -17,6 +17,8 @@ from cclm.checkpoints.process import WriterProcess
 from cclm.checkpoints.retention import Retention, checkpoint_steps, keep_only, prune
 from cclm.config.output import CheckpointConfig
 from cclm.errors import UserError
+from cclm.events import Journal
+from cclm.metrics.sentences import Sentences
 from cclm.training.saving import Saving
 from tests.checkpoint_files import RUN, Output, flip, make_trained, phases, run_steps, save_trained
 
@@ -56,7 +58,7 @@ def test_damaged_newer_ones_never_push_out_what_is_saved_after_them(tmp_path):
     for step in (20, 30):
         save_trained(tmp_path, step)
     flip(next((tmp_path / "step-00000030").glob("model-*")))
-    saving = Saving(output)
+    saving = Saving(output, Journal())
     start = saving.find_start("auto")
     assert start.step == 20
     trained = make_trained(1)
@@ -68,7 +70,7 @@ def test_damaged_newer_ones_never_push_out_what_is_saved_after_them(tmp_path):
 
 @pytest.mark.parametrize("ask", [Saving.poll, Saving.best])
 def test_a_last_save_that_failed_is_not_forgotten_once_it_was_heard(tmp_path, ask):
-    saving = Saving(Output(str(tmp_path)))
+    saving = Saving(Output(str(tmp_path)), Journal())
     saving.find_start("auto")
     (tmp_path / "step-00000010").write_text("in the way")
     with pytest.raises(UserError, match="step 10 cannot be written"), saving:
@@ -80,7 +82,7 @@ def test_a_last_save_that_failed_is_not_forgotten_once_it_was_heard(tmp_path, as
 @pytest.fixture
 def stopped_writer(tmp_path):
     """A run whose writer stands still."""
-    saving = Saving(Output(str(tmp_path)), say=lambda _: None)
+    saving = Saving(Output(str(tmp_path)), Journal())
     saving.find_start("auto")
     with saving:
         os.kill(saving._open_writer().pid, signal.SIGSTOP)
@@ -132,7 +134,7 @@ def test_whatever_waits_for_the_writer_waits_where_the_other_processes_do(stoppe
 
 
 def test_the_writer_gives_way_to_the_loop(tmp_path):
-    saving = Saving(Output(str(tmp_path)))
+    saving = Saving(Output(str(tmp_path)), Journal())
     saving.find_start("auto")
     with saving:
         pid = saving._open_writer().pid
@@ -274,7 +276,7 @@ def test_a_damaged_one_is_replaced_and_leftovers_cleared(tmp_path):
 def test_a_run_in_two_places_goes_on_from_either(tmp_path):
     output = Output(str(tmp_path / "near"), str(tmp_path / "far"))
     said = []
-    saving = Saving(output, say=said.append)
+    saving = Saving(output, Journal([Sentences(said.append)]))
     assert saving.find_start("auto") is None
     model, optimizer = make_trained(0)
     with saving:
@@ -297,7 +299,7 @@ def test_a_run_in_two_places_goes_on_from_either(tmp_path):
             (tmp_path / "near").rename(tmp_path / "gone")
         else:
             flip(next((tmp_path / "far" / "step-00000003").glob("optimizer-*")))
-        again = Saving(output, say=said.append)
+        again = Saving(output, Journal([Sentences(said.append)]))
         start = again.find_start("auto")
         assert (start.step, start.state["step"]) == (expected, expected)
         assert (again.folder / "log.txt").read_text() == "first\n"
@@ -317,7 +319,7 @@ def test_a_run_in_two_places_goes_on_from_either(tmp_path):
 def test_the_best_is_the_best_over_restarts(tmp_path):
     model, optimizer = make_trained(0)
     for scores, best in (((0.3, 0.5, 0.4), 2), ((0.45, 0.5), 2), ((0.6,), 6)):
-        saving = Saving(Output(str(tmp_path)), say=lambda _: None)
+        saving = Saving(Output(str(tmp_path)), Journal())
         start = saving.find_start("auto")
         begin = 0 if start is None else start.step
         with saving:
@@ -329,7 +331,7 @@ def test_the_best_is_the_best_over_restarts(tmp_path):
 
 def test_a_writer_that_is_killed_costs_one_save(tmp_path):
     said = []
-    saving = Saving(Output(str(tmp_path)), say=said.append)
+    saving = Saving(Output(str(tmp_path)), Journal([Sentences(said.append)]))
     saving.find_start("auto")
     model, optimizer = make_trained(0)
     with saving:
@@ -344,18 +346,18 @@ def test_a_writer_that_is_killed_costs_one_save(tmp_path):
 
 def test_a_start_waits_for_the_save_that_an_earlier_one_left_under_way(tmp_path):
     """Also where the writer of that one had only been started."""
-    first = Saving(Output(str(tmp_path)), say=lambda _: None)
+    first = Saving(Output(str(tmp_path)), Journal())
     first.find_start("auto")
     first.publish("log.txt")  # starts the writer
     os.kill(first._writer.pid, signal.SIGSTOP)
     run_steps(first, *make_trained(0), (1,))
     first._writer._process.stdin.close()  # as when the training process dies
     threading.Timer(0.5, os.kill, (first._writer.pid, signal.SIGCONT)).start()
-    assert Saving(Output(str(tmp_path))).find_start("auto").step == 1
+    assert Saving(Output(str(tmp_path)), Journal()).find_start("auto").step == 1
 
 
 def test_saves_that_fail_in_a_row_end_the_run_and_leave_the_last_good_one(tmp_path):
-    saving = Saving(Output(str(tmp_path), checkpoints=CheckpointConfig(max_failed_saves=2)), say=lambda _: None)
+    saving = Saving(Output(str(tmp_path), checkpoints=CheckpointConfig(max_failed_saves=2)), Journal())
     saving.find_start("auto")
     model, optimizer = make_trained(0)
     run_steps(saving, model, optimizer, (1,))
@@ -369,7 +371,7 @@ def test_saves_that_fail_in_a_row_end_the_run_and_leave_the_last_good_one(tmp_pa
 def test_a_log_that_is_elsewhere_is_gone_on_with(tmp_path):
     (tmp_path / "far").mkdir()
     (tmp_path / "far" / "log.txt").write_text("before\n")
-    with Saving(Output(str(tmp_path / "near"), str(tmp_path / "far")), say=lambda _: None) as saving:
+    with Saving(Output(str(tmp_path / "near"), str(tmp_path / "far")), Journal()) as saving:
         with (saving.folder / "log.txt").open("a") as log:
             log.write("after\n")
         saving.publish("log.txt")

@@ -24,6 +24,8 @@ from cclm.data.stored.audit import (
 )
 from cclm.data.stored.quarantine import Quarantine, ReadCount, Skipped, refuse_too_many
 from cclm.errors import UserError
+from cclm.events import Journal
+from cclm.metrics.sentences import Sentences
 from cclm.training.run_audit import RunAudit
 
 RECORDS = 50
@@ -69,7 +71,7 @@ def test_an_audit_that_cannot_be_written_is_told_and_the_counts_are_saved(
 ) -> None:
     """A full disk: the save that follows is what fails, or not."""
     source, said = _source(make_config, broken_file), []
-    audit = RunAudit(tmp_path, {"texts": source}, None, said.append)
+    audit = RunAudit(tmp_path, {"texts": source}, None, Journal([Sentences(said.append)]))
     assert said == []
     (tmp_path / "audit.jsonl").unlink()
     (tmp_path / "audit.jsonl").mkdir()
@@ -93,14 +95,14 @@ def test_a_record_seen_twice_or_missed_is_found() -> None:
 
 def test_resuming_counts_lost_steps_once(make_config: Any, broken_file: Path, tmp_path: Path) -> None:
     whole = _source(make_config, broken_file)
-    audit = RunAudit(tmp_path / "whole", {"texts": whole}, None)
+    audit = RunAudit(tmp_path / "whole", {"texts": whole}, None, Journal())
     batches = whole.batches(0)
     for _ in range(12):
         next(batches)
     audit.collect()
 
     first = _source(make_config, broken_file)
-    audit = RunAudit(tmp_path / "parts", {"texts": first}, None)
+    audit = RunAudit(tmp_path / "parts", {"texts": first}, None, Journal())
     batches = first.batches(0)
     for _ in range(5):
         next(batches)
@@ -108,7 +110,7 @@ def test_resuming_counts_lost_steps_once(make_config: Any, broken_file: Path, tm
     for _ in range(4):  # lost: no checkpoint follows
         next(batches)
     second = _source(make_config, broken_file, workers=1)
-    audit = RunAudit(tmp_path / "parts", {"texts": second}, saved)
+    audit = RunAudit(tmp_path / "parts", {"texts": second}, saved, Journal())
     assert read_audit(str(tmp_path / "parts"))["texts", 0].count.read == 40
     batches = second.batches(5)
     for _ in range(7):
@@ -183,7 +185,7 @@ def test_restarts_do_not_hide_broken_records(make_config: Any, broken_file: Path
     state, refused = None, []
     for start in range(0, 12, 2):
         source = _source(make_config, broken_file)
-        audit = RunAudit(tmp_path, {"texts": source}, state)
+        audit = RunAudit(tmp_path, {"texts": source}, state, Journal())
         for _ in zip(range(2), source.batches(start), strict=False):
             pass
         now, before = ReadCount(source.read, sum(source.skipped.values())), audit.earlier.get("texts", ReadCount())
