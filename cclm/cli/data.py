@@ -239,7 +239,7 @@ def audit(args: argparse.Namespace) -> int:
     Raises:
         UserError: a run has no audit.
     """
-    from cclm.data.stored.audit import audit_differences, audit_table, read_audit
+    from cclm.data.commands.audit import audit_differences, audit_table, read_audit
     from cclm.errors import UserError
 
     if len(args.runs) > 2:
@@ -248,7 +248,7 @@ def audit(args: argparse.Namespace) -> int:
     if not others:
         print(audit_table(first))
         return 0
-    differences = audit_differences(first, others[0], tuple(args.runs))
+    differences = audit_differences(first, others[0], *args.runs)
     for difference in differences:
         print(difference)
     if not differences:

@@ -28,7 +28,7 @@ from cclm.data.batches.shared_images import PREFETCH, SharedImages, SharedImages
 from cclm.data.batches.workers import PartialBatch, PartialBatchDataset, start_worker
 from cclm.data.examples.pretraining_examples import SOURCES
 from cclm.data.examples.tokenizer import load_tokenizer
-from cclm.data.stored.audit import EpochCount, Tally, add_tally, digest_of_files
+from cclm.data.stored.audit import EpochCount, FileExtent, Tally, add_tally, digest_of_files
 from cclm.data.stored.index import open_indexes
 from cclm.data.stored.order import SampleOrder, slots_of_rank
 from cclm.data.stored.quarantine import Quarantine, ReadCount, Skipped, refuse_too_many
@@ -79,7 +79,7 @@ class SourceStream:
     @property
     def data_digest(self) -> str:
         """A digest of the number of records and bytes of each file, in this order, wherever the files are."""
-        return digest_of_files((index.num_records, index.num_bytes) for index in self._indexes)
+        return digest_of_files(FileExtent(index.num_records, index.num_bytes) for index in self._indexes)
 
     @property
     def tally(self) -> Tally:

@@ -12,6 +12,7 @@ from record_files import pair, write_lines
 
 from cclm.config.sources import BrokenRecordsConfig
 from cclm.data.batches.loader import open_source
+from cclm.data.commands.audit import read_audit
 from cclm.data.stored.audit import (
     AuditLine,
     EpochCount,
@@ -19,7 +20,6 @@ from cclm.data.stored.audit import (
     add_tally,
     hash_of_all,
     mixed,
-    read_audit,
     tally_from_json,
 )
 from cclm.data.stored.quarantine import Quarantine, ReadCount, Skipped, refuse_too_many
