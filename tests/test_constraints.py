@@ -36,18 +36,21 @@ def test_each_requirement_has_a_version_within_its_bounds(text: str) -> None:
     assert requirement.specifier.contains(version, prereleases=True), f"{requirement} does not allow {version}"
 
 
-def test_what_the_requirements_need_in_turn_is_pinned_too() -> None:
-    """As far as it is installed here: what another system or Python needs may be missing."""
-    open_ones, seen = [Requirement(text) for text in REQUIREMENTS], set()
-    while open_ones:
-        requirement = open_ones.pop()
-        for extra in ("", *requirement.extras):
-            key = (canonicalize_name(requirement.name), extra)
-            if key in seen:
+def test_what_the_pinned_versions_need_in_turn_is_pinned_too() -> None:
+    """As far as they are installed here: what another system or Python needs, or another version, is not looked at."""
+    to_visit, seen = [Requirement(text) for text in REQUIREMENTS], set()
+    while to_visit:
+        requirement = to_visit.pop()
+        name = canonicalize_name(requirement.name)
+        for extra in {"", *requirement.extras}:
+            if (name, extra) in seen:
                 continue
-            seen.add(key)
-            for text in metadata.requires(requirement.name) or []:
+            seen.add((name, extra))
+            installed = metadata.distribution(name)
+            if installed.version != VERSIONS.get(name, installed.version):
+                continue
+            for text in installed.requires or []:
                 needed = Requirement(text)
                 if needed.marker is None or needed.marker.evaluate({"extra": extra}):
-                    open_ones.append(needed)
+                    to_visit.append(needed)
     assert {name for name, _ in seen} - VERSIONS.keys() == set()
