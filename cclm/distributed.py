@@ -1,6 +1,7 @@
-"""The only module that touches torch.distributed.
+"""How training processes work together. Besides the launcher, the only module that touches torch.distributed.
 
-W is the number of processes, B the rows of one process. Every function also works in a single process without a group.
+W is the number of processes, B the number of rows of one process. Every function also works in a single process that
+has joined no group.
 """
 
 from __future__ import annotations
@@ -12,19 +13,27 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
 
 from cclm.launch_contract import COLLECTIVE_TIMEOUT
 
+if TYPE_CHECKING:
+    from torch.distributed.distributed_c10d import Store
+
+_T = TypeVar("_T")
+
 
 def initialize() -> torch.device:
-    """Join the process group that torchrun announced in the environment and return this process's device.
+    """Join the process group that torchrun announced in the environment, and return this process's device.
 
-    Waiting for another process ends with an error after CCLM_COLLECTIVE_TIMEOUT seconds (600; `cclm launch` sets it).
-    nccl on GPUs, gloo on CPUs. Without torchrun's variables nothing is joined: one process.
+    The backend is nccl on GPUs and gloo on CPUs. A collective that waits for another process fails after
+    CCLM_COLLECTIVE_TIMEOUT seconds (default 600; `cclm launch` sets it). Without torchrun's variables this is a run of
+    one process, which joins no group.
     """
     cuda = torch.cuda.is_available()
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if cuda else torch.device("cpu")
@@ -39,56 +48,61 @@ def _timeout() -> timedelta:
     return timedelta(seconds=int(os.environ.get(COLLECTIVE_TIMEOUT, 600)))
 
 
-_waits = itertools.count()
-"""Numbers what `others_wait` for: every process enters it equally often."""
+_wait_numbers = itertools.count()
+"""Tells the uses of `others_wait` apart. Every process enters it equally often, so all come to the same number."""
 
-_BEATS, _BEAT = "cclm/beats", 1.0  # seconds between signs of life
+_HEARTBEATS_KEY = "cclm/beats"
+_HEARTBEAT_SECONDS = 1.0
 
 
 @contextmanager
 def others_wait() -> Iterator[None]:
-    """What the first process does in here may take longer than a collective may: an upload. Others wait for its end.
+    """A block in which only the first process works while the others wait for its end.
 
-    They hear from it by the store that the group met in. Raises DistStoreError, as a collective would, when it gives no
-    sign of life for CCLM_COLLECTIVE_TIMEOUT; fails, too, if the store goes away.
+    It is for work that may take longer than a collective may wait, such as an upload. The first process gives signs of
+    life through the store in which the group met.
+
+    Raises:
+        DistStoreError: as a collective would, when the first process gives no sign of life for
+            CCLM_COLLECTIVE_TIMEOUT, or when the store goes away.
     """
     if not dist.is_initialized():
         yield
         return
-    store, key = dist.distributed_c10d._get_default_store(), f"cclm/first/{next(_waits)}"  # not public
+    store, done_key = dist.distributed_c10d._get_default_store(), f"cclm/first/{next(_wait_numbers)}"
     if dist.get_rank() != 0:
         yield
-        _await(store, key)
+        _wait_for(store, done_key)
         return
-    left = threading.Event()
-    heart = threading.Thread(target=_beat, args=(store, left), daemon=True)
+    is_done = threading.Event()
+    heart = threading.Thread(target=_give_signs_of_life, args=(store, is_done), daemon=True)
     heart.start()
     try:
         yield
     finally:
-        left.set()
+        is_done.set()
         heart.join()
-    store.set(key, "1")
+    store.set(done_key, "1")
 
 
-def _beat(store: dist.Store, left: threading.Event) -> None:
-    while not left.wait(_BEAT):
-        store.add(_BEATS, 1)
+def _give_signs_of_life(store: Store, is_done: threading.Event) -> None:
+    while not is_done.wait(_HEARTBEAT_SECONDS):
+        store.add(_HEARTBEATS_KEY, 1)
 
 
-def _await(store: dist.Store, key: str) -> None:
-    """Until the first process sets `key`, as long as it lives."""
-    beats, heard = 0, time.monotonic()
-    while not store.check([key]):
-        if (now := store.add(_BEATS, 0)) != beats:
-            beats, heard = now, time.monotonic()
-        elif time.monotonic() - heard > _timeout().total_seconds():
+def _wait_for(store: Store, done_key: str) -> None:
+    """Wait until the first process sets `done_key`, as long as it gives signs of life. Raises DistStoreError."""
+    count, last_sign = 0, time.monotonic()
+    while not store.check([done_key]):
+        if (new_count := store.add(_HEARTBEATS_KEY, 0)) != count:
+            count, last_sign = new_count, time.monotonic()
+        elif time.monotonic() - last_sign > _timeout().total_seconds():
             raise dist.DistStoreError("timed out waiting for the first process, which gives no sign of life")
         time.sleep(0.05)
 
 
 def shutdown() -> None:
-    """Leave the process group, all processes together."""
+    """Leave the process group. All processes must call it, and leave together."""
     global _control_group
     if dist.is_initialized():
         dist.barrier()
@@ -97,23 +111,26 @@ def shutdown() -> None:
 
 
 def rank() -> int:
+    """Number of this process, from 0; 0 without a group."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def world_size() -> int:
+    """Number of processes W; 1 without a group."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def barrier() -> None:
+    """Wait until all processes have come here."""
     if dist.is_initialized():
         dist.barrier()
 
 
 def wrap(task: nn.Module, device: torch.device) -> nn.Module:
-    """`task` under DistributedDataParallel, or as it is in a single process.
+    """`task` under DistributedDataParallel; in a single process, `task` as it is.
 
-    Steps of different kinds use different parameters (parallel text does not touch the vision encoder), hence
-    `find_unused_parameters`. Buffers are constants of the architecture: sending them with every step would be waste.
+    Steps of different kinds use different parameters (parallel text does not touch the vision encoder), so
+    `find_unused_parameters` is set. Buffers are constants of the architecture, so they are not sent with every step.
     """
     if world_size() == 1:
         return task
@@ -128,33 +145,41 @@ def wrap(task: nn.Module, device: torch.device) -> nn.Module:
 
 
 def unwrap(task: nn.Module) -> nn.Module:
+    """What `wrap` was given."""
     return task.module if isinstance(task, nn.parallel.DistributedDataParallel) else task
 
 
+class _GatherContext(FunctionCtx):
+    """What forward leaves for backward."""
+
+    batch: int
+    """Rows of this process."""
+
+
 class _GatherLocalGradient(torch.autograd.Function):
-    """Rows of all processes; backward keeps this process's rows of this process's gradient (as published)."""
+    """Rows of all processes. Backward keeps this process's rows of this process's gradient, as published."""
 
     @staticmethod
-    def forward(ctx, rows: Tensor) -> Tensor:  # (B, ...) -> (W * B, ...)
+    def forward(ctx: _GatherContext, rows: Tensor) -> Tensor:  # (B, ...) -> (W * B, ...)
         ctx.batch = rows.shape[0]
         return gather_rows(rows)
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> Tensor:
+    def backward(ctx: _GatherContext, gradient: Tensor) -> Tensor:  # (W * B, ...) -> (B, ...)
         start = rank() * ctx.batch
         return gradient[start : start + ctx.batch]
 
 
 class _GatherGlobalGradient(torch.autograd.Function):
-    """Rows of all processes; backward sums what every process's loss says about this process's rows."""
+    """Rows of all processes. Backward sums the gradients that all processes have for this process's rows."""
 
     @staticmethod
-    def forward(ctx, rows: Tensor) -> Tensor:  # (B, ...) -> (W * B, ...)
+    def forward(ctx: _GatherContext, rows: Tensor) -> Tensor:  # (B, ...) -> (W * B, ...)
         ctx.batch = rows.shape[0]
         return gather_rows(rows)
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> Tensor:
+    def backward(ctx: _GatherContext, gradient: Tensor) -> Tensor:  # (W * B, ...) -> (B, ...)
         gradient = gradient.contiguous()
         dist.all_reduce(gradient)
         start = rank() * ctx.batch
@@ -162,7 +187,10 @@ class _GatherGlobalGradient(torch.autograd.Function):
 
 
 def gather_rows(rows: Tensor) -> Tensor:
-    """(B, ...) of each process -> (W * B, ...) in order of rank, no gradient. B must be equal on all processes."""
+    """(B, ...) of each process -> (W * B, ...) in order of rank, without gradient.
+
+    B and dtype must be equal on all processes.
+    """
     if world_size() == 1:
         return rows
     parts = [torch.empty_like(rows) for _ in range(world_size())]
@@ -171,21 +199,23 @@ def gather_rows(rows: Tensor) -> Tensor:
 
 
 def gather_with_gradient(rows: Tensor, *, global_gradient: bool) -> Tensor:
-    """(B, H) of each process -> (W * B, H), differentiable.
+    """(B, H) of each process -> (W * B, H) in order of rank, differentiable.
 
     Every process computes the whole loss, and DistributedDataParallel averages over processes. With the local gradient
-    (as published) the encoders so receive 1/W of the gradient of the global batch; with `global_gradient` all of it.
-    Parameters used after gathering (the temperature) receive all of it either way.
+    (as published) the encoders therefore receive 1/W of the gradient of the global batch; with `global_gradient` they
+    receive all of it. Parameters that are used after gathering (the temperature) receive all of it either way.
     """
     if world_size() == 1:
         return rows
-    return (_GatherGlobalGradient if global_gradient else _GatherLocalGradient).apply(rows)
+    gathered: Tensor = (_GatherGlobalGradient if global_gradient else _GatherLocalGradient).apply(rows)
+    return gathered
 
 
 def gather_ragged(rows: Tensor | None) -> list[Tensor]:
-    """(B, ...) of each process -> the rows of each, in order of rank, on every process; B may differ, no gradient.
+    """(B, ...) of each process -> a list of W tensors on every process, in order of rank, without gradient.
 
-    None stands for no rows, where their shape is not known.
+    B may differ between processes; the trailing dimensions and the dtype may not. None stands for no rows, where their
+    shape is not known. The list is empty if all processes gave None.
     """
     shapes = gather_objects(None if rows is None else (tuple(rows.shape), rows.dtype))
     if world_size() == 1:
@@ -204,43 +234,52 @@ def gather_ragged(rows: Tensor | None) -> list[Tensor]:
 
 
 def _device() -> torch.device:
+    """Where the group's backend takes tensors from."""
     return torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
 
 
 _control_group: dist.ProcessGroup | None = None
-"""A gloo group beside nccl: agreeing on the CPU's state must not make it wait for the GPU."""
+"""A gloo group for `any_process`. On GPUs it is another one than nccl's, so that the CPU does not wait for the GPU."""
 
 
 def any_process(*conditions: bool) -> list[bool]:
-    """Whether each of `conditions` holds on any process; the same answers on all of them, at every call."""
+    """Whether each of `conditions` holds on any process. All processes must call it, and get the same answers."""
     global _control_group
     if world_size() == 1:
         return list(conditions)
     if _control_group is None:
-        backend = dist.get_backend()
-        _control_group = dist.group.WORLD if backend == "gloo" else dist.new_group(backend="gloo", timeout=_timeout())
+        _control_group = _new_control_group()
     flags = torch.tensor([int(condition) for condition in conditions])
     dist.all_reduce(flags, dist.ReduceOp.MAX, group=_control_group)
     return [bool(flag) for flag in flags.tolist()]
 
 
+def _new_control_group() -> dist.ProcessGroup | None:
+    """The group of all processes if that is gloo's, else a new one of gloo's."""
+    if dist.get_backend() == "gloo":
+        return dist.group.WORLD
+    group = dist.new_group(backend="gloo", timeout=_timeout())
+    assert not isinstance(group, int), "torch gives a number only to processes outside of the group"
+    return group
+
+
 def broadcast(tensor: Tensor) -> None:
-    """Overwrite `tensor`, of equal shape and dtype on all processes, with that of the first one."""
+    """Overwrite `tensor` with that of the first process. Shape and dtype must be equal on all processes."""
     if world_size() > 1:
         dist.broadcast(tensor, src=0)
 
 
-def gather_objects(value: object) -> list:
-    """Picklable `value` of each process, in order of rank, on every process."""
+def gather_objects(value: _T) -> list[_T]:
+    """`value` of each process, in order of rank, on every process. It must be picklable."""
     if world_size() == 1:
         return [value]
-    values: list = [None] * world_size()
+    values = [value] * world_size()  # places for those of the others
     dist.all_gather_object(values, value)
     return values
 
 
 def sum_over_processes(values: Mapping[str, float], device: torch.device) -> dict[str, float]:
-    """Each named number summed over processes; all must hold the same names."""
+    """The sum of each named number over processes, computed in float64. All processes must hold the same names."""
     if world_size() == 1:
         return dict(values)
     names = sorted(values)

@@ -1,9 +1,9 @@
-"""Errors that are the user's to mend: shown as one sentence, without a traceback."""
+"""Errors that the user can mend. They are shown as one sentence, without a traceback."""
 
 import os
 
 DEMO_WORLD = "demo_world"
-"""Folder that the configs of the demo read."""
+"""Name of the folder that the configs of the demo read."""
 
 
 class UserError(Exception):
@@ -11,7 +11,12 @@ class UserError(Exception):
 
 
 def advice_on_missing(path: str, otherwise: str) -> str:
-    """What to do about a file that is not there: the demo's are drawn, all at once."""
+    """What to do about a missing file.
+
+    Args:
+        path: of the file. Files of the demo world are all drawn by one command.
+        otherwise: the advice for any other file.
+    """
     parts = path.split("/")
     if "://" not in path and DEMO_WORLD in parts:
         folder = "/".join(parts[: parts.index(DEMO_WORLD) + 1])

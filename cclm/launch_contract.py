@@ -2,9 +2,9 @@
 
 Neither imports the other; both import this file.
 
-Exit codes below 128 mean that trying again cannot help, so a scheduler should stop. With 128 and above the same command
-may well succeed. Codes of signals are the shell's (128 + number); 200 and above are ours, as no signal has such a
-number. `cclm.launch.causes` says what each one means.
+An exit code below 128 means that trying again cannot help, so a scheduler should stop. After 128 and above the same
+command may well succeed. Codes of signals are the shell's, 128 + number. Codes from 200 on are ours, as no signal has
+such a number. `cclm.launch.causes` says what each one means.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ EXIT_PEER_STOPPED = 202
 EXIT_HARDWARE = 203
 
 LAUNCHER_PID = "CCLM_LAUNCHER_PID"
-"""Set by `cclm launch` for its processes: they report to it instead of printing."""
+"""Process id of `cclm launch`. A process that has it leaves a report for the launcher instead of printing its error."""
 FULL_WORLD_SIZE = "CCLM_FULL_WORLD_SIZE"
-"""Processes of a run with all its nodes: what per-process batch sizes of published configs are multiplied by."""
+"""Processes of a run with all its nodes. Batch sizes of published configs are per process, and are multiplied by it."""
 JOB_ID = "CCLM_JOB_ID"
-"""What tells this job from another one in the same folder: --rdzv-id or the scheduler's id; unset where neither is."""
+"""Tells this job from other jobs in the same folder: --rdzv-id or the scheduler's id. Unset where there is neither."""
 UNNAMED_JOB = "none"
 """What torchrun calls a job that has no name."""
 UNNAMED_JOB_REFUSED = (
@@ -36,5 +36,6 @@ UNNAMED_JOB_REFUSED = (
     "for each job"
 )
 COLLECTIVE_TIMEOUT = "CCLM_COLLECTIVE_TIMEOUT"
-"""Seconds that a process waits for another one."""
+"""Seconds that a process waits for another one before it gives up."""
 ERROR_FILE = "TORCHELASTIC_ERROR_FILE"
+"""Path of the report that a failing process leaves (`cclm.launch.exit_report`); torchrun sets it."""

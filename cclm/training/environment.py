@@ -8,54 +8,70 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from types import FrameType
 
 import torch
 
 from cclm.launch_contract import EXIT_INTERRUPTED, EXIT_PEER_STOPPED, EXIT_PREEMPTED
 
+_Handler = Callable[[int, FrameType | None], object] | int | signal.Handlers | None
+"""What `signal.signal` takes and returns."""
+
 
 def set_threads(device: torch.device) -> int:
-    """Share the cores of this machine among its training processes, where the CPU computes; returns the threads used.
+    """Share the cores of this machine among its training processes, if they compute on the CPU.
 
-    torchrun sets OMP_NUM_THREADS=1 as soon as it starts more than one process. Any other value is the user's and stays.
+    torchrun sets OMP_NUM_THREADS=1 when it starts more than one process, so that value is replaced then. Any other
+    value is the user's and stays.
+
+    Returns:
+        The threads that torch uses now.
     """
     local_processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    wish = os.environ.get("OMP_NUM_THREADS")
-    set_by_torchrun = wish == "1" and local_processes > 1
-    if device.type == "cpu" and (wish is None or set_by_torchrun):
+    omp_threads = os.environ.get("OMP_NUM_THREADS")
+    is_set_by_torchrun = omp_threads == "1" and local_processes > 1
+    if device.type == "cpu" and (omp_threads is None or is_set_by_torchrun):
         torch.set_num_threads(max(1, usable_cores() // local_processes))
     return torch.get_num_threads()
 
 
 def usable_cores() -> int:
-    """Cores that this process may use: its affinity, and the CPU quota of its container."""
+    """Cores that this process may use, by its affinity and by the CPU quota of its container."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with contextlib.suppress(OSError, ValueError):
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        cores = min(cores, max(1, int(quota) // int(period)))  # "max": no quota, ValueError
+        cores = min(cores, max(1, int(quota) // int(period)))  # "max", no quota, raises ValueError
     return cores
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:
-    """The context of every forward pass. `precision` as in TrainingConfig."""
-    lower = precision == "bfloat16" or (precision == "auto" and device.type == "cuda")
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=lower)
+    """The context of every forward pass: bfloat16 or float32.
+
+    Args:
+        precision: as in TrainingConfig.
+    """
+    uses_bfloat16 = precision == "bfloat16" or (precision == "auto" and device.type == "cuda")
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=uses_bfloat16)
 
 
 def seed_of(seed: int, *place: int | str) -> int:
-    """A 63-bit seed for one place of a run, such as (step, kind, rank)."""
+    """A 63-bit seed for one place in a run.
+
+    Args:
+        seed: of the run.
+        place: what tells this place from others, such as step, kind and rank.
+    """
     text = ":".join(str(part) for part in (seed, *place))
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) >> 1
 
 
 class IntervalClock:
-    """Tells when so many minutes have passed; setting the machine's time does not move it.
+    """Tells when an interval has passed. It does not depend on the machine's time of day, which may be set.
 
     Args:
-        minutes: None: never.
+        minutes: length of the interval; None for one that never ends.
     """
 
     def __init__(self, minutes: float | None) -> None:
@@ -63,26 +79,30 @@ class IntervalClock:
         self.restart()
 
     def restart(self) -> None:
+        """Begin a new interval."""
         self._began = time.monotonic()
 
     def is_due(self) -> bool:
+        """Whether the interval has passed."""
         return self._seconds is not None and time.monotonic() - self._began >= self._seconds
 
 
 class StopSignal:
-    """SIGTERM or Ctrl-C during a run. Where there is something to save it is remembered, elsewhere it ends the run.
+    """SIGTERM or Ctrl-C during a run: remembered while there is something to save, otherwise it ends the run.
 
-    A context around the run; entering it again inside does nothing more. From `remember()` on, the loop looks at
-    `received` after each step and saves; before (models and loaders are built) and in `leave_at_once()` (what came
-    before is saved) SystemExit is raised, or KeyboardInterrupt. So it is at a second Ctrl-C, anywhere.
+    This is a context around the run. Entering it again inside does nothing more. From `remember()` on, the loop looks
+    at `received` after each step and saves. Before that, while models and loaders are built, a signal raises
+    SystemExit, or KeyboardInterrupt for Ctrl-C. So it does inside `leave_at_once()`, where everything is saved already.
+    A second Ctrl-C raises KeyboardInterrupt anywhere.
     """
 
     def __init__(self) -> None:
         self.received = False
+        """Whether this process was signalled."""
         self._remembers = False
         self._settled = False
         self._is_interrupt = False
-        self._previous: dict[signal.Signals, Any] = {}
+        self._previous: dict[signal.Signals, _Handler] = {}
         self._entered = 0
 
     def __enter__(self) -> StopSignal:
@@ -90,7 +110,7 @@ class StopSignal:
         # Python allows handlers nowhere else than in the main thread.
         if self._entered == 1 and threading.current_thread() is threading.main_thread():
             self._previous[signal.SIGTERM] = signal.signal(signal.SIGTERM, self._handle)
-            # Ctrl-C may be ignored, as in the background of a script: then it stays so.
+            # Where Ctrl-C is ignored, as in the background of a script, it stays ignored.
             if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
                 self._previous[signal.SIGINT] = signal.signal(signal.SIGINT, self._handle_interrupt)
         return self
@@ -104,28 +124,32 @@ class StopSignal:
             self._previous.clear()
 
     def remember(self) -> None:
-        """From now on a step that has begun is finished, and saved."""
+        """From now on, finish the step that has begun, and save it, before leaving."""
         self._remembers = True
 
     def settle(self, own: bool) -> None:
-        """All processes agreed to stop; `own` says whether this one was signalled. What comes now changes nothing."""
+        """All processes have agreed to stop. Signals that come later change nothing.
+
+        Args:
+            own: whether this process itself was signalled.
+        """
         self._settled, self.received = True, own
 
     @property
     def exit_code(self) -> int:
-        """Of a process that saved and left."""
+        """The exit code of a process that has saved and leaves."""
         if not self.received:
             return EXIT_PEER_STOPPED
         return EXIT_INTERRUPTED if self._is_interrupt else EXIT_PREEMPTED
 
     @property
     def name(self) -> str:
-        """Of what stopped the run, for messages."""
+        """What stopped the run, for messages."""
         return "Ctrl-C" if self._is_interrupt else "SIGTERM"
 
     @contextlib.contextmanager
     def leave_at_once(self) -> Iterator[None]:
-        """For what takes long and can be done again, after a save."""
+        """A block that a signal cuts off: work after a save that takes long and can be done again."""
         before, self._remembers = self._remembers, False
         try:
             if self.received:
@@ -137,8 +161,9 @@ class StopSignal:
     def _handle(self, number: int, frame: object) -> None:
         if self._settled:
             return
-        again, self.received = self.received, True
-        if not self._remembers and not again:  # a second one must not cut off what the first one makes clean up
+        is_first, self.received = not self.received, True
+        # A second signal must not cut off the cleaning up that the first one began.
+        if not self._remembers and is_first:
             raise SystemExit(EXIT_PREEMPTED)
 
     def _handle_interrupt(self, number: int, frame: object) -> None:
