@@ -1,7 +1,7 @@
-"""Statements and questions about scenes, apart from any language: what is said, and whether it is true.
+"""Statements and questions about scenes, independent of language: what they state, and whether it is true.
 
-A `Claim` becomes a sentence by `claim_text`; `holds` decides it on the scene. Texts for training scenes never name a
-held-out combination, not even falsely.
+`claim_text` puts a `Claim` into words, and `holds` decides whether a scene makes it true. Texts for training scenes
+never name a held-out combination, not even in a false statement.
 """
 
 from __future__ import annotations
@@ -22,25 +22,28 @@ from cclm.demo.scenes import Scene, Thing, is_held_out, shows_held_out
 
 _VALUES = {"shape": SHAPES, "colour": COLOURS, "size": SIZES, "place": PLACES}
 _NUMBERS = ("one", "two", "three")
-# What each kind of statement tells of a thing; the last fact is the one that a false statement gets wrong.
-_TOLD = {
+_FACTS = {
     "exists": ("shape", "colour"),
     "exists_at": ("shape", "colour", "place"),
     "is_colour": ("shape", "colour"),
     "is_size": ("shape", "colour", "size"),
     "is_at": ("shape", "colour", "place"),
 }
+"""Kind of statement -> the facts that it names of a thing. A false statement gets the last one wrong."""
 _DECIDABLE = ("exists", "exists_at", "absent", "is_colour", "is_size", "is_at", "count")
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A statement about one picture. `number` belongs to kind "count", `material` to "made_of"."""
+    """A statement about one picture."""
 
     kind: str
+    """One of `languages.base.STATEMENTS`, or "count"."""
     mentions: tuple[Mention, ...] = ()
     number: int = 0
+    """Of things, for kind "count"."""
     material: str = "wood"
+    """For kind "made_of"."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ class PairClaim:
 
 
 ANSWERS: tuple[str, ...] = ("yes", "no") + COLOURS + SHAPES + SIZES + PLACES + _NUMBERS
+"""Every answer that a question can have."""
 
 
 def claim_text(claim: Claim | Question | PairClaim, language: Language, rng: Random) -> str:
@@ -68,13 +72,13 @@ def claim_text(claim: Claim | Question | PairClaim, language: Language, rng: Ran
     if isinstance(claim, Claim) and claim.kind == "count":
         return language.count(claim.number)
     material = claim.material if isinstance(claim, Claim) else "wood"
-    return language.say(claim.kind, claim.mentions, rng, material)
+    return language.phrase(claim.kind, claim.mentions, rng, material)
 
 
 def matching(mention: Mention, scene: Scene) -> list[Thing]:
-    """The things of the scene for which every told fact is right."""
-    told = {fact: value for fact, value in vars(mention).items() if value is not None}
-    return [thing for thing in scene.things if all(getattr(thing, fact) == value for fact, value in told.items())]
+    """The things of the scene for which every fact of the mention is right."""
+    facts = {fact: value for fact, value in vars(mention).items() if value is not None}
+    return [thing for thing in scene.things if all(getattr(thing, fact) == value for fact, value in facts.items())]
 
 
 def holds(claim: Claim, scene: Scene) -> bool | None:
@@ -83,8 +87,8 @@ def holds(claim: Claim, scene: Scene) -> bool | None:
         return None
     if claim.kind == "count":
         return len(scene.things) == claim.number
-    found = bool(matching(claim.mentions[0], scene))
-    return not found if claim.kind == "absent" else found
+    is_there = bool(matching(claim.mentions[0], scene))
+    return not is_there if claim.kind == "absent" else is_there
 
 
 def pair_holds(claim: PairClaim, left: Scene, right: Scene) -> bool:
@@ -103,21 +107,21 @@ def draw_claim(scene: Scene, truth: bool | None, rng: Random) -> Claim:
     """A claim that the scene makes true, false, or (None) leaves open."""
     while True:
         claim = _candidate(scene, truth, rng)
-        if holds(claim, scene) is truth and _sayable(claim.mentions, scene):
+        if holds(claim, scene) is truth and _is_allowed(claim.mentions, scene):
             return claim
 
 
 def draw_question(scene: Scene, rng: Random) -> Question:
-    """A question with exactly one right answer in the picture; all kinds equally often where the scene allows."""
+    """A question with exactly one right answer. All kinds that the scene allows are equally likely."""
     thing = rng.choice(scene.things)
     one_shape = len(matching(thing.mention("shape"), scene)) == 1
     one_colour = len(matching(thing.mention("colour"), scene)) == 1
-    told = thing.mention("shape", "colour")
+    mention = thing.mention("shape", "colour")
     questions = [
         Question("q_colour_at", (thing.mention("place"),), thing.colour),
         Question("q_shape_at", (thing.mention("place"),), thing.shape),
-        Question("q_size", (told,), thing.size),
-        Question("q_where", (told,), thing.place),
+        Question("q_size", (mention,), thing.size),
+        Question("q_where", (mention,), thing.place),
         Question("q_count", (), _NUMBERS[len(scene.things) - 1]),
     ]
     if one_shape:
@@ -125,13 +129,13 @@ def draw_question(scene: Scene, rng: Random) -> Question:
     if one_colour:
         questions.append(Question("q_shape", (thing.mention("colour"),), thing.shape))
     truth = rng.random() < 0.5
-    exists = told if truth else draw_claim_of(scene, "exists", rng).mentions[0]
-    questions.append(Question("q_exists", (exists,), "yes" if truth else "no"))
+    asked_for = mention if truth else _false_claim(scene, "exists", rng).mentions[0]
+    questions.append(Question("q_exists", (asked_for,), "yes" if truth else "no"))
     return rng.choice(questions)
 
 
-def draw_claim_of(scene: Scene, kind: str, rng: Random) -> Claim:
-    """A false claim of one decidable kind."""
+def _false_claim(scene: Scene, kind: str, rng: Random) -> Claim:
+    """A false claim of the given kind, which must be one that a picture can decide."""
     while True:
         claim = draw_claim(scene, False, rng)
         if claim.kind == kind:
@@ -147,7 +151,7 @@ def draw_pair_claim(left: Scene, right: Scene, truth: bool, rng: Random) -> Pair
             thing = rng.choice(rng.choice(scenes).things)
             mentions: tuple[Mention, ...] = (thing.mention(rng.choice(("shape", "colour"))),)
         else:
-            # False claims describe things of either picture, so that mixing the two up is a mistake.
+            # False claims describe things of either picture, so that a reader who mixes the two up is wrong.
             pool = [left.things + right.things] * 2 if not truth else [left.things, right.things]
             first, second = (rng.choice(things).mention("shape", "colour") for things in pool)
             mentions = {"pair_left": (first,), "pair_right": (second,), "pair_two": (first, second)}[kind]
@@ -159,6 +163,7 @@ def draw_pair_claim(left: Scene, right: Scene, truth: bool, rng: Random) -> Pair
 
 
 def _candidate(scene: Scene, truth: bool | None, rng: Random) -> Claim:
+    """A claim that may have the wanted truth. The caller checks it."""
     thing = rng.choice(scene.things)
     if truth is None:
         return Claim("made_of", (thing.mention("shape", "colour"),), material=rng.choice(MATERIALS))
@@ -169,22 +174,23 @@ def _candidate(scene: Scene, truth: bool | None, rng: Random) -> Claim:
         mention = thing.mention("shape", "colour")
         return Claim(kind, (_changed(mention, rng.choice(("shape", "colour")), rng) if truth else mention,))
     if kind == "is_colour" and len(matching(thing.mention("shape"), scene)) > 1:
-        kind = "exists"  # "the star" must be one star
-    mention = thing.mention(*_TOLD[kind])
+        kind = "exists"  # "the star is ..." needs a picture with one star
+    mention = thing.mention(*_FACTS[kind])
     if not truth:
-        # "there is a ..." may be wrong in any fact; "the ... is ..." must speak of a thing that is there.
-        wrong = rng.choice(_TOLD[kind]) if kind.startswith("exists") else _TOLD[kind][-1]
+        # "there is a ..." may be wrong in any fact. "the ... is ..." must be about a thing that is there.
+        wrong = rng.choice(_FACTS[kind]) if kind.startswith("exists") else _FACTS[kind][-1]
         mention = _changed(mention, wrong, rng)
     return Claim(kind, (mention,))
 
 
 def _changed(mention: Mention, fact: str, rng: Random) -> Mention:
+    """The mention with another value of one fact."""
     others = [value for value in _VALUES[fact] if value != getattr(mention, fact)]
     return replace(mention, **{fact: rng.choice(others)})
 
 
-def _sayable(mentions: tuple[Mention, ...], scene: Scene) -> bool:
-    """No text that goes with a training scene may name a held-out combination."""
+def _is_allowed(mentions: tuple[Mention, ...], scene: Scene) -> bool:
+    """Whether a text of the scene may name these. A text of a training scene may name no held-out combination."""
     return shows_held_out(scene) or not any(
         mention.shape and mention.colour and mention.place and is_held_out(mention.shape, mention.colour, mention.place)
         for mention in mentions

@@ -1,14 +1,14 @@
-"""For people: a page with a dozen scenes and their captions, and a README of the tree."""
+"""What people look at first: a page with a dozen scenes and their captions, and a README of the folder."""
 
 from __future__ import annotations
 
 import html
 from collections.abc import Sequence
 
-from cclm.demo.files import World
-from cclm.demo.languages import LANGUAGES, MORE
-from cclm.demo.pretraining import caption
+from cclm.demo.captions import caption
+from cclm.demo.languages import LANGUAGES, TEST_ONLY
 from cclm.demo.scenes import Scene
+from cclm.demo.world_writer import WorldWriter
 
 _SHOWN = 12
 _STYLE = """
@@ -39,7 +39,7 @@ sentences. Some tests are in languages that pre-training has not seen: {further}
 """
 
 
-def write_preview(world: World, scenes: Sequence[Scene]) -> None:
+def write_preview(world: WorldWriter, scenes: Sequence[Scene]) -> None:
     """Write `preview.html` (pictures embedded) and `README.md`."""
     figures = []
     for number, scene in enumerate(scenes[:_SHOWN]):
@@ -57,4 +57,4 @@ def write_preview(world: World, scenes: Sequence[Scene]) -> None:
         + "".join(figures)
         + "</main></body></html>\n",
     )
-    world.text("README.md", _README.format(languages=", ".join(LANGUAGES), further=", ".join(MORE)))
+    world.text("README.md", _README.format(languages=", ".join(LANGUAGES), further=", ".join(TEST_ONLY)))

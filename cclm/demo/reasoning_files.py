@@ -1,138 +1,171 @@
-"""XVNLI (is a sentence true of the picture?) and GQA / xGQA (questions with one-word answers)."""
+"""Files of NLVR2 (English) and MaRVL (the other languages): is a sentence true of two pictures?"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from itertools import islice
-from typing import Any
+from collections.abc import Sequence
+from random import Random
+from typing import Any, NamedTuple
 
-from cclm.demo.claims import ANSWERS, Question, claim_text, draw_claim, draw_question
-from cclm.demo.files import World
+from cclm.demo.claims import claim_text, draw_pair_claim
 from cclm.demo.languages import BY_TASK, LANGUAGES
-from cclm.demo.pretraining import caption
+from cclm.demo.languages.base import SHAPES, Language
 from cclm.demo.scenes import Scene, distinct_test_scenes, training_scene
+from cclm.demo.world_writer import WorldWriter
 
-SHOTS = (1, 5, 10, 20, 25, 48)
-_XVNLI = "iglue/datasets/XVNLI"
-_GQA = "iglue/datasets/gqa/annotations"
-_XGQA = "iglue/datasets/xGQA/annotations/few_shot"
-_LABELS = {"entailment": True, "contradiction": False, "neutral": None}
-_QUESTIONS_PER_PICTURE = 4
-
-Asked = list[tuple[str, str, Question]]
-"""Picture name, question id, question."""
-
-
-def write_xvnli(world: World, flickr: Mapping[str, Mapping[str, Scene]]) -> None:
-    """XVNLI: three sentences a picture. Neutral ones say what something is made of, which no drawing shows."""
-    for split, name in (("train", "train"), ("valid", "dev")):
-        records = _xvnli_records(world, "en", flickr[split].items(), split)
-        world.json_lines(f"{_XVNLI}/annotations/en/{name}.jsonl", records, f"XVNLI {name}")
-    for code in LANGUAGES:
-        test = _xvnli_records(world, code, flickr["test"].items(), "test")
-        world.json_lines(f"{_XVNLI}/annotations/{code}/test.jsonl", test, "XVNLI test")
-        for shots in SHOTS:
-            records = _xvnli_records(world, code, islice(flickr["few"].items(), shots), "few")
-            world.json_lines(f"{_XVNLI}/annotations/{code}/train_{shots}.jsonl", records, "XVNLI few-shot")
-        if code != "en":
-            records = _xvnli_records(world, "en", flickr["test"].items(), "test", wording=f"gmt {code}")
-            path = f"{_XVNLI}/annotations_machine-translate/{code}/test.jsonl"
-            world.json_lines(path, records, "XVNLI machine-translated")
+_NLVR2 = "iglue/datasets/nlvr2/annotations"
+_MARVL = "iglue/datasets/marvl"
+_FOLDERS = {"train": "images/train", "dev": "dev", "test1": "test1"}
+"""Split -> folder that NLVR2's own archive unpacks to, below images/nlvr2."""
+_MARVL_SHOTS = {"1": 1, "10": 10, "10x2": 20}
+"""Few-shot file -> its number of sentences. Each comes with four pairs, two of them true."""
+_FEW_SHOT_PICTURES = 24
+_CONCEPTS = 4
 
 
-def write_questions(world: World, train: int, test: int) -> None:
-    """GQA in English, xGQA's tests and few-shot files in every language (English answers)."""
-    tests = distinct_test_scenes(2 * test, world.rng("gqa", "test"))
-    scenes = {
-        "train": [training_scene(world.rng("gqa", "train", number)) for number in range(train)],
-        "few": [training_scene(world.rng("gqa", "few", number)) for number in range(SHOTS[-1])],
-        "valid": tests[:test],
-        "test": tests[test:],
+class _MarvlStatement(NamedTuple):
+    """A statement about two pictures of a pool."""
+
+    record: dict[str, Any]
+    """Without the names of its pictures."""
+    english: str
+    """Its caption in English."""
+    pair: tuple[int, int]
+    """Places of the left and the right picture in the pool."""
+
+
+def write_pairs(world: WorldWriter, train: int, test: int) -> None:
+    """NLVR2 and MaRVL, and the lists that the published preprocessing makes of them.
+
+    The lists are in `data/finetune/nlvr_en`, with pictures below `images/nlvr2`, and in `data/marvl`, with pictures
+    below the world's folder.
+
+    Args:
+        train: half the number of NLVR2's training statements. A pair of pictures has four statements.
+        test: statements of each other set of NLVR2, and of each language of MaRVL.
+    """
+    for split, statements in (("train", 2 * train), ("dev", test), ("test1", test)):
+        _nlvr2(world, split, max(1, statements // 4))
+    for code, language in BY_TASK["marvl"].items():
+        _marvl_zero_shot(world, language, test)
+        _marvl_few_shot(world, code, language)
+
+
+def _nlvr2(world: WorldWriter, split: str, pairs: int) -> None:
+    records: list[dict[str, Any]] = []
+    listed = []
+    if split == "train":
+        scenes = [training_scene(world.rng("nlvr2", split, number)) for number in range(2 * pairs)]
+    else:
+        scenes = distinct_test_scenes(2 * pairs, world.rng("nlvr2", split))
+    for pair in range(pairs):
+        left, right = scenes[2 * pair : 2 * pair + 2]
+        name, directory = f"{split}-{100 + pair}-0", pair % 8
+        folder = _FOLDERS[split] + (f"/{directory}" if split == "train" else "")
+        images = [f"{folder}/{name}-img{side}.png" for side in (0, 1)]
+        for path, scene in zip(images, (left, right), strict=True):
+            world.picture(f"images/nlvr2/{path}", scene)
+        for number in range(4):
+            rng = world.rng("nlvr2", split, pair, number)
+            truth = str(number % 2 == 0)
+            claim = draw_pair_claim(left, right, truth == "True", rng)
+            sentence = LANGUAGES["en"].sentence(claim_text(claim, LANGUAGES["en"], rng))
+            record = {
+                "validation": {"1": truth},
+                "sentence": sentence,
+                "left_url": f"https://example.org/{name}-0.png",
+                "writer": "1",
+                "label": truth,
+                "right_url": f"https://example.org/{name}-1.png",
+                "synset": "shape",
+                "query": "drawn shapes",
+                "identifier": f"{name}-{number}",
+                "extra_validations": {},
+            }
+            records.append(record | {"directory": directory} if split == "train" else record)
+            listed.append({"sentence": sentence, "label": truth, "images": images})
+    own = "test" if split == "test1" else split
+    world.json_lines(f"{_NLVR2}/{own}.jsonl", records, f"NLVR2 {own}")
+    world.json(f"data/finetune/nlvr_en/nlvr_{own}.json", listed, f"NLVR2 {own}", 0)
+
+
+def _marvl_zero_shot(world: WorldWriter, language: Language, statements: int) -> None:
+    """The test of a language, about a few concepts: native words for shapes. All pictures of a pool show its shape."""
+    code = language.code
+    records, translated, listed = [], [], []
+    rng = world.rng("marvl", code)
+    shapes = rng.sample(SHAPES, _CONCEPTS)
+    for position, shape in enumerate(shapes):
+        number = SHAPES.index(shape) + 1
+        concept = f"{number}-{language.shape_names[shape]}"
+        share = range(position * statements // _CONCEPTS, (position + 1) * statements // _CONCEPTS)
+        if not share:
+            continue
+        pool = _pool(world, code, shape, max(2, len(share) // 3))
+        folder = f"images/marvl-images/{code}/images/{concept}"
+        for index, scene in enumerate(pool):
+            world.picture(f"{folder}/{number}-{index}.jpg", scene)
+        for index in share:
+            statement = _marvl_statement(rng, language, concept, pool, index, truth=index % 2 == 0)
+            left, right = (f"{number}-{place}.jpg" for place in statement.pair)
+            record = statement.record | {"left_img": left, "right_img": right}
+            records.append(record)
+            translated.append(record | {"caption": statement.english})
+            listed.append(_listed(record, [f"{folder}/{left}", f"{folder}/{right}"]))
+    world.json_lines(f"{_MARVL}/zero_shot/annotations/marvl-{code}.jsonl", records, "MaRVL test")
+    if code != "en":
+        path = f"{_MARVL}/zero_shot/annotations_machine-translate/marvl-{code}_gmt.jsonl"
+        world.json_lines(path, translated, "MaRVL machine-translated")
+    world.json(f"data/marvl/marvl-{code}.json", listed, "MaRVL test", 0)
+
+
+def _marvl_few_shot(world: WorldWriter, code: str, language: Language) -> None:
+    rng = world.rng("marvl", "few", code)
+    concept = f"1-{language.shape_names[SHAPES[0]]}"
+    pool = [training_scene(world.rng("marvl", "few", code, number)) for number in range(_FEW_SHOT_PICTURES)]
+    for index, scene in enumerate(pool):
+        world.picture(f"images/marvl_fewshot/{code}/all/1-n-{index}.jpg", scene)
+    records, listed = [], []
+    for index in range(4 * max(_MARVL_SHOTS.values())):
+        statement = _marvl_statement(rng, language, concept, pool, index, truth=index % 2 == 0)
+        left, right = (f"1-n-{place}.jpg" for place in statement.pair)
+        record = statement.record | {"left_img": f"{concept}/{left}", "right_img": f"{concept}/{right}"}
+        records.append(record)
+        listed.append(_listed(record, [f"images/marvl_fewshot/{code}/all/{name}" for name in (left, right)]))
+    for shots, sentences in _MARVL_SHOTS.items():
+        path = f"{_MARVL}/few_shot/annotations/marvl-{code}_train{shots}.jsonl"
+        world.json_lines(path, records[: 4 * sentences], "MaRVL few-shot")
+        world.json(f"data/marvl/marvl-{code}_train{shots}.json", listed[: 4 * sentences], "MaRVL few-shot", 0)
+
+
+def _pool(world: WorldWriter, code: str, shape: str, number: int) -> list[Scene]:
+    """Test scenes that all show the shape."""
+    rng = world.rng("marvl", code, shape)
+    pool: list[Scene] = []
+    while len(pool) < number:
+        drawn = distinct_test_scenes(8, rng, avoid=pool)
+        pool += [scene for scene in drawn if any(thing.shape == shape for thing in scene.things)]
+    return pool[:number]
+
+
+def _marvl_statement(
+    rng: Random, language: Language, concept: str, pool: Sequence[Scene], index: int, truth: bool
+) -> _MarvlStatement:
+    left, right = rng.sample(range(len(pool)), 2)
+    claim = draw_pair_claim(pool[left], pool[right], truth, rng)
+    english = LANGUAGES["en"].sentence(claim_text(claim, LANGUAGES["en"], rng))
+    record = {
+        "concept": concept,
+        "language": language.code,
+        "caption": language.sentence(claim_text(claim, language, rng)),
+        "left_img": "",
+        "right_img": "",
+        "chapter": "Shapes",
+        "id": f"{language.code}-{index}",
+        "label": truth,
     }
-    asked: dict[str, Asked] = {}
-    for column, split in enumerate(scenes):
-        asked[split] = _ask(world, split, 2_000_000 * (column + 1), scenes[split])
-    for split, name in (("train", "train"), ("valid", "valid"), ("test", "testdev")):
-        world.json(f"{_GQA}/{name}.json", _gqa_list(world, asked[split]), f"GQA {name}")
-    world.json(f"{_GQA}/testdev_balanced_questions.json", _xgqa_dict(world, "en", asked["test"]), "GQA testdev", 0)
-    order = world.rng("gqa", "answers").sample(ANSWERS, len(ANSWERS))
-    world.json(f"{_GQA}/trainval_ans2label.json", {a: ANSWERS.index(a) for a in order}, "GQA answers")
-    world.json(f"{_GQA}/trainval_label2ans.json", list(ANSWERS), "GQA answers", 0)
-    for code in BY_TASK["xgqa"]:
-        world.json(f"{_XGQA}/{code}/test.json", _xgqa_dict(world, code, asked["test"]), "xGQA test")
-        world.json(f"{_XGQA}/{code}/dev.json", _xgqa_dict(world, code, asked["valid"]), "xGQA dev")
-        for shots in SHOTS:
-            few = _xgqa_dict(world, code, asked["few"][: shots * _QUESTIONS_PER_PICTURE])
-            world.json(f"{_XGQA}/{code}/train_{shots}.json", few, "xGQA few-shot")
+    return _MarvlStatement(record, english, (left, right))
 
 
-def _xvnli_records(
-    world: World, code: str, pictures: Iterable[tuple[str, Scene]], split: str, wording: str = ""
-) -> list[dict[str, Any]]:
-    """`wording` seeds how things are said; what is said is the same in all languages."""
-    language = LANGUAGES[code]
-    records = []
-    for name, scene in pictures:
-        premise = caption(scene, language, world.rng("xvnli", "premise", code, name, wording))
-        labels = list(_LABELS)
-        world.rng("xvnli", "order", name).shuffle(labels)
-        for label in labels:
-            claim = draw_claim(scene, _LABELS[label], world.rng("xvnli", split, name, label))
-            text = claim_text(claim, language, world.rng("xvnli", split, name, label, code, wording))
-            records.append(
-                {
-                    "gold_label": label,
-                    "sentence1": premise,
-                    "sentence2": language.sentence(text),
-                    "captionID": f"{name}.jpg#0",
-                    "pairID": f"{name}.jpg#0r1{label[0]}",
-                    "Flikr30kID": name,
-                }
-            )
-    return records
-
-
-def _ask(world: World, split: str, first: int, scenes: list[Scene]) -> Asked:
-    """Draw the pictures and choose different questions for each."""
-    asked: Asked = []
-    for number, scene in enumerate(scenes):
-        name = f"{'' if split == 'train' else 'n'}{first + number}"
-        world.picture(f"images/gqa/{name}.jpg", scene)
-        rng = world.rng("gqa", split, number)
-        chosen: list[Question] = []
-        while len(chosen) < _QUESTIONS_PER_PICTURE:
-            question = draw_question(scene, rng)
-            if question not in chosen:
-                chosen.append(question)
-                asked.append((name, str(10 * (first + number) + len(chosen)), question))
-    return asked
-
-
-def _gqa_list(world: World, asked: Asked) -> list[dict[str, Any]]:
-    return [
-        {
-            "img_id": name,
-            "label": {question.answer: 1.0},
-            "question_id": identity,
-            "sent": _words(world, "en", identity, question),
-        }
-        for name, identity, question in asked
-    ]
-
-
-def _xgqa_dict(world: World, code: str, asked: Asked) -> dict[str, dict[str, Any]]:
-    return {
-        identity: {
-            "question": _words(world, code, identity, question),
-            "imageId": name,
-            "isBalanced": True,
-            "answer": question.answer,
-            "fullAnswer": question.answer.capitalize() + ".",
-        }
-        for name, identity, question in asked
-    }
-
-
-def _words(world: World, code: str, identity: str, question: Question) -> str:
-    language = BY_TASK["xgqa"][code]
-    return language.question(claim_text(question, language, world.rng("gqa", "words", code, identity)))
+def _listed(record: dict[str, Any], images: list[str]) -> dict[str, Any]:
+    """The entry that the published preprocessing makes of a record."""
+    return {"sentence": record["caption"], "label": str(record["label"]), "images": images}

@@ -4,56 +4,82 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
-from cclm.demo.files import World, cut
-from cclm.demo.languages import BY_TASK, LANGUAGES, MORE
+from cclm.demo.captions import caption
+from cclm.demo.languages import BY_TASK, LANGUAGES, TEST_ONLY
 from cclm.demo.languages.base import Language
-from cclm.demo.pretraining import caption
 from cclm.demo.scenes import Scene, distinct_test_scenes, training_scene
+from cclm.demo.world_writer import WorldWriter, cut
 
-XFLICKRCO_SHOTS = (1, 5, 10, 25, 50, 100)
+_XFLICKRCO_SHOTS = (1, 5, 10, 25, 50, 100)
+"""Pictures of each few-shot file."""
 _FLICKR = "iglue/datasets/flickr30k/annotations"
 _XFLICKRCO = "iglue/datasets/xFlickrCO"
 _WIT = "iglue/datasets/wit"
-_COCO_FILES = {  # language: (training, validation, test file, captions of a picture)
-    "en": ("en.train", "en.valid", "en.1k_test", 2),
-    "zh": ("zh.train", "zh.val", "zh.test", 1),
-    "ja": ("ja.train", "ja.valid", "ja.1k_test", 2),
+
+
+class _CocoFiles(NamedTuple):
+    """Names of a language's lists of COCO."""
+
+    train: str
+    valid: str
+    test: str
+    captions: int
+    """Of each picture."""
+
+
+_COCO_FILES = {
+    "en": _CocoFiles("en.train", "en.valid", "en.1k_test", captions=2),
+    "zh": _CocoFiles("zh.train", "zh.val", "zh.test", captions=1),
+    "ja": _CocoFiles("ja.train", "ja.valid", "ja.1k_test", captions=2),
 }
 
 
-def write_multi30k(world: World, flickr: Mapping[str, Mapping[str, Scene]]) -> None:
-    """`data/finetune/multi30k`: all languages also in training (the published configs train on several)."""
+def write_multi30k(world: WorldWriter, flickr: Mapping[str, Mapping[str, Scene]]) -> None:
+    """`data/finetune/multi30k`, with training lists in all languages: some published configs train on several.
+
+    Args:
+        flickr: scenes by picture id, by split.
+    """
     for code in BY_TASK["multi30k"]:
         for split, name in (("train", "train"), ("valid", "val"), ("test", "test_2016_flickr")):
             paths = {f"flickr30k-images/{picture}.jpg": scene for picture, scene in flickr[split].items()}
             _lists(world, f"data/finetune/multi30k/{name}.{code}.json", code, paths, 1, split == "train", "multi30k")
 
 
-def write_coco(world: World, train: int, test: int) -> None:
-    """`data/finetune/mscoco` and its pictures under `images/coco`."""
+def write_coco(world: WorldWriter, train: int, test: int) -> None:
+    """`data/finetune/mscoco` and its pictures under `images/coco`.
+
+    Args:
+        train, test: scenes of the training set, and of the validation and the test set each.
+    """
     tests = distinct_test_scenes(2 * test, world.rng("coco", "test"))
     splits = {
-        "train": ("train2014", [training_scene(world.rng("coco", "train", number)) for number in range(train)]),
-        "valid": ("val2014", tests[:test]),
-        "test": ("val2014", tests[test:]),
+        "train": [training_scene(world.rng("coco", "train", number)) for number in range(train)],
+        "valid": tests[:test],
+        "test": tests[test:],
     }
     first = 139
-    for column, (split, (folder, scenes)) in enumerate(splits.items()):
+    for split, scenes in splits.items():
+        folder = "train2014" if split == "train" else "val2014"
         paths = {
             f"coco/{folder}/COCO_{folder}_{first + 61 * number:012d}.jpg": scene for number, scene in enumerate(scenes)
         }
         first += 61 * len(scenes)
         for path, scene in paths.items():
             world.picture(f"images/{path}", scene)
-        for code, (*names, captions) in _COCO_FILES.items():
-            path = f"data/finetune/mscoco/{names[column]}.json"
-            _lists(world, path, code, paths, captions, split == "train", "mscoco")
+        for code, files in _COCO_FILES.items():
+            path = f"data/finetune/mscoco/{getattr(files, split)}.json"
+            _lists(world, path, code, paths, files.captions, split == "train", "mscoco")
 
 
-def write_flickr(world: World, flickr: Mapping[str, Mapping[str, Scene]]) -> None:
-    """Flickr30k (English, five sentences a picture) and xFlickr&CO (one; half of its test pictures from COCO)."""
+def write_flickr(world: WorldWriter, flickr: Mapping[str, Mapping[str, Scene]]) -> None:
+    """Flickr30k (English, five sentences a picture) and xFlickr&CO (one, and half of its test pictures from COCO).
+
+    Args:
+        flickr: scenes by picture id, by split.
+    """
     for split in ("train", "valid", "test"):
         records = [_flickr_record(world, "en", f"{name}.jpg", scene, 5) for name, scene in flickr[split].items()]
         world.json_lines(f"{_FLICKR}/{split}_ann.jsonl", records, f"flickr30k {split}")
@@ -67,7 +93,7 @@ def write_flickr(world: World, flickr: Mapping[str, Mapping[str, Scene]]) -> Non
     for code in LANGUAGES:
         records = [_flickr_record(world, code, name, scene, 1) for name, scene in pictures.items()]
         world.json_lines(f"{_XFLICKRCO}/annotations/{code}/test.jsonl", records, "xFlickrCO test")
-        for shots in XFLICKRCO_SHOTS:
+        for shots in _XFLICKRCO_SHOTS:
             few = islice(flickr["few"].items(), shots)
             records = [_flickr_record(world, code, f"{name}.jpg", scene, 1) for name, scene in few]
             world.json_lines(f"{_XFLICKRCO}/annotations/{code}/train_{shots}.jsonl", records, "xFlickrCO few-shot")
@@ -77,8 +103,12 @@ def write_flickr(world: World, flickr: Mapping[str, Mapping[str, Scene]]) -> Non
             world.json_lines(path, records, "xFlickrCO machine-translated")
 
 
-def write_wit(world: World, train: int, test: int) -> None:
-    """WIT: captions by URL, pictures as base64 in tab-separated files. Some pictures have two captions."""
+def write_wit(world: WorldWriter, train: int, test: int) -> None:
+    """WIT: captions by URL, pictures as base64 in tab-separated files. Some pictures have two captions.
+
+    Args:
+        train, test: scenes of the training set, and of the validation and the test set each.
+    """
     tests = distinct_test_scenes(2 * test, world.rng("wit", "test"))
     splits = {
         "train": [training_scene(world.rng("wit", "train", number)) for number in range(train)],
@@ -92,7 +122,7 @@ def write_wit(world: World, train: int, test: int) -> None:
     pixels = "images/image_data_train/image_pixels/train_image_pixels_part"
     for part, chunk in enumerate(cut(rows["train"] + rows["val"], 2)):
         world.tab_separated(f"{pixels}-{part:05d}.csv", chunk)
-    # Validation pictures lie in both places, whichever of the two a reader takes them from.
+    # Validation pictures are in both places, so that a reader finds them in either.
     for part, chunk in enumerate(cut(rows["val"] + rows["test"], 2)):
         world.tab_separated(f"images/wit_test/test_image_pixels_part-{part:05d}.csv", chunk)
     for split in ("train", "val"):
@@ -108,13 +138,13 @@ def write_wit(world: World, train: int, test: int) -> None:
 
 
 def _language(code: str) -> Language:
-    return (LANGUAGES | MORE)[code]
+    return (LANGUAGES | TEST_ONLY)[code]
 
 
 def _lists(
-    world: World, path: str, code: str, paths: Mapping[str, Scene], captions: int, training: bool, kind: str
+    world: WorldWriter, path: str, code: str, paths: Mapping[str, Scene], captions: int, training: bool, kind: str
 ) -> None:
-    """A Multi30K/COCO list: training has one entry a caption, tests one entry a picture."""
+    """A list of Multi30K or COCO. Training lists have one entry a caption, the others one entry a picture."""
     entries: list[dict[str, Any]] = []
     for number, (image, scene) in enumerate(paths.items()):
         texts = [caption(scene, _language(code), world.rng(path, number, i)) for i in range(captions)]
@@ -125,7 +155,10 @@ def _lists(
     world.json(path, entries, f"{kind} {'train' if training else 'val and test'}")
 
 
-def _flickr_record(world: World, code: str, path: str, scene: Scene, sentences: int, *seed: str) -> dict[str, Any]:
+def _flickr_record(
+    world: WorldWriter, code: str, path: str, scene: Scene, sentences: int, *seed: str
+) -> dict[str, Any]:
+    """A line of Flickr30k or xFlickr&CO with so many sentences. Another `seed` gives other wordings."""
     language = LANGUAGES[code]
     texts = [caption(scene, language, world.rng("flickr", code, path, sentences, i, *seed)) for i in range(sentences)]
     identity = path.removesuffix(".jpg")
@@ -138,16 +171,16 @@ def _wit_url(split: str, number: int) -> str:
     return f"https://upload.example.org/wikipedia/commons/{number % 16:x}/Scene_{split}_{number}.jpg"
 
 
-def _wit_row(world: World, split: str, number: int, scene: Scene) -> tuple[str, str, str]:
+def _wit_row(world: WorldWriter, split: str, number: int, scene: Scene) -> tuple[str, str, str]:
     meta = f"http://commons.example.org/wiki/File:Scene_{split}_{number}.jpg"
     return _wit_url(split, number), world.base64_jpeg(scene), meta
 
 
 def _wit_records(
-    world: World, split: str, code: str, scenes: list[Scene], translated: bool = False
+    world: WorldWriter, split: str, code: str, scenes: list[Scene], translated: bool = False
 ) -> list[dict[str, Any]]:
     written = "en" if translated else code
-    records = []
+    records: list[dict[str, Any]] = []
     for number, scene in enumerate(scenes):
         for copy in range(2 if number % 10 == 9 else 1):
             text = caption(scene, _language(written), world.rng("wit", split, code, number, copy, translated))

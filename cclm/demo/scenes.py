@@ -1,7 +1,7 @@
-"""Scenes: which things lie where, and which combinations are kept for testing.
+"""Scenes: which things are where, and which combinations are kept for testing.
 
 A triple (shape, colour, place) is *held out* by a fixed rule: every shape with every colour is held out at exactly one
-place, so all shapes, colours, places and pairs of them are seen in training, but 64 of the 320 triples never are.
+place. Training therefore shows all shapes, colours, places and pairs of them, but never 64 of the 320 triples.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from random import Random
 
 from cclm.demo.languages.base import COLOURS, PLACES, SHAPES, SIZES, Mention
 
-# Mostly two things.
 _COUNTS = (1, 2, 2, 2, 2, 2, 2, 2, 2, 3)
+"""Numbers of things that are equally likely."""
 
 
 @dataclass(frozen=True)
@@ -26,19 +26,17 @@ class Thing:
     place: str
 
     def mention(self, *facts: str) -> Mention:
-        """A mention that tells the named facts only; all of them when none is named."""
+        """A mention with the named facts only; with all of them if none is named."""
         return Mention(**{fact: getattr(self, fact) for fact in facts or ("shape", "colour", "size", "place")})
 
 
 @dataclass(frozen=True)
 class Scene:
-    """One to three things at different places, no two alike in shape and colour.
-
-    `look` seeds what no sentence tells: small shifts, turns and tints of the drawing.
-    """
+    """One to three things at different places, no two alike in shape and colour."""
 
     things: tuple[Thing, ...]
     look: int
+    """Seed of what no sentence describes: small shifts, turns and tints of the drawing."""
 
     @property
     def content(self) -> frozenset[Thing]:
@@ -66,8 +64,8 @@ def test_scene(rng: Random) -> Scene:
     return _scene(rng, test=True)
 
 
-# pytest would collect the function above wherever it is imported.
-test_scene.__test__ = False  # type: ignore[attr-defined]
+# Otherwise pytest would collect the function as a test wherever it is imported.
+test_scene.__test__ = False  # type: ignore[attr-defined]  # pytest's own attribute
 
 
 def distinct_test_scenes(number: int, rng: Random, avoid: Sequence[Scene] = ()) -> list[Scene]:
@@ -90,7 +88,7 @@ def _scene(rng: Random, test: bool) -> Scene:
         while True:
             shape, colour = rng.choice(SHAPES), rng.choice(COLOURS)
             held_out = is_held_out(shape, colour, place)
-            # In a test scene the first thing is held out and the others are free: places came in random order.
+            # In a test scene the first thing is held out and the others are free. Places are in random order already.
             allowed = (held_out or number > 0) if test else not held_out
             if allowed and (shape, colour) not in taken:
                 break

@@ -1,4 +1,4 @@
-"""Making a demo world: sizes, the order of work, and a folder that is either whole or not there."""
+"""Making a demo world: its sizes, the order of work, and a folder that is either complete or not there."""
 
 from __future__ import annotations
 
@@ -8,43 +8,49 @@ import sys
 import uuid
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from tqdm import tqdm
 
-from cclm.demo.files import World
-from cclm.demo.finetuning import write_finetuning
+from cclm.demo.finetuning_files import write_finetuning
 from cclm.demo.languages import LANGUAGES
-from cclm.demo.pretraining import write_held_out, write_pretraining
+from cclm.demo.pretraining_files import write_held_out, write_pretraining
 from cclm.demo.preview import write_preview
-from cclm.demo.tokenizer import write_tokenizer
+from cclm.demo.tokenizer_training import write_tokenizer
+from cclm.demo.world_writer import WorldWriter
 from cclm.errors import UserError
 
 VERSION = 2
+"""Of what is drawn and written. A folder with another version is drawn anew."""
 _MANIFEST = "demo.json"
 TOKENIZER_FOLDER = "data/xlm-roberta-demo"
 
 
 @dataclass(frozen=True, kw_only=True)
 class DemoSize:
-    """How much of everything a demo world holds. Numbers are of scenes unless said otherwise."""
+    """How much of everything a demo world holds."""
 
     image_side: int = 64
     """Side of every picture, px."""
     image_text: int = 8000
+    """Pre-training scenes with captions in several languages."""
     regions: int = 2000
+    """Pre-training scenes with boxes."""
     mono: int = 1500
+    """Pre-training scenes with captions in one language."""
     parallel: int = 10000
-    """Sentence pairs."""
+    """Pre-training pairs of sentences."""
     held_out_test: int = 500
+    """Scenes of the retrieval test."""
     held_out_validation: int = 200
+    """Scenes of the retrieval validation set."""
     finetune_train: int = 1000
-    """Of each task's English training set."""
+    """Scenes of each task's English training set."""
     finetune_test: int = 200
-    """Of each task's validation set, and of each of its test sets."""
+    """Scenes of each task's validation set, and of each of its test sets."""
 
     TINY: ClassVar[DemoSize]
-    """Seconds to make: for tests."""
+    """For tests: made in seconds."""
 
     def __post_init__(self) -> None:
         for each in fields(self):
@@ -78,9 +84,13 @@ def make_demo_world(
 
     The same seed and size give the same files, byte for byte. A folder that already holds this very world is left as
     it is; another demo world there is replaced. Everything is written beside `out` and moved in one step at the end.
-    `as_published`: also what the published commands look for beside the data (`published.py`).
-    `progress`: a bar on stderr; None shows it on a terminal only.
-    Raises UserError if `out` holds anything else or cannot be written.
+
+    Args:
+        as_published: also write what the published commands look for beside the data (`as_published.py`).
+        progress: show a bar on stderr; None: only if that is a terminal.
+
+    Raises:
+        UserError: `out` holds something else, or cannot be written.
     """
     out = Path(out).resolve()
     identity = {"version": VERSION, "seed": seed, "size": asdict(size), "as_published": as_published}
@@ -101,7 +111,7 @@ def make_demo_world(
 
 
 def _create(half_made: Path, out: Path) -> None:
-    """The folder to draw into, with its parents; what keeps the system from making it is said in one sentence."""
+    """Make the folder to draw into, with its parents. Raises UserError if the system refuses."""
     try:
         half_made.mkdir(parents=True)
     except OSError as error:
@@ -110,8 +120,12 @@ def _create(half_made: Path, out: Path) -> None:
         ) from None
 
 
-def _earlier_world(out: Path) -> dict | None:
-    """The manifest of the demo world in `out`; None if `out` is missing or empty."""
+def _earlier_world(out: Path) -> dict[str, Any] | None:
+    """The manifest of the demo world in `out`; None if `out` is missing or empty.
+
+    Raises:
+        UserError: `out` is no folder, or holds something else.
+    """
     if not out.exists() and not out.is_symlink():
         return None
     if not out.is_dir():
@@ -128,11 +142,12 @@ def _earlier_world(out: Path) -> dict | None:
 
 
 def _replace(out: Path, made: Path) -> None:
-    """Put `made` where `out` is, which is missing, empty or an earlier world."""
+    """Put `made` in the place of `out`, which is missing, empty or an earlier world."""
     if not out.exists():
         made.rename(out)
         return
-    # Where a shell stands in it, it is filled: a new one in its place would leave the shell in a deleted folder.
+    # An empty folder that is the working directory is filled. If it were replaced, the shell that called us would be
+    # left in a deleted folder.
     if out.samefile(Path.cwd()) and not any(out.iterdir()):
         for each in sorted(made.iterdir(), key=lambda path: path.name == _MANIFEST):
             each.rename(out / each.name)
@@ -149,14 +164,15 @@ def _replace(out: Path, made: Path) -> None:
 
 def _write(root: Path, seed: int, size: DemoSize, as_published: bool, progress: bool | None) -> dict[str, int]:
     with tqdm(desc="drawing", unit=" pictures", disable=None if progress is None else not progress) as bar:
-        world = World(root, seed, size.image_side, bar.update)
+        world = WorldWriter(root, seed, size.image_side, bar.update)
         texts = write_pretraining(world, size.image_text, size.regions, size.mono, size.parallel)
         test_scenes = write_held_out(world, size.held_out_test, size.held_out_validation)
         world.counts["tokenizer pieces"] = write_tokenizer(root / TOKENIZER_FOLDER, texts)
         write_finetuning(world, size.finetune_train, size.finetune_test)
         write_preview(world, test_scenes)
         if as_published:
-            from cclm.demo.published import write_published  # needs pydantic, which the others do not wait for
+            # Here, since the import needs pydantic, which takes long and which nothing else here needs.
+            from cclm.demo.as_published import write_published
 
             write_published(world, texts)
     return dict(world.counts)

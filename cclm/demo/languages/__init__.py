@@ -1,4 +1,4 @@
-"""Small grammars, by language code in a fixed order: the ten of pre-training, and more that tasks are tested in."""
+"""Small grammars by language code: the ten languages of pre-training, and more in which some tasks are tested."""
 
 from cclm.demo.languages.ar import ARABIC
 from cclm.demo.languages.base import Language
@@ -38,9 +38,9 @@ LANGUAGES: dict[str, Language] = {
         ARABIC,
     )
 }
-"""Of pre-training, and of every task."""
+"""Languages of pre-training and of every task. Their order is part of what a seed means."""
 
-MORE: dict[str, Language] = {
+TEST_ONLY: dict[str, Language] = {
     language.code: language
     for language in (
         CZECH,
@@ -56,7 +56,7 @@ MORE: dict[str, Language] = {
         VIETNAMESE,
     )
 }
-"""Of some tasks' tests only: those that the published commands name."""
+"""Languages that only some tests are in: those that the published commands name."""
 
 BY_TASK: dict[str, dict[str, Language]] = {
     "multi30k": LANGUAGES | {"cs": CZECH},
@@ -64,4 +64,4 @@ BY_TASK: dict[str, dict[str, Language]] = {
     "marvl": LANGUAGES | {"sw": SWAHILI, "ta": TAMIL},
     "wit": LANGUAGES | {"bg": BULGARIAN, "da": DANISH, "el": GREEK, "et": ESTONIAN, "ko": KOREAN, "vi": VIETNAMESE},
 }
-"""The languages of tasks that have more than the ten."""
+"""Task -> its languages, for tasks that have more than the ten."""

@@ -1,10 +1,10 @@
-"""What a grammar is made of: mentions of things go in, true sentences come out.
+"""What a grammar is made of: it turns mentions of things into sentences.
 
-A `Mention` says which facts of a thing are told (shape, colour, size, place; None: untold). A language turns one
-into named *forms* (`a` = "a small red star", `the` = "the red star", `at` = "in the middle", ...), already
-inflected, and its templates are plain sentences with those names in braces. A template of two mentions writes
-the second one's forms with a 2 (`{a2}`). The languages of pre-training know all sentence kinds in `KINDS`; the others
-know what the tasks that are tested in them ask for.
+A `Mention` has the facts of a thing that a sentence names (shape, colour, size, place; None: not named). A language
+turns a mention into named *forms* that are already inflected: `a` = "a small red star", `the` = "the red star",
+`at` = "in the middle". Its templates are plain sentences with the names of forms in braces. A template of two mentions
+writes the forms of the second one with a 2 (`{a2}`). The languages of pre-training have templates for all sentence
+kinds in `KINDS`. The others have those that the tasks need which are tested in them.
 """
 
 from __future__ import annotations
@@ -25,15 +25,16 @@ QUESTIONS = ("q_colour", "q_colour_at", "q_shape", "q_shape_at", "q_size", "q_wh
 PAIR_STATEMENTS = ("pair_left", "pair_right", "pair_both", "pair_two")
 KINDS = ("region", "attribute") + STATEMENTS + QUESTIONS + PAIR_STATEMENTS
 
-# Words. Retrieval cuts captions at 30; wordy patterns are kept for scenes of few things.
 LONGEST_CAPTION = 26
+"""Words. Retrieval cuts captions at 30, so long patterns are only used for scenes of few things."""
 
 Forms = dict[str, str]
+"""Name of a form -> its text."""
 
 
 @dataclass(frozen=True)
 class Mention:
-    """The facts of one thing that a sentence tells. Without a shape it is called a thing."""
+    """The facts of one thing that a sentence names. Without a shape it is called a thing."""
 
     shape: str | None = None
     colour: str | None = None
@@ -43,41 +44,52 @@ class Mention:
 
 @dataclass(frozen=True)
 class Pattern:
-    """How a caption is put together: lead + item, item, ... last item + tail, each item filled with its own forms.
-
-    `lead` is filled with the first mention's forms (a verb may agree with it). `needs` names the facts without which
-    the pattern would read oddly or be ambiguous.
-    """
+    """How a caption is put together: lead, items, tail."""
 
     item: str
+    """Template of each mention."""
     lead: str = ""
+    """Template before the items. It has the forms of the first mention, since a verb may agree with it."""
     tail: str = ""
+    """Text after the items."""
     comma: str = ", "
+    """Text between two items."""
     last: str = " and "
+    """Text before the last item."""
     needs: tuple[str, ...] = ()
+    """Facts without which the pattern would read oddly or be ambiguous."""
 
     def fits(self, mentions: Sequence[Mention]) -> bool:
-        """Whether every mention tells what this pattern needs."""
+        """Whether every mention has the facts that this pattern needs."""
         return all(getattr(mention, fact) is not None for mention in mentions for fact in self.needs)
 
 
 @dataclass(frozen=True)
 class Language:
-    """One language: its code, the inflecting function, caption patterns and sentence templates by kind."""
+    """The grammar of one language."""
 
     code: str
     name: str
+    """In the language itself."""
     forms: Callable[[Mention, Random], Forms]
+    """Inflects a mention."""
     captions: tuple[Pattern, ...] = ()
     templates: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Kind of sentence -> its wordings."""
     materials: dict[str, str] = field(default_factory=dict)
+    """English name of a material -> the form that the templates of "made_of" need."""
     counts: tuple[str, ...] = ()
+    """The statements that a picture holds one, two, three things."""
     stop: str = "."
+    """Full stop."""
     query: str = "?"
+    """Question mark."""
     opening: str = ""
+    """Mark before a question."""
     shape_names: dict[str, str] = field(default_factory=dict)
+    """English name of a shape -> the word for it alone."""
     longest: int = LONGEST_CAPTION
-    """Words of a caption."""
+    """Words of a caption, at most."""
 
     def caption(self, mentions: Sequence[Mention], rng: Random) -> str:
         """One sentence without capital or full stop that names all mentions, in an order drawn from `rng`."""
@@ -91,7 +103,7 @@ class Language:
             if len(text.split()) <= self.longest:
                 return text
 
-    def say(self, kind: str, mentions: Sequence[Mention], rng: Random, material: str = "wood") -> str:
+    def phrase(self, kind: str, mentions: Sequence[Mention], rng: Random, material: str = "wood") -> str:
         """One sentence of a kind (see `KINDS`), without capital or closing mark, in a wording drawn from `rng`."""
         forms: Forms = {"material": self.materials.get(material, "")}
         for number, mention in enumerate(mentions):
@@ -113,12 +125,16 @@ class Language:
 
 
 def tidy(text: str) -> str:
-    """Without the doubled spaces that untold facts leave behind."""
+    """The text without the extra spaces that facts leave behind which are not named."""
     return re.sub(r" +", " ", text).replace(" ,", ",").strip()
 
 
 def place(mention: Mention, wordings: dict[str, tuple[str, str]], rng: Random) -> str:
-    """Where the mentioned thing is: mostly the first, short wording. Empty if untold."""
+    """Where the mentioned thing is, in three of four cases in the first wording; empty if its place is not named.
+
+    Args:
+        wordings: place -> a short and a longer wording.
+    """
     if mention.place is None:
         return ""
     return wordings[mention.place][rng.random() < 0.25]

@@ -6,7 +6,7 @@ from random import Random
 import demo_reading as reading
 import pytest
 
-from cclm.demo.languages import BY_TASK, LANGUAGES, MORE
+from cclm.demo.languages import BY_TASK, LANGUAGES, TEST_ONLY
 from cclm.demo.languages.base import (
     COLOURS,
     KINDS,
@@ -19,7 +19,7 @@ from cclm.demo.languages.base import (
     Mention,
 )
 
-ALL = LANGUAGES | MORE
+ALL = LANGUAGES | TEST_ONLY
 CAPTIONED = [code for code in ALL if ALL[code].captions]
 ASKED = [code for code in ALL if "q_colour" in ALL[code].templates]
 
@@ -31,13 +31,13 @@ def test_ten_languages_in_a_fixed_order() -> None:
 
 
 def test_further_languages_say_what_their_tasks_ask_for() -> None:
-    assert not set(MORE) & set(LANGUAGES) and set(MORE) == {c for task in BY_TASK.values() for c in task} - set(
-        LANGUAGES
-    )
+    assert not set(TEST_ONLY) & set(LANGUAGES) and set(TEST_ONLY) == {
+        c for task in BY_TASK.values() for c in task
+    } - set(LANGUAGES)
     assert {"cs"} | set("bg da el et ko vi".split()) == set(CAPTIONED) - set(LANGUAGES)
-    assert {code for code in MORE if set(MORE[code].templates) == set(QUESTIONS)} == {"bn", "ko", "pt"}
-    assert {code for code in MORE if set(MORE[code].templates) == set(PAIR_STATEMENTS)} == {"sw", "ta"}
-    assert all(set(MORE[code].shape_names) == set(SHAPES) for code in ("sw", "ta"))
+    assert {code for code in TEST_ONLY if set(TEST_ONLY[code].templates) == set(QUESTIONS)} == {"bn", "ko", "pt"}
+    assert {code for code in TEST_ONLY if set(TEST_ONLY[code].templates) == set(PAIR_STATEMENTS)} == {"sw", "ta"}
+    assert all(set(TEST_ONLY[code].shape_names) == set(SHAPES) for code in ("sw", "ta"))
 
 
 @pytest.mark.parametrize("code", CAPTIONED)
@@ -58,7 +58,7 @@ def test_every_kind_of_sentence_names_what_it_tells(code: str) -> None:
             continue  # these leave facts out; the next test covers them
         if kind not in language.templates:
             continue
-        text = language.say(kind, [Mention(shape, colour, None, "middle"), second], rng)
+        text = language.phrase(kind, [Mention(shape, colour, None, "middle"), second], rng)
         expected_shapes = [shape, "moon"] if kind == "pair_two" else [shape] if kind != "q_count" else []
         assert reading.found(code, text, 0) == expected_shapes, text
         assert "{" not in text and "None" not in text
@@ -68,16 +68,16 @@ def test_every_kind_of_sentence_names_what_it_tells(code: str) -> None:
 def test_questions_do_not_give_the_answer_away(code: str) -> None:
     language, rng = ALL[code], Random(3)
     for _ in range(10):
-        assert not reading.found(code, language.say("q_colour", [Mention(shape="star")], rng), 1)
-        assert not reading.found(code, language.say("q_colour_at", [Mention(place="middle")], rng), 1)
-        assert not reading.found(code, language.say("q_shape", [Mention(colour="red")], rng), 0)
-        assert not reading.found(code, language.say("q_shape_at", [Mention(place="middle")], rng), 0)
-        assert reading.found(code, language.say("q_shape_at", [Mention(place="middle")], rng), 3) == ["middle"]
-        assert not reading.found(code, language.say("q_where", [Mention("star", "red")], rng), 3)
+        assert not reading.found(code, language.phrase("q_colour", [Mention(shape="star")], rng), 1)
+        assert not reading.found(code, language.phrase("q_colour_at", [Mention(place="middle")], rng), 1)
+        assert not reading.found(code, language.phrase("q_shape", [Mention(colour="red")], rng), 0)
+        assert not reading.found(code, language.phrase("q_shape_at", [Mention(place="middle")], rng), 0)
+        assert reading.found(code, language.phrase("q_shape_at", [Mention(place="middle")], rng), 3) == ["middle"]
+        assert not reading.found(code, language.phrase("q_where", [Mention("star", "red")], rng), 3)
 
 
 def wordings(code: str, kind: str, mention: Mention) -> set[str]:
-    return {ALL[code].say(kind, [mention], Random(seed)) for seed in range(40)}
+    return {ALL[code].phrase(kind, [mention], Random(seed)) for seed in range(40)}
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_agreement(code: str, kind: str, mention: Mention, expected: str) -> Non
 )
 def test_further_captions(code: str, expected: str) -> None:
     mention = Mention("star", "red", "small", "top left")
-    assert expected in {MORE[code].caption([mention], Random(seed)) for seed in range(80)}
+    assert expected in {TEST_ONLY[code].caption([mention], Random(seed)) for seed in range(80)}
 
 
 def test_captions_differ_in_wording_and_order() -> None:

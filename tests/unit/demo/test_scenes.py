@@ -7,11 +7,11 @@ from random import Random
 import demo_reading as reading
 import pytest
 
+from cclm.demo.captions import caption
 from cclm.demo.claims import claim_text, draw_claim, draw_pair_claim, draw_question
 from cclm.demo.draw import RGB, draw
-from cclm.demo.languages import LANGUAGES, MORE
+from cclm.demo.languages import LANGUAGES, TEST_ONLY
 from cclm.demo.languages.base import COLOURS, PLACES, SHAPES
-from cclm.demo.pretraining import caption
 from cclm.demo.scenes import Scene, distinct_test_scenes, is_held_out, shows_held_out, test_scene, training_scene
 
 
@@ -46,9 +46,9 @@ def test_scenes_have_one_to_three_things_mostly_two() -> None:
         assert len({(thing.shape, thing.colour) for thing in scene.things}) == len(scene.things)
 
 
-@pytest.mark.parametrize("code", [code for code, language in (LANGUAGES | MORE).items() if language.captions])
+@pytest.mark.parametrize("code", [code for code, language in (LANGUAGES | TEST_ONLY).items() if language.captions])
 def test_captions_are_true(code: str) -> None:
-    language = (LANGUAGES | MORE)[code]
+    language = (LANGUAGES | TEST_ONLY)[code]
     for seed in range(300):
         scene = test_scene(Random(seed))
         text = caption(scene, language, Random(seed))
@@ -131,9 +131,9 @@ def test_pictures_show_what_the_scene_says(side: int) -> None:
 
 def test_drawings_of_one_scene_are_equal_and_shapes_differ() -> None:
     scene = training_scene(Random(7))
-    assert draw(scene, 64)[0].tobytes() == draw(scene, 64)[0].tobytes()
+    assert draw(scene, 64).image.tobytes() == draw(scene, 64).image.tobytes()
     pictures = set()
     for shape in SHAPES:
         thing = scene.things[0].__class__(shape, "red", "small", "middle")
-        pictures.add(draw(Scene((thing,), look=3), 64)[0].tobytes())
+        pictures.add(draw(Scene((thing,), look=3), 64).image.tobytes())
     assert len(pictures) == len(SHAPES)

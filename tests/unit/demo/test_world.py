@@ -26,7 +26,7 @@ from cclm.data.cleaning import clean_caption, clean_question
 from cclm.data.examples.tokenizer import load_tokenizer
 from cclm.demo.languages import LANGUAGES
 from cclm.demo.scenes import is_held_out
-from cclm.demo.tokenizer import train_tokenizer
+from cclm.demo.tokenizer_training import train_tokenizer
 from cclm.demo.world import TOKENIZER_FOLDER, DemoSize, _replace, make_demo_world
 from cclm.errors import UserError
 from tests.interrupts import hear_interrupts

@@ -1,4 +1,4 @@
-"""Pre-training files (line-JSON) and the held-out retrieval sets."""
+"""The pre-training files (line-JSON) and the held-out retrieval sets."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ import base64
 from random import Random
 from typing import Any
 
-from cclm.demo.claims import claim_text, draw_claim, draw_pair_claim, draw_question
+from cclm.demo.captions import ALL_FACTS, caption
+from cclm.demo.claims import Claim, PairClaim, claim_text, draw_claim, draw_pair_claim, draw_question
 from cclm.demo.draw import draw, jpeg
-from cclm.demo.files import World
 from cclm.demo.languages import LANGUAGES
-from cclm.demo.languages.base import Language
 from cclm.demo.scenes import Scene, distinct_test_scenes, training_scene
+from cclm.demo.world_writer import WorldWriter
 
-ALL_FACTS = ("shape", "colour", "size", "place")
-# Real captions leave things out; most of these tell everything.
-_TOLD = (ALL_FACTS,) * 6 + (("shape", "colour", "place"),) + (("shape", "colour", "size"),)
+# Real captions leave things out. Most of these name all facts.
+_CAPTION_FACTS = (ALL_FACTS,) * 6 + (("shape", "colour", "place"),) + (("shape", "colour", "size"),)
 _OTHERS = tuple(code for code in LANGUAGES if code != "en")
 _PARTS = 8
 
 
-def caption(scene: Scene, language: Language, rng: Random, facts: tuple[str, ...] = ALL_FACTS) -> str:
-    """A sentence that names every thing of the scene with the given facts."""
-    return language.sentence(language.caption([thing.mention(*facts) for thing in scene.things], rng))
+def write_pretraining(
+    world: WorldWriter, image_text: int, regions: int, mono: int, parallel: int
+) -> dict[str, list[str]]:
+    """Write the four kinds of pre-training file. Returns all their texts by language.
 
-
-def write_pretraining(world: World, image_text: int, regions: int, mono: int, parallel: int) -> dict[str, list[str]]:
-    """Write the four kinds of pre-training file; the numbers are records. Returns all their texts by language."""
+    Args:
+        image_text, regions, mono, parallel: records of each kind.
+    """
     texts: dict[str, list[str]] = {code: [] for code in LANGUAGES}
     folder = "data/pretrain"
     world.parts(
@@ -53,8 +53,12 @@ def write_pretraining(world: World, image_text: int, regions: int, mono: int, pa
     return texts
 
 
-def write_held_out(world: World, test: int, validation: int) -> list[Scene]:
-    """Write `data/heldout`: the same scenes captioned in each language. Returns the test scenes."""
+def write_held_out(world: WorldWriter, test: int, validation: int) -> list[Scene]:
+    """Write `data/heldout`: the same scenes with a caption in each language. Returns the test scenes.
+
+    Args:
+        test, validation: scenes of each set.
+    """
     test_scenes = distinct_test_scenes(test, world.rng("heldout"))
     sets = {"": test_scenes, "val.": distinct_test_scenes(validation, world.rng("heldout", "val"), avoid=test_scenes)}
     for prefix, scenes in sets.items():
@@ -80,46 +84,49 @@ def _languages(rng: Random) -> list[str]:
 
 
 def _keep(texts: dict[str, list[str]], by_language: dict[str, str]) -> dict[str, str]:
+    """`by_language` itself, after adding it to `texts`."""
     for code, text in by_language.items():
         texts[code].append(text)
     return by_language
 
 
-def _image_text(world: World, number: int, texts: dict[str, list[str]]) -> dict[str, Any]:
+def _image_text(world: WorldWriter, number: int, texts: dict[str, list[str]]) -> dict[str, Any]:
     rng = world.rng("image_text", number)
     scene = training_scene(rng)
-    facts = rng.choice(_TOLD)  # one choice for all languages: whether "left" is said can be read off the English one
+    # One choice for all languages: the English caption, whose "left" and "right" a trainer may look for, shows whether
+    # any of them names a side.
+    facts = rng.choice(_CAPTION_FACTS)
     captions = {code: caption(scene, LANGUAGES[code], rng, facts) for code in _languages(rng)}
     return {"binary": world.base64_jpeg(scene), "caption": _keep(texts, captions)}
 
 
-def _regions(world: World, number: int, texts: dict[str, list[str]]) -> dict[str, Any]:
+def _regions(world: WorldWriter, number: int, texts: dict[str, list[str]]) -> dict[str, Any]:
     rng = world.rng("regions", number)
     scene = training_scene(rng)
     codes = _languages(rng)
-    image, boxes = draw(scene, world.side)
-    record: dict[str, Any] = {"binary": base64.b64encode(jpeg(image)).decode("ascii")}
+    drawing = draw(scene, world.side)
+    record: dict[str, Any] = {"binary": base64.b64encode(jpeg(drawing.image)).decode("ascii")}
     if rng.random() < 0.5:
-        # Without places: the trainer crops around a region.
+        # Places are left out, since the trainer crops around a region.
         record["caption"] = _keep(
             texts, {code: caption(scene, LANGUAGES[code], rng, ("shape", "colour", "size")) for code in codes}
         )
     record["elems"] = []
-    for thing, box in zip(scene.things, boxes, strict=True):
+    for thing, box in zip(scene.things, drawing.boxes, strict=True):
         with_attributes = rng.random() < 0.4
         mention = thing.mention("shape", "size") if with_attributes else thing.mention("shape", "colour", "size")
         element: dict[str, Any] = {
             "bb": list(box),
-            "caption": _keep(texts, {code: LANGUAGES[code].say("region", [mention], rng) for code in codes}),
+            "caption": _keep(texts, {code: LANGUAGES[code].phrase("region", [mention], rng) for code in codes}),
         }
         if with_attributes:
-            attributes = {code: LANGUAGES[code].say("attribute", [thing.mention()], rng) for code in codes}
+            attributes = {code: LANGUAGES[code].phrase("attribute", [thing.mention()], rng) for code in codes}
             element["attributes"] = _keep(texts, attributes)
         record["elems"].append(element)
     return record
 
 
-def _mono(world: World, number: int, texts: dict[str, list[str]]) -> dict[str, Any]:
+def _mono(world: WorldWriter, number: int, texts: dict[str, list[str]]) -> dict[str, Any]:
     rng = world.rng("image_text_mono", number)
     scene = training_scene(rng)
     code = rng.choice(_OTHERS)
@@ -128,8 +135,8 @@ def _mono(world: World, number: int, texts: dict[str, list[str]]) -> dict[str, A
     return {"binary": world.base64_jpeg(scene), "desc": captions if len(captions) > 1 else captions[0]}
 
 
-def _parallel(world: World, number: int, texts: dict[str, list[str]]) -> dict[str, Any]:
-    """Captions mostly; also questions and statements, so that their words meet across languages as well."""
+def _parallel(world: WorldWriter, number: int, texts: dict[str, list[str]]) -> dict[str, Any]:
+    """Mostly captions, and some questions and statements, so that their words are learnt across languages, too."""
     rng = world.rng("parallel_text", number)
     pair = ["en", rng.choice(_OTHERS)] if rng.random() < 0.7 else rng.sample(_OTHERS, 2)
     rng.shuffle(pair)
@@ -137,12 +144,13 @@ def _parallel(world: World, number: int, texts: dict[str, list[str]]) -> dict[st
     scene = training_scene(rng)
     kind = rng.random()
     if kind < 0.5:
-        facts = rng.choice(_TOLD)
+        facts = rng.choice(_CAPTION_FACTS)
         source, target = (caption(scene, language, rng, facts) for language in (first, second))
     elif kind < 0.7:
         question = draw_question(scene, rng)
         source, target = (language.question(claim_text(question, language, rng)) for language in (first, second))
     else:
+        claim: Claim | PairClaim
         if kind < 0.85:
             claim = draw_claim(scene, rng.choice((True, False, None)), rng)
         else:

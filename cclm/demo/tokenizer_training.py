@@ -1,8 +1,8 @@
-"""A small XLM-R-style tokenizer: unigram pieces with a word mark, special tokens where XLM-R has them.
+"""Training of a small tokenizer like XLM-R's: a unigram model with a word mark, and special tokens in XLM-R's places.
 
-The unigram trainer at hand gives other pieces at every run and spends the vocabulary on whole sentences of scripts
-that write no spaces. So pieces come from byte-pair merges (repeatable; short ones only where there are no spaces), and
-their scores from how often the merges use them: a unigram model in the end, as XLM-R's.
+The unigram trainer of the package tokenizers gives other pieces at every run, and spends the vocabulary on whole
+sentences of scripts that write no spaces. Therefore the pieces come from byte-pair merges, which are repeatable, and
+which are kept short where there are no spaces. A piece's score comes from how often the merges use it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
@@ -19,21 +20,35 @@ from cclm.data.cleaning import clean_caption
 
 _SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")
 _MASK = "<mask>"
-# Known even if no text shows them: what users may type.
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
+"""Characters that users may type. The tokenizer knows them even if no text has them."""
 _SENTENCES = 4000
+"""Of each language, at most."""
 _WITHOUT_SPACES = ("zh", "ja")
+"""Languages that write no spaces."""
 _MOST_PIECES = 1000
-_MERGED = 1700
-_MERGED_WITHOUT_SPACES = 420
-_LONGEST_WITHOUT_SPACES = 4
 _MODEL_LENGTH = 128
+"""Longest text, tokens."""
+
+
+class _Merges(NamedTuple):
+    """How byte-pair merges are learnt."""
+
+    pieces: int
+    """Number of pieces, single characters among them."""
+    longest: int | None
+    """Characters of a piece, at most."""
+
+
+_MERGES = _Merges(1700, longest=None)
+_MERGES_WITHOUT_SPACES = _Merges(420, longest=4)
 
 
 def write_tokenizer(folder: Path, texts: Mapping[str, Sequence[str]]) -> int:
     """Train on texts by language and write a folder that `AutoTokenizer.from_pretrained` reads offline.
 
-    A `config.json` of the Hugging Face xlm-roberta layout lies beside it (no weights). Returns the vocabulary's size.
+    The folder also gets a `config.json` in Hugging Face's xlm-roberta layout, but no weights. Returns the size of the
+    vocabulary.
     """
     tokenizer = train_tokenizer(texts)
     size = tokenizer.get_vocab_size()
@@ -78,29 +93,31 @@ def write_tokenizer(folder: Path, texts: Mapping[str, Sequence[str]]) -> int:
 
 
 def train_tokenizer(texts: Mapping[str, Sequence[str]]) -> Tokenizer:
-    """A unigram tokenizer: `<s>` 0, `<pad>` 1, `</s>` 2, `<unk>` 3, pieces by falling score, `<mask>` last."""
+    """A unigram tokenizer: `<s>` 0, `<pad>` 1, `</s>` 2, `<unk>` 3, pieces by falling score, `<mask>` last.
+
+    Args:
+        texts: by language.
+    """
     spaced = [line for code, lines in texts.items() if code not in _WITHOUT_SPACES for line in _cleaned(lines)]
     unspaced = [line for code in _WITHOUT_SPACES for line in _cleaned(texts.get(code, ()))]
     uses: Counter[str] = Counter()
-    for lines, merged, longest in (
-        (spaced, _MERGED, None),
-        (unspaced, _MERGED_WITHOUT_SPACES, _LONGEST_WITHOUT_SPACES),
-    ):
-        uses += _merge_uses(lines, merged, longest)
+    uses += _merge_uses(spaced, _MERGES)
+    uses += _merge_uses(unspaced, _MERGES_WITHOUT_SPACES)
     characters = {character for piece in uses for character in piece} | set(_ALPHABET) | {"▁"}
     total = sum(uses.values())
-    # A character that only occurs inside pieces still needs a score, worse than any piece in use.
+    # A character that occurs only inside pieces still needs a score, one below that of every piece in use.
     floor = math.log(0.5 / total)
     scores = {character: floor for character in characters} | {
         piece: math.log(number / total) for piece, number in uses.items()
     }
     pieces = sorted(scores.items(), key=lambda entry: (-entry[1], entry[0]))
-    # The laptop model's vocabulary is fixed; few sentences can leave more pieces than many do. Characters stay.
+    # The laptop model's vocabulary has a fixed size, and few sentences can leave more pieces than many do. So the worst
+    # pieces are dropped, but no single character.
     longer = [piece for piece, _ in pieces if len(piece) > 1]
     left_out = set(longer[max(0, _MOST_PIECES - (len(pieces) - len(longer))) :])
     pieces = [entry for entry in pieces if entry[0] not in left_out]
     vocabulary = [(token, 0.0) for token in _SPECIAL] + pieces + [(_MASK, 0.0)]
-    tokenizer = _shell(models.Unigram(vocabulary, unk_id=_SPECIAL.index("<unk>"), byte_fallback=False))
+    tokenizer = _untrained(models.Unigram(vocabulary, unk_id=_SPECIAL.index("<unk>"), byte_fallback=False))
     tokenizer.decoder = decoders.Metaspace()
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
@@ -109,7 +126,8 @@ def train_tokenizer(texts: Mapping[str, Sequence[str]]) -> Tokenizer:
     return tokenizer
 
 
-def _shell(model: models.Model) -> Tokenizer:
+def _untrained(model: models.Model) -> Tokenizer:
+    """A tokenizer that normalises and splits into words as XLM-R's does."""
     tokenizer = Tokenizer(model)
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")])
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
@@ -120,15 +138,15 @@ def _cleaned(lines: Iterable[str]) -> list[str]:
     return [clean_caption(line, max_words=64) for line in list(lines)[:_SENTENCES]]
 
 
-def _merge_uses(lines: Sequence[str], merged: int, longest: int | None) -> Counter[str]:
-    """How often the learnt merges use each piece on the lines they were learnt from."""
+def _merge_uses(lines: Sequence[str], merges: _Merges) -> Counter[str]:
+    """How often each piece is used on the lines from which the merges were learnt."""
     if not lines:
         return Counter()
-    tokenizer = _shell(models.BPE())
-    options = {} if longest is None else {"max_token_length": longest}
-    tokenizer.train_from_iterator(
-        lines, trainers.BpeTrainer(vocab_size=merged, min_frequency=2, show_progress=False, **options)
+    tokenizer = _untrained(models.BPE())
+    trainer = trainers.BpeTrainer(
+        vocab_size=merges.pieces, min_frequency=2, show_progress=False, max_token_length=merges.longest
     )
+    tokenizer.train_from_iterator(lines, trainer)
     uses: Counter[str] = Counter()
     for encoding in tokenizer.encode_batch(list(lines)):
         uses.update(encoding.tokens)

@@ -1,7 +1,7 @@
-"""What the published commands want beside the data: a tokenizer where they look for one, and configs of a small model.
+"""What the published commands need beside the data: a tokenizer where they look for one, and configs of a small model.
 
-The configs are those of this project under the published names, with the laptop's model, and with settings under which
-a model that starts from nothing can learn drawn scenes. Each file is whole: the folder can be moved anywhere.
+The configs are those of this project under the published names. They have the laptop's model, and settings under which
+a model without initial weights can learn drawn scenes. No file refers to one outside, so the folder can be moved.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from typing import Any
 import yaml
 
 from cclm.config.files import load_config, shipped_configs, to_yaml
+from cclm.demo.captions import caption
 from cclm.demo.claims import claim_text, draw_pair_claim, draw_question
-from cclm.demo.files import World
-from cclm.demo.languages import MORE
-from cclm.demo.pretraining import caption
+from cclm.demo.languages import TEST_ONLY
 from cclm.demo.scenes import training_scene
-from cclm.demo.tokenizer import write_tokenizer
+from cclm.demo.tokenizer_training import write_tokenizer
+from cclm.demo.world_writer import WorldWriter
 
 TOKENIZER = "data/xlm-roberta-large"
-_TEXTS = 400  # of each further language
+_TEXTS = 400  # rounds of texts in each language that only tests have
 _POSITIONS = 96  # the longest texts of the tasks have 80 tokens
 _STRIDE = 16  # of the laptop's image encoder, px
 _BATCH = 64  # of pre-training
-_EPOCHS = 7
+_EPOCHS = 7  # of pre-training
 
-_AUGMENT = "{crop_scale: [0.9, 1.0], horizontal_flip: 0.0, rand_augment_ops: 0}"  # captions speak of colours and sides
+_AUGMENT = "{crop_scale: [0.9, 1.0], horizontal_flip: 0.0, rand_augment_ops: 0}"  # captions name colours and sides
 _HEADER = """\
 # {name} as published, with a small model and settings for a demo world. Written by `cclm demo --as-published`.
 """
@@ -46,12 +46,13 @@ This folder is laid out as the published README asks, so its commands work here,
 """
 
 
-def write_published(world: World, texts: Mapping[str, Sequence[str]]) -> None:
+def write_published(world: WorldWriter, texts: Mapping[str, Sequence[str]]) -> None:
     """Write `data/xlm-roberta-large` (a tokenizer trained on all languages, and sizes), `configs/` and a README.
 
-    `texts`: those of pre-training, by language.
+    Args:
+        texts: those of pre-training, by language.
     """
-    further = {code: _texts(world, code) for code in MORE}
+    further = {code: _texts(world, code) for code in TEST_ONLY}
     pieces = write_tokenizer(world.root / TOKENIZER, {**texts, **further})
     shipped = shipped_configs()
     model = _model(shipped, world.side, pieces)
@@ -62,9 +63,9 @@ def write_published(world: World, texts: Mapping[str, Sequence[str]]) -> None:
     world.text("PUBLISHED.md", _README)
 
 
-def _texts(world: World, code: str) -> list[str]:
-    """Whatever a language can say: captions, questions, statements about two pictures."""
-    language = MORE[code]
+def _texts(world: WorldWriter, code: str) -> list[str]:
+    """Texts of every sort that the language has: captions, questions, statements about two pictures."""
+    language = TEST_ONLY[code]
     texts = []
     for number in range(_TEXTS):
         rng = world.rng("published", code, number)
@@ -86,6 +87,7 @@ def _model(shipped: Path, side: int, pieces: int) -> dict[str, Any]:
 
 
 def _overrides(path: Path) -> list[str]:
+    """What the config file `path` needs, beside the model, to learn on a demo world."""
     name = path.name
     learning = ["optimizer.lr=1e-3", "optimizer.lr_mult=1", f"data.augment={_AUGMENT}"]
     if name.startswith("Pretrain"):
