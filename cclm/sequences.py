@@ -1,9 +1,10 @@
-"""A batch of sequences of different lengths, as one typed object.
+"""A batch of sequences of different lengths, as one typed object: padded (`Sequences`) or not (`PackedSequences`).
 
-Dimension letters: S sequences, L positions of the longest one, H width, M picked positions.
+Dimension letters: S sequences, L positions of the longest one, H width, M selected positions (of `PackedSequences`:
+all positions).
 
-Only attention asks for the padded layout (`padded`, `padding_mask`); everything else works position by position or
-through the methods here. So evaluation can use `PackedSequences`, the same without padding, in the same layers.
+Only attention needs the padded layout (`padded`, `padding_mask`). Everything else works position by position, or
+through methods that both classes have. So evaluation can run the same layers on `PackedSequences`, without padding.
 """
 
 from __future__ import annotations
@@ -20,16 +21,17 @@ from torch import Tensor
 class Sequences:
     """Token ids, or the states computed from them, of S sequences.
 
-    Storage today is right-padded: `data` is (S, L) int64 for token ids or (S, L, H) float for states.
+    The sequences are padded on the right.
     """
 
     data: Tensor
+    """(S, L) int64 for token ids, (S, L, H) float for states."""
     lengths: Tensor | None
-    """(S,) int64, on the device of `data`: positions that exist, counted from the left. None: all of them, in every
-    sequence (image patches), which is worth knowing because attention then needs no mask."""
+    """(S,) int64, on the device of `data`: how many positions of each sequence exist. None if all exist in every
+    sequence, as in images; attention then needs no mask."""
     visible: Tensor | None = None
-    """(S, L) bool, or None. Positions that others may attend to, where that is not simply the first `lengths`
-    (an image region shows some patches only)."""
+    """(S, L) bool: the positions that others may attend to, where these are not simply the first `lengths`: a text
+    about an image region sees some of the patches only. None otherwise."""
 
     def __len__(self) -> int:
         return self.data.shape[0]
@@ -39,11 +41,11 @@ class Sequences:
         return self.data.device
 
     def with_data(self, data: Tensor) -> Sequences:
-        """The same sequences with other contents: `data` (S, L, ...) for every position of this one."""
+        """The same sequences with other contents: `data` (S, L, ...)."""
         return replace(self, data=data)
 
     def padded(self) -> Tensor:
-        """(S, L, ...): contents with padding on the right."""
+        """(S, L, ...): the contents with padding on the right."""
         return self.data
 
     def padding_mask(self) -> Tensor | None:
@@ -53,7 +55,7 @@ class Sequences:
         return torch.arange(self.data.shape[1], device=self.device) < self.lengths[:, None]
 
     def from_padded(self, data: Tensor) -> Tensor:
-        """(S, L, ...) -> the same contents as `data` of these sequences is stored."""
+        """Bring padded contents (S, L, ...) to the layout of `data`, which here is the same."""
         return data
 
     def positions(self) -> Tensor:
@@ -61,28 +63,30 @@ class Sequences:
         return torch.arange(self.data.shape[1], device=self.device)[None, :]  # (1, L)
 
     def first(self) -> Tensor:
-        """(S, ...): contents at position 0, the place of `<s>` or of the image's [CLS]."""
+        """(S, ...): the contents at position 0, which is `<s>` of a text and [CLS] of an image."""
         return self.data[:, 0]
 
     def at(self, rows: Tensor, columns: Tensor) -> Tensor:
-        """(M, ...): contents at the given positions; `rows`, `columns` are (M,) int64."""
+        """(M, ...): the contents at M positions. `rows` (M,) int64 are sequences, `columns` (M,) positions in them."""
         return self.data[rows, columns]
 
     def select(self, rows: Tensor) -> Sequences:
-        """The sequences `rows` (K,) int64, in that order, repeats allowed."""
+        """The sequences numbered `rows` (K,) int64, in that order; repeats are allowed."""
         lengths = None if self.lengths is None else self.lengths[rows]
         visible = None if self.visible is None else self.visible[rows]
         return Sequences(self.data[rows], lengths, visible)
 
     def split(self, sizes: Sequence[int]) -> list[Sequences]:
-        """Cut into consecutive groups of `sizes` sequences; the sizes add up to S."""
+        """Split into consecutive groups of `sizes` sequences. The sizes must add up to S."""
         sizes = list(sizes)
         nothing = [None] * len(sizes)
-        lengths = nothing if self.lengths is None else self.lengths.split(sizes)
-        visible = nothing if self.visible is None else self.visible.split(sizes)
-        return [Sequences(*part) for part in zip(self.data.split(sizes), lengths, visible, strict=True)]
+        lengths = nothing if self.lengths is None else torch.split(self.lengths, sizes)
+        visible = nothing if self.visible is None else torch.split(self.visible, sizes)
+        return [Sequences(*part) for part in zip(torch.split(self.data, sizes), lengths, visible, strict=True)]
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Sequences:
+        """The same on `device`."""
+
         def move(tensor: Tensor | None) -> Tensor | None:
             return None if tensor is None else tensor.to(device, non_blocking=non_blocking)
 
@@ -90,12 +94,12 @@ class Sequences:
 
     @staticmethod
     def full(data: Tensor) -> Sequences:
-        """Sequences without padding: `data` (S, L, ...) where every position exists (image patches)."""
+        """Sequences of which every position exists, as in images: `data` (S, L, ...)."""
         return Sequences(data, None)
 
     @staticmethod
     def concat(parts: Sequence[Sequences]) -> Sequences:
-        """All sequences of `parts` one after the other, padded to the longest."""
+        """All sequences of all `parts`, in order, padded to the longest."""
         longest = max(part.data.shape[1] for part in parts)
         data = torch.cat([_pad_right(part.data, longest) for part in parts])  # (S, L, ...)
         lengths = torch.cat([part._explicit_lengths() for part in parts])  # (S,)
@@ -108,10 +112,10 @@ class Sequences:
 
     @staticmethod
     def from_lists(token_ids: Sequence[Sequence[int]], pad_id: int = 1) -> Sequences:
-        """Token ids as lists of ints -> (S, L) int64, padded with `pad_id` (1 in XLM-R) to the longest."""
+        """S lists of token ids, padded to the longest with `pad_id`, which is 1 in XLM-R: (S, L) int64."""
         lengths = [len(ids) for ids in token_ids]
         longest = max(lengths)
-        # All rows at once, by numpy: a tensor a row costs more than all its numbers.
+        # numpy converts all rows at once. A tensor for each row would cost more than all its numbers.
         rows = [[*ids, *[pad_id] * (longest - length)] for ids, length in zip(token_ids, lengths, strict=True)]
         data = torch.from_numpy(np.array(rows, dtype=np.int64))  # (S, L)
         return Sequences(data, torch.tensor(lengths, dtype=torch.int64))
@@ -128,9 +132,10 @@ class Sequences:
 
 @dataclass(frozen=True)
 class PackedSequences:
-    """S sequences without padding, one after the other: M positions in all. For evaluation; build with `of` or `pack`.
+    """S sequences one after the other, without padding: M positions in all. Build with `of`, `pack` or `from_lists`.
 
-    Layers that work position by position compute nothing for padding; attention alone sees the padded layout.
+    Made for evaluation: layers that work position by position compute nothing for padding. Attention alone sees the
+    padded layout.
     """
 
     data: Tensor
@@ -138,15 +143,16 @@ class PackedSequences:
     lengths: Tensor
     """(S,) int64, at least 1."""
     starts: Tensor
-    """(S,) int64: place of each sequence's position 0 in `data`."""
+    """(S,) int64: index into `data` of each sequence's position 0."""
     places: Tensor
-    """(M,) int64: where each position stands in the padded layout, flattened. Kept, so that a GPU is asked once."""
+    """(M,) int64: index of each position in the padded layout flattened to (S * L, ...). Stored, because to compute it
+    is to wait for the GPU."""
     longest: int
     """L"""
 
     @staticmethod
     def of(data: Tensor, lengths: Tensor) -> PackedSequences:
-        """`data` (M, ...), cut into sequences of `lengths` (S,)."""
+        """`data` (M, ...) as sequences of `lengths` (S,) int64, which add up to M."""
         longest = int(lengths.max())
         starts = lengths.cumsum(0) - lengths
         mask = torch.arange(longest, device=lengths.device) < lengths[:, None]  # (S, L)
@@ -154,7 +160,11 @@ class PackedSequences:
 
     @staticmethod
     def pack(sequences: Sequences) -> PackedSequences:
-        """Without the padding; sequences of which some positions are hidden cannot be packed."""
+        """The same sequences without padding.
+
+        Raises:
+            ValueError: only some positions are visible.
+        """
         if sequences.visible is not None:
             raise ValueError("sequences of which only some positions are visible have no packed layout")
         lengths = sequences._explicit_lengths()
@@ -163,7 +173,7 @@ class PackedSequences:
 
     @staticmethod
     def from_lists(token_ids: Sequence[Sequence[int]]) -> PackedSequences:
-        """Token ids as lists of ints -> (M,) int64."""
+        """S lists of token ids: (M,) int64."""
         flat = torch.tensor([token for ids in token_ids for token in ids], dtype=torch.int64)
         return PackedSequences.of(flat, torch.tensor([len(ids) for ids in token_ids], dtype=torch.int64))
 
@@ -179,17 +189,17 @@ class PackedSequences:
         return replace(self, data=data)
 
     def padded(self) -> Tensor:
-        """(S, L, ...): contents with zeros on the right."""
+        """(S, L, ...): the contents with zeros on the right."""
         result = self.data.new_zeros((len(self) * self.longest, *self.data.shape[1:]))
         result[self.places] = self.data
-        return result.unflatten(0, (len(self), self.longest))
+        return torch.unflatten(result, 0, (len(self), self.longest))
 
     def padding_mask(self) -> Tensor:
         """(S, L) bool: True where a position exists."""
         return torch.arange(self.longest, device=self.device) < self.lengths[:, None]
 
     def from_padded(self, data: Tensor) -> Tensor:
-        """(S, L, ...) -> (M, ...)."""
+        """Take padding away from contents (S, L, ...): (M, ...)."""
         return data.flatten(0, 1)[self.places]
 
     def positions(self) -> Tensor:
@@ -197,18 +207,22 @@ class PackedSequences:
         return self.places % self.longest
 
     def first(self) -> Tensor:
-        """(S, ...): contents at position 0."""
+        """(S, ...): the contents at position 0."""
         return self.data[self.starts]
 
     def select(self, rows: Tensor) -> PackedSequences:
-        """The sequences `rows` (K,) int64, in that order, repeats allowed."""
+        """The sequences numbered `rows` (K,) int64, in that order; repeats are allowed."""
         chosen = PackedSequences.of(self.data, self.lengths[rows])
-        of_position = chosen.places // chosen.longest  # (M',): sequence, counted in `rows`
+        of_position = chosen.places // chosen.longest  # (M',): index into `rows` of each position's sequence
         return chosen.with_data(self.data[self.starts[rows][of_position] + chosen.positions()])
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> PackedSequences:
-        tensors = (self.data, self.lengths, self.starts, self.places)
-        return PackedSequences(*(each.to(device, non_blocking=non_blocking) for each in tensors), self.longest)
+        """The same on `device`."""
+
+        def move(tensor: Tensor) -> Tensor:
+            return tensor.to(device, non_blocking=non_blocking)
+
+        return PackedSequences(move(self.data), move(self.lengths), move(self.starts), move(self.places), self.longest)
 
 
 AnySequences = Sequences | PackedSequences

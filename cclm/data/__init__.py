@@ -1,1 +1,1 @@
-"""From stored bytes to typed batches. Rooms, lowest first: stored, annotations, examples, batches, commands."""
+"""From stored bytes to typed batches. The packages, lowest first: stored, annotations, examples, batches, commands."""

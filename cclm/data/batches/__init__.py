@@ -1,1 +1,1 @@
-"""Examples become typed batches, in time for training: collation, loader processes, shared memory."""
+"""Examples become typed batches ahead of their use: collation, loader processes, shared memory."""

@@ -1,4 +1,4 @@
-"""Typed batches: what the data side hands to the tasks.
+"""Typed batches: what the tasks get from the input pipeline.
 
 Dimension letters, used all over the project:
     B  texts of a batch            N  images of a batch (= B unless texts share images)
@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -22,44 +22,50 @@ from torch import Tensor
 from cclm.sequences import Sequences
 
 
-class OnDevice:
-    """What every batch can do: move as a whole."""
+@dataclass(frozen=True)
+class TensorDataclass:
+    """A dataclass of tensors that moves as a whole, with the dataclasses in its fields."""
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
-        """The same batch on `device`; `non_blocking` copies overlap with computing if the batch is pinned."""
-        return _map_tensors(self, lambda tensor: tensor.to(device, non_blocking=non_blocking))
+        """The same on `device`. With `non_blocking`, copies from pinned memory overlap with computing."""
+        return self._map_tensors(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Self:
-        """The same batch in page-locked memory, from which a GPU copies by itself. Needs CUDA."""
-        return _map_tensors(self, lambda tensor: tensor if tensor.is_pinned() else tensor.pin_memory())
+        """The same in page-locked memory, from which a GPU copies by itself. Needs CUDA."""
+        return self._map_tensors(lambda tensor: tensor if tensor.is_pinned() else tensor.pin_memory())
+
+    def _map_tensors(self, change: Callable[[Tensor], Tensor]) -> Self:
+        fields = dataclasses.fields(self)
+        return dataclasses.replace(self, **{each.name: _changed(getattr(self, each.name), change) for each in fields})
 
 
-def _map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+def _changed(value: object, change: Callable[[Tensor], Tensor]) -> object:
+    """A field's value with every tensor in it changed."""
     if isinstance(value, Tensor):
         return change(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {field.name: _map_tensors(getattr(value, field.name), change) for field in dataclasses.fields(value)}
-        return dataclasses.replace(value, **fields)
+        fields = dataclasses.fields(value)
+        return dataclasses.replace(value, **{each.name: _changed(getattr(value, each.name), change) for each in fields})
     return value
 
 
 @dataclass(frozen=True)
-class MaskedText(OnDevice):
-    """Texts in which some tokens were replaced, and what stood there."""
+class MaskedText(TensorDataclass):
+    """Texts in which some tokens were replaced, and the original tokens."""
 
     tokens: Sequences
     """B texts after masking."""
     rows: Tensor
     """(M,) int64: text of each masked position."""
     columns: Tensor
-    """(M,) int64: place of each masked position in its text."""
+    """(M,) int64: index of each masked position in its text."""
     labels: Tensor
     """(M,) int64: the original token ids."""
 
 
 @dataclass(frozen=True)
-class ImageTextBatch(OnDevice):
-    """Images with one caption each (or two, in two languages), pre-training."""
+class ImageTextBatch(TensorDataclass):
+    """Images with one caption each, or with two in different languages; pre-training."""
 
     images: Tensor
     """(B, R, R, 3) uint8"""
@@ -70,7 +76,7 @@ class ImageTextBatch(OnDevice):
 
 
 @dataclass(frozen=True)
-class RegionTextBatch(OnDevice):
+class RegionTextBatch(TensorDataclass):
     """Texts about whole images and about boxes in them; several texts share one image."""
 
     images: Tensor
@@ -78,17 +84,17 @@ class RegionTextBatch(OnDevice):
     text: Sequences
     masked: MaskedText
     image_of_text: Tensor
-    """(B,) int64: which image a text is about."""
+    """(B,) int64: index into `images` of what a text is about."""
     patches: Tensor
-    """(B, 1 + P) bool: positions that a text sees; position 0 ([CLS]) always."""
+    """(B, 1 + P) bool: the positions of its image that a text sees; position 0 ([CLS]) always."""
     boxes: Tensor
-    """(B, 4) float32: centre x, centre y, width, height, as parts of the image side."""
+    """(B, 4) float32: centre x, centre y, width, height, as fractions of the image's side."""
     is_whole_image: Tensor
     """(B,) bool: the text describes the whole image; its box is (.5, .5, 1, 1)."""
 
 
 @dataclass(frozen=True)
-class ParallelTextBatch(OnDevice):
+class ParallelTextBatch(TensorDataclass):
     """A text and its translation."""
 
     source: Sequences
@@ -97,8 +103,8 @@ class ParallelTextBatch(OnDevice):
 
 
 @dataclass(frozen=True)
-class JoinedTextBatch(OnDevice):
-    """Translation language modelling (TLM): a text and its translation, apart and as one masked sequence."""
+class JoinedTextBatch(TensorDataclass):
+    """A text and its translation, for translation language modelling (TLM): apart, and as one masked sequence."""
 
     source: Sequences
     target: Sequences

@@ -1,4 +1,4 @@
-"""Typed batches of the downstream tasks. Dimension letters as in `batch.py`, and A answers of a batch."""
+"""Typed batches of the downstream tasks. Dimension letters as in `batch.py`; A is the number of answers of a batch."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from cclm.data.batches.batch import OnDevice
+from cclm.data.batches.batch import TensorDataclass
 from cclm.sequences import Sequences
 
 
 @dataclass(frozen=True)
-class RetrievalBatch(OnDevice):
+class RetrievalBatch(TensorDataclass):
     """Images with one caption each; captions of one image share its id."""
 
     images: Tensor
@@ -22,8 +22,8 @@ class RetrievalBatch(OnDevice):
 
 
 @dataclass(frozen=True)
-class ClassificationBatch(OnDevice):
-    """Image, sentence, class (XVNLI)."""
+class ClassificationBatch(TensorDataclass):
+    """An image, a sentence about it, and their class (XVNLI)."""
 
     images: Tensor
     """(B, R, R, 3) uint8"""
@@ -33,7 +33,7 @@ class ClassificationBatch(OnDevice):
 
 
 @dataclass(frozen=True)
-class PairBatch(OnDevice):
+class PairBatch(TensorDataclass):
     """Two images, a sentence about both, and whether it is true (NLVR2, MaRVL)."""
 
     left: Tensor
@@ -46,18 +46,18 @@ class PairBatch(OnDevice):
 
 
 @dataclass(frozen=True)
-class AnswerBatch(OnDevice):
-    """Image, question, and its weighted answers (GQA, xGQA)."""
+class AnswerBatch(TensorDataclass):
+    """An image, a question about it, and the question's weighted answers (GQA, xGQA)."""
 
     images: Tensor
     """(B, R, R, 3) uint8"""
     questions: Sequences
     answers: Sequences
-    """A answers of all questions, `<s> ... </s>`."""
+    """The answers of all questions, A in all, each `<s> ... </s>`."""
     question_of_answer: Tensor
-    """(A,) int64"""
+    """(A,) int64: row of the question that an answer belongs to."""
     weights: Tensor
-    """(A,) float32"""
+    """(A,) float32: the weights of a question's answers sum to 1."""
 
 
 FinetuneBatch = RetrievalBatch | ClassificationBatch | PairBatch | AnswerBatch

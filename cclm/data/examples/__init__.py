@@ -1,3 +1,1 @@
-"""A stored record or an annotation becomes an example:
-texts cleaned and tokenized, images transformed, words masked.
-"""
+"""A stored record or an annotation becomes an example: text cleaned and tokenized, image transformed, words masked."""

@@ -1,4 +1,4 @@
-"""Orders that are drawn only as far as they are needed: a record's draws are a part of what reading it costs."""
+"""Random orders, drawn only as far as they are used: drawing is a noticeable part of what a record costs."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ T = TypeVar("T")
 
 
 def in_random_order(items: Iterable[T], rng: random.Random) -> Iterator[T]:
-    """`items`, every order as likely as every other; one draw for each that is asked for, none for the last."""
-    left = list(items)
-    while len(left) > 1:
-        at = int(rng.random() * len(left))  # its bias, 2**-53 an item, cannot be seen; randrange takes 5 times as long
-        left[at], left[-1] = left[-1], left[at]
-        yield left.pop()
-    yield from left
+    """`items` in an order that is uniform over all orders. Each item taken costs one draw, the last one none."""
+    remaining = list(items)
+    while len(remaining) > 1:
+        # Biased by 2**-53 for each item, which cannot be noticed; randrange is exact and takes 5 times as long.
+        at = int(rng.random() * len(remaining))
+        remaining[at], remaining[-1] = remaining[-1], remaining[at]
+        yield remaining.pop()
+    yield from remaining

@@ -1,7 +1,7 @@
-"""Images: decoding, the training and the evaluation transform.
+"""Images: decoding, the transform of training and that of evaluation.
 
-R is the side of the model's square input, px. A transformed image is uint8 (R, R, 3), RGB: a quarter of the memory of
-what the model computes with (`cclm/pixels.py`). Boxes of pixels are (left, top, right, bottom).
+R is the side of the model's square input, px. A transformed image is uint8 (R, R, 3), RGB. That is a quarter of the
+memory of the floats that the model computes with; `cclm/pixels.py` makes those.
 """
 
 from __future__ import annotations
@@ -16,21 +16,24 @@ from PIL import Image
 
 from cclm.config.sources import AugmentConfig
 from cclm.data.examples.randaugment import rand_augment
+from cclm.data.examples.regions import Crop
 from cclm.data.stored.records import BROKEN_IMAGE, BrokenRecord
 
 Pixels = NDArray[np.uint8]
 """(R, R, 3), RGB: an image as the model takes it."""
 
-_ASPECT = (3 / 4, 4 / 3)  # of random crops
+_MIN_ASPECT, _MAX_ASPECT = 3 / 4, 4 / 3  # of random crops
 _CROP_ATTEMPTS = 10
-_FINEST_DRAFT = 2  # a JPEG decoded at a part of its size keeps at least this many pixels for each one of the result
+_MIN_OVERSAMPLING = 2  # a JPEG decoded below its size keeps at least so many pixels, a side, for each one of the result
 
 
 def open_image(data: bytes) -> Image.Image:
-    """Read the header of an encoded image; nothing is decoded. Raises BrokenRecord."""
+    """Read the header of an encoded image. Nothing is decoded yet. Raises BrokenRecord."""
     try:
         return Image.open(io.BytesIO(data))
-    except Exception as error:  # Pillow's readers raise nearly any kind at damaged files; nothing else happens here
+    except (
+        Exception
+    ) as error:  # Pillow's readers raise nearly any kind of error at damaged files; nothing else happens here
         raise BrokenRecord(BROKEN_IMAGE, _reason(error)) from None
 
 
@@ -43,51 +46,53 @@ def decode(image: Image.Image) -> Image.Image:
         raise BrokenRecord(BROKEN_IMAGE, _reason(error)) from None
 
 
-def crop_and_resize(image: Image.Image, box: tuple[float, float, float, float], side: int) -> Image.Image:
-    """Part `box` of a not yet decoded image, as RGB (side, side), bicubic. Raises BrokenRecord.
+def crop_and_resize(image: Image.Image, crop: Crop, side: int) -> Image.Image:
+    """Decode an image and resize a crop of it to RGB (side, side), bicubic. Raises BrokenRecord.
 
     A large JPEG is decoded at 1/2, 1/4 or 1/8 of its size where that leaves enough pixels.
     """
     width, height = image.size
-    scale = min(box[2] - box[0], box[3] - box[1]) / (_FINEST_DRAFT * side)
+    left, top, right, bottom = crop
+    scale = min(right - left, bottom - top) / (_MIN_OVERSAMPLING * side)
     if scale >= 2:
         image.draft("RGB", (math.ceil(width / scale), math.ceil(height / scale)))
     pixels = decode(image)
-    across, down = pixels.width / width, pixels.height / height  # both 1 unless drafted
-    scaled = (box[0] * across, box[1] * down, min(box[2] * across, pixels.width), min(box[3] * down, pixels.height))
+    across, down = pixels.width / width, pixels.height / height  # both 1 unless decoded below its size
+    scaled = (left * across, top * down, min(right * across, pixels.width), min(bottom * down, pixels.height))
     return pixels.resize((side, side), Image.Resampling.BICUBIC, box=scaled)
 
 
-def random_crop(
-    width: int, height: int, scale: tuple[float, float], rng: random.Random
-) -> tuple[float, float, float, float]:
-    """A box that keeps a part `scale` of the area, of aspect 3/4 to 4/3; the largest centred one if none is found."""
-    low, high = math.log(_ASPECT[0]), math.log(_ASPECT[1])
+def random_crop(width: int, height: int, scale: tuple[float, float], rng: random.Random) -> Crop:
+    """A crop of an aspect from 3/4 to 4/3 that keeps between `scale[0]` and `scale[1]` of the image's area.
+
+    If no drawn one fits into the image, the largest crop of an allowed aspect around the middle.
+    """
+    low, high = math.log(_MIN_ASPECT), math.log(_MAX_ASPECT)
     for _ in range(_CROP_ATTEMPTS):
         area = width * height * rng.uniform(*scale)
         aspect = math.exp(rng.uniform(low, high))
         w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
         if 0 < w <= width and 0 < h <= height:
             left, top = rng.randint(0, width - w), rng.randint(0, height - h)
-            return left, top, left + w, top + h
-    aspect = min(max(width / height, _ASPECT[0]), _ASPECT[1])
+            return Crop(left, top, left + w, top + h)
+    aspect = min(max(width / height, _MIN_ASPECT), _MAX_ASPECT)
     w, h = min(width, max(1, round(height * aspect))), min(height, max(1, round(width / aspect)))
     left, top = (width - w) // 2, (height - h) // 2
-    return left, top, left + w, top + h
+    return Crop(left, top, left + w, top + h)
 
 
 def training_image(data: bytes, side: int, config: AugmentConfig, rng: random.Random) -> Pixels:
-    """Encoded image -> random crop, flip, RandAugment: uint8 (R, R, 3). Raises BrokenRecord."""
+    """Decode an image, crop it at random, flip it by chance, augment it: uint8 (R, R, 3). Raises BrokenRecord."""
     image = open_image(data)
-    box = random_crop(*image.size, config.crop_scale, rng)
-    pixels = crop_and_resize(image, box, side)
+    crop = random_crop(*image.size, config.crop_scale, rng)
+    pixels = crop_and_resize(image, crop, side)
     if rng.random() < config.horizontal_flip:
         pixels = pixels.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     return np.asarray(rand_augment(pixels, config.rand_augment_ops, config.rand_augment_magnitude, rng))
 
 
 def evaluation_image(data: bytes, side: int) -> Pixels:
-    """Encoded image -> the whole of it, squeezed to a square: uint8 (R, R, 3). Raises BrokenRecord."""
+    """Decode an image and squeeze the whole of it to a square: uint8 (R, R, 3). Raises BrokenRecord."""
     pixels = decode(open_image(data))
     return np.asarray(pixels.resize((side, side), Image.Resampling.BICUBIC))
 

@@ -1,9 +1,11 @@
-"""A record becomes an example: captions drawn, text cleaned, tokenised and masked, image cropped.
+"""A record becomes an example of pre-training: captions drawn; text cleaned, tokenized and masked; image cropped.
 
-Everything drawn for one example comes from (seed, source, epoch, number of the record), so it does not matter which
-process makes it, or when. Text comes before images: it is cheaper to find out there that a record is broken. And an
-image is decoded when asked for: decoding empties the processor's caches, so that tokenising right after it takes
-several times as long as tokenising after tokenising.
+All random numbers of an example come from (seed, source, epoch, number of the record), so it does not matter which
+process makes it, or when.
+
+The text is made first and the image is decoded later, on request (`UndecodedExample`), for two reasons. It is cheaper
+to find out from the text that a record is broken. And decoding an image empties the processor's caches: tokenizing a
+text takes several times as long right after it as after tokenizing another text.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -30,35 +33,36 @@ from cclm.data.stored.formats import Format
 from cclm.data.stored.records import ANY_LANGUAGE, BrokenRecord, Captions
 
 SOURCES = ("images", "regions", "images_mono", "texts")
-"""The sources of pre-training, attributes of `DataConfig`; the place in this tuple numbers their random streams."""
+"""The sources of pre-training, attributes of `DataConfig`. The index of a source in this tuple numbers its random
+stream, so the order must not change."""
 
 
 @dataclass(frozen=True)
-class TextPart:
-    """One text: its ids `<s> ... </s>` and the same masked."""
+class TextExample:
+    """One text, as it is and masked."""
 
     ids: list[int]
+    """`<s> ... </s>`"""
     masked: MaskedIds
 
 
 @dataclass(frozen=True)
 class ImageTextExample:
-    """One caption of an image, or two."""
+    """The text side of an image: one caption, or two."""
 
-    text: TextPart
+    text: TextExample
     second: list[int] | None
     """Ids of the second caption (`sample_two_captions`)."""
 
 
 @dataclass(frozen=True)
 class RegionText:
-    """A text about a box in an image, or about all of it."""
+    """A text about a box in an image, or about the whole image."""
 
-    text: TextPart
+    text: TextExample
     patches: list[bool]
-    """1 + P entries: positions of the image that the text sees."""
-    box: regions.Box
-    """Centre and size as parts of the side."""
+    """1 + P entries: the positions of the image that the text sees."""
+    box: regions.BoxTarget
     is_whole_image: bool
 
 
@@ -71,11 +75,13 @@ class RegionExample:
 
 @dataclass(frozen=True)
 class ParallelTextExample:
-    """A text, masked, and its translation; with TLM also both as one masked sequence."""
+    """A text and its translation."""
 
-    source: TextPart
+    source: TextExample
     target: list[int]
+    """Ids of the translation."""
     joined: MaskedIds | None
+    """With translation language modelling (TLM), both as one masked sequence; None without."""
 
 
 Example = ImageTextExample | RegionExample | ParallelTextExample
@@ -96,7 +102,7 @@ ExampleBuilder = Callable[[bytes | memoryview, random.Random], UndecodedExample]
 
 
 def example_rng(seed: int, source: int, epoch: int, number: int) -> random.Random:
-    """The random numbers of one record in one epoch."""
+    """The random numbers of one record in one epoch; `source` is the number of the source's random stream."""
     return random.Random((((seed << 8) + source << 32) + epoch << 64) + number)
 
 
@@ -161,14 +167,14 @@ def image_text_example(
     tokenizer: Tokenizer,
     rng: random.Random,
 ) -> UndecodedExample:
-    """An image of `side` px and a caption (two, in different languages, if asked)."""
+    """An image of `side` px and a caption; with `two_captions`, two of them in different languages."""
     drawn = draw_captions(record.captions, source.languages, source.text, rng)
-    _, caption = next(drawn)
+    first = next(drawn)
     second = next(drawn, None) if two_captions else None
     if two_captions and second is None:
         raise BrokenRecord(records.NO_SECOND_CAPTION, "sample_two_captions needs captions in two languages")
-    text = _masked_text(caption, source.text, tokenizer, rng)
-    second_ids = None if second is None else _ids(second[1], source.text, tokenizer)
+    text = _masked_text(first.text, source.text, tokenizer, rng)
+    second_ids = None if second is None else _ids(second.text, source.text, tokenizer)
     image = partial(images.training_image, record.image, side, augment, rng)
     return UndecodedExample(ImageTextExample(text, second_ids), image)
 
@@ -182,9 +188,13 @@ def region_example(
     tokenizer: Tokenizer,
     rng: random.Random,
 ) -> UndecodedExample:
-    """A random crop around one described box, with the texts of all boxes that are still in it.
+    """A random crop around one described box, with the texts of all boxes that the crop keeps.
 
-    The whole-image caption, where there is one, comes first. At most `max_regions` texts.
+    There are at most `max_regions` texts. The caption of the whole image comes first, if there is one.
+
+    Args:
+        side: of the image that the model sees, px.
+        stride: pixels of that image for each side of a patch.
     """
     image = images.open_image(record.image)
     width, height = image.size
@@ -202,21 +212,22 @@ def region_example(
 
     texts = []
     if record.captions is not None:
-        _, caption = next(draw_captions(record.captions, source.languages, source.text, rng))
-        everything = [True] * (1 + (side // stride) ** 2)
-        text = _masked_text(caption, source.text, tokenizer, rng)
-        texts.append(RegionText(text, everything, regions.WHOLE_IMAGE, True))
-    across, down = side / (crop[2] - crop[0]), side / (crop[3] - crop[1])
+        caption = next(draw_captions(record.captions, source.languages, source.text, rng))
+        all_positions = [True] * (1 + (side // stride) ** 2)
+        text = _masked_text(caption.text, source.text, tokenizer, rng)
+        texts.append(RegionText(text, all_positions, regions.WHOLE_IMAGE, is_whole_image=True))
+    across, down = side / (crop.right - crop.left), side / (crop.bottom - crop.top)
     for i in in_random_order(range(len(boxes)), rng):
         if len(texts) >= source.max_regions:
             break
         inside = regions.box_in_crop(boxes[i], crop, source.min_box_inside)
         if inside is None:
             continue
-        box = regions.flip(inside, crop[2] - crop[0]) if flipped else inside
+        box = regions.flip(inside, crop.right - crop.left) if flipped else inside
         box = regions.scale(box, across, down)
         text = _masked_text(_region_caption(record.elements[i], source, rng), source.text, tokenizer, rng)
-        texts.append(RegionText(text, regions.patches_of(box, side, stride), regions.target(box, side), False))
+        patches, target = regions.patches_of(box, side, stride), regions.target(box, side)
+        texts.append(RegionText(text, patches, target, is_whole_image=False))
     return UndecodedExample(RegionExample(texts), partial(_region_image, image, crop, flipped, side, augment, rng))
 
 
@@ -227,7 +238,7 @@ def parallel_text_example(
     tokenizer: Tokenizer,
     rng: random.Random,
 ) -> UndecodedExample:
-    """A text and its translation; a coin decides which of the two is the masked one."""
+    """A text and its translation. A coin decides which of the two is the source, the masked one."""
     texts = [record.source, record.target]
     if rng.random() < 0.5:
         texts.reverse()
@@ -238,16 +249,26 @@ def parallel_text_example(
         raise BrokenRecord(records.EMPTY_TEXT, str(error)) from None
     joined = mask([*first, *second[1:]], tokenizer, source.text, rng, texts=2) if objective.use_tlm else None
     return UndecodedExample(
-        ParallelTextExample(TextPart(first, mask(first, tokenizer, source.text, rng)), second, joined), None
+        ParallelTextExample(TextExample(first, mask(first, tokenizer, source.text, rng)), second, joined), None
     )
+
+
+class DrawnCaption(NamedTuple):
+    """A cleaned caption and its language."""
+
+    language: str
+    text: str
 
 
 def draw_captions(
     captions: Captions, languages: tuple[str, ...] | None, config: MaskingConfig, rng: random.Random
-) -> Iterator[tuple[str, str]]:
-    """(language, cleaned caption) of one drawn dict, its languages in random order, one text each.
+) -> Iterator[DrawnCaption]:
+    """Draw one of the dicts, and from it one caption in each of `languages` (None: all), languages in random order.
 
-    Texts that cleaning empties are passed over. Raises BrokenRecord if not even one is left.
+    A text of which cleaning leaves nothing is passed over. Draws happen only as far as captions are taken.
+
+    Raises:
+        BrokenRecord: there is no caption in any of the languages, or nothing is left of all of them.
     """
     by_language = rng.choice(captions)
     allowed = [key for key in by_language if languages is None or key in languages or key == ANY_LANGUAGE]
@@ -263,14 +284,17 @@ def draw_captions(
             except EmptyTextError:
                 continue
             any_left = True
-            yield language, cleaned
+            yield DrawnCaption(language, cleaned)
             break
     if not any_left:
         raise BrokenRecord(records.EMPTY_CAPTION, f"no words are left of {next(iter(by_language.values()))[0][:40]!r}")
 
 
 def _region_caption(element: records.Element, source: RegionSource, rng: random.Random) -> str:
-    """A caption of a box, cleaned, with drawn attributes before it (in its language unless `code_switch`)."""
+    """A caption of a box, cleaned, with drawn attributes before it.
+
+    The attributes are in the caption's language; with `code_switch`, in any of the source's languages.
+    """
     language, caption = next(draw_captions(element.captions, source.languages, source.text, rng))
     if element.attributes is None:
         return caption
@@ -282,7 +306,7 @@ def _region_caption(element: records.Element, source: RegionSource, rng: random.
         return caption
     try:
         return clean_caption(f"{rng.choice(attributes[language])} {caption}", source.text.max_words)
-    except EmptyTextError:  # cannot happen: the caption has words
+    except EmptyTextError:  # cannot happen, since the caption has words
         return caption
 
 
@@ -297,7 +321,7 @@ def _region_image(
 
 
 def _all_texts(record: records.RegionRecord) -> Iterator[str]:
-    """Every text of a record, in all languages; attributes too, since they are put before captions."""
+    """Every text of a record in all languages: captions, and attributes, which are put before captions."""
     of_elements = (each or () for element in record.elements for each in (element.captions, element.attributes))
     for captions in (record.captions or (), *of_elements):
         for by_language in captions:
@@ -312,6 +336,6 @@ def _ids(caption: str, config: MaskingConfig, tokenizer: Tokenizer) -> list[int]
         raise BrokenRecord(records.EMPTY_CAPTION, f"{caption[:40]!r}: {error}") from None
 
 
-def _masked_text(caption: str, config: MaskingConfig, tokenizer: Tokenizer, rng: random.Random) -> TextPart:
+def _masked_text(caption: str, config: MaskingConfig, tokenizer: Tokenizer, rng: random.Random) -> TextExample:
     ids = _ids(caption, config, tokenizer)
-    return TextPart(ids, mask(ids, tokenizer, config, rng))
+    return TextExample(ids, mask(ids, tokenizer, config, rng))

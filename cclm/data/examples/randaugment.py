@@ -1,7 +1,7 @@
 """RandAugment: a few random operations on an image (Cubuk et al., arXiv 1909.13719), as published CCLM tunes it.
 
-Of `ops` drawn operations (with repeats) each is carried out with probability 1/2. A magnitude of 0..10 sets the
-strength, a coin the sign. Places that geometry uncovers become grey.
+`ops` operations are drawn, with repeats, and each is applied with probability 1/2. A magnitude of 0..10 sets the
+strength of all, a coin the direction of each. Pixels that a geometric operation uncovers become grey.
 """
 
 from __future__ import annotations
@@ -11,31 +11,35 @@ import random
 from PIL import Image, ImageEnhance, ImageOps
 
 _GREY = (128, 128, 128)
-_APPLIED = 0.5
-_MOST = 10  # the largest magnitude
+_APPLY_PROBABILITY = 0.5
+_MAX_MAGNITUDE = 10
 
 COLOUR_OPERATIONS = ("Identity", "AutoContrast", "Equalize", "Brightness", "Sharpness")
-"""They leave every pixel in its place: the ones for images with boxes."""
+"""Operations that leave every pixel in its place, and so may be used on images with boxes."""
 ALL_OPERATIONS = (*COLOUR_OPERATIONS, "ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate")
 
 
 def rand_augment(
     image: Image.Image, ops: int, magnitude: int, rng: random.Random, operations: tuple[str, ...] = ALL_OPERATIONS
 ) -> Image.Image:
-    """An RGB image -> an RGB image of the same size."""
+    """Apply `ops` of `operations`, drawn at random, to an RGB image; the size stays."""
     for _ in range(ops):
         name = rng.choice(operations)
-        applied = rng.random() < _APPLIED
-        sign = 1 if rng.random() < 0.5 else -1  # drawn always, so that each step takes the same number of draws
+        applied = rng.random() < _APPLY_PROBABILITY
+        sign = 1 if rng.random() < 0.5 else -1  # always drawn, so that every operation takes the same number of draws
         if applied:
-            image = apply(image, name, magnitude / _MOST, sign)
+            image = apply(image, name, magnitude / _MAX_MAGNITUDE, sign)
     return image
 
 
 def apply(image: Image.Image, name: str, strength: float, sign: int) -> Image.Image:
-    """One operation with `strength` in 0..1; `sign` +-1 is the direction of the geometric ones.
+    """Apply one operation to an RGB image.
 
-    Full strength: brightness and sharpness 1.9 (0 gives 0.1), shear 0.3, translation 10 px, rotation 30 degrees.
+    Args:
+        name: of `ALL_OPERATIONS`.
+        strength: in 0..1. Full strength is a brightness or sharpness of 1.9 (strength 0 is 0.1), a shear of 0.3, a
+            translation by 10 px, a rotation by 30 degrees.
+        sign: 1 or -1, the direction of the geometric operations.
     """
     match name:
         case "Identity":
@@ -62,5 +66,5 @@ def apply(image: Image.Image, name: str, strength: float, sign: int) -> Image.Im
 
 
 def _affine(image: Image.Image, matrix: tuple[float, ...]) -> Image.Image:
-    """Output pixel (x, y) comes from (ax + by + c, dx + ey + f) of the input."""
+    """Move pixels: output pixel (x, y) comes from (ax + by + c, dx + ey + f) of the input, `matrix` is a..f."""
     return image.transform(image.size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR, fillcolor=_GREY)
