@@ -203,11 +203,11 @@ def check(args: argparse.Namespace) -> int:
 def _check_iglue(folder: str) -> tuple[str, list[str]]:
     from cclm.data.commands.iglue import count_iglue, iglue_table
 
-    counted, unknown = count_iglue(folder)
-    problems = [one.problem for one in counted if one.problem]
-    text = iglue_table(counted)
-    if unknown:
-        text += f"\nnot read, since their places say nothing: {', '.join(unknown)}"
+    count = count_iglue(folder)
+    problems = [file.problem for file in count.files if file.problem]
+    text = iglue_table(count.files)
+    if count.unknown:
+        text += f"\nnot read, since their places say nothing: {', '.join(count.unknown)}"
     return text, problems
 
 
@@ -216,21 +216,23 @@ def _check_config(args: argparse.Namespace) -> tuple[str, list[str]]:
     from cclm.config.files import load_config
     from cclm.config.pretrain import PretrainConfig
     from cclm.data.annotations.types import FewShot
-    from cclm.data.commands.check import Look, check_finetuning, check_pretraining, check_table, missing_places
+    from cclm.data.commands.check import check_finetuning, check_pretraining, missing_places
+    from cclm.data.commands.check_report import check_table
+    from cclm.data.commands.sampling import Sampling
     from cclm.training.preflight import problems_of_settings
 
     processes = args.processes or int(os.environ.get("WORLD_SIZE", 1))
     config = load_config(args.config, args.overrides, processes=processes)
     shots = FewShot.parse(args.fewshot) if args.fewshot else None
     with record_bar("reading", 0) as bar:
-        look = Look(None if args.all else _SAMPLE, bar.update)
+        sampling = Sampling(None if args.all else _SAMPLE, bar.update)
         if isinstance(config, PretrainConfig):
-            rows = check_pretraining(config, look)
+            reports = check_pretraining(config, sampling)
         else:
-            rows = check_finetuning(config, look, shots)
+            reports = check_finetuning(config, sampling, shots)
     problems = [*problems_of_settings(config, processes), *missing_places(config)]
-    problems += [row.told for row in rows if row.problem]
-    return check_table(rows), problems
+    problems += [report.sentence for report in reports if report.sentence is not None]
+    return check_table(reports), problems
 
 
 def audit(args: argparse.Namespace) -> int:

@@ -1,7 +1,7 @@
 """Text cleaning as published.
 
-Cleaning decides which words a model sees, so it follows the published code to the space; tests hold it against
-`tests/golden/extra.json`.
+Cleaning decides which words a model sees. So it gives the same text as the published code, down to single spaces;
+tests compare it with `tests/golden/extra.json`.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ _WHITE_RUN = re.compile(r"\s{2,}")
 
 
 class EmptyTextError(ValueError):
-    """Nothing is left of a text: after cleaning, or after tokenising."""
+    """A text is empty after cleaning, or after tokenising."""
 
 
 def clean_caption(text: str, max_words: int) -> str:
     """A caption as the model reads it: lower case, without punctuation, at most `max_words` words.
 
-    Raises EmptyTextError when nothing is left.
+    Raises EmptyTextError if no word is left.
     """
     text = text.lower().translate(_TO_SPACE).replace("<person>", "person")
     text = _WHITE_RUN.sub(" ", text).rstrip("\n").strip(" ")
@@ -32,15 +32,15 @@ def clean_caption(text: str, max_words: int) -> str:
 
 
 def is_visible(text: str) -> bool:
-    """Whether a text has anything but spaces, control characters and marks without width: a tokenizer sees no other."""
+    """Whether a tokenizer finds anything in a text: it ignores spaces, control characters and marks without width."""
     return any(character.isprintable() and not character.isspace() for character in text)
 
 
 def clean_question(text: str, max_words: int) -> str:
-    """A question as the model reads it; may be empty.
+    """A question as the model reads it. It may be empty.
 
-    Published questions keep runs of spaces, leading spaces and a trailing newline; a run of n spaces counts as n - 1
-    empty words against `max_words`.
+    As in the published code, runs of spaces, leading spaces and a trailing newline are kept, and a run of n spaces
+    counts as n - 1 empty words towards `max_words`.
     """
     text = text.lower().translate(_TO_SPACE).rstrip(" ")
     words = text.split(" ")

@@ -1,1 +1,1 @@
-"""Annotation files of the benchmarks, as they are published: one module a file format."""
+"""Annotation files of the benchmarks as they are published: one module for each file format."""

@@ -1,4 +1,4 @@
-"""xFlickr&CO and Flickr30k as IGLUE has them: lines of an image with its sentences, images from two places."""
+"""xFlickr&CO and Flickr30k in the format of IGLUE: one image with its sentences a line, images from two data sets."""
 
 from __future__ import annotations
 
@@ -10,26 +10,27 @@ from cclm.data.annotations.types import ImageRef, RetrievalSet
 
 
 def read_xflickrco(paths: Sequence[str], image_roots: Mapping[str, str]) -> RetrievalSet:
-    """Lines of `{"sentences": [...], "id": ..., "img_path": ...}`, read as one.
+    """The lines of all files, `{"sentences": [...], "id": ..., "img_path": ...}`, as one set.
 
-    A path that contains COCO lies under `image_roots["coco"]`, others under `image_roots["flickr30k"]`. An empty
-    sentence is dropped and counted, as is an image that has no other.
+    A path that contains COCO is under `image_roots["coco"]`, any other under `image_roots["flickr30k"]`. Images are not
+    opened. An empty sentence is dropped and counted, and so is an image without any other sentence.
 
-    Raises UserError that names the file and the line. Images are not opened.
+    Raises:
+        UserError: with the file and the line.
     """
-    built = RetrievalSetBuilder()
+    builder = RetrievalSetBuilder()
     for path in paths:
         for record in read_lines(path):
             name = record.name("img_path")
             given = record.texts("sentences")
             sentences = [sentence for sentence in given if not is_blank(sentence)]
-            built.dropped[EMPTY_CAPTION] += len(given) - len(sentences)
+            builder.dropped[EMPTY_CAPTION] += len(given) - len(sentences)
             if not sentences:
-                built.dropped[NO_CAPTION] += 1
+                builder.dropped[NO_CAPTION] += 1
                 continue
             root = image_roots["coco" if "COCO" in name else "flickr30k"]
-            slot = built.image(ImageRef(join(root, name)), record.name("id"), record.place)
+            number = builder.add_image(ImageRef(join(root, name)), record.name("id"), record.place)
             for sentence in sentences:
-                built.caption(slot, sentence, record.place)
-    built.dropped = +built.dropped
-    return built.finish(paths)
+                builder.add_caption(number, sentence, record.place)
+    builder.dropped = +builder.dropped  # without the reasons that did not occur
+    return builder.finish(paths)

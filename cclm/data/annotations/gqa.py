@@ -1,10 +1,10 @@
-"""GQA and xGQA: questions about images, in three forms, and the list of all answers."""
+"""GQA and xGQA: questions about images, in three file formats, and the list of all answers."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from cclm import storage
@@ -12,14 +12,14 @@ from cclm.data.annotations.source import Record, file_size, join, read_document,
 from cclm.data.annotations.types import ImageRef, QuestionEntry, QuestionSet
 from cclm.errors import UserError
 
-_MOST_DIGITS = 18
-"""Of a question id: more are a mistake, and thousands are more than Python reads."""
+_MAX_ID_DIGITS = 18
+"""A question id with more digits is a mistake. Python itself refuses to convert thousands of digits."""
 
 
 def read_answer_list(path: str) -> list[str]:
-    """All answers, in the order of the file: a JSON object {answer: number}, or a list of answers.
+    """All answers, in the order of the file, which is a JSON object {answer: number} or a list of answers.
 
-    Raises UserError if it is anything else, or holds none.
+    Raises UserError if it is anything else, or empty, or has an answer twice.
     """
     document = read_document(path)
     answers = list(document) if isinstance(document, dict | list) else []
@@ -32,18 +32,20 @@ def read_answer_list(path: str) -> list[str]:
 
 
 def read_questions(paths: Sequence[str], image_root: str, answers: Iterable[str]) -> QuestionSet:
-    """Questions of any of the three forms, read as one.
+    """The questions of all files as one set. A file has one of three forms:
 
-    - a list of `{"img_id", "question_id", "sent", "label": {answer: weight}}` (GQA), weights ignored;
+    - a list of `{"img_id", "question_id", "sent", "label": {answer: weight}}` (GQA); the weights are ignored;
     - an object `question id -> {"imageId", "question", "answer"}` (xGQA);
-    - a list or lines of `{"question_id", "question", "image", "answer"}`, the image a file name.
+    - a list or lines of `{"question_id", "question", "image", "answer"}`, where the image is a file name.
 
-    Images lie under `image_root`. Raises UserError that names the file and the question, also for an answer that is
-    not among `answers`. Images are not opened.
+    Images are under `image_root`; they are not opened.
+
+    Raises:
+        UserError: with the file and the question, for a broken record and for an answer that is not among `answers`.
     """
     known = frozenset(answers)
     entries = []
-    shared = _Shared({}, {})
+    shared = _SharedValues()
     for path in paths:
         for record in _records(path):
             entry = _entry(record, image_root, shared)
@@ -64,7 +66,7 @@ def _records(path: str) -> Iterator[Record]:
     except (ValueError, RecursionError) as error:
         if getattr(error, "msg", "") != "Extra data":
             raise UserError(f"{path}: not a JSON file: {error}") from None
-        document = None  # more than one line of JSON
+        document = None  # lines of JSON
     if document is None or (isinstance(document, dict) and "question" in document):
         yield from read_lines(path)
     elif isinstance(document, dict) and document:
@@ -78,17 +80,17 @@ def _records(path: str) -> Iterator[Record]:
 
 
 @dataclass(frozen=True)
-class _Shared:
-    """A million questions ask about a few images and have few answers: each is kept once."""
+class _SharedValues:
+    """Keeps equal images and answers as one object, since a million questions name few different ones."""
 
-    images: dict[str, ImageRef]
-    answers: dict[tuple[str, ...], tuple[str, ...]]
+    images: dict[str, ImageRef] = field(default_factory=dict)
+    answers: dict[tuple[str, ...], tuple[str, ...]] = field(default_factory=dict)
 
 
-def _entry(record: Record, image_root: str, shared: _Shared) -> QuestionEntry:
+def _entry(record: Record, image_root: str, shared: _SharedValues) -> QuestionEntry:
     fields = record.fields
     if "sent" in fields:
-        image, question, answers = f"{record.name('img_id')}.jpg", "sent", _weighted(record)
+        image, question, answers = f"{record.name('img_id')}.jpg", "sent", _weighted_answers(record)
     elif "imageId" in fields:
         image, question, answers = f"{record.name('imageId')}.jpg", "question", (record.text("answer"),)
     else:
@@ -99,19 +101,19 @@ def _entry(record: Record, image_root: str, shared: _Shared) -> QuestionEntry:
     if image not in shared.images:
         shared.images[image] = ImageRef(join(image_root, image))
     answers = shared.answers.setdefault(answers, answers)
-    return QuestionEntry(_number(record), shared.images[image], text, answers, record.place)
+    return QuestionEntry(_question_id(record), shared.images[image], text, answers, record.place)
 
 
-def _weighted(record: Record) -> tuple[str, ...]:
+def _weighted_answers(record: Record) -> tuple[str, ...]:
     label: Any = record.fields.get("label")
     if not isinstance(label, dict) or not label:
         raise UserError(f"{record.place}: label has to be an object {{answer: weight}}, but it is {shown(label)}")
     return tuple(label)
 
 
-def _number(record: Record) -> int:
-    """Ids are compared as numbers: `02930152` and 2930152 are one."""
+def _question_id(record: Record) -> int:
+    """Ids are numbers: `02930152` and 2930152 are the same question."""
     name = record.name("question_id")
-    if not name.isascii() or not name.isdigit() or len(name) > _MOST_DIGITS:
+    if not name.isascii() or not name.isdigit() or len(name) > _MAX_ID_DIGITS:
         raise UserError(f"{record.place}: question_id has to be a number, but it is {shown(name)}")
     return int(name)

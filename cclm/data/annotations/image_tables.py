@@ -1,8 +1,9 @@
-"""WIT's images: tab-separated `.csv` files of URL and base64 image, looked up by URL through an index built once.
+"""WIT's images: tables (tab-separated `.csv` files) of URL and base64 image, with an index from URL to image.
 
-The index of a table is a sidecar `<table>.urls`: a header (magic, size and version of the table, number of rows), then
-a row of four little-endian uint64 for each image, sorted: 128 bits of the URL's BLAKE2b, first byte and end of the
-base64 text. Nothing of the tables is rewritten or kept in memory.
+The index of a table is built once and kept in a sidecar `<table>.urls`. It holds a header (magic, size and version of
+the table, number of rows) and then one row for each image, sorted: four little-endian uint64, namely 128 bits of the
+BLAKE2b hash of the URL, the first byte of the base64 text, and the byte after it. Tables are neither rewritten nor
+kept in memory.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from cclm import storage
@@ -31,23 +33,26 @@ _HEADER = struct.Struct("<16sQ16sQ")
 _MAGIC = b"cclm image urls1"
 _ROW = np.dtype([("high", "<u8"), ("low", "<u8"), ("start", "<u8"), ("end", "<u8")])
 
+Rows = NDArray[np.void]
+"""(n,) of the dtype above: the rows of an index."""
+
 
 def find_images(urls: Iterable[str], tables: Sequence[str], index_dir: str | None = None) -> dict[str, ImageRef]:
-    """URL -> where its image lies, for those that the tables have; the first table that has one gives it.
+    """URL -> where its image is, for the URLs that the tables have. Of several images, the first table's is taken.
 
     Args:
         tables: `.csv` files, or folders of them.
-        index_dir: where indexes are kept; beside the tables if None.
+        index_dir: folder of the indexes. None: beside the tables.
 
     Raises:
-        UserError: no table there, or one that is no tab-separated file of images.
+        UserError: there is no table, or a table is not a tab-separated file of images.
     """
     wanted = list(dict.fromkeys(urls))
     keys = np.array([_key(url.encode("utf-8", "surrogatepass")) for url in wanted], dtype="<u8").reshape(-1, 2)
     found: dict[str, ImageRef] = {}
     for table in table_files(tables):
         rows = open_table(table, index_dir)
-        high = np.append(rows["high"], np.uint64(0))  # so that every place that searchsorted gives is one
+        high = np.append(rows["high"], np.uint64(0))  # searchsorted may return the place after the last row
         places = np.searchsorted(rows["high"], keys[:, 0])
         for i in np.flatnonzero(high[places] == keys[:, 0]).tolist():
             place = int(places[i])
@@ -61,7 +66,7 @@ def find_images(urls: Iterable[str], tables: Sequence[str], index_dir: str | Non
 
 
 def table_files(tables: Sequence[str]) -> list[str]:
-    """All `.csv` files behind `tables`. Raises UserError for what is missing or still packed."""
+    """All `.csv` files that `tables` (files or folders) name. Raises UserError if one is missing or still packed."""
     files: list[str] = []
     for table in tables:
         try:
@@ -77,17 +82,17 @@ def table_files(tables: Sequence[str]) -> list[str]:
     return files
 
 
-def open_table(table: str, index_dir: str | None = None) -> np.ndarray:
-    """The index of one table, sorted by key: from its sidecar if that is fresh, else built and, if possible, kept.
+def open_table(table: str, index_dir: str | None = None) -> Rows:
+    """The index of one table, sorted: read from its sidecar if that is fresh, otherwise built and, if possible, kept.
 
-    Processes of a machine that want it at the same time build it once: the others wait.
+    Of several processes of a machine that need the index at the same time, one builds it and the others wait.
     """
     stat = storage.fingerprint(table)
     sidecar = sidecar_of(table, index_dir).removesuffix(".idx") + ".urls"
     rows = _read_sidecar(sidecar, table, stat)
     if rows is not None:
         return rows
-    with _alone(sidecar):
+    with _locked(sidecar):
         rows = _read_sidecar(sidecar, table, stat)
         if rows is not None:
             return rows
@@ -100,36 +105,38 @@ def open_table(table: str, index_dir: str | None = None) -> np.ndarray:
 
 
 def _key(url: bytes) -> tuple[int, int]:
+    """The columns `high` and `low` of a URL."""
     digest = hashlib.blake2b(url, digest_size=16).digest()
     return int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little")
 
 
-def _build(table: str, size: int) -> np.ndarray:
-    rows: list[tuple[int, int, int, int]] = []
+def _build(table: str, size: int) -> Rows:
+    rows: list[tuple[int, int, int, int]] = []  # in the order of _ROW; bare tuples, which numpy converts to records
     with tqdm(
         total=size, unit="B", unit_scale=True, desc=f"indexing {os.path.basename(table)}", disable=None, leave=False
     ) as bar:
-        for start, line in scan_lines(table):
-            bar.update(len(line) + 1)
-            if not line.strip():
+        for line in scan_lines(table):
+            bar.update(len(line.content) + 1)
+            if not line.content.strip():
                 continue
-            url, tab, rest = line.partition(b"\t")
+            url, tab, rest = line.content.partition(b"\t")
             if not tab:
-                raise UserError(f"{table}, byte {start}: no tab; lines of URL, tab and base64 image are expected")
+                raise UserError(f"{table}, byte {line.start}: no tab; lines of URL, tab and base64 image are expected")
             content = rest.partition(b"\t")[0].rstrip(b"\r")
-            at = start + len(url) + 1
+            at = line.start + len(url) + 1
             rows.append((*_key(url), at, at + len(content)))
     found = np.array(rows, dtype=_ROW)
     return found[np.lexsort((found["start"], found["low"], found["high"]))]
 
 
-def _header(stat: storage.FileStat, number: int) -> bytes:
+def _header(stat: storage.FileStat, rows: int) -> bytes:
+    """The header of the index of a table in the state `stat`."""
     tag = hashlib.blake2b(str(stat.tag).encode(), digest_size=16).digest()
-    return _HEADER.pack(_MAGIC, stat.size, tag, number)
+    return _HEADER.pack(_MAGIC, stat.size, tag, rows)
 
 
-def _read_sidecar(sidecar: str, table: str, stat: storage.FileStat) -> np.ndarray | None:
-    """The rows of a sidecar; None if it is missing or describes another state of the table."""
+def _read_sidecar(sidecar: str, table: str, stat: storage.FileStat) -> Rows | None:
+    """The rows of a sidecar. None if it is missing or describes another state of the table."""
     try:
         size = storage.size(sidecar)
         header = storage.read_range(sidecar, 0, min(size, _HEADER.size))
@@ -145,8 +152,8 @@ def _read_sidecar(sidecar: str, table: str, stat: storage.FileStat) -> np.ndarra
 
 
 @contextmanager
-def _alone(sidecar: str) -> Iterator[None]:
-    """One process of this machine at a time; without effect where no lock file can be made."""
+def _locked(sidecar: str) -> Iterator[None]:
+    """Let in one process of this machine at a time. Has no effect if no lock file can be made."""
     path = f"{storage.local_path(sidecar)}.lock"
     if not storage.is_local(sidecar):
         path = os.path.join(tempfile.gettempdir(), f"cclm-{hashlib.sha256(sidecar.encode()).hexdigest()[:16]}.lock")

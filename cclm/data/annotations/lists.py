@@ -1,4 +1,4 @@
-"""Retrieval lists as Multi30K and COCO have them: JSON lists of images with their captions."""
+"""Retrieval lists in the format of Multi30K and COCO: JSON lists of images with their captions."""
 
 from __future__ import annotations
 
@@ -11,19 +11,21 @@ from cclm.errors import UserError
 
 
 def read_retrieval_list(path: str, image_root: str = "") -> RetrievalSet:
-    """One list: see `read_retrieval_lists`."""
+    """As `read_retrieval_lists`, for one list."""
     return read_retrieval_lists((path,), image_root)
 
 
 def read_retrieval_lists(paths: Sequence[str], image_root: str = "") -> RetrievalSet:
-    """Lists of `{"image": path under image_root, "caption": text or texts, "image_id": ...}`, read as one.
+    """The lists of `{"image": path under image_root, "caption": text or texts, "image_id": ...}` as one set.
 
-    Training lists have an entry for each caption, the others for each image; both are read alike. Entries of the same
-    image and image id are one image. An image without id has its place in its list.
+    Training lists have one entry for each caption, other lists have one for each image. Both are read in the same way:
+    entries with the same image and image id are one image. The id of an image without one is its place in its list.
+    Images are not opened.
 
-    Raises UserError that names the file and the entry. Images are not opened.
+    Raises:
+        UserError: with the file and the entry.
     """
-    built = RetrievalSetBuilder()
+    builder = RetrievalSetBuilder()
     for path in paths:
         for i, record in enumerate(read_list(path)):
             image, captions = record.name("image"), record.texts("caption")
@@ -32,7 +34,7 @@ def read_retrieval_lists(paths: Sequence[str], image_root: str = "") -> Retrieva
             identity = record.fields.get("image_id", i)
             if isinstance(identity, bool) or not isinstance(identity, int | str):
                 raise UserError(f"{record.place}: image_id has to be a number or a text, but it is {shown(identity)}")
-            slot = built.image(ImageRef(join(image_root, image)), identity, record.place)
+            number = builder.add_image(ImageRef(join(image_root, image)), identity, record.place)
             for caption in captions:
-                built.caption(slot, caption, record.place)
-    return built.finish(paths)
+                builder.add_caption(number, caption, record.place)
+    return builder.finish(paths)

@@ -1,4 +1,4 @@
-"""NLVR2 and MaRVL: a sentence about two images, in three forms."""
+"""NLVR2 and MaRVL: sentences about two images, in three file formats."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from cclm.data.annotations.source import Record, join, read_lines, read_list, sh
 from cclm.data.annotations.types import ImageRef, PairEntry, PairSet
 from cclm.errors import UserError
 
-_TRUTH = {True: 1, False: 0, "True": 1, "False": 0, "true": 1, "false": 0}
+_LABELS: dict[bool | str, int] = {True: 1, False: 0, "True": 1, "False": 0, "true": 1, "false": 0}
 
 
 @dataclass(frozen=True, kw_only=True)
 class PairImageRoots:
-    """Where the images of sentences about two images lie."""
+    """The folders of images, one for each data set."""
 
     nlvr2: str
     marvl: str
@@ -23,14 +23,18 @@ class PairImageRoots:
 
 
 def read_pairs(paths: Sequence[str], roots: PairImageRoots) -> PairSet:
-    """Sentences of any of the three forms, read as one.
+    """The sentences of all files as one set. A file has one of three forms:
 
-    - a list of `{"sentence", "label", "images": [left, right]}` (X-VLM's NLVR2, prepared MaRVL): paths with `marvl` in
-      them are as they are, others under the NLVR2 root;
-    - NLVR2's lines: `identifier` and, in training, `directory` name the images;
-    - MaRVL's lines: `language`, `concept`, `left_img` and `right_img` do; few-shot images are named with their concept.
+    - a list of `{"sentence", "label", "images": [left, right]}` (X-VLM's NLVR2, prepared MaRVL): paths that
+      contain `marvl` are used as they are, others are under the NLVR2 root;
+    - NLVR2's lines: the images follow from `identifier` and, in training, `directory`;
+    - MaRVL's lines: the images follow from `language`, `concept`, `left_img` and `right_img`. Few-shot lines have the
+      concept inside the names of the images.
 
-    Raises UserError that names the file and the entry or line. Images are not opened.
+    Images are not opened.
+
+    Raises:
+        UserError: with the file and the entry or line.
     """
     entries = [_entry(record, roots) for path in paths for record in _records(path)]
     return PairSet(files=tuple(paths), entries=entries)
@@ -49,10 +53,10 @@ def _entry(record: Record, roots: PairImageRoots) -> PairEntry:
     else:
         images, sentence = _listed_images(record, roots.nlvr2), "sentence"
     label = fields.get("label")
-    if not isinstance(label, bool | str) or label not in _TRUTH:
+    if not isinstance(label, bool | str) or label not in _LABELS:
         raise UserError(f"{record.place}: label has to be true or false, but it is {shown(label)}")
     left, right = (ImageRef(image) for image in images)
-    return PairEntry(left, right, record.caption(sentence), _TRUTH[label], record.place)
+    return PairEntry(left, right, record.caption(sentence), _LABELS[label], record.place)
 
 
 def _listed_images(record: Record, root: str) -> list[str]:

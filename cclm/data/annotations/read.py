@@ -1,4 +1,4 @@
-"""From a task's data settings to its annotations: the one place that knows which format a task's files have."""
+"""Reads the annotations that a task's config names. Only this module knows which format the files of a task have."""
 
 from __future__ import annotations
 
@@ -36,42 +36,43 @@ AnnotatedConfig = RetrievalConfig | ClassificationConfig | AnsweringConfig | Rea
 
 
 def read_training(config: FinetuneConfig, shots: FewShot | None = None) -> AnySet:
-    """The annotations that a task trains on, all files read as one. Images are not looked for (`missing.py`).
+    """The annotations that a task trains on, as one set. Whether images exist is not checked here (see `missing.py`).
 
     Args:
-        shots: fills in a few-shot config's files; None for any other config.
+        shots: the language and size of a few-shot config's files; None for any other config.
 
     Raises:
-        UserError: one sentence that names the file and the line, or the key of the config.
+        UserError: with the file and the line, or the key of the config.
     """
-    config = _annotated(config)
+    config = annotated(config)
     _check_shots(config.data, shots)
     return _read(config, _existing(config.data.train_files, shots), "data.train_files")
 
 
 def read_evaluation(config: FinetuneConfig, split: Split, language: str, shots: FewShot | None = None) -> AnySet:
-    """The annotations of one language's validation or test; `languages_of` names those that there are.
+    """The annotations of a split in one of `languages_of`.
 
-    Raises UserError as `read_training`, and for a language without a file.
+    Raises:
+        UserError: as `read_training`, and for a language without a file.
     """
-    config = _annotated(config)
+    config = annotated(config)
     _check_shots(config.data, shots)
     files = files_of(config, split)
     name = LANGUAGE if LANGUAGE in files and shots is not None and shots.language == language else language
     if name not in files:
-        there = ", ".join(languages_of(config, split, shots)) or "none"
-        raise UserError(f"data.{split}_files has no file for language {language}; those with one: {there}")
+        available = ", ".join(languages_of(config, split, shots)) or "none"
+        raise UserError(f"data.{split}_files has no file for language {language}; those with one: {available}")
     return _read(config, _existing(files[name], shots), f"data.{split}_files.{language}")
 
 
 def languages_of(config: FinetuneConfig, split: Split, shots: FewShot | None = None) -> list[str]:
-    """The languages that a split has, in the config's order; a few-shot config validates on the run's language."""
-    files = files_of(_annotated(config), split)
+    """The languages of a split, in the order of the config. A few-shot config has the language of the run."""
+    files = files_of(annotated(config), split)
     return [shots.language if shots is not None and name == LANGUAGE else name for name in files]
 
 
 def files_of(config: AnnotatedConfig, split: Split) -> Mapping[str, Sequence[str]]:
-    """language -> files of a split, few-shot places not filled in."""
+    """Language -> files of a split. Placeholders of a few-shot config are not filled in."""
     data = config.data
     by_split = {
         "validation": data.validation_files,
@@ -81,7 +82,8 @@ def files_of(config: AnnotatedConfig, split: Split) -> Mapping[str, Sequence[str
     return by_split[split]
 
 
-def _annotated(config: FinetuneConfig) -> AnnotatedConfig:
+def annotated(config: FinetuneConfig) -> AnnotatedConfig:
+    """`config`, which has to be of a task with annotation files. Raises UserError if it is not."""
     if not isinstance(config, AnnotatedConfig):
         raise UserError(f"task {config.task} reads pre-training data and has no annotations")
     return config
@@ -103,7 +105,7 @@ def _read(config: AnnotatedConfig, paths: Sequence[str], key: str) -> AnySet:
 
 def _read_retrieval(data: RetrievalData, paths: Sequence[str]) -> RetrievalSet:
     if data.format == "xflickrco":
-        assert data.image_roots is not None  # the config's own check
+        assert data.image_roots is not None  # the config checks this
         return read_xflickrco(paths, {str(name): root for name, root in data.image_roots.items()})
     if data.format == "wit":
         return read_wit(paths, data.image_tables, data.index_dir)
@@ -127,13 +129,13 @@ def _check_shots(data: AnnotatedData, shots: FewShot | None) -> None:
             f"({data.train_files[0]}); give --fewshot {shots.language} alone"
         )
     if not fixed and shots.shots is None:
-        there = _numbers(data.train_files, shots.language)
-        advice = f"one of {', '.join(there)}" if there else "a number"
+        available = _available_shots(data.train_files, shots.language)
+        advice = f"one of {', '.join(available)}" if available else "a number"
         raise UserError(f"--fewshot {shots.language}: say how many shots, {advice}, as --fewshot {shots.language},5")
 
 
 def _existing(templates: Sequence[str], shots: FewShot | None) -> list[str]:
-    """File names with the run's language and shots filled in; of few-shot files, that they exist is checked here."""
+    """File names with the language and shots of the run filled in. Raises UserError for such a file that is missing."""
     if shots is None:
         return list(templates)
     paths = []
@@ -146,16 +148,16 @@ def _existing(templates: Sequence[str], shots: FewShot | None) -> list[str]:
 
 
 def _no_such_shots(template: str, shots: FewShot) -> str:
-    numbers = _numbers((template,), shots.language)
+    numbers = _available_shots((template,), shots.language)
     if SHOTS in template and numbers:
         return f"--fewshot: there are no {shots.shots} shots for {shots.language}, but {', '.join(numbers)}"
-    languages = _languages(template, shots)
+    languages = _available_languages(template, shots)
     known = f"; there are some for {', '.join(languages)}" if languages else ""
     return f"--fewshot: there are no annotations for language {shots.language}{known}"
 
 
-def _numbers(templates: Sequence[str], language: str) -> list[str]:
-    """The numbers of shots for which a language has files, by size."""
+def _available_shots(templates: Sequence[str], language: str) -> list[str]:
+    """The numbers of shots for which a language has files, in rising order."""
     numbers: set[str] = set()
     for template in templates:
         folder, name = posixpath.split(template.replace(LANGUAGE, language))
@@ -164,8 +166,8 @@ def _numbers(templates: Sequence[str], language: str) -> list[str]:
     return sorted(numbers, key=lambda number: ([int(part) for part in re.findall(r"\d+", number)], number))
 
 
-def _languages(template: str, shots: FewShot) -> list[str]:
-    """The languages that have such files."""
+def _available_languages(template: str, shots: FewShot) -> list[str]:
+    """The languages that have files of the wanted number of shots."""
     folder, name = posixpath.split(template)
     name = name.replace(SHOTS, shots.shots or "")
     if LANGUAGE in name:
@@ -178,7 +180,7 @@ def _languages(template: str, shots: FewShot) -> list[str]:
 
 
 def _matches(folder: str, name: str, gap: str) -> set[str]:
-    """What stands in the gap of `name` in the names of a folder's files."""
+    """What stands in the place of `gap` of `name`, for each file of the folder whose name matches otherwise."""
     pattern = re.compile("(.+)".join(re.escape(part) for part in name.split(gap, 1)))
     try:
         files = storage.list_files(folder)

@@ -1,4 +1,4 @@
-"""Putting a retrieval set together, whatever file it is read from."""
+"""Builds a retrieval set, whatever the format of the files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ NO_CAPTION = "image without caption"
 
 
 class RetrievalSetBuilder:
-    """Takes images and captions in the order of the files; the same image under the same id is taken once."""
+    """Takes images and captions in the order of the files. An image that comes again under the same id is kept once.
+
+    `uncleaned_if_empty`: as in `RetrievalSet`.
+    """
 
     def __init__(self, uncleaned_if_empty: bool = False) -> None:
         self._images: list[ImageRef] = []
@@ -22,30 +25,35 @@ class RetrievalSetBuilder:
         self._places: list[str] = []
         self._texts: list[str] = []
         self._image_of_text: list[int] = []
-        self._slots: dict[tuple[int | str, str, int | None], int] = {}
+        self._numbers: dict[tuple[int | str, ImageRef], int] = {}
         self._uncleaned_if_empty = uncleaned_if_empty
         self.dropped: Counter[str] = Counter()
+        """What the reader leaves out, by reason."""
 
-    def image(self, image: ImageRef, identity: int | str, place: str) -> int:
-        """The image's number."""
-        key = (identity, image.url, image.start)
-        slot = self._slots.get(key)
-        if slot is None:
-            slot = self._slots[key] = len(self._images)
+    def add_image(self, image: ImageRef, identity: int | str, place: str) -> int:
+        """Take an image that the annotation at `place` names. Returns the image's number in the set."""
+        key = (identity, image)
+        number = self._numbers.get(key)
+        if number is None:
+            number = self._numbers[key] = len(self._images)
             self._images.append(image)
             self._ids.append(identity)
             self._places.append(place)
-        return slot
+        return number
 
-    def caption(self, slot: int, text: str, place: str) -> None:
-        """A caption of image `slot`. Raises UserError if cleaning leaves nothing of it, unless it is used as it is."""
+    def add_caption(self, image: int, text: str, place: str) -> None:
+        """Take a caption of the image with this number.
+
+        Raises:
+            UserError: the caption would be empty after cleaning, unless such captions are used uncleaned.
+        """
         if not self._uncleaned_if_empty and is_blank(text):
             raise UserError(f"{place}: the caption {text!r} is empty; write one or remove it")
         self._texts.append(text)
-        self._image_of_text.append(slot)
+        self._image_of_text.append(image)
 
     def finish(self, paths: Sequence[str]) -> RetrievalSet:
-        """The set. Raises UserError if everything was dropped."""
+        """The set of all that was added. Raises UserError if there is no caption."""
         if not self._texts:
             reasons = ", ".join(f"{number} x {reason}" for reason, number in self.dropped.items())
             raise UserError(f"{', '.join(paths)}: no annotation is left ({reasons})")

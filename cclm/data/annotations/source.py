@@ -1,4 +1,4 @@
-"""Annotation files as they lie there: lines of JSON, or one JSON document; errors name the file and the line."""
+"""Reads annotation files: lines of JSON, or one JSON document. Errors name the file and the line."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import posixpath
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from cclm import storage
 from cclm.data.cleaning import EmptyTextError, clean_caption
@@ -19,7 +19,7 @@ _NO_LIMIT = 1 << 30
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One annotation, an object of JSON, and where it stands."""
+    """One annotation: a JSON object, and where it is."""
 
     fields: dict[str, Any]
     place: str
@@ -27,24 +27,24 @@ class Record:
     start: int = 0
     """First byte of the line."""
     line: bytes = b""
-    """The line itself; empty in a list."""
+    """The line itself; empty for an entry of a list."""
 
     def text(self, key: str) -> str:
-        """A field that has to be text."""
+        """The field, which has to be text. Raises UserError if it is not."""
         value = self._field(key)
         if not isinstance(value, str):
             raise UserError(f"{self.place}: {key} has to be a text, but it is {shown(value)}")
         return value
 
     def caption(self, key: str) -> str:
-        """A field that has to be text of which cleaning leaves something."""
+        """The field, which has to be text that is not empty after cleaning. Raises UserError if it is not."""
         text = self.text(key)
         if is_blank(text):
             raise UserError(f"{self.place}: {key} is empty ({text!r}); write a sentence or remove the record")
         return text
 
     def texts(self, key: str) -> list[str]:
-        """A field that has to be a text or a list of texts."""
+        """The field, which has to be a text or a list of texts. Raises UserError if it is not."""
         value = self._field(key)
         texts = value if isinstance(value, list) else [value]
         if not all(isinstance(text, str) for text in texts):
@@ -52,7 +52,7 @@ class Record:
         return texts
 
     def name(self, key: str) -> str:
-        """A field that names something: text, or a number written without quotes."""
+        """The field, which has to be a name: text, or a number without quotes. Raises UserError if it is not."""
         value = self._field(key)
         if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
             raise UserError(f"{self.place}: {key} has to be a name, but it is {shown(value)}")
@@ -65,46 +65,57 @@ class Record:
 
 
 def read_lines(path: str) -> Iterator[Record]:
-    """The records of a line-JSON file, read in blocks; blank lines are none.
+    """The records of a line-JSON file, read in blocks. Blank lines are passed over.
 
-    Raises UserError for a file that is missing or empty, and for a line that is no JSON object.
+    Raises:
+        UserError: the file is missing or has no record, or a line is not a JSON object.
     """
     number = 0
     empty = True
-    for start, line in scan_lines(path):
+    for line in scan_lines(path):
         number += 1
-        if line.strip():
+        if line.content.strip():
             empty = False
             place = f"{path}:{number}"
-            yield Record(_object(line, place), place, start, line)
+            yield Record(_object(line.content, place), place, line.start, line.content)
     if empty:
         raise UserError(f"{path}: the file holds no annotation")
 
 
-def scan_lines(path: str) -> Iterator[tuple[int, bytes]]:
-    """(first byte, line without its line break) of every line of a file. Raises UserError if the file is missing."""
+class Line(NamedTuple):
+    """A line of a file."""
+
+    start: int
+    """Its first byte."""
+    content: bytes
+    """The line without its line break."""
+
+
+def scan_lines(path: str) -> Iterator[Line]:
+    """Every line of a file, blank ones too. Raises UserError if the file is missing."""
     size = file_size(path)
-    base, rest = 0, b""  # `rest` is the unfinished line at the end of the last block, and starts at `base`
+    base, rest = 0, b""  # `rest` is the unfinished line at the end of the last block; its first byte is `base`
     for at in range(0, size, _BLOCK):
         block = rest + storage.read_range(path, at, min(at + _BLOCK, size))
         *lines, rest = block.split(b"\n")
         for line in lines:
-            yield base, line
+            yield Line(base, line)
             base += len(line) + 1
     if rest:
-        yield base, rest
+        yield Line(base, rest)
 
 
 def read_list(path: str) -> list[Record]:
-    """The records of a file that is a JSON list of objects, and not an empty one.
+    """The records of a file that is a JSON list of objects, with at least one object.
 
-    Raises UserError that names the file and the entry.
+    Raises:
+        UserError: with the file and the entry.
     """
     return records_of_list(read_document(path), path)
 
 
 def records_of_list(document: Any, path: str) -> list[Record]:
-    """The records of a parsed JSON list; errors as `read_list`."""
+    """The records of a parsed JSON list; raises as `read_list`."""
     if not isinstance(document, list):
         raise UserError(f"{path}: a list of annotations is expected, but it is {shown(document)}")
     if not document:
@@ -118,7 +129,7 @@ def records_of_list(document: Any, path: str) -> list[Record]:
 
 
 def read_document(path: str) -> Any:
-    """A whole JSON file. Raises UserError if it is missing or no JSON."""
+    """The content of a JSON file. Raises UserError if the file is missing or not JSON."""
     file_size(path)
     try:
         return json.loads(storage.read_bytes(path))
@@ -127,13 +138,13 @@ def read_document(path: str) -> Any:
 
 
 def starts_with_list(path: str) -> bool:
-    """Whether the file is a JSON list (and not lines, or a dict). Raises UserError if it is missing."""
+    """Whether the file is a JSON list, not lines or an object. Raises UserError if it is missing."""
     start = storage.read_range(path, 0, min(file_size(path), 4096))
     return start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[")
 
 
 def file_size(path: str) -> int:
-    """Bytes of an annotation file. Raises UserError that says what to do if it is missing."""
+    """Bytes of an annotation file. Raises UserError, with advice, if the file is missing."""
     try:
         if storage.is_local(path) and os.path.isdir(storage.local_path(path)):
             raise UserError(f"the annotation file {path} is a folder; name the file in it")
@@ -147,7 +158,7 @@ def file_size(path: str) -> int:
 
 
 def is_blank(text: str) -> bool:
-    """Whether cleaning leaves nothing of a caption."""
+    """Whether a caption is empty after cleaning."""
     try:
         clean_caption(text, _NO_LIMIT)
     except EmptyTextError:
@@ -156,12 +167,12 @@ def is_blank(text: str) -> bool:
 
 
 def join(folder: str, name: str) -> str:
-    """`name` under `folder`; as it is if there is no folder."""
+    """The path of `name` in `folder`; `name` itself if `folder` is empty."""
     return posixpath.join(folder, name) if folder else name
 
 
 def shown(value: Any) -> str:
-    """A JSON value in a message: short."""
+    """A JSON value for a message, at most 60 characters."""
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else text[:57] + "..."
 

@@ -1,43 +1,49 @@
-"""What every annotation file becomes, whatever its format: one kind of set for each of the four tasks.
+"""The common form of annotations: one kind of set for each of the four tasks, whatever the format of the files.
 
-Texts are as in the file, not cleaned. Entries stand in the order of the files. Images are named, not opened.
+Texts are as in the file, not cleaned. Entries keep the order of the files. Images are named, not opened.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence, Set
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple, Self
 
 from cclm import storage
 from cclm.data.stored.records import BrokenRecord
 from cclm.errors import UserError
 
+MISSING_IMAGE = "missing image"
+"""The reason in `dropped` for annotations whose image does not exist."""
+
 
 @dataclass(frozen=True, slots=True)
 class ImageRef:
-    """Where the bytes of an image lie: a file, or base64 text in a byte range of a file (WIT)."""
+    """Where the bytes of an image are: a whole file, or base64 text in a byte range of a file (WIT)."""
 
     url: str
     """Path or URL."""
     start: int | None = None
     """First byte of the base64 text; None if the whole file is the image."""
     end: int | None = None
+    """The byte after the base64 text."""
 
     def read(self) -> bytes:
         """The encoded image.
 
         Raises:
-            UserError: the file is not there.
-            BrokenRecord: the range does not hold base64.
+            UserError: the file does not exist.
+            BrokenRecord: the byte range is not base64.
         """
         try:
             if self.start is None or self.end is None:
                 return storage.read_bytes(self.url)
             text = storage.read_range(self.url, self.start, self.end)
-            return base64.b64decode(text.replace(b"\\/", b"/"), validate=True)  # JSON may write / as \\/
+            return base64.b64decode(text.replace(b"\\/", b"/"), validate=True)  # JSON may escape / as \\/
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             raise UserError(f"the image {self.url} does not exist; correct image_root or fetch the image") from None
         except binascii.Error as error:
@@ -46,28 +52,51 @@ class ImageRef:
 
 @dataclass(frozen=True, slots=True)
 class FewShot:
-    """What `--fewshot` asks for: a language and how many examples of it; unset where a task has only one number."""
+    """The value of `--fewshot`: a language, and how many examples of it to train on."""
 
     language: str
     shots: str | None = None
-    """Text, since MaRVL has a `10x2`."""
+    """None for tasks that have few-shot files of one size only. Text, since MaRVL has a size `10x2`."""
 
     @staticmethod
     def parse(text: str) -> FewShot:
-        """`ar,48` or `bn`. Raises UserError."""
+        """From `ar,48` or `bn`. Raises UserError for anything else."""
         language, comma, shots = (part.strip() for part in text.partition(","))
         if not language or (comma and not shots) or "," in shots or "/" in text:
             raise UserError(f"--fewshot {text}: give a language and a number of shots, as ar,48, or a language alone")
         return FewShot(language, shots or None)
 
 
+class WantedImage(NamedTuple):
+    """An image, and an annotation that names it."""
+
+    image: ImageRef
+    place: str
+    """File and line, or entry, of the annotation."""
+
+
 @dataclass(frozen=True, kw_only=True)
-class AnnotationSet:
+class AnnotationSet(ABC):
     """What the sets have in common."""
 
     files: tuple[str, ...]
     dropped: Counter[str] = field(default_factory=Counter)
-    """Records left out by the data set's own rules, by reason."""
+    """Number of annotations that were left out, by reason."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """The number of annotations."""
+
+    @abstractmethod
+    def wanted_images(self) -> Iterator[WantedImage]:
+        """The images that the annotations name; an image may come more than once."""
+
+    @abstractmethod
+    def without_images(self, missing: Set[str]) -> Self:
+        """The annotations whose images are not among these URLs; the others are counted under MISSING_IMAGE."""
+
+    def _dropped_with(self, missing: int) -> Counter[str]:
+        return self.dropped + Counter({MISSING_IMAGE: missing})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,21 +104,38 @@ class RetrievalSet(AnnotationSet):
     """I images and the T texts that describe them."""
 
     images: list[ImageRef]
-    """I"""
+    """I images."""
     image_ids: list[int | str]
-    """I ids, as in the file; an image without one has its place in the list. Texts of images with equal ids are no
-    negatives of each other in training."""
+    """I ids, as in the file; an image without an id has its place in the list. In training, texts of images with equal
+    ids are not negatives of each other."""
     image_places: list[str]
-    """I times the file and line, or entry, that first names the image: for messages."""
+    """I places, for messages: the file and line, or entry, that first names the image."""
     texts: list[str]
     """T captions."""
     image_of_text: list[int]
-    """T places in `images`."""
+    """T indexes into `images`."""
     uncleaned_if_empty: bool = False
-    """A caption of which cleaning leaves nothing is used as it is (WIT)."""
+    """Whether a caption that would be empty after cleaning is used uncleaned (WIT)."""
 
     def __len__(self) -> int:
         return len(self.texts)
+
+    def wanted_images(self) -> Iterator[WantedImage]:
+        return map(WantedImage, self.images, self.image_places)
+
+    def without_images(self, missing: Set[str]) -> Self:
+        kept = [i for i, image in enumerate(self.images) if image.url not in missing]
+        number_of = {old: new for new, old in enumerate(kept)}
+        texts = [i for i, image in enumerate(self.image_of_text) if image in number_of]
+        return replace(
+            self,
+            dropped=self._dropped_with(len(self.images) - len(kept)),
+            images=[self.images[i] for i in kept],
+            image_ids=[self.image_ids[i] for i in kept],
+            image_places=[self.image_places[i] for i in kept],
+            texts=[self.texts[i] for i in texts],
+            image_of_text=[number_of[self.image_of_text[i]] for i in texts],
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +147,7 @@ class ClassificationEntry:
     label: int
     """0 contradiction, 1 entailment, 2 neutral."""
     place: str
-    """file:line, for messages and predictions."""
+    """`file:line`, for messages and predictions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,32 +170,61 @@ class QuestionEntry:
     image: ImageRef
     question: str
     answers: tuple[str, ...]
-    """Distinct right answers, the first one counts in evaluation; each weighs 1 / number."""
+    """A distinct right answers. Each has the weight 1 / A in training; only the first one counts in evaluation."""
     place: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassificationSet(AnnotationSet):
+    """XVNLI."""
+
     entries: Sequence[ClassificationEntry]
 
     def __len__(self) -> int:
         return len(self.entries)
 
+    def wanted_images(self) -> Iterator[WantedImage]:
+        return (WantedImage(entry.image, entry.place) for entry in self.entries)
+
+    def without_images(self, missing: Set[str]) -> Self:
+        kept = [entry for entry in self.entries if entry.image.url not in missing]
+        return replace(self, entries=kept, dropped=self._dropped_with(len(self.entries) - len(kept)))
+
 
 @dataclass(frozen=True, kw_only=True)
 class PairSet(AnnotationSet):
+    """NLVR2, MaRVL."""
+
     entries: Sequence[PairEntry]
 
     def __len__(self) -> int:
         return len(self.entries)
 
+    def wanted_images(self) -> Iterator[WantedImage]:
+        for entry in self.entries:
+            yield WantedImage(entry.left, entry.place)
+            yield WantedImage(entry.right, entry.place)
+
+    def without_images(self, missing: Set[str]) -> Self:
+        kept = [each for each in self.entries if each.left.url not in missing and each.right.url not in missing]
+        return replace(self, entries=kept, dropped=self._dropped_with(len(self.entries) - len(kept)))
+
 
 @dataclass(frozen=True, kw_only=True)
 class QuestionSet(AnnotationSet):
+    """GQA, xGQA."""
+
     entries: Sequence[QuestionEntry]
 
     def __len__(self) -> int:
         return len(self.entries)
+
+    def wanted_images(self) -> Iterator[WantedImage]:
+        return (WantedImage(entry.image, entry.place) for entry in self.entries)
+
+    def without_images(self, missing: Set[str]) -> Self:
+        kept = [entry for entry in self.entries if entry.image.url not in missing]
+        return replace(self, entries=kept, dropped=self._dropped_with(len(self.entries) - len(kept)))
 
 
 AnySet = RetrievalSet | ClassificationSet | PairSet | QuestionSet

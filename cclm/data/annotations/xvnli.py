@@ -1,4 +1,4 @@
-"""XVNLI: does an image entail a sentence? Line-JSON as IGLUE has it."""
+"""XVNLI: does an image entail a sentence? Line-JSON in the format of IGLUE."""
 
 from __future__ import annotations
 
@@ -10,15 +10,18 @@ from cclm.data.annotations.types import ClassificationEntry, ClassificationSet, 
 from cclm.errors import UserError
 
 LABELS = ("contradiction", "entailment", "neutral")
-"""Class number = place in this tuple."""
+"""A class's number is its index in this tuple."""
 UNDECIDED = "-"
-"""The label of a pair that its annotators did not agree on; such pairs are dropped."""
+"""The label of a pair on which the annotators did not agree. Such pairs are dropped."""
 
 
 def read_xvnli(paths: Sequence[str], image_root: str, num_labels: int = len(LABELS)) -> ClassificationSet:
-    """Lines of `{"Flikr30kID": ..., "gold_label": ..., "sentence2": ...}`, read as one; the premise is the image.
+    """The lines of all files, `{"Flikr30kID": ..., "gold_label": ..., "sentence2": ...}`, as one set.
 
-    Raises UserError that names the file and the line. Images are not opened.
+    The premise is the image, so `sentence1` is not read. Images are not opened.
+
+    Raises:
+        UserError: with the file and the line.
     """
     known = LABELS[:num_labels]
     entries: list[ClassificationEntry] = []

@@ -1,10 +1,11 @@
-"""A whole IGLUE tree, read file by file with the readers that training uses: examples by task, split and language."""
+"""Reads a whole IGLUE folder with the readers of training, and counts examples by task, split and language."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from cclm import storage
 from cclm.data.annotations.flickr import read_xflickrco
@@ -14,27 +15,28 @@ from cclm.data.annotations.source import read_lines
 from cclm.data.annotations.xvnli import read_xvnli
 from cclm.errors import UserError
 
-_ROOTS = {"coco": "", "flickr30k": ""}  # images are counted by name, not opened
+_ROOTS = {"coco": "", "flickr30k": ""}  # empty: images are not opened
 _PAIRS = PairImageRoots(nlvr2="", marvl="", marvl_few_shot="")
 _ANSWERS = "gqa/annotations/trainval_ans2label.json"
 _ANSWER_LISTS = (_ANSWERS, "gqa/annotations/trainval_label2ans.json")
-"""No questions: the same list, both ways."""
+"""Files that hold no questions: the answer list, from answer to number and back."""
 _DATA_FILES = (".json", ".jsonl")
 
 
 @dataclass(frozen=True)
-class Counted:
-    """One annotation file."""
+class FileCount:
+    """What was found in one annotation file."""
 
     task: str
     split: str
     language: str
     examples: int
     problem: str | None = None
+    """Why it cannot be read."""
 
 
-def _wit(path: str) -> int:
-    """Lines with a caption; which of them have an image only `cclm data check CONFIG` can tell."""
+def _count_wit(path: str) -> int:
+    """Lines with a caption. Which of them have an image depends on the tables that a config names."""
     return sum(bool(record.fields.get("caption_reference_description")) for record in read_lines(path))
 
 
@@ -42,7 +44,7 @@ _READERS: dict[str, Callable[[str, list[str]], int]] = {
     "XVNLI": lambda path, _: len(read_xvnli([path], "")),
     "xFlickrCO": lambda path, _: len(read_xflickrco([path], _ROOTS)),
     "flickr30k": lambda path, _: len(read_xflickrco([path], _ROOTS)),
-    "wit": lambda path, _: _wit(path),
+    "wit": lambda path, _: _count_wit(path),
     "marvl": lambda path, _: len(read_pairs([path], _PAIRS)),
     "nlvr2": lambda path, _: len(read_pairs([path], _PAIRS)),
     "xGQA": lambda path, answers: len(read_questions([path], "", answers)),
@@ -66,11 +68,20 @@ _PATTERNS = [
 ]
 
 
-def count_iglue(folder: str) -> tuple[list[Counted], list[str]]:
-    """Every annotation file below `folder` (IGLUE's, or its `datasets`), and data files whose place says nothing.
+@dataclass(frozen=True)
+class IglueCount:
+    """What was found in an IGLUE folder."""
+
+    files: list[FileCount]
+    unknown: list[str]
+    """Data files whose paths are not those of IGLUE; they are not read."""
+
+
+def count_iglue(folder: str) -> IglueCount:
+    """Count the examples of every annotation file below `folder`, which is IGLUE's folder or its `datasets`.
 
     Raises:
-        UserError: it is not such a tree.
+        UserError: it is not such a folder.
     """
     inner = storage.join(folder, "datasets")
     root = inner if storage.is_folder(inner) else folder
@@ -79,20 +90,20 @@ def count_iglue(folder: str) -> tuple[list[Counted], list[str]]:
     if not any(match for _, match in matched):
         raise UserError(f"{folder} is not an IGLUE tree: it has no datasets/XVNLI, datasets/xGQA and so on")
     answers = read_answer_list(storage.join(root, _ANSWERS)) if _ANSWERS in names else []
-    counted = [_count(root, name, match, answers) for name, match in matched if match is not None]
-    return counted, [name for name, match in matched if match is None]
+    files = [_count(root, name, match, answers) for name, match in matched if match is not None]
+    return IglueCount(files, unknown=[name for name, match in matched if match is None])
 
 
-def _count(root: str, name: str, match: re.Match[str], answers: list[str]) -> Counted:
+def _count(root: str, name: str, match: re.Match[str], answers: list[str]) -> FileCount:
     groups = match.groupdict()
     split = groups.get("split") or "test"
     if groups.get("translated"):
         split += ", translated to English"
-    place = groups["task"], split, groups.get("language") or "en"
+    task, language = groups["task"], groups.get("language") or "en"
     try:
-        return Counted(*place, _READERS[groups["task"]](storage.join(root, name), answers))
+        return FileCount(task, split, language, _READERS[task](storage.join(root, name), answers))
     except UserError as error:
-        return Counted(*place, 0, str(error))
+        return FileCount(task, split, language, 0, str(error))
 
 
 def _match(name: str) -> re.Match[str] | None:
@@ -100,6 +111,7 @@ def _match(name: str) -> re.Match[str] | None:
 
 
 def _walk(root: str, below: str) -> Iterator[str]:
+    """Paths of data files in the folder `below` of `root`, relative to `root`. Hidden files are passed over."""
     for entry in storage.list_entries(storage.join(root, below) if below else root):
         name = f"{below}/{entry.name}" if below else entry.name
         if entry.is_folder:
@@ -108,19 +120,24 @@ def _walk(root: str, below: str) -> Iterator[str]:
             yield name
 
 
-def iglue_table(counted: Iterable[Counted]) -> str:
-    """A line for each task and split: examples by language."""
-    rows: dict[tuple[str, str], list[Counted]] = {}
-    for one in counted:
-        rows.setdefault((one.task, one.split), []).append(one)
+class _TaskSplit(NamedTuple):
+    task: str
+    split: str
+
+
+def iglue_table(files: Iterable[FileCount]) -> str:
+    """The table for users: one line for each task and split, with the examples of each language."""
+    rows: dict[_TaskSplit, list[FileCount]] = {}
+    for file in files:
+        rows.setdefault(_TaskSplit(file.task, file.split), []).append(file)
     cells = [("task", "split", "examples", "by language")]
-    for (task, split), found in rows.items():
+    for row, languages in rows.items():
         by_language = ", ".join(
-            f"{one.language} {'NOT readable' if one.problem else f'{one.examples:,}'}" for one in found
+            f"{file.language} {'NOT readable' if file.problem else f'{file.examples:,}'}" for file in languages
         )
-        cells.append((task, split, f"{sum(one.examples for one in found):,}", by_language))
+        cells.append((row.task, row.split, f"{sum(file.examples for file in languages):,}", by_language))
     widths = [max(len(row[i]) for row in cells) for i in range(3)]
     return "\n".join(
-        f"{task:{widths[0]}}  {split:{widths[1]}}  {examples:>{widths[2]}}  {languages}"
-        for task, split, examples, languages in cells
+        f"{task:{widths[0]}}  {split:{widths[1]}}  {examples:>{widths[2]}}  {by_language}"
+        for task, split, examples, by_language in cells
     )
