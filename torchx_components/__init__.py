@@ -3,9 +3,9 @@
     torchx run -s local_cwd cclm.pretrain --config configs/demo/pretrain.yaml
     torchx run -s local_cwd cclm.pretrain --config configs/demo/pretrain.yaml --j 1x2 training.epochs=2
 
-torchx reads this file with rules of its own: every function here is a component, so no helpers; types only from
-`typing`, never `X | None`; docstrings in Google style, they become `--help`; and no torch, as every torchx command
-imports this.
+torchx has rules of its own for this file. Every function here is a component, so there are no helpers. Types come from
+`typing` only, never `X | None`. Docstrings are in Google style, as they become `--help`. And no torch is imported, as
+every torchx command imports this file.
 """
 
 from typing import Dict, List, Optional

@@ -1,4 +1,4 @@
-"""Arguments that commands share: a config file and settings to change, in any order with options."""
+"""Arguments that commands share: a config file and settings to change, which may stand in any order with options."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def add_overrides(parser: argparse.ArgumentParser, example: str = "optimizer.lr=
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add CONFIG and `key=value ...`; the latter may stand before, between and after options."""
+    """Add CONFIG, `key=value ...` and --output-hdfs."""
     parser.add_argument("config", help="YAML file, ours or a published one")
     add_overrides(parser)
     parser.add_argument(
@@ -37,20 +37,23 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def take_any_order(parser: argparse.ArgumentParser) -> None:
-    """Let positional arguments of a subcommand stand before, between and after options."""
-    plain = parser.parse_known_args
+    """Let positional arguments of a subcommand stand before, between and after options.
+
+    argparse can do that, but not for the parser of a subcommand, of which it calls only parse_known_args. So this
+    method is replaced. The replacement steps aside while it runs, since argparse calls the method again on the way.
+    """
+    original = parser.parse_known_args
 
     def in_any_order(
         args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> tuple[argparse.Namespace, list[str]]:
-        # argparse can do it, but not for the parser of a subcommand, and calls parse_known_args on the way.
-        parser.parse_known_args = plain  # type: ignore[method-assign]
+        parser.parse_known_args = original  # type: ignore[method-assign]  # see above
         try:
             return parser.parse_known_intermixed_args(args, namespace)
         finally:
-            parser.parse_known_args = in_any_order  # type: ignore[method-assign]
+            parser.parse_known_args = in_any_order  # type: ignore[method-assign, assignment]  # see above
 
-    parser.parse_known_args = in_any_order  # type: ignore[method-assign]
+    parser.parse_known_args = in_any_order  # type: ignore[method-assign, assignment]  # see above
 
 
 def add_resume_argument(parser: argparse.ArgumentParser) -> None:
@@ -72,16 +75,19 @@ def load_any_config(args: argparse.Namespace) -> PretrainConfig | FinetuneConfig
     """
     from cclm.config.files import load_config  # here, since `cclm --help` must not wait for pydantic
 
-    # Published configs count per process. Where processes come and go, all that may come are meant.
-    processes = os.environ.get(FULL_WORLD_SIZE) or os.environ.get("WORLD_SIZE", 1)
+    # Batch sizes of published configs are per process. Where nodes come and go, they are meant for all of them.
+    processes = os.environ.get(FULL_WORLD_SIZE) or os.environ.get("WORLD_SIZE", "1")
     return load_config(args.config, overrides_of(args), processes=int(processes))
 
 
 def load_pretrain_config(args: argparse.Namespace, command: str) -> PretrainConfig:
     """The config that `add_config_arguments` asked for, for a command that takes pre-training configs only.
 
+    Args:
+        command: which tasks the command takes, as a sentence for the error.
+
     Raises:
-        UserError: the config cannot be used, or is for another task; `command` says what takes which task.
+        UserError: the config cannot be used, or is for another task.
     """
     from cclm.config.pretrain import PretrainConfig
     from cclm.errors import UserError
@@ -93,5 +99,8 @@ def load_pretrain_config(args: argparse.Namespace, command: str) -> PretrainConf
 
 
 def overrides_of(args: argparse.Namespace) -> list[str]:
-    """Settings to change, as `key=value`: those written so, and those that have options of their own."""
-    return [*args.overrides, *([] if args.output_hdfs is None else [f"output_hdfs={json.dumps(args.output_hdfs)}"])]
+    """Settings to change, as `key=value`: those given so, and those given by options of their own."""
+    overrides: list[str] = list(args.overrides)
+    if args.output_hdfs is not None:
+        overrides.append(f"output_hdfs={json.dumps(args.output_hdfs)}")
+    return overrides

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from cclm.cli.parser import Subparsers
+
 if TYPE_CHECKING:
     from cclm.checkpoints.find import Checkpoint
     from cclm.config.pretrain import PretrainConfig
@@ -15,7 +17,7 @@ published parameter names, readable by the published code and by anything that r
 The other way round nothing needs converting: give a published file as model.weights=FILE.th."""
 
 
-def add_parser(subparsers: argparse._SubParsersAction) -> None:
+def add_parser(subparsers: Subparsers) -> None:
     """Add the subcommand and its options."""
     parser = subparsers.add_parser(
         "convert",
@@ -30,10 +32,10 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 
 def convert(args: argparse.Namespace) -> None:
-    """Read, rename, write.
+    """Read a checkpoint, rename its parameters, and write them.
 
     Raises:
-        UserError: no whole checkpoint of pre-training there, or OUT exists or cannot be written.
+        UserError: there is no whole checkpoint of pre-training, or OUT exists already or cannot be written.
     """
     from pathlib import Path
 
@@ -57,14 +59,14 @@ def convert(args: argparse.Namespace) -> None:
     state = to_published(model, num_text_layers=config.model.text.num_text_layers)
     try:
         write_published_file(out, state, config.model_dump(mode="json"))
-    except (OSError, RuntimeError) as error:  # torch tells of a full disk by a RuntimeError
+    except (OSError, RuntimeError) as error:  # torch raises RuntimeError on a full disk
         reason = str(error).splitlines()[0]
         raise UserError(f"{out} cannot be written ({reason}); free some space or choose another place") from None
     print(f"wrote {out}: {len(state)} tensors of step {checkpoint.step}")
 
 
 def _config_of(checkpoint: Checkpoint) -> PretrainConfig:
-    """The config that a checkpoint was made with. Raises UserError if it is not of pre-training."""
+    """The config that a checkpoint was trained with. Raises UserError if it is not one of pre-training."""
     from pydantic import ValidationError
 
     from cclm.config.pretrain import PretrainConfig

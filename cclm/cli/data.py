@@ -5,13 +5,17 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
 
 from cclm.cli.arguments import add_overrides, take_any_order
+from cclm.cli.parser import Parser, Subparsers
+from cclm.launch_contract import EXIT_USER_ERROR
 
-_SAMPLE = 1000
+_SAMPLE_SIZE = 1000
 """Records or images of each source that `check` reads."""
 
-_WHERE = "files or folders: paths, hdfs://, s3:// or gs:// URLs"
+_URLS_HELP = "files or folders: paths, hdfs://, s3:// or gs:// URLs"
 
 _INDEX = """\
 Find where each record of line-JSON files or tar shards starts, by one pass over them, and keep that in two small files
@@ -39,7 +43,7 @@ the run's output folder) up to its step. With two runs, exit with 1 if they did 
 files differ in number, records or bytes; where the files lie does not matter."""
 
 
-def add_parser(subparsers: argparse._SubParsersAction) -> None:
+def add_parser(subparsers: Subparsers) -> None:
     """Add the subcommand and its own subcommands."""
     parser = subparsers.add_parser(
         "data",
@@ -48,7 +52,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         epilog="examples:\n  cclm data index s3://bucket/cc3m\n  cclm data audit output/run_a output/run_b",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.set_defaults(func=lambda args: parser.print_help() or 2)
+    parser.set_defaults(func=partial(_print_help, parser))
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     _add(
         commands, "index", index, "find where each record starts", _INDEX,
@@ -72,11 +76,17 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "cclm data audit output/pretrain_4m",
         "cclm data audit output/run_a output/run_b",
     )  # fmt: skip
-    _arguments(commands)
+    _add_arguments(commands)
+
+
+def _print_help(parser: Parser, args: argparse.Namespace) -> int:
+    """What `cclm data` without a command does."""
+    parser.print_help()
+    return EXIT_USER_ERROR
 
 
 def _add(
-    commands: argparse._SubParsersAction,
+    commands: Subparsers,
     name: str,
     function: Callable[[argparse.Namespace], int | None],
     summary: str,
@@ -90,16 +100,16 @@ def _add(
         epilog="\n  ".join(["examples:", *examples]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.set_defaults(func=lambda args: _in_sentences(function, args))
+    parser.set_defaults(func=partial(_with_user_errors, function))
 
 
-def _arguments(commands: argparse._SubParsersAction) -> None:
+def _add_arguments(commands: Subparsers) -> None:
     index = commands.choices["index"]
-    index.add_argument("urls", nargs="+", metavar="URL", help=_WHERE)
+    index.add_argument("urls", nargs="+", metavar="URL", help=_URLS_HELP)
     index.add_argument("--index-dir", metavar="DIR", help="keep the index in this folder, of any store")
     index.add_argument("--force", action="store_true", help="index again what is up to date")
     shard = commands.choices["shard"]
-    shard.add_argument("urls", nargs="+", metavar="IN", help=_WHERE)
+    shard.add_argument("urls", nargs="+", metavar="IN", help=_URLS_HELP)
     shard.add_argument("out", metavar="OUT", help="folder to write into")
     shard.add_argument("--format", choices=("tar", "lines"), default="tar", help="default: tar")
     shard.add_argument("--size", type=_bytes, default="512M", metavar="N", help="bytes of a shard, as 64M, 1G; 512M")
@@ -127,8 +137,8 @@ def _bytes(text: str) -> int:
     return int(digits) * factor
 
 
-def _in_sentences(function: Callable[[argparse.Namespace], int | None], args: argparse.Namespace) -> int | None:
-    """Run a command. What a store or a disk refuses is the user's to mend, whatever the file."""
+def _with_user_errors(function: Callable[[argparse.Namespace], int | None], args: argparse.Namespace) -> int | None:
+    """Run a command. Whatever a store or a disk refuses, the user can mend, so OSError becomes UserError."""
     from cclm.errors import UserError
     from cclm.storage import StoreUnavailable
 
@@ -141,18 +151,18 @@ def _in_sentences(function: Callable[[argparse.Namespace], int | None], args: ar
 
 
 def index(args: argparse.Namespace) -> None:
-    """Index files, several at a time.
+    """Index files, several at a time, and print how many records there are.
 
     Raises:
         UserError: a file is missing, or is not what its name says.
     """
-    from cclm.cli.progress import byte_bar
+    from cclm.cli.progress import ByteBar
     from cclm.data.stored.files import data_files
     from cclm.data.stored.index import index_files
 
     where = "cclm data index"
     files = data_files(where, args.urls)
-    with byte_bar("indexing") as bar:
+    with ByteBar("indexing") as bar:
         result = index_files(where, files, args.index_dir, force=args.force, bar=bar)
     kept = f", {result.fresh} of them up to date" if result.fresh else ""
     print(f"{len(files)} files{kept}: {result.records:,} records, {result.size / 1e9:,.2f} GB")
@@ -161,18 +171,18 @@ def index(args: argparse.Namespace) -> None:
 
 
 def shard(args: argparse.Namespace) -> None:
-    """Write shards.
+    """Write shards, and print what was left out.
 
     Raises:
         UserError: an input cannot be read, or OUT is not empty.
     """
-    from cclm.cli.progress import byte_bar
+    from cclm.cli.progress import ByteBar
     from cclm.data.commands.sharding import ShardOptions, shard
     from cclm.data.stored.formats import Format
 
     kind = Format.TAR if args.format == "tar" else Format.LINES
     options = ShardOptions(kind, args.size, args.image_key, args.caption_key, args.skip_broken)
-    with byte_bar("reading") as bar:
+    with ByteBar("reading") as bar:
         made = shard("cclm data shard", args.urls, args.out, options, bar)
     print(f"{args.out}: {made.records:,} records in {made.shards} shards, {made.size / 1e9:,.2f} GB, indexed")
     for extension, count in sorted(made.dropped.items()):
@@ -184,7 +194,7 @@ def shard(args: argparse.Namespace) -> None:
 
 
 def check(args: argparse.Namespace) -> int:
-    """Print what there is and what is wrong; 2 if something is.
+    """Print what there is, and each problem; returns 2 if there is a problem, else 0.
 
     Raises:
         UserError: the config itself cannot be used.
@@ -193,14 +203,21 @@ def check(args: argparse.Namespace) -> int:
 
     if (args.config is None) == (args.iglue is None):
         raise UserError("cclm data check takes a config, or --iglue DIR")
-    text, problems = _check_iglue(args.iglue) if args.iglue else _check_config(args)
-    print(text)
-    for problem in problems:
+    report = _check_iglue(args.iglue) if args.iglue else _check_config(args)
+    print(report.text)
+    for problem in report.problems:
         print(f"problem: {problem}")
-    return 2 if problems else 0
+    return EXIT_USER_ERROR if report.problems else 0
 
 
-def _check_iglue(folder: str) -> tuple[str, list[str]]:
+class _CheckReport(NamedTuple):
+    text: str
+    """A table of what there is."""
+    problems: list[str]
+    """A sentence each."""
+
+
+def _check_iglue(folder: str) -> _CheckReport:
     from cclm.data.commands.iglue import count_iglue, iglue_table
 
     count = count_iglue(folder)
@@ -208,10 +225,10 @@ def _check_iglue(folder: str) -> tuple[str, list[str]]:
     text = iglue_table(count.files)
     if count.unknown:
         text += f"\nnot read, since their places say nothing: {', '.join(count.unknown)}"
-    return text, problems
+    return _CheckReport(text, problems)
 
 
-def _check_config(args: argparse.Namespace) -> tuple[str, list[str]]:
+def _check_config(args: argparse.Namespace) -> _CheckReport:
     from cclm.cli.progress import record_bar
     from cclm.config.files import load_config
     from cclm.config.pretrain import PretrainConfig
@@ -225,18 +242,18 @@ def _check_config(args: argparse.Namespace) -> tuple[str, list[str]]:
     config = load_config(args.config, args.overrides, processes=processes)
     shots = FewShot.parse(args.fewshot) if args.fewshot else None
     with record_bar("reading", 0) as bar:
-        sampling = Sampling(None if args.all else _SAMPLE, bar.update)
+        sampling = Sampling(None if args.all else _SAMPLE_SIZE, bar.update)
         if isinstance(config, PretrainConfig):
             reports = check_pretraining(config, sampling)
         else:
             reports = check_finetuning(config, sampling, shots)
     problems = [*problems_of_settings(config, processes), *missing_places(config)]
     problems += [report.sentence for report in reports if report.sentence is not None]
-    return check_table(reports), problems
+    return _CheckReport(check_table(reports), problems)
 
 
 def audit(args: argparse.Namespace) -> int:
-    """Print one run's audit, or compare two; 1 if they differ.
+    """Print one run's audit, or compare two; returns 1 if they differ, else 0.
 
     Raises:
         UserError: a run has no audit.

@@ -6,6 +6,8 @@ import argparse
 import dataclasses
 from pathlib import Path
 
+from cclm.cli.parser import Subparsers
+
 EPILOG = """\
 The same seed and sizes give the same files. A folder that already holds this very world is left as it is.
 
@@ -29,7 +31,7 @@ SIZES = {
 }
 
 
-def add_parser(subparsers: argparse._SubParsersAction) -> None:
+def add_parser(subparsers: Subparsers) -> None:
     """Add the subcommand and its options: one for every field of DemoSize."""
     from cclm.demo.world import DemoSize
 
@@ -65,8 +67,8 @@ def demo(args: argparse.Namespace) -> None:
     """
     from cclm.demo.world import DemoSize, make_demo_world
 
-    given = {field.name: getattr(args, field.name) for field in dataclasses.fields(DemoSize)}
-    given = {name: value for name, value in given.items() if value is not None}
+    options = {field.name: getattr(args, field.name) for field in dataclasses.fields(DemoSize)}
+    given = {name: value for name, value in options.items() if value is not None}
     size = dataclasses.replace(DemoSize.TINY if args.tiny else DemoSize(), **given)
     counts = make_demo_world(args.out, seed=args.seed, size=size, as_published=args.as_published)
     print(f"{args.out}:")

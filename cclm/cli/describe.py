@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from cclm.cli.arguments import add_overrides
+from cclm.cli.parser import Subparsers
 from cclm.config.model import ModelConfig
 
 EPILOG = """\
@@ -29,10 +30,10 @@ PARTS = {
     "matching head": "match_head.",
     "box head": "box_head.",
 }
-"""Part of the pre-training model -> beginning of its parameters' names."""
+"""Part of the pre-training model -> what the names of its parameters begin with."""
 
 
-def add_parser(subparsers: argparse._SubParsersAction) -> None:
+def add_parser(subparsers: Subparsers) -> None:
     """Add the subcommand and its options."""
     parser = subparsers.add_parser(
         "describe",
@@ -86,7 +87,10 @@ def describe(args: argparse.Namespace) -> int:
 
 
 def count_parameters(config: ModelConfig) -> dict[str, int]:
-    """Parameters of each part, tied ones once. Nothing is allocated, so any size can be asked for."""
+    """Parameters of each part of the pre-training model; tied ones count once.
+
+    Nothing is allocated, so a model of any size can be counted.
+    """
     import torch
 
     from cclm.model.cclm import CCLM

@@ -1,4 +1,4 @@
-"""What `cclm describe` says of a checkpoint or of a run's folder."""
+"""What `cclm describe` prints about a checkpoint or a run's folder."""
 
 from __future__ import annotations
 
@@ -19,7 +19,11 @@ from cclm.training.resume import BEST
 
 
 def describe_folder(url: str, *, verify: bool) -> int:
-    """Print one checkpoint, or a line for each one of a run; returns 1 if any is torn, else 0.
+    """Print one checkpoint, or a line for each checkpoint of a run; returns 1 if any is torn, else 0.
+
+    Args:
+        url: folder of a checkpoint or of a run.
+        verify: whether to read every byte and compare it with the checksums.
 
     Raises:
         UserError: `url` is neither.
@@ -29,11 +33,11 @@ def describe_folder(url: str, *, verify: bool) -> int:
     best = storage.join(url, BEST)
     folders += [storage.join(best, folder_name(step)) for step in checkpoint_steps(best)]
     if folders:
-        return max(_line(folder, verify) for folder in folders)
+        return max(_print_line(folder, verify) for folder in folders)
     if not storage.is_folder(url):
         raise UserError(f"{url} is no folder; name a config file, a checkpoint's folder, or a run's folder")
     try:
-        # The state is small and printed from, so it is held against its checksum in any case.
+        # The state is small, and it is printed, so it is always compared with its checksum.
         checkpoint = open_checkpoint(url, EVERYTHING if verify else (STATE,))
     except TornCheckpointError as problem:
         if isinstance(problem, NoManifestError) and step_of_folder(storage.name(url)) is None:
@@ -52,15 +56,16 @@ def describe_folder(url: str, *, verify: bool) -> int:
     return 0
 
 
-def _line(folder: str, is_thorough: bool) -> int:
+def _print_line(folder: str, verify: bool) -> int:
+    """Print a line about one checkpoint of a run; returns 1 if it is torn, else 0."""
     try:
-        manifest = open_checkpoint(folder).manifest if is_thorough else whole_manifest(folder)
+        manifest = open_checkpoint(folder).manifest if verify else whole_manifest(folder)
     except TornCheckpointError as problem:
         print(f"{folder}: torn, {problem}")
         return 1
     size = sum(file.size for file in manifest.files.values()) / 1e6
     score = "" if manifest.score is None else f", score {manifest.score:.4g}"
-    print(f"{folder}: {'verified' if is_thorough else 'whole'}, {size:,.1f} MB, run {manifest.run}{score}")
+    print(f"{folder}: {'verified' if verify else 'whole'}, {size:,.1f} MB, run {manifest.run}{score}")
     return 0
 
 

@@ -6,6 +6,7 @@ import argparse
 
 from cclm.cli.arguments import add_config_arguments, load_any_config
 from cclm.cli.finetune import add_task_options, options_of
+from cclm.cli.parser import Subparsers
 
 DESCRIPTION = """\
 Test a model in every language of a config: held-out retrieval for a pre-training config, the task's test sets for a
@@ -23,7 +24,7 @@ examples:
 """
 
 
-def add_parser(subparsers: argparse._SubParsersAction) -> None:
+def add_parser(subparsers: Subparsers) -> None:
     """Add the subcommand and its options."""
     parser = subparsers.add_parser(
         "evaluate",

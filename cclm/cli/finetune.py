@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from cclm.cli.arguments import add_config_arguments, add_resume_argument, load_any_config
+from cclm.cli.parser import Subparsers
 
 if TYPE_CHECKING:
     from cclm.training.finetune import Options
@@ -31,7 +32,7 @@ examples:
 """
 
 
-def add_parser(subparsers: argparse._SubParsersAction) -> None:
+def add_parser(subparsers: Subparsers) -> None:
     """Add the subcommand and its options."""
     parser = subparsers.add_parser(
         "finetune",
@@ -63,7 +64,7 @@ def add_task_options(parser: argparse.ArgumentParser) -> None:
 
 
 def options_of(args: argparse.Namespace) -> Options:
-    """Raises UserError for a --fewshot that cannot be read."""
+    """What the command line says, as options of fine-tuning. Raises UserError for a --fewshot that cannot be parsed."""
     from cclm.data.annotations.types import FewShot
     from cclm.training.finetune import Options
 
@@ -97,6 +98,7 @@ def finetune(args: argparse.Namespace) -> int:
         if args.evaluate:
             training.evaluate(config, options)
             return 0
-        train = text_assignment.train if isinstance(config, TextAssignmentConfig) else training.finetune
         with environment.StopSignal() as stop:
-            return train(config, options, stop=stop)
+            if isinstance(config, TextAssignmentConfig):
+                return text_assignment.train(config, options, stop=stop)
+            return training.finetune(config, options, stop=stop)

@@ -6,6 +6,7 @@ import argparse
 import os
 from functools import partial
 
+from cclm.cli.parser import Subparsers
 from cclm.launch.attempts import DEFAULT_MAX_ATTEMPTS
 from cclm.launch.causes import exit_code_table
 from cclm.launch_contract import UNNAMED_JOB
@@ -38,7 +39,7 @@ examples:
       pretrain configs/Pretrain_4m.yaml
 """
 
-PASSED_ON = {
+TORCHRUN_OPTIONS = {
     "nnodes": "number of machines, or MIN:MAX for a run that goes on while machines come and leave",
     "nproc-per-node": "processes on each machine: a number, gpu, cpu or auto",
     "max-restarts": "restarts after failures within this launch, on each machine",
@@ -55,10 +56,10 @@ PASSED_ON = {
     "tee": "streams to copy to files: 0 none, 1 stdout, 2 stderr, 3 both",
     "redirects": "streams to write to files instead of the terminal",
 }
-"""Options of torchrun's that are passed on as they are."""
+"""Options that torchrun gets as they are, and their help."""
 
 
-def add_parser(subparsers: argparse._SubParsersAction) -> None:
+def add_parser(subparsers: Subparsers) -> None:
     """Add the subcommand and its options."""
     parser = subparsers.add_parser(
         "launch",
@@ -69,10 +70,10 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         usage="cclm launch [options] [--] COMMAND ...",
         allow_abbrev=False,
     )
-    for name, text in PASSED_ON.items():
+    for name, text in TORCHRUN_OPTIONS.items():
         parser.add_argument(f"--{name}", metavar="X", help=text)
         if "-" in name:
-            parser.add_argument(f"--{name.replace('-', '_')}", help=argparse.SUPPRESS)  # torchrun takes both
+            parser.add_argument(f"--{name.replace('-', '_')}", help=argparse.SUPPRESS)  # as torchrun takes both
     parser.add_argument("--standalone", action="store_true", help="this machine only (the default)")
     parser.add_argument(
         "--shutdown-timeout", type=_positive, default=30, metavar="S",
@@ -91,10 +92,10 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 
 def launch(args: argparse.Namespace) -> int:
-    """Run; returns the exit code.
+    """Run the command on the processes of this machine; returns the exit code.
 
     Raises:
-        UserError: options, or the command's config, cannot be used.
+        UserError: the options, or the command's config, cannot be used.
     """
     from cclm.cli.main import parse
     from cclm.errors import UserError
@@ -106,9 +107,10 @@ def launch(args: argparse.Namespace) -> int:
     command = args.command[1:] if args.command[:1] == ["--"] else args.command
     if not command or command[0] == "launch":
         raise UserError("cclm launch needs a command to run, for example: cclm launch -- pretrain CONFIG")
-    parsed = parse(command)  # what is wrong with it shows here, once, and before any process starts
-    load = getattr(parsed, "load_config", None)
-    config = load(parsed) if load else None
+    # Mistakes in the command show here: once, and before any process starts.
+    parsed = parse(command)
+    load_config = getattr(parsed, "load_config", None)
+    config = None if load_config is None else load_config(parsed)
     return run(
         LaunchOptions(
             command=command,
@@ -126,13 +128,13 @@ def launch(args: argparse.Namespace) -> int:
 
 
 def folders_of(config: object) -> list[str]:
-    """Where a run with this config saves, the one that outlives the machine last."""
+    """Where a run with this config saves. A folder in a store, which outlives the machine, comes last."""
     names = ("output_dir", "output_hdfs")
     return [str(value) for name in names if (value := getattr(config, name, None))]
 
 
 def _check_processes(command: str, config: object, processes: int) -> None:
-    """Global batches must be divisible; only what trains has any. Raises UserError."""
+    """Raise UserError if a command that trains cannot divide its batches among so many processes."""
     from cclm.config.pretrain import PretrainConfig
     from cclm.data.stored.order import slots_of_rank
     from cclm.training.preflight import check_divisible  # imports torch
@@ -145,10 +147,11 @@ def _check_processes(command: str, config: object, processes: int) -> None:
 
 
 def _torchrun_options(args: argparse.Namespace) -> list[str]:
+    """The options for torchrun, as its command line takes them."""
     if os.environ.get("PET_STANDALONE") == "":
-        del os.environ["PET_STANDALONE"]  # as training operators set it; torchrun cannot read that
+        del os.environ["PET_STANDALONE"]  # training operators set it to nothing, which torchrun cannot parse
     options = ["--standalone"] if args.standalone else []
-    for name in PASSED_ON:
+    for name in TORCHRUN_OPTIONS:
         value = getattr(args, name.replace("-", "_"))
         if value is not None:
             options.append(f"--{name}={value}")
@@ -156,9 +159,9 @@ def _torchrun_options(args: argparse.Namespace) -> list[str]:
 
 
 def _job_id(args: argparse.Namespace) -> str | None:
-    """What tells this job from another one in the same folder."""
-    known = (os.environ.get(name) for name in ("PET_RDZV_ID", "TORCHX_JOB_ID", "SLURM_JOB_ID"))
-    return next((value for value in (args.rdzv_id, *known) if value and value != UNNAMED_JOB), None)
+    """What tells this job from other jobs in the same folder; None if nothing does."""
+    of_schedulers = (os.environ.get(name) for name in ("PET_RDZV_ID", "TORCHX_JOB_ID", "SLURM_JOB_ID"))
+    return next((value for value in (args.rdzv_id, *of_schedulers) if value and value != UNNAMED_JOB), None)
 
 
 def _positive(text: str) -> int:

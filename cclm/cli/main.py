@@ -1,7 +1,7 @@
 """The `cclm` command line: finds the subcommand, runs it, and turns errors into sentences and exit codes.
 
-A subcommand is a module with `add_parser(subparsers)` that sets `func(args) -> int | None`. Only the chosen one is
-imported, so `cclm --help` needs no torch.
+Each subcommand is a module with a function `add_parser(subparsers)`, which sets `func(args) -> int | None` as the
+parser's default. Only the module of the chosen subcommand is imported, so `cclm --help` needs no torch.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "convert": ("cclm.cli.convert", "write a checkpoint in the published layout (.th)"),
     "parity": ("cclm.cli.parity", "compare this build with numbers of the published implementation"),
 }
-"""name -> module, one line of help."""
+"""Name of a command -> its module, and its line in the help."""
 
 DESCRIPTION = """\
 Cross-View Language Modeling (arXiv 2206.00621): one model for images and texts of many languages.
@@ -53,11 +53,11 @@ examples:
 
 EXIT_BROKEN_PIPE = 141
 
-_FULL = {errno.ENOSPC, errno.EDQUOT}
-_REFUSALS = {
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
+_REFUSED = {
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP,
 }  # fmt: skip
-"""Not ENOENT: what vanishes under a process is often the temporary file of another one that died."""
+"""ENOENT is not among them: a file that vanishes is often the temporary one of another process, which died."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -69,9 +69,9 @@ def run(argv: Sequence[str]) -> int:
     """Run one command.
 
     Returns:
-        0, or what the command returned; else the exit code of `cclm.launch.causes`: 2 after a UserError or
-        a file that the system refuses, 130 after Ctrl-C, 128 and above for what may be tried again; 141 when the
-        reader of a pipe has gone. Other exceptions are bugs and keep their traceback.
+        The exit code: 0, or what the command returned; after an exception the code of its cause
+        (`cclm.launch.causes`): 2 after a UserError or when the system refuses a file, 130 after Ctrl-C, 128 and above
+        for what may be tried again; 141 when the reader of a pipe has gone. Other exceptions are bugs, and are raised.
     """
     try:
         launched_process.die_with_launcher()
@@ -79,10 +79,10 @@ def run(argv: Sequence[str]) -> int:
         if not hasattr(args, "func"):
             _build_parser(argv).print_help()
             return EXIT_USER_ERROR
-        code = args.func(args) or 0
+        code: int = args.func(args) or 0
         if code == EXIT_PREEMPTED:
             exit_report.write(Failure(Cause.PREEMPTED, "was stopped by SIGTERM, saved and left"))
-        sys.stdout.flush()  # a closed pipe shows here, not at interpreter exit
+        sys.stdout.flush()  # so that a closed pipe shows here, rather than when the interpreter exits
         return code
     except KeyboardInterrupt:
         if not launched_process.is_launched():
@@ -98,7 +98,7 @@ def run(argv: Sequence[str]) -> int:
         if failure.cause is Cause.BUG and not is_reported:
             raise
         if not is_reported:
-            with contextlib.suppress(OSError):  # it may go to a file on the same full disk: the exit code still counts
+            with contextlib.suppress(OSError):  # stderr may be a file on the same full disk; the exit code still tells
                 print(f"cclm: error: {failure.message}", file=sys.stderr)
         try:
             sys.stdout.flush()
@@ -108,32 +108,32 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _failure_of(error: Exception) -> Failure:
-    """What an exception means; a file that the system refuses is the user's to mend."""
+    """Why the command failed. When the system refuses a file, the user can mend it."""
     failure = classify_exception(error)
     if failure.cause is Cause.BUG and isinstance(error, OSError):
-        if error.errno in _FULL:
+        if error.errno in _NO_SPACE:
             place = "what is being written" if error.filename is None else error.filename
             return Failure(Cause.USER_ERROR, f"{place}: {error.strerror}; make room")
-        if error.errno in _REFUSALS and error.filename is not None:
+        if error.errno in _REFUSED and error.filename is not None:
             return Failure(Cause.USER_ERROR, f"{error.filename}: {error.strerror}; correct the path or its permissions")
     return failure
 
 
 def _drop_output() -> None:
-    """Let go of what stdout does not take: the interpreter would complain once more when it flushes it at exit."""
+    """Drop what stdout does not take. Otherwise the interpreter complains once more when it flushes stdout at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """The arguments of one command; argparse ends the process where they do not parse.
+    """Parse the arguments of one command. argparse ends the process if they cannot be parsed.
 
     Raises:
-        UserError: no such command.
+        UserError: there is no such command.
     """
-    return _build_parser(argv).parse_args(argv)
+    return _build_parser(argv).parse_command_line(argv)
 
 
-def _build_parser(argv: Sequence[str]) -> argparse.ArgumentParser:
+def _build_parser(argv: Sequence[str]) -> Parser:
     parser = Parser(
         prog="cclm", description=DESCRIPTION, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )

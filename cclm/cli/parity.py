@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from cclm.cli.parser import Subparsers
+
 _DESCRIPTION = """\
 Compute every number of a golden folder with this build and compare: losses and gradient norms of pre-training and of
 each task, states and logits, optimizer groups and steps, learning rates, loaded weights, text cleaning, metrics, and a
@@ -18,7 +20,8 @@ extra.json/retrieval that change no rank, tokens behind a text's end, masked_pos
 row of mlm_logits), lang of text_cleaning, and the notes."""
 
 
-def add_parser(subparsers: argparse._SubParsersAction) -> None:
+def add_parser(subparsers: Subparsers) -> None:
+    """Add the subcommand and its options."""
     parser = subparsers.add_parser(
         "parity",
         help="compare this build with golden numbers",
@@ -32,6 +35,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    """Compare and print; returns 1 if a number differs, else 0. Raises UserError if the folder cannot be used."""
     from cclm.parity.suite import check
 
     verdicts = check(arguments.folder)

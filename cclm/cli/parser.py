@@ -5,22 +5,26 @@ from __future__ import annotations
 import argparse
 import difflib
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeAlias
 
-_ALIKE = 0.82
-"""--checkpont is --checkpoint; --output_dir, a setting, is not --output_hdfs."""
+Subparsers: TypeAlias = "argparse._SubParsersAction[Parser]"
+"""What a command's `add_parser` adds its parser to; argparse has no public name for it."""
+
+_SIMILARITY = 0.82
+"""Cutoff of difflib with which --checkpont means --checkpoint, but --output_dir, a setting, not --output_hdfs."""
 
 
 class Parser(argparse.ArgumentParser):
-    """Of `cclm` and, since argparse makes them alike, of all its subcommands."""
+    """The parser of `cclm`. argparse makes those of its subcommands of the same class."""
 
     def __init__(self, *args: Any, **settings: Any) -> None:
+        """Takes what argparse.ArgumentParser takes: Any, since argparse's own add_parser hands it on so."""
         super().__init__(*args, **settings)
-        self.set_defaults(parser=self)  # the innermost one's wins: it knows the options that the user meant
+        self.set_defaults(parser=self)  # the subcommand's replaces this: it knows the options that the user meant
 
-    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
-        """As argparse's, but the subcommand's own parser refuses what is not known, and says what may be meant."""
-        parsed, unknown = self.parse_known_args(args, namespace)
+    def parse_command_line(self, argv: Sequence[str]) -> argparse.Namespace:
+        """As parse_args, but the subcommand's own parser refuses what it does not know, and says what may be meant."""
+        parsed, unknown = self.parse_known_args(argv)
         parser: Parser = parsed.parser
         if unknown:
             parser.error(f"unrecognized arguments: {' '.join(unknown)}; {parser._advice(unknown)}")
@@ -36,7 +40,7 @@ class Parser(argparse.ArgumentParser):
     def _advice(self, unknown: Sequence[str]) -> str:
         flag = next((word.partition("=")[0] for word in unknown if word.startswith("--")), None)
         if flag is not None:
-            guesses = difflib.get_close_matches(flag, self._option_string_actions, n=1, cutoff=_ALIKE)
+            guesses = difflib.get_close_matches(flag, self._option_string_actions, n=1, cutoff=_SIMILARITY)
             if guesses:
                 return f"did you mean {guesses[0]}?"
             if any(action.dest == "overrides" for action in self._actions):
@@ -44,6 +48,6 @@ class Parser(argparse.ArgumentParser):
         return f"see {self.prog} --help"
 
     def _example(self) -> str | None:
-        """The first example of the help, without the remark behind it."""
-        _, found, examples = (self.epilog or "").partition("examples:\n")
-        return examples.strip().splitlines()[0].split("   ")[0].removesuffix("\\").strip() if found else None
+        """The first example of the help, without the remark behind it; None if the help has no examples."""
+        _, heading, examples = (self.epilog or "").partition("examples:\n")
+        return examples.strip().splitlines()[0].split("   ")[0].removesuffix("\\").strip() if heading else None

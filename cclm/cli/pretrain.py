@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from cclm.cli.arguments import add_config_arguments, add_resume_argument, load_pretrain_config
+from cclm.cli.parser import Subparsers
 
 if TYPE_CHECKING:
     from cclm.config.pretrain import PretrainConfig
@@ -26,7 +27,7 @@ examples:
 """
 
 
-def add_parser(subparsers: argparse._SubParsersAction) -> None:
+def add_parser(subparsers: Subparsers) -> None:
     """Add the subcommand and its options."""
     parser = subparsers.add_parser(
         "pretrain",

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 
 from cclm.cli.arguments import add_overrides, take_any_order
+from cclm.cli.parser import Subparsers
 from cclm.cli.run_commands import DEFAULT_MODEL, TASKS, Flags, commands_of
 from cclm.errors import UserError
 
@@ -46,7 +47,7 @@ examples:
 """
 
 
-def add_parser(subparsers: argparse._SubParsersAction) -> None:
+def add_parser(subparsers: Subparsers) -> None:
     """Add the subcommand and its options."""
     parser = subparsers.add_parser(
         "run",
@@ -96,14 +97,14 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the commands, one after the other; returns the exit code of the first that is not 0.
+    """Run the commands one after the other; returns the first exit code that is not 0, or 0.
 
     Raises:
         UserError: flags, config, data or weights cannot be used.
     """
     flags = Flags(**{each.name: getattr(args, each.name) for each in fields(Flags)})
     with tempfile.TemporaryDirectory(prefix="cclm-run-") as folder:
-        flags = replace(flags, config=_fetched(flags.config, folder))
+        flags = replace(flags, config=_local_config(flags.config, folder))
         commands = commands_of(flags)
         launcher = launcher_of(args.dist)
         for command in commands:
@@ -113,8 +114,8 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _fetched(config: str, folder: str) -> str:
-    """A config file; one in a store is copied to `folder`. Raises UserError if it is not there."""
+def _local_config(config: str, folder: str) -> str:
+    """The path of a config file. One in a store is copied to `folder`. Raises UserError if there is no such file."""
     if "://" not in config:
         return config
     from cclm import storage
@@ -128,30 +129,33 @@ def _fetched(config: str, folder: str) -> str:
 
 
 def launcher_of(dist: str) -> list[str]:
-    """What stands before a command: nothing for one process, else `launch` with its options. Chooses the GPUs.
+    """What stands before a command: `launch` with its options, or nothing for one process.
 
-    Raises UserError for GPUs that are not there.
+    Makes the GPUs that `--dist` names the only visible ones (CUDA_VISIBLE_DEVICES).
+
+    Raises:
+        UserError: a GPU that is not there.
     """
-    if "LOCAL_RANK" in os.environ:  # started by torchrun: the processes are there already
+    if "LOCAL_RANK" in os.environ:  # torchrun started this process, and so the others as well
         return []
     wanted = _gpus_of(dist)
     import torch  # seconds, and wrong flags should not wait for it
 
-    there = torch.cuda.device_count()
+    gpus = torch.cuda.device_count()
     if wanted is None:
-        number = max(there, 1)
+        processes = max(gpus, 1)
     else:
-        if not there or max(wanted) >= there:
-            has = f"has {there}, numbered from 0" if there else "has none; --dist 1 runs on the CPU"
+        if not gpus or max(wanted) >= gpus:
+            has = f"has {gpus}, numbered from 0" if gpus else "has none; --dist 1 runs on the CPU"
             raise UserError(f"--dist {dist} is for GPU {' '.join(map(str, wanted))}, but this machine {has}")
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-        names = visible.split(",") if visible else [str(i) for i in range(there)]
+        names = visible.split(",") if visible else [str(i) for i in range(gpus)]
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(names[i] for i in wanted)
-        number = len(wanted)
+        processes = len(wanted)
     if dist == "all" and any(name.startswith("PET_") for name in os.environ):
-        own = [] if "PET_NPROC_PER_NODE" in os.environ else ["--nproc-per-node", str(number)]
+        own = [] if "PET_NPROC_PER_NODE" in os.environ else ["--nproc-per-node", str(processes)]
         return ["launch", *own, "--"]
-    return ["launch", "--nproc-per-node", str(number), "--"] if number > 1 else []
+    return ["launch", "--nproc-per-node", str(processes), "--"] if processes > 1 else []
 
 
 def _gpus_of(dist: str) -> list[int] | None:

@@ -1,4 +1,4 @@
-"""The published launcher's flags become commands of ours: one for most tasks, two for `nlvr_domain`."""
+"""The published launcher's flags become commands of `cclm`: one for most tasks, two for `nlvr_domain`."""
 
 from __future__ import annotations
 
@@ -11,30 +11,32 @@ from cclm.errors import UserError
 
 
 @dataclass(frozen=True)
-class Task:
+class PublishedTask:
     """A task of the published launcher."""
 
     config: str
-    """Config in the folder that `--model` names, or for pre-training in `configs/`."""
+    """Name of its config file: in the folder that `--model` names, or in `configs/` for pre-training."""
     few_shot: str | None = None
-    """Config with `--fewshot`."""
+    """Name of its config file with `--fewshot`; None if there is none."""
     pretraining: bool = False
 
 
-TASKS: dict[str, Task] = {
-    "pretrain_cclm_3m": Task("Pretrain_3m.yaml", pretraining=True),
-    "pretrain_cclm_4m": Task("Pretrain_4m.yaml", pretraining=True),
-    "itr_multi30k": Task("Retrieval_multi30k_all_ft.yaml"),
-    "itr_coco": Task("Retrieval_coco_all_ft.yaml"),
-    "xvnli": Task("XVNLI.yaml", "XVNLI_fewshot.yaml"),
-    "gqa": Task("GQA.yaml", "GQA_fewshot.yaml"),
-    "nlvr": Task("NLVR.yaml", "NLVR_fewshot.yaml"),
-    "nlvr_domain": Task("NLVR.yaml", "NLVR_fewshot.yaml"),
-    "xflickrco": Task("xFlickrCO.yaml", "xFlickrCO_fewshot.yaml"),
-    "wit": Task("WIT.yaml"),
+TASKS: dict[str, PublishedTask] = {
+    "pretrain_cclm_3m": PublishedTask("Pretrain_3m.yaml", pretraining=True),
+    "pretrain_cclm_4m": PublishedTask("Pretrain_4m.yaml", pretraining=True),
+    "itr_multi30k": PublishedTask("Retrieval_multi30k_all_ft.yaml"),
+    "itr_coco": PublishedTask("Retrieval_coco_all_ft.yaml"),
+    "xvnli": PublishedTask("XVNLI.yaml", "XVNLI_fewshot.yaml"),
+    "gqa": PublishedTask("GQA.yaml", "GQA_fewshot.yaml"),
+    "nlvr": PublishedTask("NLVR.yaml", "NLVR_fewshot.yaml"),
+    "nlvr_domain": PublishedTask("NLVR.yaml", "NLVR_fewshot.yaml"),
+    "xflickrco": PublishedTask("xFlickrCO.yaml", "xFlickrCO_fewshot.yaml"),
+    "wit": PublishedTask("WIT.yaml"),
 }
 DOMAIN_CONFIG = "NLVR_multilingual_pretrain_O1.yaml"
+"""Config file of the first half of `nlvr_domain`, text assignment."""
 DOMAIN_PREFIX = "domain."
+"""Settings that begin with this are for the first half of `nlvr_domain`."""
 FINE_TUNED = "nlvr_ft"
 """Where `nlvr_domain` fine-tunes, under `--output_dir`."""
 DEFAULT_MODEL = "cclm-base-ft"
@@ -42,7 +44,7 @@ DEFAULT_MODEL = "cclm-base-ft"
 
 @dataclass(frozen=True, kw_only=True)
 class Flags:
-    """What the command line says; as in the published launcher, an empty text or -1 is the config's own value."""
+    """What the command line says. As in the published launcher, an empty string or -1 leaves the config's own value."""
 
     task: str
     output_dir: str
@@ -64,7 +66,7 @@ class Flags:
 
 
 def commands_of(flags: Flags) -> list[list[str]]:
-    """The commands of `cclm` that do it, in order; each one needs the one before.
+    """The commands of `cclm` that do the task, in order. Each one needs the result of the one before.
 
     Raises:
         UserError: flags that contradict each other, or a config that is not there.
@@ -79,9 +81,14 @@ def commands_of(flags: Flags) -> list[list[str]]:
 
 
 def find_config(name: str, given: str) -> str:
-    """A config file by its name under `configs/`: in the working directory, else beside this package.
+    """The path of a config file: under `configs/` of the working directory, or else beside this package.
 
-    `given`: the flag that led to it, for messages. Raises UserError.
+    Args:
+        name: of the file, under `configs/`.
+        given: the flag that led to it, for the error.
+
+    Raises:
+        UserError: there is no such file.
     """
     from cclm.config.files import shipped_configs
 
@@ -93,11 +100,12 @@ def find_config(name: str, given: str) -> str:
     raise UserError(f"{given}: there is no config file configs/{name}; name one with --config")
 
 
-def _check(flags: Flags, task: Task) -> None:
+def _check(flags: Flags, task: PublishedTask) -> None:
+    """Raise UserError for flags that contradict each other, or that the task does not have."""
     domain = flags.task == "nlvr_domain"
     for name in ("bs", "epoch", "lr"):
         value = getattr(flags, name)
-        if value <= 0 and value not in (-1, getattr(Flags, name)):  # -1, as published: the config's
+        if value <= 0 and value not in (-1, getattr(Flags, name)):  # -1 is the config's own value, as published
             raise UserError(f"--{name} is {value:g}; give a number above 0, or leave it out for the config's")
     if flags.load_ckpt_from and not domain:
         raise UserError(
@@ -120,20 +128,23 @@ def _check(flags: Flags, task: Task) -> None:
             raise UserError(f"{override}: {DOMAIN_PREFIX}* are settings of nlvr_domain's first half; leave that out")
 
 
-def _pretrain(flags: Flags, task: Task) -> list[str]:
+def _pretrain(flags: Flags, task: PublishedTask) -> list[str]:
     config = flags.config or find_config(task.config, f"--task {flags.task}")
     weights = [f"model.weights={flags.checkpoint}"] if flags.checkpoint else []
     return ["pretrain", config, *_resume(flags), *_settings(flags, flags.output_dir), *weights, *flags.overrides]
 
 
 def _nlvr_domain(flags: Flags) -> list[list[str]]:
-    """Text assignment in `--output_dir`, unless its result is there already, then fine-tuning below it."""
+    """Text assignment in `--output_dir`, then fine-tuning in a folder below it.
+
+    Text assignment is left out if `--load_ckpt_from` names its result, or if there is no training.
+    """
     first = [override for override in flags.overrides if override.startswith(DOMAIN_PREFIX)]
-    tuned = _below(flags.output_dir)
+    tuned = _fine_tuned_folder(flags.output_dir)
     second = replace(
         flags,
         overrides=[override for override in flags.overrides if override not in first],
-        output_hdfs=_below(flags.output_hdfs) if flags.output_hdfs else "",
+        output_hdfs=_fine_tuned_folder(flags.output_hdfs) if flags.output_hdfs else "",
     )
     config = _config(flags, TASKS["nlvr_domain"])
     if flags.evaluate:
@@ -151,7 +162,7 @@ def _nlvr_domain(flags: Flags) -> list[list[str]]:
     ]
 
 
-def _below(folder: str) -> str:
+def _fine_tuned_folder(folder: str) -> str:
     return f"{folder.rstrip('/')}/{FINE_TUNED}"
 
 
@@ -167,7 +178,7 @@ def _finetune(flags: Flags, config: str, output_dir: str, checkpoint: str) -> li
     return ["finetune", config, *options, *_resume(flags), *settings, *flags.overrides]
 
 
-def _config(flags: Flags, task: Task) -> str:
+def _config(flags: Flags, task: PublishedTask) -> str:
     if flags.config:
         return flags.config
     name = task.few_shot if flags.fewshot else task.config

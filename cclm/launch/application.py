@@ -1,4 +1,4 @@
-"""A run of ours as TorchX's own distributed application, with `cclm launch` in the place of torchrun. No torch."""
+"""A run of cclm as TorchX's own distributed application, with `cclm launch` in the place of torchrun. No torch."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from torchx.components import dist
 from torchx.specs import AppDef
 
 _TORCHRUN, _MODULE = "torchrun ", " --role '' -m cclm "
+"""What torchx's command line begins with, and what stands in it between torchrun's options and ours."""
 
 
 def build_app(*command: str, max_restarts: int, **settings: object) -> AppDef:
@@ -13,15 +14,19 @@ def build_app(*command: str, max_restarts: int, **settings: object) -> AppDef:
 
     Args:
         command: of cclm, with its arguments.
-        max_restarts: on each node, without asking the scheduler.
+        max_restarts: how often each node starts its processes again before it asks the scheduler.
         settings: of torchx's `dist.ddp`.
+
+    Raises:
+        RuntimeError: torchx starts applications in another way than the version that pyproject.toml names.
     """
-    made = dist.ddp(*command, m="cclm", tee=0, **settings)  # the first process reports; others speak when they fail
-    (role,) = made.roles
-    shell, line = role.args
+    # tee=0: the first process reports, and the others print only when they fail.
+    app: AppDef = dist.ddp(*command, m="cclm", tee=0, **settings)
+    (role,) = app.roles
+    shell_option, line = role.args
     if not line.startswith(_TORCHRUN) or _MODULE not in line:
         raise RuntimeError(f"this version of torchx starts applications in another way: {line}")
-    options, _, rest = line.removeprefix(_TORCHRUN).partition(_MODULE)
-    role.args = [shell, f"exec cclm launch {options} --max-restarts {max_restarts} -- {rest}"]
-    role.env.pop("LOGLEVEL", None)  # the launcher says what happens
-    return made
+    options, _, arguments = line.removeprefix(_TORCHRUN).partition(_MODULE)
+    role.args = [shell_option, f"exec cclm launch {options} --max-restarts {max_restarts} -- {arguments}"]
+    role.env.pop("LOGLEVEL", None)  # torch's agent logs nothing, as the launcher says what happens
+    return app

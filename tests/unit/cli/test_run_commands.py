@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from cclm.cli import main
-from cclm.cli.run import _fetched, launcher_of
+from cclm.cli.run import _local_config, launcher_of
 from cclm.cli.run_commands import TASKS, Flags, commands_of
 
 ROOT = Path(__file__).parents[3]
@@ -129,11 +129,11 @@ def test_gpus_that_are_not_there(
     assert words in refusal(capsys, "--task", "wit", "--dist", dist)
 
 
-def test_a_config_in_a_store_is_fetched(tmp_path: Path) -> None:
+def test_a_config_in_a_store_is_local_config(tmp_path: Path) -> None:
     (tmp_path / "x.yaml").write_text("seed: 3\n")
-    copy = _fetched(f"file://{tmp_path}/x.yaml", str(tmp_path / "copies"))
+    copy = _local_config(f"file://{tmp_path}/x.yaml", str(tmp_path / "copies"))
     assert Path(copy) == tmp_path / "copies/x.yaml" and Path(copy).read_text() == "seed: 3\n"
-    assert _fetched("x.yaml", "") == "x.yaml" and _fetched("", "") == ""
+    assert _local_config("x.yaml", "") == "x.yaml" and _local_config("", "") == ""
 
 
 @pytest.mark.parametrize(("flag", "value"), [("--bs", "0"), ("--lr", "-0.5"), ("--epoch", "-3")])
