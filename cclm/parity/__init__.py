@@ -1,1 +1,1 @@
-"""This build against numbers of the published implementation: `cclm parity DIR`."""
+"""Comparison of this build with numbers of the published implementation: `cclm parity DIR`."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -16,27 +18,27 @@ BASE_RATE, RATE_MULTIPLE, STEPS, WARMUP = 1e-4, 2, 60, 6
 
 
 def arithmetic_items(golden: Golden) -> dict[str, Item]:
-    """Everything in this file."""
-    found: dict[str, Item] = {}
+    """All items of this module."""
+    items: dict[str, Item] = {}
     for step in range(STEPS + 1):
         rate = BASE_RATE * lr_factor(step, STEPS, WARMUP)
         rates = torch.tensor([rate, RATE_MULTIPLE * rate], dtype=torch.float64)
-        found[f"extra.json/lr_60_steps_warmup_0.1/{step}"] = rates
+        items[f"extra.json/lr_60_steps_warmup_0.1/{step}"] = rates
     for index, line in enumerate(golden.section("text_cleaning")):
         prefix = f"extra.json/text_cleaning/{index}"
-        found[f"{prefix}/caption_30"] = clean_caption(line["raw"], 30)
-        found[f"{prefix}/caption_5"] = clean_caption(line["raw"], 5)
-        found[f"{prefix}/question_10"] = clean_question(line["raw"], 10)
-    return found | _metrics(golden.section("retrieval")) | _position_tables(golden)
+        items[f"{prefix}/caption_30"] = clean_caption(line["raw"], 30)
+        items[f"{prefix}/caption_5"] = clean_caption(line["raw"], 5)
+        items[f"{prefix}/question_10"] = clean_question(line["raw"], 10)
+    return items | _metrics(golden.section("retrieval")) | _position_tables(golden)
 
 
-def _metrics(given: dict) -> dict[str, Item]:
+def _metrics(given: dict[str, Any]) -> dict[str, Item]:
     image_to_text, text_to_image = np.array(given["scores_i2t"]), np.array(given["scores_t2i"])
     images, texts = image_to_text.shape
     owners = np.arange(texts) // (texts // images)
     metrics = retrieval_metrics(image_to_text, text_to_image, owners)
-    found: dict[str, Item] = {f"extra.json/retrieval/metrics/{name}": value for name, value in metrics.items()}
-    return found | {"extra.json/retrieval/captions_per_image": texts // images}
+    items: dict[str, Item] = {f"extra.json/retrieval/metrics/{name}": value for name, value in metrics.items()}
+    return items | {"extra.json/retrieval/captions_per_image": texts // images}
 
 
 def _position_tables(golden: Golden) -> dict[str, Item]:

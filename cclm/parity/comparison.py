@@ -1,12 +1,13 @@
-"""Items of a golden folder, and how far computed ones are from them.
+"""Items of a golden folder, and their differences from computed ones.
 
-An item is a tensor, a number, or a list of names. Every item of the folder must be computed, and nothing else.
+An item is a tensor, a number, or a list of names. This build must compute every item of the folder, and no other.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,35 +17,39 @@ TOLERANCE = 1e-4
 OPTIMIZER_TOLERANCE = 1e-3
 """For several optimizer steps: published AdamW adds eps before bias correction and decays after the update."""
 FLOOR = 0.06
-"""Part of a float32 tensor's root mean square that is added to each element; the noise of this build, on another CPU
-than the published numbers, then stays well below the tolerance (largest at `mlm_logits`, about 3e-5)."""
-NOT_RESCORED = -100.0
+"""Part of a float32 tensor's root mean square that is added to the magnitude of each element. Without it, float32 noise
+of elements near zero would be above the tolerance on another CPU than that of the published numbers. With it, the noise
+is well below the tolerance (largest at `mlm_logits`, about 3e-5)."""
+NOT_RESCORED = -100.0  # as in the folder, whatever `cclm.tasks.rescoring` has
 
-Item = Tensor | float | int | str | list | dict
+Item = Tensor | float | int | str | list[Any] | dict[str, Any]
+"""What JSON holds, or a tensor."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One line of the report."""
+    """One item of the folder and of this build: one line of the report."""
 
     name: str
     error: float
-    """Largest relative error; inf where values cannot be compared at all."""
+    """Largest relative error; inf where the values cannot be compared."""
     tolerance: float
     remark: str = ""
+    """Why the item failed, if not by its error."""
 
     @property
     def ok(self) -> bool:
+        """Whether the item passed."""
         return self.error <= self.tolerance and not self.remark
 
 
 def compare(
     expected: Mapping[str, Item], computed: Mapping[str, Item], failures: Mapping[str, str] | None = None
 ) -> list[Comparison]:
-    """One comparison an item of either side, in the order of `expected`.
+    """One comparison for each item of either side, in the order of `expected`.
 
     Args:
-        failures: group of items that could not be computed -> why; each becomes a failing line of its own.
+        failures: group of items that could not be computed -> why. Each becomes a failing comparison of its own.
     """
     failures = failures or {}
     unknown = "not computed, see the last lines" if failures else "this build does not know the item"
@@ -62,10 +67,10 @@ def compare(
 
 
 def relative_error(wanted: Item, found: Item) -> float:
-    """Largest relative error of `found`; inf for other types, shapes, names or integers.
+    """Largest relative error of `found`; inf if types or shapes differ, or names or integers are unequal.
 
-    Numbers, lists of numbers and probabilities count relative to themselves. An element of another tensor counts
-    relative to itself plus `FLOOR` times the root mean square, since float32 noise of elements near zero says nothing.
+    The error of numbers, lists of numbers and probabilities is relative to their magnitude. In other tensors it is
+    relative to the magnitude of the element plus `FLOOR` times the root mean square of all elements.
     """
     if isinstance(wanted, Tensor) and isinstance(found, Tensor):
         return _tensor_error(wanted, found)
@@ -99,14 +104,17 @@ def _tensor_error(wanted: Tensor, found: Tensor) -> float:
 
 
 def _are_probabilities(found: Tensor) -> bool:
-    """Rows (B, A) that each add up to 1, without zeros."""
+    """Whether each row of a tensor (B, A) adds up to 1, without zeros."""
     if found.ndim != 2 or not ((found > 0) & (found <= 1)).all():
         return False
     return bool(((found.sum(dim=1) - 1).abs() < 1e-3).all())
 
 
 def flatten(prefix: str, value: Item) -> dict[str, Item]:
-    """Nested dicts and lists of numbers as single items: {"a": {"b": 1}} -> {"prefix/a/b": 1}; lists of names stay."""
+    """Nested dicts and lists as single items: {"a": {"b": 1}} -> {"prefix/a/b": 1}.
+
+    A list of numbers becomes a tensor. A list of names stays as it is.
+    """
     if isinstance(value, dict) and value:
         return {name: item for key, part in value.items() for name, item in flatten(f"{prefix}/{key}", part).items()}
     if isinstance(value, list) and value and not all(isinstance(part, str) for part in value):

@@ -1,4 +1,7 @@
-"""Items of the downstream models: retrieval, XVNLI, NLVR, VQA, text assignment, two-stage scores."""
+"""Items of the downstream models: retrieval, XVNLI, NLVR, VQA, text assignment, and two-stage scores.
+
+Dimension letters: B images, A answers.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from cclm.tasks.rescoring import EncodedViews, two_stage_scores
 from cclm.tasks.retrieval import RetrievalTask
 
 IMAGE_IDS = (3, 9)
-"""Of the retrieval batch; the folder does not store them."""
+"""Image ids of the retrieval batch. The folder does not store them."""
 NUM_DECODER_LAYERS = 6
 WATCHED = {
     "retrieval": ("temp", "itm_head.3.weight", "text_encoder.encoder.layer.11.crossattention.self.value.weight"),
@@ -35,34 +38,39 @@ WATCHED = {
         "text_decoder.cls.predictions.transform.dense.weight",
     ),
 }
-"""Parameters whose gradient norms are compared one by one, besides the first vision weight."""
+"""Published names of parameters whose gradient norms are compared one by one, besides the first vision weight."""
 RETRIEVAL_CANDIDATES = ANSWER_CANDIDATES = 4
 
 
 def finetuning_items(golden: Golden, expected: dict[str, Item]) -> dict[str, Item]:
-    """Everything in this file."""
-    found = _retrieval(golden, expected) | _xvnli(golden, expected) | _nlvr(golden, expected) | _vqa(golden, expected)
-    return found | _text_assignment(golden) | _two_stage(golden)
+    """All items of this module."""
+    items = _retrieval(golden, expected) | _xvnli(golden, expected) | _nlvr(golden, expected) | _vqa(golden, expected)
+    return items | _text_assignment(golden) | _two_stage(golden)
 
 
-def _result(golden: Golden, expected: dict[str, Item], task: nn.Module, batch: object, name: str) -> dict[str, Item]:
-    """Loss, gradient norms and fresh parameters of one fine-tuning batch, as `more.json` calls them."""
+def _loss_items(
+    golden: Golden, expected: dict[str, Item], task: nn.Module, batch: object, name: str
+) -> dict[str, Item]:
+    """Loss and gradient norms of one fine-tuning batch, under their names in `more.json` and `manifest.json`."""
     prefix = f"more.json/results/{name}"
     watched = watched_names(expected, f"{prefix}/grad_norm", ("vision_encoder.patch_embed.proj.weight", *WATCHED[name]))
-    items, total = losses_and_norms(golden, task.eval(), batch, finetuned=True, watched=watched)
-    found: dict[str, Item] = {f"{prefix}/{key}": value for key, value in items.items() if key.startswith("grad_norm")}
-    found[f"{prefix}/loss"] = total.item()
-    for key, value in items.items():
+    computed = losses_and_norms(golden, task.eval(), batch, finetuned=True, watched=watched)
+    items: dict[str, Item] = {f"{prefix}/loss": computed.total.item()}
+    for key, value in computed.items.items():
+        if key.startswith("grad_norm"):
+            items[f"{prefix}/{key}"] = value
         if key.startswith("loss"):
-            found[f"manifest.json/scalars/{name}/{key}"] = value
-    return found
+            items[f"manifest.json/scalars/{name}/{key}"] = value
+    return items
 
 
 def _fresh(golden: Golden, task: RetrievalTask | ClassificationTask | PairTask) -> list[str]:
+    """Published names of the parameters without pre-trained weights."""
     return sorted(golden.name(name, finetuned=True) for name in task.fresh_parameters())
 
 
 def _load_head(golden: Golden, head: nn.Module, prefix: str) -> None:
+    """Copy the weights of a head from the folder."""
     with torch.no_grad():
         for name, parameter in head.named_parameters():
             parameter.copy_(golden.input(prefix + name, "task_heads"))
@@ -71,8 +79,8 @@ def _load_head(golden: Golden, head: nn.Module, prefix: str) -> None:
 def _retrieval(golden: Golden, expected: dict[str, Item]) -> dict[str, Item]:
     task = RetrievalTask(golden.model())
     batch = RetrievalBatch(golden.input("image"), golden.text("text"), torch.tensor(IMAGE_IDS))
-    found = _result(golden, expected, task, batch, "retrieval")
-    return found | {"more.json/results/retrieval/init_params": _fresh(golden, task)}
+    items = _loss_items(golden, expected, task, batch, "retrieval")
+    return items | {"more.json/results/retrieval/init_params": _fresh(golden, task)}
 
 
 def _xvnli(golden: Golden, expected: dict[str, Item]) -> dict[str, Item]:
@@ -80,24 +88,24 @@ def _xvnli(golden: Golden, expected: dict[str, Item]) -> dict[str, Item]:
     _load_head(golden, task.class_head, "xvnli.cls_head.")
     image, text = golden.input("image"), golden.text("text")
     batch = ClassificationBatch(image, text, golden.input("xvnli_labels", "more"))
-    found = _result(golden, expected, task, batch, "xvnli")
-    found["outputs/xvnli_logits"] = task.logits(image, text)
-    return found | {"more.json/results/xvnli/init_params": _fresh(golden, task)}
+    items = _loss_items(golden, expected, task, batch, "xvnli")
+    items["outputs/xvnli_logits"] = task.logits(image, text)
+    return items | {"more.json/results/xvnli/init_params": _fresh(golden, task)}
 
 
 def _nlvr(golden: Golden, expected: dict[str, Item]) -> dict[str, Item]:
     task = PairTask(golden.model()).eval()
     _load_head(golden, task.class_head, "nlvr.cls_head.")
     images, text = golden.input("pair_images"), golden.text("text")
-    left, right = images.split(len(images) // 2)
+    left, right = torch.split(images, len(images) // 2)
     batch = PairBatch(left, right, text, golden.input("nlvr_labels", "more"))
-    found = _result(golden, expected, task, batch, "nlvr")
+    items = _loss_items(golden, expected, task, batch, "nlvr")
     pairs = task.encoders.fusion_encoder.layers
     right_parts = dict(pairs[0].right.cross_attention.named_parameters())
     shared = [
         name for name, parameter in pairs[0].left.cross_attention.named_parameters() if right_parts[name] is parameter
     ]
-    return found | {
+    return items | {
         "outputs/nlvr_logits": task.logits(left, right, text),
         "more.json/results/nlvr/init_params": _fresh(golden, task),
         "more.json/results/nlvr/shared": shared,
@@ -117,9 +125,9 @@ def _vqa(golden: Golden, expected: dict[str, Item]) -> dict[str, Item]:
     owners = torch.arange(len(answers_of_image)).repeat_interleave(answers_of_image)  # (A,)
     chosen = answer_list.select(golden.input("vqa_answer_rows"))
     batch = AnswerBatch(image, questions, chosen, owners, golden.input("vqa_weights"))
-    found = _result(golden, expected, task, batch, "vqa")
+    items = _loss_items(golden, expected, task, batch, "vqa")
     ranked = task.rank(image, questions, answer_list, ANSWER_CANDIDATES)
-    return found | {
+    return items | {
         "more.json/results/vqa/parameters": _count(task),
         "outputs/vqa_topk_ids": ranked.answers,
         "outputs/vqa_topk_probs": ranked.probabilities,

@@ -1,4 +1,4 @@
-"""A golden folder: files of the published implementation's inputs, weights and numbers.
+"""A golden folder: inputs, weights and numbers of the published implementation in files.
 
 Dimension letters: B texts, L tokens, A answers.
 """
@@ -32,7 +32,7 @@ JSON_FILES = ("manifest", "extra", "more", "vision")
 WEIGHTS = "pretrained.th"
 XLM_ROBERTA = "xlm-roberta-large"
 
-# Tensors of `more` that are inputs of other items.
+# The tensors of `more` that are inputs; the others are items.
 MORE_INPUTS = {
     "nlvr_labels", "xvnli_labels", "two_stage_text_ids", "two_stage_text_atts", "two_stage_images", "ta_head.weight",
     "ta_head.bias", "rel_pos_table_169",
@@ -42,7 +42,7 @@ _INPUT_NUMBERS = re.compile(r"extra\.json/(text_cleaning/\d+/(raw|lang)|retrieva
 
 @dataclass(frozen=True)
 class Golden:
-    """Everything in the folder, read once."""
+    """The contents of the folder."""
 
     folder: Path
     tensors: dict[str, dict[str, Tensor]]
@@ -57,6 +57,7 @@ class Golden:
 
     @property
     def num_text_layers(self) -> int:
+        """Layers of the text encoder; the others of the stack are those of the fusion encoder."""
         return self.model_config.text.num_text_layers
 
     def name(self, ours: str, *, finetuned: bool = False) -> str:
@@ -78,7 +79,7 @@ class Golden:
         return sequences(self.input(f"{name}_ids", file), self.input(f"{attention or name}_atts", file))
 
     def masked(self, prefix: str = "", *, file: str = "inputs") -> MaskedText:
-        """The masked texts, of `text_ids_masked` or of `tlm_ids_masked` with `prefix` "tlm_"."""
+        """The masked texts: those of `text_ids_masked`, or those of `tlm_ids_masked` if `prefix` is "tlm_"."""
         text = prefix or "text_"
         labels = self.input(f"{prefix}masked_ids", file)  # (B, slots), -100 in unused slots
         columns = self.input(f"{prefix}masked_pos", file)
@@ -101,7 +102,7 @@ class Golden:
         return self.numbers["extra"][name]
 
     def expected(self) -> dict[str, Item]:
-        """All items that a build has to compute, by file and name."""
+        """All items that a build must compute, by file and name."""
         items: dict[str, Item] = {}
         for name, tensor in self.tensors["outputs"].items():
             items[f"outputs/{name}"] = tensor
@@ -113,12 +114,16 @@ class Golden:
                 key: value for key, value in self.numbers[file].items() if key != "note" or not isinstance(value, str)
             }
             items |= flatten(f"{file}.json", content)
-        # Sentences and raw scores are what the other fields are computed from.
+        # Sentences and raw scores are inputs, from which other fields are computed.
         return {name: item for name, item in items.items() if not _INPUT_NUMBERS.fullmatch(name)}
 
 
 def sequences(ids: Tensor, attention: Tensor) -> Sequences:
-    """Padded ids (B, L) and a published attention mask (B, L) of 0 and 1, ones on the left."""
+    """Token ids (B, L) int64, padded, with their published attention mask (B, L) of ones followed by zeros.
+
+    Raises:
+        UserError: the mask has another form.
+    """
     lengths = attention.sum(dim=1)
     if not torch.equal(attention.bool(), torch.arange(ids.shape[1]) < lengths[:, None]):
         raise UserError("a text mask of the golden folder has holes; texts are expected to be padded on the right")

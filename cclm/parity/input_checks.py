@@ -1,13 +1,14 @@
-"""Whether a golden folder has the layout that computations rely on: files, tensors, types, shapes, ranges.
+"""Checks that a golden folder has the layout that computations rely on: files, tensors, types, shapes and ranges.
 
-Sizes are written as words: a number, a size of the model, or a letter that stands for the same number everywhere.
+A shape is written as words, one for each dimension. A word is a number, a size of the model (`side`, `patches`,
+`width`), or a letter, which stands for the same number wherever it occurs. `2X` is twice X.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from cclm.data.cleaning import EmptyTextError, clean_caption
 from cclm.errors import UserError
 
 MIN_CLEANING_LINES = 76
-"""Lines of text that the layout has; nothing else in the folder tells how many there should be."""
+"""Lines of text that the layout has. Nothing else in the folder says how many there should be."""
 _CREDITS = ("README*", "LICENSE*", ".gitattributes")
 _VISION = {"ckpt", "vision_width", "image_res", "window_size", "embed_dim", "depths", "num_heads"}
 _XLM_ROBERTA = {"config.json", "pytorch_model.bin", "model.safetensors"}
@@ -62,10 +63,14 @@ _FLOATS = {
 
 
 def check_files(folder: Path, known: set[str], text_folder: str) -> None:
-    """No file or sub-folder may be there that nobody reads, and none may be missing.
+    """Check that no file is missing, and that no file or sub-folder is there that nobody reads.
+
+    Args:
+        known: names of the files in `folder`.
+        text_folder: name of the folder of XLM-R.
 
     Raises:
-        UserError: which it is.
+        UserError: it names the file.
     """
     for path in sorted(folder.iterdir()):
         if path.name not in known | {text_folder} and not any(path.match(pattern) for pattern in _CREDITS):
@@ -80,10 +85,10 @@ def check_files(folder: Path, known: set[str], text_folder: str) -> None:
 
 
 def check_numbers(folder: Path, numbers: Mapping[str, Any]) -> None:
-    """The JSON files hold objects, and what computations read has the types it should.
+    """Check that the JSON files hold objects, and that what computations read has the right types.
 
     Raises:
-        UserError: file and key.
+        UserError: it names file and key.
     """
     for file, content in numbers.items():
         if not isinstance(content, dict):
@@ -101,7 +106,7 @@ def _check_vision(path: Path, vision: dict[str, Any]) -> None:
         raise UserError(f"{path}: ckpt must be a string")
     for key in sorted(_VISION - {"ckpt"}):
         values = vision[key] if key in ("depths", "num_heads") else [vision[key]]
-        if not isinstance(values, list) or not values or not all(type(one) is int and one > 0 for one in values):
+        if not isinstance(values, list) or not values or not all(type(value) is int and value > 0 for value in values):
             raise UserError(f"{path}: {key} must be made of whole numbers above 0")
     if len(vision["depths"]) != len(vision["num_heads"]):
         raise UserError(f"{path}: depths and num_heads must be equally long")
@@ -139,10 +144,10 @@ def _check_scores(path: Path, retrieval: Any) -> None:
 
 
 def check_tensors(folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], config: ModelConfig) -> None:
-    """All tensors that computations start from are there with the right type, shape and range.
+    """Check that all tensors that computations start from are there with the right type, shape and range.
 
     Raises:
-        UserError: file and tensor.
+        UserError: it names file and tensor.
     """
     patches = (config.vision.image_size // (config.vision.patch_size * 2 ** (len(config.vision.depths) - 1))) ** 2
     sizes = {"side": config.vision.image_size, "patches": patches + 1, "width": config.text.hidden_size}
@@ -155,23 +160,24 @@ def check_tensors(folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], con
                 raise UserError(f"{place}: tensor {name} is missing")
             _check_shape(f"{place}: tensor {name}", tensors[file][name], dtype, shape, sizes)
         unknown = sorted(tensors[file].keys() - wanted.keys())
-        if unknown and file != "more":  # what else is in `more` is compared, item by item
+        if unknown and file != "more":  # other tensors in `more` are items to be compared
             raise UserError(f"{place}: this build does not know the tensor {unknown[0]}, so it would go unchecked")
     longest = config.text.max_positions - 2
     for letter in "KLJTPQ":
         if sizes[letter] > longest:
             raise UserError(f"{folder}: texts of {sizes[letter]} tokens, but the model has {longest} positions")
-    for file, name, low, high in _ranges(tensors, config.text.vocab_size, sizes):
-        tensor = tensors[file][name]
-        used = tensor[tensor != -100] if name.endswith("masked_ids") else tensor
-        if used.numel() and (used.min() < low or used.max() > high):
-            raise UserError(f"{folder / file}.safetensors: tensor {name} has values outside {low} to {high}")
+    for limits in _limits(tensors, config.text.vocab_size, sizes):
+        tensor = tensors[limits.file][limits.name]
+        used = tensor[tensor != -100] if limits.name.endswith("masked_ids") else tensor
+        if used.numel() and (used.min() < limits.low or used.max() > limits.high):
+            place = f"{folder / limits.file}.safetensors: tensor {limits.name}"
+            raise UserError(f"{place} has values outside {limits.low} to {limits.high}")
     if int(tensors["inputs"]["vqa_k"].sum()) != sizes["W"]:
         raise UserError(f"{folder / 'inputs'}.safetensors: tensor vqa_k does not add up to the vqa_answer_rows")
 
 
 def _check_shape(place: str, tensor: Tensor, dtype: torch.dtype, shape: str, sizes: dict[str, int]) -> None:
-    """Raises UserError; a letter seen for the first time is put into `sizes`."""
+    """Check one tensor. A letter that occurs for the first time is added to `sizes`. Raises UserError."""
     if tensor.dtype != dtype:
         raise UserError(f"{place} is {tensor.dtype}, expected {dtype}")
     words = shape.split()
@@ -189,15 +195,25 @@ def _check_shape(place: str, tensor: Tensor, dtype: torch.dtype, shape: str, siz
 
 
 def _size(word: str, sizes: Mapping[str, int]) -> int:
+    """The number that a word of a shape stands for."""
     if word.isdigit():
         return int(word)
     return 2 * sizes[word[1:]] if word.startswith("2") else sizes[word]
 
 
-def _ranges(
+class _Limits(NamedTuple):
+    """The lowest and the highest value that a tensor of integers may hold."""
+
+    file: str
+    name: str
+    low: int
+    high: int
+
+
+def _limits(
     tensors: Mapping[str, Mapping[str, Tensor]], vocabulary: int, sizes: Mapping[str, int]
-) -> Iterator[tuple[str, str, int, int]]:
-    """(file, tensor, lowest, highest) of integers that point somewhere."""
+) -> Iterator[_Limits]:
+    """Limits of all tensors that hold masks, indexes, labels, counts or token ids."""
     pointers = {
         **{"inputs/masked_pos": sizes["L"], "inputs/tlm_masked_pos": sizes["T"]},
         **{"two_process_inputs/masked_pos": sizes["P"], "inputs/vqa_answer_rows": sizes["A"]},
@@ -206,10 +222,10 @@ def _ranges(
     for file, names in _INTEGERS.items():
         for name in names:
             if name in ("is_image",) or "_atts" in name:
-                yield file, name, 0, 1
+                yield _Limits(file, name, 0, 1)
             elif f"{file}/{name}" in pointers:
-                yield file, name, 0, pointers[f"{file}/{name}"] - 1
+                yield _Limits(file, name, 0, pointers[f"{file}/{name}"] - 1)
             elif name == "vqa_k":
-                yield file, name, 1, len(tensors[file]["vqa_answer_rows"])
+                yield _Limits(file, name, 1, len(tensors[file]["vqa_answer_rows"]))
             elif "_ids" in name:
-                yield file, name, 0, vocabulary - 1
+                yield _Limits(file, name, 0, vocabulary - 1)

@@ -1,4 +1,7 @@
-"""Items of pre-training: states, logits, losses, gradients, optimizer."""
+"""Items of pre-training: states, logits, losses, gradients, optimizer steps and weights.
+
+Dimension letters: B texts.
+"""
 
 from __future__ import annotations
 
@@ -32,15 +35,16 @@ WATCHED = (
     "temp",
     "itm_head.3.weight",
 )
-"""Parameters whose gradient norms are compared one by one, where a step has them."""
+"""Published names of parameters whose gradient norms are compared one by one, where a step has them."""
 
 
 def image_batch(golden: Golden, file: str = "inputs") -> ImageTextBatch:
-    """The image-text batch of a file of inputs."""
+    """The image-text batch in a file of inputs."""
     return ImageTextBatch(golden.input("image", file), golden.text("text", file=file), golden.masked(file=file))
 
 
 def _batches(golden: Golden) -> dict[str, PretrainBatch]:
+    """One batch of each kind, by its name in `manifest.json`."""
     image = image_batch(golden)
     second = Sequences(golden.input("text_ids_2"), golden.input("text_atts_2").sum(dim=1))
     return {
@@ -61,14 +65,13 @@ def _batches(golden: Golden) -> dict[str, PretrainBatch]:
 
 
 def step_items(golden: Golden, expected: dict[str, Item]) -> dict[str, Item]:
-    """Losses and gradient norms of each kind of step, and the plain contrastive loss with and without ids."""
+    """Losses and gradient norms of each kind of step, and the contrastive loss alone, with and without ids."""
     task = PretrainTask(golden.model(), ObjectiveConfig()).eval()
     found: dict[str, Item] = {}
     for kind, batch in _batches(golden).items():
         prefix = f"manifest.json/scalars/{kind}"
-        items, _ = losses_and_norms(
-            golden, task, batch, watched=watched_names(expected, f"{prefix}/grad_norm", WATCHED)
-        )
+        watched = watched_names(expected, f"{prefix}/grad_norm", WATCHED)
+        items = losses_and_norms(golden, task, batch, watched=watched).items
         found |= {f"{prefix}/{name}": item for name, item in items.items()}
     features = golden.input("itc_image_feat"), golden.input("itc_text_feat")
     temperature = task.model.space.temperature.detach()
@@ -81,7 +84,7 @@ def step_items(golden: Golden, expected: dict[str, Item]) -> dict[str, Item]:
 
 @torch.no_grad()
 def state_items(golden: Golden) -> dict[str, Item]:
-    """States, features and logits of `outputs`."""
+    """The states, features and logits of `outputs`."""
     model = golden.model()
     batch, encoders, space = image_batch(golden), model.encoders, model.space
     images, text = encoders.encode_images(batch.images), encoders.encode_text(batch.text)
@@ -93,19 +96,20 @@ def state_items(golden: Golden) -> dict[str, Item]:
     boxes = model.box_head(encoders.fuse(text, Context(region_images, owners)).first()).sigmoid()
     slots = golden.input("masked_pos")  # (B, slots)
     rows = torch.arange(len(slots))[:, None].expand_as(slots)
-    found = {
+    mlm_logits = model.token_logits(masked.at(rows.flatten(), slots.flatten()))
+    outputs = {
         "image_embeds": images.data,
         "text_embeds": text.data,
         "image_feat": space.image_features(images.first()),
         "text_feat": space.text_features(text.first()),
         "cross_embeds": fused.data,
         "itm_logits": model.match_head(fused.first()),
-        "mlm_logits": model.token_logits(masked.at(rows.flatten(), slots.flatten())).unflatten(0, slots.shape),
+        "mlm_logits": torch.unflatten(mlm_logits, 0, slots.shape),
         "region_embeds": regions.data,
         "region_embeds_full": region_images.select(owners).data,
         "bbox": boxes,
     }
-    return {f"outputs/{name}": tensor for name, tensor in found.items()}
+    return {f"outputs/{name}": tensor for name, tensor in outputs.items()}
 
 
 def optimizer_items(golden: Golden) -> dict[str, Item]:
@@ -120,7 +124,7 @@ def optimizer_items(golden: Golden) -> dict[str, Item]:
     batch = image_batch(golden)
     for step in range(4):
         temperature = task.model.space.temperature.item()
-        items, _ = losses_and_norms(golden, task, batch, watched=[])
+        items = losses_and_norms(golden, task, batch, watched=[]).items
         nn.utils.clip_grad_norm_(task.parameters(), 1.0)
         optimizer.step()
         prefix = f"more.json/results/optimizer_steps/{step}"
@@ -129,10 +133,10 @@ def optimizer_items(golden: Golden) -> dict[str, Item]:
 
 
 def weight_items(golden: Golden) -> dict[str, Item]:
-    """What loading the XLM-R folder gives, and whether written weights equal the published file.
+    """Norms of the weights from the XLM-R folder. Also checks that written weights equal the published file.
 
     Raises:
-        UserError: writing the loaded model back does not give the file's names, shapes and values.
+        UserError: writing the loaded model does not give the names, types, shapes and values of the published file.
     """
     published = read_published_file(golden.folder / WEIGHTS)
     written = to_published(golden.model(), num_text_layers=golden.num_text_layers)

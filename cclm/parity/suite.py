@@ -1,9 +1,10 @@
-"""All items of a golden folder, computed by this build."""
+"""Computes all items of a golden folder with this build, and compares them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from cclm.parity.arithmetic import arithmetic_items
 from cclm.parity.comparison import Comparison, Item, compare
@@ -16,8 +17,17 @@ from cclm.parity.two_process import two_process_items
 _FAILURES = (ValueError, IndexError, RuntimeError, TypeError, AttributeError, KeyError, ArithmeticError, AssertionError)
 
 
-def compute(golden: Golden) -> tuple[dict[str, Item], dict[str, str]]:
-    """Every item this build knows, by file and name; and the groups of items that failed, with one line why."""
+class Computed(NamedTuple):
+    """What this build computes of a golden folder."""
+
+    items: dict[str, Item]
+    """By file and name."""
+    failures: dict[str, str]
+    """Group of items that could not be computed -> one line why."""
+
+
+def compute(golden: Golden) -> Computed:
+    """Compute every item that this build knows."""
     expected = golden.expected()
     groups: dict[str, Callable[[], dict[str, Item]]] = {
         "config": lambda: stored_config(golden),
@@ -29,18 +39,18 @@ def compute(golden: Golden) -> tuple[dict[str, Item], dict[str, str]]:
         "arithmetic": lambda: arithmetic_items(golden),
         "two processes": lambda: two_process_items(golden),
     }
-    found: dict[str, Item] = {}
+    computed: dict[str, Item] = {}
     failures: dict[str, str] = {}
-    for name, items in groups.items():
+    for name, compute_items in groups.items():
         try:
-            found |= items()
+            computed |= compute_items()
         except _FAILURES as error:
             failures[f"({name})"] = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-    return found, failures | missing_sections(golden)
+    return Computed(computed, failures | missing_sections(golden))
 
 
 def missing_sections(golden: Golden) -> dict[str, str]:
-    """Lists that hold fewer entries than the layout has, where computing from them cannot tell."""
+    """Lists with fewer entries than the layout has. Computing from such a list would not fail."""
     lines = len(golden.section("text_cleaning"))
     if lines >= MIN_CLEANING_LINES:
         return {}
@@ -55,5 +65,5 @@ def check(folder: str | Path) -> list[Comparison]:
         UserError: the folder is incomplete, its inputs do not fit, or its weights do not fit its config.
     """
     golden = read_golden(folder)
-    computed, failures = compute(golden)
-    return compare(golden.expected(), computed, failures)
+    computed = compute(golden)
+    return compare(golden.expected(), computed.items, computed.failures)

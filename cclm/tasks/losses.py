@@ -1,4 +1,7 @@
-"""Losses: tensors in, scalars out (paper section 3.2; details as published).
+"""Losses: tensors in, scalars out.
+
+Source: arXiv 2206.00621, section 3.2, with the details of the published code; docs/method.md, section Pre-training
+objectives. Losses are float32 scalars ().
 
 Dimension letters: B rows of this process, G = B x processes, E width of the shared space, V vocabulary,
 M masked tokens.
@@ -18,13 +21,13 @@ from cclm import distributed
 def contrastive(
     left: Tensor, right: Tensor, temperature: Tensor, *, ids: Tensor | None = None, global_gradient: bool = False
 ) -> Tensor:
-    """Row i of each side belongs together; all other rows of the global batch are negatives.
+    """InfoNCE: rows i of both sides belong together; all other rows of the global batch are negatives.
 
     Args:
         left, right: (B, E) float32 unit features.
         temperature: () scalar.
-        ids: (B,) int64, optional; rows with equal ids belong together, too (several captions of one image), and the
-            target is spread evenly over them.
+        ids: (B,) int64, optional. Rows with equal ids belong together, too (several captions of one image). The target
+            is spread evenly over them.
         global_gradient: see `distributed.gather_with_gradient`.
 
     Returns:
@@ -32,7 +35,7 @@ def contrastive(
     """
     all_left = distributed.gather_with_gradient(left, global_gradient=global_gradient)  # (G, E)
     all_right = distributed.gather_with_gradient(right, global_gradient=global_gradient)  # (G, E)
-    # Divided by a temperature of 0.07, a similarity rounded to bfloat16 would be off by 0.05.
+    # In bfloat16, rounding a similarity and dividing it by a temperature of 0.07 would give an error of 0.05.
     with torch.autocast(left.device.type, enabled=False):
         logits = all_left @ all_right.T / temperature  # (G, G)
     if ids is None:
@@ -46,14 +49,14 @@ def contrastive(
 
 @dataclass(frozen=True)
 class HardNegatives:
-    """For each row one row of the other side that does not belong to it, likely a similar one."""
+    """For each row, one row of the other side that does not belong to it and is probably similar."""
 
     left_of_right: Tensor
     """(B,) int64: the left row drawn for right row i."""
     right_of_left: Tensor
     """(B,) int64: the right row drawn for left row i."""
     exist: Tensor
-    """(B,) bool: False where a row has no possible negative (all ids equal); what is drawn there must not count."""
+    """(B,) bool: False where a row has no possible negative (all ids are equal). What is drawn there must not count."""
 
 
 @torch.no_grad()
@@ -65,7 +68,7 @@ def draw_hard_negatives(
     Args:
         left, right: (B, E) float32 unit features; row i of both sides belongs together.
         generator: on the features' device.
-        ids: (B,) int64, optional; rows with equal ids are no negatives of each other.
+        ids: (B,) int64, optional. Rows with equal ids are no negatives of each other.
     """
     with torch.autocast(left.device.type, enabled=False):
         similarity = left @ right.T / temperature  # (B, B)
@@ -82,18 +85,20 @@ def draw_hard_negatives(
 
 
 def _draw(similarity: Tensor, possible: Tensor, exist: Tensor, generator: torch.Generator) -> Tensor:
-    """One column for each row of (B, B) -> (B,) int64; any column for rows where none is possible."""
-    # Diverged features must reach the loop's check as a loss that is not finite, not break the draw.
+    """One possible column for each row of (B, B) -> (B,) int64. Rows without a possible column get any."""
+    # Features that are not finite must not break the draw: the training loop stops at the loss, which is not finite
+    # either.
     weights = (similarity.softmax(dim=1).nan_to_num(nan=1.0) + 1e-5).masked_fill(~possible, 0.0)
     weights = torch.where(exist[:, None], weights, torch.ones_like(weights))
     return torch.multinomial(weights, 1, generator=generator)[:, 0]
 
 
 def matching(logits: Tensor, negatives_exist: Tensor) -> Tensor:
-    """Cross-entropy over B positives and, after them, 2B negatives; rows without a possible negative are left out.
+    """Cross-entropy over B positives followed by 2B negatives, (). Rows without a possible negative are left out.
 
     Args:
-        logits: (3B, 2): pairs that belong together; (drawn left, right); (left, drawn right). Class 1: belong together.
+        logits: (3B, 2): B pairs that belong together, B of (drawn left, right), B of (left, drawn right). Class 1 means
+            that the pair belongs together.
         negatives_exist: (B,) bool.
     """
     batch = len(negatives_exist)
@@ -105,21 +110,25 @@ def matching(logits: Tensor, negatives_exist: Tensor) -> Tensor:
 
 
 def masked_tokens(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy of masked positions: logits (M, V), labels (M,) int64 -> ()."""
+    """Cross-entropy of masked positions: logits (M, V) and labels (M,) int64 -> ()."""
     return F.cross_entropy(logits.float(), labels)
 
 
 @dataclass(frozen=True)
 class BoxLosses:
+    """Two losses of the same boxes."""
+
     l1: Tensor
+    """() summed over coordinates."""
     giou: Tensor
+    """() 1 - GIoU."""
 
 
 def boxes(predicted: Tensor, target: Tensor, counts: Tensor) -> BoxLosses:
-    """L1 (summed over coordinates) and 1 - GIoU, each averaged over the texts that count; 0 where none does.
+    """L1, summed over coordinates, and 1 - GIoU. Each is averaged over the texts that count, and is 0 if none does.
 
     Args:
-        predicted, target: (B, 4) float32: centre x, centre y, width, height, relative to the image side.
+        predicted, target: (B, 4) float32: centre x, centre y, width, height, as parts of the image side.
         counts: (B,) bool.
     """
     weights = counts.float()
@@ -136,8 +145,12 @@ def _corners(box: Tensor) -> Tensor:
 
 
 def generalized_iou(a: Tensor, b: Tensor) -> Tensor:
-    """GIoU (arXiv 1902.09630) of corner boxes (B, 4), pair by pair -> (B,) in [-1, 1]. Without area the IoU is 0."""
-    tiny = torch.finfo(a.dtype).tiny
+    """GIoU (arXiv 1902.09630) of row i of `a` and row i of `b` -> (B,) in [-1, 1].
+
+    Args:
+        a, b: (B, 4): left, top, right, bottom. Where the union has no area, the IoU is 0.
+    """
+    smallest = torch.finfo(a.dtype).tiny
 
     def area(low: Tensor, high: Tensor) -> Tensor:
         return (high - low).clamp(min=0).prod(dim=1)  # (B,)
@@ -145,4 +158,4 @@ def generalized_iou(a: Tensor, b: Tensor) -> Tensor:
     overlap = area(torch.maximum(a[:, :2], b[:, :2]), torch.minimum(a[:, 2:], b[:, 2:]))
     union = area(a[:, :2], a[:, 2:]) + area(b[:, :2], b[:, 2:]) - overlap
     hull = area(torch.minimum(a[:, :2], b[:, :2]), torch.maximum(a[:, 2:], b[:, 2:]))
-    return overlap / union.clamp(min=tiny) - (hull - union) / hull.clamp(min=tiny)
+    return overlap / union.clamp(min=smallest) - (hull - union) / hull.clamp(min=smallest)

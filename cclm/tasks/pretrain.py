@@ -1,10 +1,13 @@
-"""Cross-view pre-training: one method a kind of batch, from batch to named losses (paper section 3.2).
+"""Cross-view pre-training: from a batch to named losses, with one method for each kind of batch.
 
-All kinds are one idea seen from two sides: a *left* view (image, region, or a text) and a *right* view (a text about
-it). They are pulled together (contrastive), told apart from hard negatives (matching), and the masked right view is
-completed with the left view's help (masked tokens).
+All kinds of batch follow one idea. There is a *left* view (an image, a region, or a text) and a *right* view (a text
+about it). Contrast pulls both together, matching separates them from hard negatives, and the masked tokens of the right
+view are predicted with the help of the left view.
 
-Dimension letters: B texts, N images, L tokens, P patches, H width, E width of the shared space, M masked tokens.
+Source: arXiv 2206.00621, section 3.2; docs/method.md, section Pre-training objectives.
+
+Dimension letters: B texts, N images, L tokens, P patches, H width, E width of the shared space, M masked tokens. States
+and features are on the batch's device; features and losses are float32.
 """
 
 from __future__ import annotations
@@ -31,7 +34,7 @@ from cclm.tasks import losses
 
 
 class PretrainTask(nn.Module):
-    """Model and pre-training objective. DDP wraps this, because matching runs the fusion encoder inside forward."""
+    """Model and pre-training objective. DDP wraps this module, since all uses of the model lie inside its forward."""
 
     def __init__(self, model: CCLM, objective: ObjectiveConfig) -> None:
         super().__init__()
@@ -39,13 +42,13 @@ class PretrainTask(nn.Module):
         self.objective = objective
 
     def fresh_parameters(self) -> set[str]:
-        """Names of parameters that no initial weights cover; they learn at `lr_mult` times the rate (as published)."""
+        """Names of parameters without initial weights. As published, their learning rate is `lr_mult` times as high."""
         return {name for name, _ in self.named_parameters() if is_fresh(name)}
 
     def forward(self, batch: PretrainBatch, generator: torch.Generator) -> dict[str, Tensor]:
-        """Losses by name, each (); published training sums them with weight 1.
+        """Losses by name, each (). Published training sums them with weight 1.
 
-        `generator` draws the hard negatives; it lives on the batch's device.
+        `generator` draws the hard negatives; it is on the batch's device.
         """
         self.model.space.clamp_temperature()
         match batch:
@@ -60,31 +63,31 @@ class PretrainTask(nn.Module):
         raise TypeError(f"no pre-training loss for a {type(batch).__name__}")
 
     def image_text(self, batch: ImageTextBatch, generator: torch.Generator) -> dict[str, Tensor]:
-        """Image-text contrast, matching, and masked tokens; with a second caption also text-text contrast."""
+        """Image-text contrast, matching and masked tokens. With a second caption, also text-text contrast."""
         images = self.model.encoders.encode_images(batch.images)  # (B, 1+P, H)
         text, masked, *second = self._encode_texts(batch.text, batch.masked.tokens, batch.second_text)
         image_features = self.model.space.image_features(images.first())  # (B, E)
         text_features = self.model.space.text_features(text.first())  # (B, E)
-        found = {"loss_itc": self._contrast(image_features, text_features)}
+        result = {"loss_itc": self._contrast(image_features, text_features)}
         if second:
             second_features = self.model.space.text_features(second[0].first())
-            found["loss_itc"] = (found["loss_itc"] + self._contrast(image_features, second_features)) / 2
-            found["loss_ttc"] = self._contrast(text_features, second_features)
+            result["loss_itc"] = (result["loss_itc"] + self._contrast(image_features, second_features)) / 2
+            result["loss_ttc"] = self._contrast(text_features, second_features)
         negatives = self._negatives(image_features, text_features, generator)
-        fused = self._fuse_pairs(images, text, negatives, masked=masked, masked_sees=images)
-        found["loss_itm"] = self._matching(fused, negatives)
-        found["loss_mlm"] = self._masked_tokens(fused.masked, batch.masked)
-        return found
+        fused = self._fuse_pairs(images, text, negatives, masked=masked, masked_context=images)
+        result["loss_itm"] = self._matching(fused, negatives)
+        result["loss_mlm"] = self._masked_tokens(fused.masked, batch.masked)
+        return result
 
     def region_text(self, batch: RegionTextBatch, generator: torch.Generator) -> dict[str, Tensor]:
-        """The losses of an image step on what each text's region shows, and the region's box from the whole image."""
+        """The losses of `image_text` on the regions that texts describe, and the regions' boxes in the whole images."""
         images = self.model.encoders.encode_images(batch.images)  # (N, 1+P, H)
         regions = region_states(images, batch.image_of_text, batch.patches)  # (B, 1+P, H)
         text, masked = self._encode_texts(batch.text, batch.masked.tokens)
         region_features = self.model.space.image_features(regions.first())  # (B, E)
         text_features = self.model.space.text_features(text.first())  # (B, E)
         negatives = self._negatives(region_features, text_features, generator)
-        fused = self._fuse_pairs(regions, text, negatives, masked=masked, masked_sees=regions)
+        fused = self._fuse_pairs(regions, text, negatives, masked=masked, masked_context=regions)
         in_image = self.model.encoders.fuse(text, Context(images, batch.image_of_text))  # (B, L, H)
         predicted = self.model.box_head(in_image.first()).float().sigmoid()  # (B, 4)
         counted = ~batch.is_whole_image
@@ -100,12 +103,12 @@ class PretrainTask(nn.Module):
         }
 
     def parallel_text(self, batch: ParallelTextBatch, generator: torch.Generator) -> dict[str, Tensor]:
-        """A text in the image's place: the target attends to the source; the masked source attends to the target."""
+        """A text takes the image's place. The target attends to the source; the masked source attends to the target."""
         source, target, masked = self._encode_texts(batch.source, batch.target, batch.source_masked.tokens)
         source_features = self.model.space.text_features(source.first())  # (B, E)
         target_features = self.model.space.text_features(target.first())  # (B, E)
         negatives = self._negatives(source_features, target_features, generator)
-        fused = self._fuse_pairs(source, target, negatives, masked=masked, masked_sees=target)
+        fused = self._fuse_pairs(source, target, negatives, masked=masked, masked_context=target)
         return {
             "loss_ttc": self._contrast(source_features, target_features),
             "loss_ttm": self._matching(fused, negatives),
@@ -113,7 +116,7 @@ class PretrainTask(nn.Module):
         }
 
     def joined_text(self, batch: JoinedTextBatch) -> dict[str, Tensor]:
-        """Text-text contrast, and masked tokens of the joined pair without a second view (TLM)."""
+        """Text-text contrast, and masked tokens of the joined pair without another view (TLM)."""
         source, target, joined = self._encode_texts(batch.source, batch.target, batch.joined.tokens)
         completed = self.model.encoders.fuse(joined, None)
         return {
@@ -124,7 +127,7 @@ class PretrainTask(nn.Module):
         }
 
     def _encode_texts(self, *texts: Sequences | None) -> list[Sequences]:
-        """Several groups of texts through the text encoder as one batch; absent groups are left out."""
+        """Encode groups of texts as one batch: token ids -> states of each group. Absent groups are left out."""
         present = [text for text in texts if text is not None]
         states = self.model.encoders.encode_text(Sequences.concat(present))
         return states.split([len(text) for text in present])
@@ -147,19 +150,20 @@ class PretrainTask(nn.Module):
         negatives: losses.HardNegatives,
         *,
         masked: Sequences,
-        masked_sees: Sequences,
+        masked_context: Sequences,
     ) -> FusedPairs:
-        """Everything of a step that needs fusion, as one batch; a left view's keys and values are computed once.
+        """Run the fusion encoder on all pairs of a step as one batch. Keys and values of a left view are computed once.
 
-        Matching: right texts over left views. Masked tokens: `masked` texts over `masked_sees`, row by row.
+        For matching, right texts attend to left views. For masked tokens, text i of `masked` attends to row i of
+        `masked_context`.
         """
         own = torch.arange(len(right), device=right.device)
         texts = Sequences.concat([right, right, right.select(negatives.right_of_left), masked])
         rows = [own, negatives.left_of_right, own]
-        if masked_sees is left:
+        if masked_context is left:
             context = Context(left, torch.cat([*rows, own]))
         else:
-            context = Context(Sequences.concat([left, masked_sees]), torch.cat([*rows, len(left) + own]))
+            context = Context(Sequences.concat([left, masked_context]), torch.cat([*rows, len(left) + own]))
         fused = self.model.encoders.fuse(texts, context)  # (4B, L, H)
         pairs, completed = fused.split([3 * len(right), len(masked)])
         return FusedPairs(matching=pairs.first(), masked=completed)
@@ -174,18 +178,20 @@ class PretrainTask(nn.Module):
 
 @dataclass(frozen=True)
 class FusedPairs:
-    """What fusion makes of a step's pairs."""
+    """States of a step's pairs after fusion."""
 
     matching: Tensor
-    """(3B, H) states at position 0: pairs that belong together; (drawn left, right); (left, drawn right)."""
+    """(3B, H) states at position 0: B true pairs, then B of (drawn left, right) and B of (left, drawn right)."""
     masked: Sequences
-    """B masked texts, (B, L, H)."""
+    """(B, L, H) states of the masked texts."""
 
 
 _FRESH = ("space.", "match_head.", "box_head.", "cross_attention.", "class_head.")
 
 
 def is_fresh(name: str) -> bool:
-    """Whether a parameter starts from random numbers in pre-training: heads, projections, temperature and
-    cross-attention, which neither Swin's nor XLM-R's weights hold (the published `init_params`)."""
+    """Whether neither Swin's nor XLM-R's weights hold a parameter, so that pre-training starts it from random numbers.
+
+    These are heads, projections, temperature and cross-attention: the `init_params` of the published code.
+    """
     return any(part in name for part in _FRESH)

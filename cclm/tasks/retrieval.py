@@ -1,4 +1,6 @@
-"""Image-text retrieval: the fine-tuning loss (Multi30K, COCO, xFlickr&CO, WIT). Scoring is in `rescoring.py`.
+"""Image-text retrieval: the fine-tuning loss (Multi30K, COCO, xFlickr&CO, WIT). `rescoring` computes scores.
+
+See docs/method.md, sections Fine-tuning tasks and Pre-training objectives.
 
 Dimension letters: B pairs of a batch, L tokens, P patches, H width, E width of the shared space.
 """
@@ -16,7 +18,7 @@ from cclm.tasks import losses
 
 
 class RetrievalTask(nn.Module):
-    """Contrast and matching with image ids: captions of one image are not negatives of each other."""
+    """Contrast and matching as in pre-training, but captions of one image, known by its id, are no negatives of it."""
 
     def __init__(self, pretrained: CCLM) -> None:
         super().__init__()
@@ -25,10 +27,11 @@ class RetrievalTask(nn.Module):
         self.match_head = pretrained.match_head
 
     def fresh_parameters(self) -> set[str]:
+        """Names of parameters without pre-trained weights: none."""
         return set()
 
     def forward(self, batch: RetrievalBatch, generator: torch.Generator) -> dict[str, Tensor]:
-        """Losses by name, each (). `generator` draws the hard negatives, on the batch's device."""
+        """Losses by name, each (). `generator` draws the hard negatives; it is on the batch's device."""
         images = self.encoders.encode_images(batch.images)  # (B, 1+P, H)
         text = self.encoders.encode_text(batch.text)  # (B, L, H)
         image_features = self.space.image_features(images.first())  # (B, E)

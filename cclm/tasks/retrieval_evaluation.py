@@ -1,18 +1,20 @@
-"""Retrieval test sets of several languages, measured by all processes of a run together.
+"""Evaluation of retrieval sets in several languages, by all processes together.
 
 An image that several languages describe is encoded once. Each process encodes its share of the images and of the
-texts; features and text states are gathered, and each process re-scores the pairs of its own images.
+texts. Features and text states are gathered, and each process re-scores the pairs of its own images. See
+docs/method.md, section Evaluation.
 
 Dimension letters: N images of a set, T texts, P patches, H width, E width of the shared space.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -36,6 +38,8 @@ from cclm.tasks.rescoring import (
 )
 from cclm.tasks.shares import Shares
 
+Item = TypeVar("Item")
+
 
 @dataclass(frozen=True)
 class RetrievalTest:
@@ -46,10 +50,13 @@ class RetrievalTest:
     batch_size: int
     """Images at once."""
     text_batch_size: int
+    """Texts at once."""
     candidates: int
-    """Re-scored for each query; 0: similarity alone ranks."""
+    """Number of candidates that are re-scored for each query. 0: similarity alone ranks."""
     max_words: int
+    """Words of a caption; the rest is cut off."""
     max_tokens: int
+    """Tokens of a caption, with `<s>` and `</s>`; the rest is cut off."""
 
 
 @torch.no_grad()
@@ -60,7 +67,11 @@ def evaluate_retrieval(
     test: RetrievalTest,
     device: torch.device,
 ) -> dict[str, Measured]:
-    """Recalls in percent (`metrics.retrieval`) of each set, on every process; the model is used in the mode it is in.
+    """Recalls in percent (`metrics.recall`) of each set, the same on every process.
+
+    Args:
+        model: on `device`. It stays in its mode, training or evaluation.
+        sets: name (a language) -> set.
 
     Raises:
         UserError: an image is missing or broken, or a caption is empty.
@@ -71,12 +82,13 @@ def evaluate_retrieval(
 
 @dataclass(frozen=True)
 class _Images:
-    """The distinct images of all sets."""
+    """The distinct images of all sets, encoded."""
 
     number: dict[ImageRef, int]
+    """Numbers of the images, from 0."""
     shares: Shares
     states: dict[int, Sequences]
-    """(1, 1+P, H) of each image of this process."""
+    """Number -> states (1, 1+P, H), for the images of this process."""
     features: Tensor
     """(all images, E) float32"""
 
@@ -93,11 +105,23 @@ class _Images:
         batches = evaluation_images([refs[item] for item in mine], test.image_size, test.batch_size)
         states: dict[int, Sequences] = {}
         features = []
-        for rows, batch in zip(shares.batches(), _shown(batches, len(shares.batches()), "images"), strict=True):
+        for rows, batch in zip(shares.batches(), _with_progress(batches, len(shares.batches()), "images"), strict=True):
             encoded = model.encoders.encode_images(batch.to(device, non_blocking=True))
             features.append(model.space.image_features(encoded.first()))
             states |= dict(zip(rows, encoded.split([1] * len(rows)), strict=True))
         return _Images(number, shares, states, shares.gather(torch.cat(features) if features else None))
+
+
+@dataclass(frozen=True)
+class _RescoredImage:
+    """Scores of one image with its K candidates. Arrays, since processes exchange them by pickle."""
+
+    image: int
+    """Its place in the set."""
+    texts: npt.NDArray[np.int64]
+    """(K,)"""
+    scores: npt.NDArray[np.float32]
+    """(K,)"""
 
 
 def _measure(
@@ -118,17 +142,17 @@ def _measure(
     else:
         texts = shares.gather_packed(packed)
         chosen = Candidates.best(similarity, test.candidates)
-        each = torch.full(similarity.shape, NOT_RESCORED)
+        pair_scores = torch.full(similarity.shape, NOT_RESCORED)  # (N, T)
         mine = [row for row, number in enumerate(numbers) if images.shares.is_mine(number)]
-        found = []
-        for row in _shown(mine, len(mine), f"re-scoring {name}", unit="image"):
+        rescored: list[_RescoredImage] = []
+        for row in _with_progress(mine, len(mine), f"re-scoring {name}", unit="image"):
             rows = chosen.texts_of(row)
             if len(rows):
                 matched = match_scores(model, images.states[numbers[row]], texts.select(rows))
-                found.append((row, rows.cpu().numpy(), matched.cpu().numpy()))
-        for row, rows, values in (item for part in distributed.gather_objects(found) for item in part):
-            each[row, torch.from_numpy(rows)] = torch.from_numpy(values)
-        scores = Candidates(chosen.of_images.cpu(), chosen.of_texts.cpu()).scores(each)
+                rescored.append(_RescoredImage(row, rows.cpu().numpy(), matched.cpu().numpy()))
+        for one in (one for part in distributed.gather_objects(rescored) for one in part):
+            pair_scores[one.image, torch.from_numpy(one.texts)] = torch.from_numpy(one.scores)
+        scores = Candidates(chosen.of_images.cpu(), chosen.of_texts.cpu()).scores(pair_scores)
     i2t, t2i, own = scores.image_to_text.numpy(), scores.text_to_image.numpy(), np.array(dataset.image_of_text)
     predictions = _predictions(dataset, i2t, t2i, own) if distributed.rank() == 0 else []
     return Measured(retrieval_metrics(i2t, t2i, own), len(dataset.images) + len(dataset.texts), predictions)
@@ -143,10 +167,13 @@ def _encode_texts(
     test: RetrievalTest,
     device: torch.device,
 ) -> tuple[PackedSequences | None, Tensor]:
-    """States of this process's texts for `match_scores` (None: not needed), and the features of all, (T, E) float32."""
+    """States of this process's texts as `match_scores` takes them, and features (T, E) float32 of all texts.
+
+    The states are None where no pair is re-scored, or where this process has no texts.
+    """
     states, lengths, features = [], [], []
     batches = shares.batches()
-    for rows in _shown(batches, len(batches), f"texts {name}"):
+    for rows in _with_progress(batches, len(batches), f"texts {name}"):
         ids = caption_ids(dataset, rows, tokenizer, test.max_words, test.max_tokens)
         encoded = model.encoders.encode_text(PackedSequences.from_lists(ids).to(device, non_blocking=True))
         features.append(model.space.text_features(encoded.first()))
@@ -158,8 +185,16 @@ def _encode_texts(
     return packed, shares.gather(torch.cat(features) if features else None)
 
 
-def _predictions(dataset: RetrievalSet, i2t: np.ndarray, t2i: np.ndarray, own: np.ndarray) -> list[dict[str, Any]]:
-    """One line a query: images first, then texts. `rank` is the place of the best right one, from 1."""
+def _predictions(
+    dataset: RetrievalSet, i2t: npt.NDArray[np.float32], t2i: npt.NDArray[np.float32], own: npt.NDArray[np.int64]
+) -> list[dict[str, Any]]:
+    """One line for each query, images first, then texts. `rank` is the place of the best right result, from 1.
+
+    Args:
+        i2t: (N, T) scores.
+        t2i: (T, N) scores.
+        own: (T,), the image of each text.
+    """
     texts_of: list[list[str]] = [[] for _ in dataset.images]
     for text, image in zip(dataset.texts, dataset.image_of_text, strict=True):
         texts_of[image].append(text)
@@ -175,18 +210,19 @@ def _predictions(dataset: RetrievalSet, i2t: np.ndarray, t2i: np.ndarray, own: n
                 "rank": int(rank) + 1,
             }
         )
-    for text, (best, rank) in enumerate(zip(t2i.argmax(axis=1), ranks_of_texts(t2i, own), strict=True)):
+    for number, (best, rank) in enumerate(zip(t2i.argmax(axis=1), ranks_of_texts(t2i, own), strict=True)):
         lines.append(
             {
-                "text": dataset.texts[text],
+                "text": dataset.texts[number],
                 "predicted": dataset.images[best].url,
-                "right": dataset.images[own[text]].url,
-                "score": float(t2i[text, best]),
+                "right": dataset.images[own[number]].url,
+                "score": float(t2i[number, best]),
                 "rank": int(rank) + 1,
             }
         )
     return lines
 
 
-def _shown(items: Any, total: int, what: str, unit: str = "batch") -> Any:
+def _with_progress(items: Iterable[Item], total: int, what: str, unit: str = "batch") -> Iterator[Item]:
+    """`items`, counted by a progress bar on the first process."""
     return with_progress(items, total, what, active=distributed.rank() == 0, unit=unit)

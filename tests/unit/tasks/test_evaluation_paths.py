@@ -82,7 +82,7 @@ def test_rescoring_equals_the_plain_definition(model: CCLM, candidates: int) -> 
 
 
 def plain_scores(task: AnsweringTask, question: Tensor, answers: list[list[int]], candidates: int) -> dict[int, float]:
-    """Spec section 4, one answer at a time: question states (1, L, H)."""
+    """docs/method.md, section Evaluation, one answer at a time: question states (1, L, H)."""
     context = Context(Sequences.full(question))
     first = task.decoder(Sequences.full(torch.tensor([[0]])), context)[0, 0].log_softmax(dim=0)
     log_first = first[torch.tensor([answer[1] for answer in answers])]

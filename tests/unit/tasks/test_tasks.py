@@ -117,7 +117,7 @@ def test_ranking_answers_equals_the_plain_definition(model: CCLM) -> None:
     task = AnsweringTask(model, 2).eval()
     images, questions, answers = torch.randn(2, 3, 64, 64), texts(2), texts(7, seed=4)
     ranked = task.rank(images, questions, answers, candidates=3)
-    states = task.read_questions(images, questions)
+    states = task.encode_questions(images, questions)
     for row in range(2):
         context = Context(states.select(torch.tensor([row])), torch.zeros(1, dtype=torch.int64))
         start = task.decoder(Sequences.full(torch.zeros(1, 1, dtype=torch.int64)), context)[0, 0].log_softmax(dim=0)
