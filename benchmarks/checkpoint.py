@@ -1,4 +1,4 @@
-"""What saving costs: how long training is held up, how much slower it is meanwhile, how fast a copy is sent and read.
+"""What saving costs: how long training waits, how much slower it is during a save, how fast a copy is sent and read.
 
     python -m benchmarks.checkpoint                          300 MB and 2 GB, on the local disk
     python -m benchmarks.checkpoint --store s3               also to SeaweedFS, started for it (hdfs: HDFS)
@@ -6,18 +6,18 @@
 
 About eight minutes with both sizes and a store.
 
-Side by side in one run, on the same model and optimizer: this project, `torch.save`, and `async_save` of
-torch.distributed.checkpoint (its thread, which is its default). Sizes are of model and AdamW's state together. Files of
-`torch.save` are synced before they count as durable, as the others' are.
+Compared in one run, on the same model and optimizer: this project, `torch.save`, and `async_save` of
+torch.distributed.checkpoint (with a thread, which is its default). Sizes are those of the model and AdamW's state
+together. Files of `torch.save` are synced before they count as durable, as those of the others are.
 
 The loop is small operations on one thread: it needs one core and the interpreter, as the dispatch of GPU kernels does.
-How much slower it is during a save is held against the seconds before and after; "nothing saved" is the same without a
-save, so what the machine's noise comes to. "others" is how many cores were used by processes that are not part of the
-benchmark: where it is not near 0, or where there is no core to spare, the rest reads higher.
+Its speed during a save is compared with that of the seconds before and after. "nothing saved" is the same without a
+save: it shows the noise of the machine. "others" is how many cores were used by processes that are not part of the
+benchmark. If it is not near 0, or if there is no core to spare, the other figures are too high.
 
 A store that is started here is kept on the last core, since a real one has machines of its own. Saves, plain puts of
-one file of the same size beside the loop, and plain puts alone take turns. Puts are made by a process of the priority
-of the one that sends checkpoints, so that both sides have the same machine.
+one file of the same size beside the loop, and plain puts alone take turns. A process of the same priority as the one
+that sends checkpoints makes the puts, so that both have the same machine.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from cclm.events import Journal
 from cclm.training.saving import Saving
 
 try:
-    from benchmarks.input_stores import started
+    from benchmarks.input_stores import Place, started
     from benchmarks.machine import seconds_of_others
 except ModuleNotFoundError as error:
     if error.name != "benchmarks":
@@ -70,20 +70,20 @@ class Output:
 
 @dataclass
 class Cost:
-    """Of the saves of one kind, in seconds, one entry a save."""
+    """What the saves of one kind cost: one entry a save, in seconds unless said otherwise."""
 
     held: list[float] = field(default_factory=list)
     """From the call until it returns."""
     whole: list[float] = field(default_factory=list)
-    """From the call until the checkpoint is durable, and older ones are deleted."""
+    """From the call until the checkpoint is durable and older ones are deleted."""
     slower: list[float] = field(default_factory=list)
-    """Part by which the loop is slower while a save is under way."""
+    """Part by which the loop is slower during the save."""
     sent: list[float] = field(default_factory=list)
-    """Of the whole, without files and checksums on the local disk."""
+    """As `written`, without files and checksums on the local disk."""
     others: list[float] = field(default_factory=list)
-    """Cores that other processes used meanwhile, on average."""
+    """Cores that other processes used during the save, on average."""
     written: list[float] = field(default_factory=list)
-    """Of the whole, until the manifest is there."""
+    """From the call until the manifest is there."""
 
 
 class Loop:
@@ -93,7 +93,7 @@ class Loop:
         self._state = torch.randn(64, 64)
 
     def rate(self, seconds: float, until: Callable[[], bool] = lambda: False) -> float:
-        """Steps a second, measured for so long or until something ends; 0 if it has ended before."""
+        """Steps a second, measured for so long or until something ends; 0 if it has ended before the first step."""
         began, steps = time.perf_counter(), 0
         looked = began
         while (now := time.perf_counter()) - began < seconds:
@@ -120,14 +120,14 @@ def make(megabytes: int) -> tuple[nn.Module, torch.optim.Optimizer]:
 
 
 class Meter:
-    """Holds what happens in the background against the loop's speed before and after."""
+    """Compares the loop's speed during a save with that before and after."""
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
         self._before: float | None = None
 
     def run(self, cost: Cost, begin: Callable[[], Callable[[], bool]]) -> None:
-        """Measure one save: `begin` starts it and returns the question whether it is over."""
+        """Measure one save. `begin` starts it and returns a function that says whether it is over."""
         before = self._before or self._loop.rate(1.0)
         others = seconds_of_others()
         began = time.perf_counter()
@@ -144,7 +144,7 @@ class Meter:
 
 
 def over_in(seconds: float) -> Callable[[], bool]:
-    """Over after so long, with nothing done."""
+    """As a save that does nothing and is over after so long."""
     end = time.perf_counter() + seconds
     return lambda: time.perf_counter() >= end
 
@@ -174,6 +174,7 @@ def ours(model: nn.Module, optimizer: torch.optim.Optimizer, place: str, meter: 
 
 
 def with_torch_save(model: nn.Module, optimizer: torch.optim.Optimizer, folder: Path) -> Callable[[], bool]:
+    """Save by `torch.save`; the function that is returned syncs the file."""
     path = folder / "checkpoint.pt"
     torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, path)
 
@@ -187,6 +188,7 @@ def with_torch_save(model: nn.Module, optimizer: torch.optim.Optimizer, folder: 
 
 @contextmanager
 def with_async_save(model: nn.Module, optimizer: torch.optim.Optimizer, folder: Path):
+    """A function that starts a save of torch.distributed.checkpoint."""
     stager = dcp.staging.DefaultStager(dcp.staging.StagingOptions(False, False, False, False))
 
     def begin() -> Callable[[], bool]:
@@ -202,7 +204,7 @@ def with_async_save(model: nn.Module, optimizer: torch.optim.Optimizer, folder: 
 
 
 class Putter:
-    """A process that copies one file to a store whenever it is told to."""
+    """A process that copies one file to a store on demand."""
 
     def __init__(self, source: Path, url: str) -> None:
         command = [sys.executable, "-m", "benchmarks.checkpoint", "--put", str(source), url]
@@ -211,7 +213,7 @@ class Putter:
         self.put()
 
     def begin(self) -> Callable[[], bool]:
-        """Start a copy; returns the question whether it is over."""
+        """Start a copy; returns a function that says whether it is over."""
         self._process.stdin.write(b"go\n")
         answered = False
 
@@ -238,13 +240,13 @@ class Putter:
 
 
 def serve_puts(source: str, url: str) -> None:
-    """The other end: a line in, a copy, its seconds out."""
+    """What the process of a Putter does: for each line that it reads it copies the file and prints the seconds."""
     give_way()
     for number, _ in enumerate(sys.stdin):
         began = time.perf_counter()
         storage.put_file(source, f"{url}-{number}")
         print(time.perf_counter() - began, flush=True)
-        storage.delete(f"{url}-{number - 1}")  # afterwards: replacing a file costs some stores more
+        storage.delete(f"{url}-{number - 1}")  # not replaced: that costs more in some stores
     storage.delete(f"{url}-{number}")
 
 
@@ -260,7 +262,7 @@ def write_noise(path: Path, size: int) -> None:
 
 
 def seconds_to_resume(model: nn.Module, optimizer: torch.optim.Optimizer, place: str) -> float:
-    """Find, verify, load."""
+    """How long it takes to find, verify and load the newest checkpoint."""
     began = time.perf_counter()
     saving = Saving(Output(place), Journal())
     start = saving.find_start("auto")
@@ -331,7 +333,7 @@ def to_a_store(
 
 
 def later(values: list[float]) -> float:
-    """Median of all but the first: memory is paid for there."""
+    """Median of all but the first, which also allocates memory."""
     return statistics.median(values[1:])
 
 
@@ -383,12 +385,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         place = Path(folder)
         cores = {max(os.sched_getaffinity(0))}
-        store = started(args.store, place, cores) if args.store else nullcontext((args.url, {}))
-        with store as (url, environment):
-            os.environ.update(environment)
+        store = started(args.store, place, cores) if args.store else nullcontext(Place(args.url, {}))
+        with store as target:
+            os.environ.update(target.environment)
             storage.reopen()
             for size in args.sizes:
-                compare(size, url, place, args.saves or (8 if size < 1000 else 3), not args.only_store)
+                compare(size, target.url, place, args.saves or (8 if size < 1000 else 3), not args.only_store)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,9 @@
     python -m benchmarks.evaluate                       both, at a shape that two cores do in minutes
     python -m benchmarks.evaluate --only rescoring --max-tokens 80
 
-Same weights, same inputs, results compared. The model's proportions are the published ones (fusion and decoder of six
-layers, 144 patches, vocabulary 244 times the width), its width is smaller. Weights, states and texts are random.
+Both ways get the same weights and inputs, and their results are compared. The model has the published proportions
+(fusion and decoder of six layers, 144 patches, vocabulary 244 times the width) at a smaller width. Weights, states and
+texts are random.
 
 Expected, in units of H^2 multiplications a layer, for texts of 18 tokens:
   re-scoring, straightforward: 40 padded tokens * 14 + 145 image positions * 2, and attention: about 900 a pair;
@@ -12,18 +13,19 @@ Expected, in units of H^2 multiplications a layer, for texts of 18 tokens:
   padded to 80. Pairs that are candidates both ways are scored once: 1.3 times less for as many images as texts.
   ranking, straightforward: 128 answers * 9 padded tokens * (84 for six layers + 244 for the vocabulary), and the
   question's keys and values 128 times: 410,000 a question. Here, for random weights, about 210 beginnings of answers:
-  5 to 6 times less, and no more, because all words are alike to them: every candidate matters.
+  5 to 6 times less. It is not more because random weights find all words equally likely, so every candidate matters.
   A trained decoder leaves most candidates out: some by their first word, most others by their scores over the words of
   the list (16 instead of 244). With 135 beginnings read and 50 compared with the whole vocabulary: 16 times less
   (attention and exponentials not counted).
 
-So ranking is measured twice. The trained decoder learns for a minute, by the task's own loss, from made-up questions
-whose states show an answer. It is as unsure as a real model, which is right 60 % of the time: the right answer is the
-one shown 6 times in 10, otherwise any of its kind, usual ones more often (Zipf). A third of the questions has two
-possible answers, the others about 60. Measured on questions that it has not seen; how sure it is, is printed.
+Therefore ranking is measured twice. The trained decoder learns for a minute, by the task's own loss, from made-up
+questions whose states show an answer. It is as unsure as a real model, which is right 60 % of the time: the right
+answer is the one shown 6 times in 10, otherwise any of its kind, common ones more often (Zipf). A third of the
+questions has two possible answers, the others about 60. It is measured on questions that it has not seen. How sure it
+is of its answers is printed.
 
-Ratios are of CPU time outside of the kernel, which favours the straightforward way: its logits take 0.1 GB and more,
-and what the kernel needs to hand out such memory differs between machines. The second ratio includes it.
+Ratios are of CPU time outside the kernel, which favours the straightforward way: its logits take 0.1 GB and more, and
+the kernel's time for handing out such memory differs between machines. The second ratio includes it.
 """
 
 from __future__ import annotations
@@ -48,14 +50,15 @@ from cclm.tasks.rescoring import Candidates, EncodedViews, TwoStageScores, simil
 
 CANDIDATES = 128
 MEAN_TOKENS = 18
-"""Of real captions, XLM-R's tokens."""
+"""Length of a real caption, XLM-R's tokens."""
 ANSWERS = 1842
+"""Number of answers in GQA's list."""
 ANSWER_TOKENS = ((1, 0.50), (2, 0.27), (3, 0.14), (4, 0.06), (5, 0.02), (6, 0.007), (7, 0.003))
-"""How many answers of GQA's list have how many tokens, about."""
+"""(tokens, about which part of GQA's answers has so many)."""
 FIRST_TOKENS = 1300
 """Distinct first tokens of that list, about."""
 KINDS = 30
-"""Of answers with more than two to choose from."""
+"""Kinds of answer with more than two to choose from."""
 CLOSED = 0.35
 """Share of the questions with two possible answers; of GQA's, about a third asks for yes or no."""
 RIGHT = 0.6
@@ -90,7 +93,7 @@ def random_texts(number: int, vocabulary: int, longest: int, generator: torch.Ge
 
 @dataclass(frozen=True)
 class Timed:
-    """A result and CPU seconds: both ways keep all threads busy, and other work on the machine does not count."""
+    """A result and its CPU seconds, which do not count other work on the machine. Both ways keep all threads busy."""
 
     result: Tensor
     user: float
@@ -259,7 +262,9 @@ def random_ranking(model: CCLM, number: int, generator: torch.Generator) -> bool
 
 
 @dataclass(frozen=True)
-class Asked:
+class Questions:
+    """Made-up questions and their answers."""
+
     states: Sequences
     """Of B questions, (B, L, H), as if they had seen the image."""
     right: list[int]
@@ -267,7 +272,7 @@ class Asked:
 
 
 class Quiz:
-    """Makes questions: all states of one show an answer's words, and what kind of answer is asked for, among noise."""
+    """Makes questions. The states of one show, among noise, the words of an answer and the kind that is asked for."""
 
     def __init__(self, model: CCLM, generator: torch.Generator) -> None:
         self.embeddings = model.encoders.text_encoder.embeddings
@@ -277,21 +282,24 @@ class Quiz:
         answers.sort(key=lambda answer: len(answer) != 3)  # the first two, as yes and no, are one token long
         self.answers = answers
         self.kinds = [[0, 1]] + [list(range(2 + kind, len(answers), KINDS)) for kind in range(KINDS)]
-        self.shown = torch.stack([words[answer[1:-1]].sum(dim=0) / (len(answer) - 2) ** 0.5 for answer in answers])
-        self.asked = torch.randn(len(self.kinds), words.shape[1], generator=generator)
+        self.answer_states = torch.stack(
+            [words[answer[1:-1]].sum(dim=0) / (len(answer) - 2) ** 0.5 for answer in answers]
+        )
+        self.kind_states = torch.randn(len(self.kinds), words.shape[1], generator=generator)
 
-    def ask(self, number: int) -> Asked:
+    def draw(self, number: int) -> Questions:
+        """So many questions."""
         closed = torch.rand(number, generator=self.generator) < CLOSED
         kinds = torch.randint(1, len(self.kinds), (number,), generator=self.generator).masked_fill(closed, 0).tolist()
-        shown = [self._usual(kind) for kind in kinds]
+        shown = [self._answer(kind) for kind in kinds]
         kept = torch.rand(number, generator=self.generator) < RIGHT
-        right = [answer if keep else self._usual(kind) for answer, keep, kind in zip(shown, kept, kinds, strict=True)]
+        right = [answer if keep else self._answer(kind) for answer, keep, kind in zip(shown, kept, kinds, strict=True)]
         texts = self.embeddings(random_texts(number, self.embeddings.word.num_embeddings, 40, self.generator))
-        seen = self.shown[shown] + self.asked[kinds]  # (B, H)
-        return Asked(texts.with_data(texts.data / 4 + seen[:, None]), right)
+        seen = self.answer_states[shown] + self.kind_states[kinds]  # (B, H)
+        return Questions(texts.with_data(texts.data / 4 + seen[:, None]), right)
 
-    def _usual(self, kind: int) -> int:
-        """An answer of a kind, the n-th of which is 1/n as usual as its first."""
+    def _answer(self, kind: int) -> int:
+        """Row of an answer of the kind. Its n-th answer is 1/n as likely as its first."""
         members = self.kinds[kind]
         return members[int(torch.multinomial(1 / torch.arange(1, len(members) + 1), 1, generator=self.generator))]
 
@@ -299,8 +307,8 @@ class Quiz:
 def trained_decoder(model: CCLM, quiz: Quiz, steps: int) -> AnswerDecoder:
     """A decoder after `steps` updates by the task's own loss, on 64 questions each.
 
-    Words of no answer take no part, which is what makes it a minute; they end with a bias that leaves them together
-    some 3 % of the probability, more than a decoder that saw all words would.
+    Words that no answer has are left out of training, which therefore takes no more than a minute. Their bias is then
+    set so that together they have some 3 % of the probability, more than a decoder that saw all words would give them.
     """
     task = AnsweringTask(model, len(model.encoders.fusion_encoder.layers)).eval()  # no dropout: it learns faster
     embeddings, head = task.decoder.embeddings, task.decoder.token_head
@@ -313,10 +321,10 @@ def trained_decoder(model: CCLM, quiz: Quiz, steps: int) -> AnswerDecoder:
     optimizer = torch.optim.AdamW(task.decoder.parameters(), lr=2e-3, fused=True)
     shape = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1, step / 50) * (1 - step / steps))
     for _ in range(steps):
-        asked = quiz.ask(64)
-        batch = Sequences.from_lists([answers[row] for row in asked.right])
+        questions = quiz.draw(64)
+        batch = Sequences.from_lists([answers[row] for row in questions.right])
         with torch.enable_grad():
-            task.answer_losses(batch, Context(asked.states)).mean().backward()
+            task.answer_losses(batch, Context(questions.states)).mean().backward()
         nn.utils.clip_grad_norm_(task.decoder.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
@@ -328,14 +336,14 @@ def trained_decoder(model: CCLM, quiz: Quiz, steps: int) -> AnswerDecoder:
 
 
 def trained_ranking(model: CCLM, number: int, steps: int, generator: torch.Generator) -> bool:
-    """`number` questions that were not trained on, by a trained decoder; how sure and how right it is, on 256."""
+    """`number` questions that were not trained on, by a trained decoder. Prints how sure and how right it is on 256."""
     quiz = Quiz(model, generator)
     decoder = trained_decoder(model, quiz, steps)
-    asked = quiz.ask(256)
+    unseen = quiz.draw(256)
     tree = AnswerTree.build(quiz.answers)
-    ranked = rank_answers(decoder, asked.states, tree, CANDIDATES)
-    accuracy = (ranked.answers[:, 0] == torch.tensor(asked.right)).float().mean()
-    first = decoder(Sequences.full(torch.zeros(256, 1, dtype=torch.int64)), Context(asked.states))[:, 0].softmax(dim=1)
+    ranked = rank_answers(decoder, unseen.states, tree, CANDIDATES)
+    accuracy = (ranked.answers[:, 0] == torch.tensor(unseen.right)).float().mean()
+    first = decoder(Sequences.full(torch.zeros(256, 1, dtype=torch.int64)), Context(unseen.states))[:, 0].softmax(dim=1)
     entropy = -(first * first.clamp(min=1e-30).log()).sum(dim=1).mean()
     print(
         f"trained decoder, {steps} steps: {100 * accuracy:.0f} % right; best answer's probability "
@@ -344,7 +352,7 @@ def trained_ranking(model: CCLM, number: int, steps: int, generator: torch.Gener
         f"{(first > 1e-4).sum(dim=1).float().mean():.0f} words above 1e-4, "
         f"words of no answer {1 - first[:, tree.words].sum(dim=1).mean():.1%}"
     )
-    questions = asked.states.select(torch.arange(number))
+    questions = unseen.states.select(torch.arange(number))
     return compare_ranking("trained", decoder, questions, quiz.answers)
 
 

@@ -3,13 +3,15 @@
     python -m benchmarks.input                                  local files
     python -m benchmarks.input --stores local,s3,hdfs           also from SeaweedFS and HDFS, started for it
 
-All decode, crop, augment and tokenise with the same functions and make the same batches; they differ in how they read,
-shuffle, parse and hand over. One loader process a core. `limit` decodes and transforms images that lie in memory, does
-nothing else, and hands nothing over. Each contender runs in a process of its own, one after the other, `limit` before
-and after each, of whose mean it is a part: machines change their speed within minutes. A store that is started here is
-kept on the last core, since a real one has machines of its own, and what is measured, `limit` too, on the others. Where
-others use the machine, compare the column of records by CPU second, which counts all processes of a contender; records
-by second include waiting for the store.
+All decode, crop, augment and tokenise with the same functions and make the same batches. They differ in how they read,
+shuffle, parse and hand over. There is one loader process a core. `limit` decodes and transforms images in memory and
+does nothing else, not even hand them over.
+
+Contenders run one after the other, each in a process of its own. `limit` runs before and after each, and the result is
+given as a part of their mean, since machines change their speed within minutes. A store that is started here is kept on
+the last core, because a real one has machines of its own; everything that is measured, `limit` too, is on the others.
+Where others use the machine, compare the records by CPU second, which count all processes of a contender. Records by
+second include waiting for the store.
 
 - ours/lines, ours/tar: `cclm.data.batches.loader`
 - published: the scheme of the published code without its shell: whole files to loader processes, line by line, json,
@@ -17,8 +19,8 @@ by second include waiting for the store.
 - webdataset: tar shards, shuffle buffer of 1000 records
 - datasets: Hugging Face, streaming line-JSON, shuffle buffer of 1000 records
 
-Stores are read by webdataset and by the published scheme through our own stream of 8 MB ranges, which is kind to them;
-datasets uses fsspec itself. Needs the extra [benchmarks].
+webdataset and the published scheme read stores through our own stream of 8 MB ranges, which favours them; datasets uses
+fsspec itself. Needs the extra [benchmarks].
 """
 
 from __future__ import annotations
@@ -33,14 +35,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 from cclm import storage
 
 try:
-    from benchmarks.input_readers import CONTENDERS, CONTENDERS_AND_LIMIT, FILES, Task, write_files
-    from benchmarks.input_stores import local, started
+    from benchmarks.input_readers import CONTENDERS, CONTENDERS_AND_LIMIT, FILES, Measurement, write_files
+    from benchmarks.input_stores import Place, local, started
     from benchmarks.machine import descendants
 except ModuleNotFoundError as error:
     if error.name != "benchmarks":
@@ -48,7 +50,7 @@ except ModuleNotFoundError as error:
     raise SystemExit("start it from the folder of the repository, as: python -m benchmarks.input") from None
 
 STORES = ("local", "s3", "hdfs")
-_PATIENCE = 120  # seconds until a contender has to deliver
+_PATIENCE = 120  # seconds that a contender has beside the time of the measurement
 
 
 def main() -> None:
@@ -73,36 +75,42 @@ def main() -> None:
     parser.add_argument("--one", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
-        print(json.dumps(measure(Task(**json.loads(args.one)), args.seconds)))
+        print(json.dumps(measure(Measurement(**json.loads(args.one)), args.seconds)))
         return
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cclm-input-")))
-        made = write_files(folder, args.records, args.side)
+        written = write_files(folder, args.records, args.side)
         print(
-            f"{args.records} records, {made.jpeg_bytes / args.records / 1e3:.0f} kB a JPEG of 512 x 384 px, "
+            f"{args.records} records, {written.jpeg_bytes / args.records / 1e3:.0f} kB a JPEG of 512 x 384 px, "
             f"{args.side} px, batches of {args.batch_size}, {args.seconds:g} s each"
         )
         every = os.sched_getaffinity(0)
         for name in args.stores:
             cores = every if name == "local" or len(every) == 1 else every - {max(every)}
-            url, environment = stack.enter_context(_store(name, folder, every - cores or None))
+            place = stack.enter_context(_store(name, folder, every - cores or None))
             if name != "local":
-                os.environ.update(environment)
+                os.environ.update(place.environment)
                 storage.reopen()
                 for file in sorted(folder.glob("data/*/*")):
-                    storage.put_file(str(file), storage.join(url, file.parent.name, file.name))
+                    storage.put_file(str(file), storage.join(place.url, file.parent.name, file.name))
                 for kind in ("lines", "tar"):
-                    command = [sys.executable, "-m", "cclm", "data", "index", storage.join(url, kind)]
+                    command = [sys.executable, "-m", "cclm", "data", "index", storage.join(place.url, kind)]
                     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-            common = dict(url=url, store=name, tokenizer=made.tokenizer, batch_size=args.batch_size, side=args.side,
-                          workers=args.workers or min(FILES, len(cores)))  # fmt: skip
+            common = dict(
+                url=place.url,
+                store=name,
+                tokenizer=written.tokenizer,
+                batch_size=args.batch_size,
+                side=args.side,
+                workers=args.workers or min(FILES, len(cores)),
+            )
             os.sched_setaffinity(0, cores)  # inherited by the processes that measure
             compare(name, args.contenders, common, args.seconds, args.rounds)
             os.sched_setaffinity(0, every)
 
 
 def some_of(known: Iterable[str]) -> Callable[[str], list[str]]:
-    """What reads a list of names, comma-separated, for argparse."""
+    """A type for argparse: a comma-separated list of known names."""
     known = list(known)
 
     def read(text: str) -> list[str]:
@@ -116,12 +124,15 @@ def some_of(known: Iterable[str]) -> Callable[[str], list[str]]:
 
 
 def compare(name: str, contenders: list[str], common: dict, seconds: float, rounds: int) -> None:
-    """Print a row a contender: medians over the rounds, parts of the limit those of the two limits around each."""
+    """Print a row for each contender: medians over the rounds.
+
+    A part of the limit is relative to the mean of the two limits that were measured before and after the contender.
+    """
     print(f"\n{name}, {common['workers']} loader process{'es' * (common['workers'] > 1)}")
     print(f"{'':14}{'records/s':>10}{'of limit':>10}{'records/CPU s':>15}{'of limit':>10}{'MB a worker':>13}")
     before = run_one({**common, "contender": "limit"}, seconds)
     for contender in contenders:
-        found: list[dict[str, float]] = []
+        rows: list[dict[str, float]] = []
         for _ in range(rounds):
             before = before or run_one({**common, "contender": "limit"}, seconds)
             result = run_one({**common, "contender": contender}, seconds)
@@ -131,13 +142,14 @@ def compare(name: str, contenders: list[str], common: dict, seconds: float, roun
                 break
             limits = {f"limit_{key}": (before[key] + after[key]) / 2 for key in ("per_second", "per_cpu_second")}
             parts = {f"part_{key}": result[key] / limits[f"limit_{key}"] for key in ("per_second", "per_cpu_second")}
-            found.append({**result, **limits, **parts, "limit_mb": after["worker_mb"]})
+            rows.append({**result, **limits, **parts, "limit_mb": after["worker_mb"]})
             before = after
-        if len(found) == rounds:
-            print_rows(contender, {key: statistics.median(row[key] for row in found) for key in found[0]})
+        if len(rows) == rounds:
+            print_rows(contender, {key: statistics.median(row[key] for row in rows) for key in rows[0]})
 
 
 def print_rows(contender: str, row: dict[str, float]) -> None:
+    """Print the row of the limit and the row of the contender."""
     print(
         f"{'limit':14}{row['limit_per_second']:10.0f}{'':10}{row['limit_per_cpu_second']:15.0f}{'':10}{row['limit_mb']:13.0f}"
     )
@@ -148,32 +160,36 @@ def print_rows(contender: str, row: dict[str, float]) -> None:
     )
 
 
-def run_one(task: dict, seconds: float) -> dict[str, float] | None:
-    """Measure one contender in a fresh process; None if it failed."""
-    command = [sys.executable, "-m", "benchmarks.input", "--one", json.dumps(task), "--seconds", str(seconds)]
+def run_one(fields: dict, seconds: float) -> dict[str, float] | None:
+    """Measure one contender in a process of its own; None if it failed.
+
+    Args:
+        fields: of a Measurement.
+    """
+    command = [sys.executable, "-m", "benchmarks.input", "--one", json.dumps(fields), "--seconds", str(seconds)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_DATASETS_OFFLINE": "1"}
     try:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=_PATIENCE + seconds)
     except subprocess.TimeoutExpired:
-        print(f"{task['contender']}: nothing within {_PATIENCE} s", file=sys.stderr)
+        print(f"{fields['contender']}: nothing within {_PATIENCE} s", file=sys.stderr)
         return None
     if done.returncode:
-        print(f"{task['contender']}: {done.stderr.strip().splitlines()[-1]}", file=sys.stderr)
+        print(f"{fields['contender']}: {done.stderr.strip().splitlines()[-1]}", file=sys.stderr)
         return None
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def measure(task: Task, seconds: float) -> dict[str, float]:
-    """Throughput of a contender between two moments of its steady state."""
-    counts: Iterator[int] = CONTENDERS_AND_LIMIT[task.contender](task)
-    for _ in range(3 * task.workers):  # what was prepared while processes started
+def measure(measurement: Measurement, seconds: float) -> dict[str, float]:
+    """Throughput of a contender, after the batches that were prepared while its processes started."""
+    counts: Iterator[int] = CONTENDERS_AND_LIMIT[measurement.contender](measurement)
+    for _ in range(3 * measurement.workers):
         next(counts)
     started, used, records = time.perf_counter(), cpu_seconds(), 0
     while (passed := time.perf_counter() - started) < seconds:
         records += next(counts)
     cpu = cpu_seconds() - used
     workers = [worker_memory(pid) for pid in descendants()]
-    workers = sorted(workers)[-task.workers :]  # without resource trackers and servers of forks
+    workers = sorted(workers)[-measurement.workers :]  # the others are resource trackers and fork servers
     result = {
         "per_second": records / passed,
         "per_cpu_second": records / cpu,
@@ -184,7 +200,7 @@ def measure(task: Task, seconds: float) -> dict[str, float]:
 
 
 def cpu_seconds() -> float:
-    """User and system time of this process and those below it that live."""
+    """User and system time of this process and of the living ones below it."""
     ticks = 0
     for pid in [os.getpid(), *descendants()]:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -193,15 +209,15 @@ def cpu_seconds() -> float:
 
 
 def worker_memory(pid: int) -> int:
-    """Proportional set size of a process, bytes: shared pages are shared out."""
+    """Proportional set size of a process, bytes: a page that n processes share counts 1/n."""
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
         if line.startswith("Pss:"):
             return int(line.split()[1]) << 10
     return 0
 
 
-def _store(name: str, folder: Path, cores: set[int] | None):
-    """A context of (URL of the data, environment). A store is kept on `cores`; None: anywhere."""
+def _store(name: str, folder: Path, cores: set[int] | None) -> AbstractContextManager[Place]:
+    """Place of the data. A store that is started for it is kept on `cores`; None: on all."""
     return local(folder / "data") if name == "local" else started(name, folder, cores)
 
 

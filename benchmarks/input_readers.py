@@ -33,30 +33,41 @@ from cclm.data.stored.tar import END_MARK, write_member
 
 FILES = 4
 PHOTOS = 400
-"""Different ones; records share them, so that writing does not take longer than measuring."""
+"""Different photos. Records share them, so that writing the files does not take longer than measuring."""
 _WORDS = "a red dog runs over green grass near two old houses while people watch from their windows".split()
 LANGUAGES = ("en", "de", "fr", "zh")
 
 
 @dataclass(frozen=True)
-class Made:
+class WrittenFiles:
+    """What `write_files` has written."""
+
     jpeg_bytes: int
+    """Size of all images of one kind of file, bytes."""
     tokenizer: str
+    """Folder of the tokenizer."""
 
 
 @dataclass(frozen=True)
-class Task:
+class Measurement:
     """What one process measures."""
 
     contender: str
+    """Name in `CONTENDERS_AND_LIMIT`."""
     url: str
+    """Folder of the data."""
     store: str
+    """local, s3 or hdfs."""
     tokenizer: str
+    """Folder of the tokenizer."""
     batch_size: int
     side: int
+    """Of an input image, px."""
     workers: int
+    """Loader processes."""
 
     def config(self, kind: str) -> PretrainConfig:
+        """A config that reads the files of a kind, lines or tar."""
         vision = dict(image_size=self.side, patch_size=4, embed_dim=16, depths=[1, 1], num_heads=[1, 2], window_size=7)
         text = dict(vocab_size=400, hidden_size=32, num_heads=2, intermediate_size=64, num_layers=2, num_text_layers=1)
         source = dict(files=[storage.join(self.url, kind)], batch_size=self.batch_size, num_workers=self.workers)
@@ -65,8 +76,8 @@ class Task:
         )
 
 
-def write_files(folder: Path, records: int, side: int) -> Made:
-    """The same records as line-JSON (`data/lines`) and tar shards (`data/tar`), and a tokenizer."""
+def write_files(folder: Path, records: int, side: int) -> WrittenFiles:
+    """Write the same records as line-JSON (`data/lines`) and as tar shards (`data/tar`), and a tokenizer."""
     rng = np.random.default_rng(1)
     texts = random.Random(1)
     photos = [_photo(rng) for _ in range(min(records, PHOTOS))]
@@ -87,11 +98,11 @@ def write_files(folder: Path, records: int, side: int) -> Made:
                 tar.write(write_member(f"{number:08d}.jpg", jpeg))
                 tar.write(write_member(f"{number:08d}.json", json.dumps({"caption": captions}).encode()))
             tar.write(END_MARK)
-    return Made(total, _tokenizer(folder / "tokenizer"))
+    return WrittenFiles(total, _tokenizer(folder / "tokenizer"))
 
 
 def _photo(rng: np.random.Generator) -> bytes:
-    """Smooth colours and grain: about 100 kB, as a photo of that size."""
+    """A JPEG of smooth colours and grain. It has about 100 kB, as a photo of 512 x 384 px has."""
     small = rng.integers(0, 255, (24, 32, 3), dtype=np.uint8)
     smooth = np.asarray(Image.fromarray(small).resize((512, 384), Image.Resampling.BICUBIC), dtype=np.int16)
     grain = rng.normal(0, 14, smooth.shape).astype(np.int16)
@@ -120,11 +131,11 @@ def _tokenizer(folder: Path) -> str:
 # --------------------------------------------------------------------------------------------------------- contenders
 
 
-def limit(task: Task) -> Iterator[int]:
+def limit(measurement: Measurement) -> Iterator[int]:
     """Decoding and transforming alone: images in memory, one process a core, nothing handed over."""
-    count, ready = Value("q", 0), Barrier(task.workers + 1)
-    for number in range(task.workers):
-        Process(target=_decode_forever, args=(task, number, count, ready), daemon=True).start()
+    count, ready = Value("q", 0), Barrier(measurement.workers + 1)
+    for number in range(measurement.workers):
+        Process(target=_decode_forever, args=(measurement, number, count, ready), daemon=True).start()
     ready.wait()  # they have read the images, which is not to be measured
     seen = 0
     while True:
@@ -134,34 +145,35 @@ def limit(task: Task) -> Iterator[int]:
         seen = done
 
 
-def _decode_forever(task: Task, number: int, count: Value, ready: Barrier) -> None:
+def _decode_forever(measurement: Measurement, number: int, count: Value, ready: Barrier) -> None:
     torch.set_num_threads(1)
     images = []  # as many as there are: a few would stay in the processor's cache, which those of a data set do not
-    for file in range(number, FILES, task.workers):
-        with tarfile.open(Path(task.tokenizer).parent / f"data/tar/{file}.tar") as archive:
+    for file in range(number, FILES, measurement.workers):
+        with tarfile.open(Path(measurement.tokenizer).parent / f"data/tar/{file}.tar") as archive:
             images += [archive.extractfile(member).read() for member in archive if member.name.endswith(".jpg")]
-    augment, rng = task.config("tar").data.augment, random.Random(number)
-    out = np.empty((task.batch_size, task.side, task.side, 3), dtype=np.uint8)
+    augment, rng = measurement.config("tar").data.augment, random.Random(number)
+    out = np.empty((measurement.batch_size, measurement.side, measurement.side, 3), dtype=np.uint8)
     ready.wait()
     while True:
         for place, image in enumerate(images):
-            out[place % task.batch_size] = training_image(image, task.side, augment, rng)
+            out[place % measurement.batch_size] = training_image(image, measurement.side, augment, rng)
             with count.get_lock():
                 count.value += 1
 
 
-def ours(task: Task, kind: str) -> Iterator[int]:
-    for batch in open_source("images", task.config(kind), rank=0, world_size=1).batches(0):
+def ours(measurement: Measurement, kind: str) -> Iterator[int]:
+    """Our own loader, on the files of a kind."""
+    for batch in open_source("images", measurement.config(kind), rank=0, world_size=1).batches(0):
         yield len(batch.images)
 
 
 class _Maker:
-    """Record -> example, and examples -> batch, with our own functions: the same work for all."""
+    """Makes examples of records, and batches of examples, with our own functions: the same work for all contenders."""
 
-    def __init__(self, task: Task) -> None:
-        self._config = task.config("lines")
-        self._tokenizer = load_tokenizer(task.tokenizer)
-        self._side = task.side
+    def __init__(self, measurement: Measurement) -> None:
+        self._config = measurement.config("lines")
+        self._tokenizer = load_tokenizer(measurement.tokenizer)
+        self._side = measurement.side
         self._rng = random.Random()
 
     def example(self, image: bytes, captions: dict[str, str]) -> tuple[ImageTextExample, np.ndarray]:
@@ -176,14 +188,14 @@ class _Maker:
 
 
 class _Published(IterableDataset):
-    """Whole files to loader processes; line by line; no shuffling but of the files."""
+    """The published scheme: each loader process reads whole files line by line. Only the files are shuffled."""
 
-    def __init__(self, task: Task) -> None:
-        self._task, self._maker = task, _Maker(task)
+    def __init__(self, measurement: Measurement) -> None:
+        self._measurement, self._maker = measurement, _Maker(measurement)
 
     def __iter__(self) -> Iterator[tuple[ImageTextExample, np.ndarray]]:
         torch.set_num_threads(1)
-        files = [f"{storage.join(self._task.url, 'lines')}/{file}.jsonl" for file in range(FILES)]
+        files = [f"{storage.join(self._measurement.url, 'lines')}/{file}.jsonl" for file in range(FILES)]
         info, rng = get_worker_info(), random.Random(0)
         while True:
             rng.shuffle(files)
@@ -199,19 +211,21 @@ def _open(url: str, *_: object, **__: object):
     return io.BufferedReader(Stream(url, storage.size(url), lambda _: None), 1 << 20)
 
 
-def published(task: Task) -> Iterator[int]:
-    dataset = _Published(task)
+def published(measurement: Measurement) -> Iterator[int]:
+    """The published scheme."""
+    dataset = _Published(measurement)
     loader = DataLoader(
         dataset,
-        batch_size=task.batch_size,
-        num_workers=task.workers,
+        batch_size=measurement.batch_size,
+        num_workers=measurement.workers,
         collate_fn=dataset._maker.batch,
         prefetch_factor=2,
     )
     yield from (len(batch.images) for batch in loader)
 
 
-def webdataset(task: Task) -> Iterator[int]:
+def webdataset(measurement: Measurement) -> Iterator[int]:
+    """WebDataset, on tar shards."""
     import importlib
 
     import webdataset as wds
@@ -220,22 +234,23 @@ def webdataset(task: Task) -> Iterator[int]:
 
     for scheme in ("s3", "hdfs"):
         gopen.gopen_schemes[scheme] = _open
-    maker = _Maker(task)
-    urls = [f"{storage.join(task.url, 'tar')}/{file}.tar" for file in range(FILES)]
+    maker = _Maker(measurement)
+    urls = [f"{storage.join(measurement.url, 'tar')}/{file}.tar" for file in range(FILES)]
     records = wds.WebDataset(urls, shardshuffle=FILES, empty_check=False).repeat().shuffle(1000)
     examples = records.map(lambda sample: maker.example(sample["jpg"], json.loads(sample["json"])["caption"]))
-    batches = examples.batched(task.batch_size, collation_fn=maker.batch, partial=False)
-    loader = wds.WebLoader(batches, batch_size=None, num_workers=task.workers, prefetch_factor=2)
+    batches = examples.batched(measurement.batch_size, collation_fn=maker.batch, partial=False)
+    loader = wds.WebLoader(batches, batch_size=None, num_workers=measurement.workers, prefetch_factor=2)
     yield from (len(batch.images) for batch in loader)
 
 
-def datasets(task: Task) -> Iterator[int]:
+def datasets(measurement: Measurement) -> Iterator[int]:
+    """Hugging Face's datasets, on line-JSON."""
     import datasets as hf
 
-    maker = _Maker(task)
-    files = [f"{storage.join(task.url, 'lines')}/{file}.jsonl" for file in range(FILES)]
+    maker = _Maker(measurement)
+    files = [f"{storage.join(measurement.url, 'lines')}/{file}.jsonl" for file in range(FILES)]
     options = None
-    if task.store == "s3":
+    if measurement.store == "s3":
         from tests.stores.objects import KEY, SECRET
 
         options = dict(key=KEY, secret=SECRET, endpoint_url=os.environ["FSSPEC_S3_ENDPOINT_URL"])
@@ -246,12 +261,16 @@ def datasets(task: Task) -> Iterator[int]:
         return maker.batch([maker.example(base64.b64decode(row["binary"]), row["caption"]) for row in rows])
 
     loader = DataLoader(
-        records, batch_size=task.batch_size, num_workers=task.workers, collate_fn=collate, prefetch_factor=2
+        records,
+        batch_size=measurement.batch_size,
+        num_workers=measurement.workers,
+        collate_fn=collate,
+        prefetch_factor=2,
     )
     yield from (len(batch.images) for batch in loader)
 
 
-CONTENDERS: dict[str, Callable[[Task], Iterator[int]]] = {
+CONTENDERS: dict[str, Callable[[Measurement], Iterator[int]]] = {
     "ours/lines": partial(ours, kind="lines"),
     "ours/tar": partial(ours, kind="tar"),
     "published": published,

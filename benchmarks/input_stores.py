@@ -1,4 +1,4 @@
-"""Places of the files of benchmarks: a folder, and servers started for them."""
+"""Where benchmarks keep their files: a folder, or a server that is started for them."""
 
 from __future__ import annotations
 
@@ -6,19 +6,32 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
+
+
+class Place(NamedTuple):
+    """An empty folder for files."""
+
+    url: str | None
+    environment: dict[str, str]
+    """Variables that a process needs to reach it."""
 
 
 @contextmanager
-def local(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    yield str(folder), {}
+def local(folder: Path) -> Iterator[Place]:
+    """A folder of this machine."""
+    yield Place(str(folder), {})
 
 
 @contextmanager
-def started(name: str, folder: Path, cores: set[int] | None = None) -> Iterator[tuple[str, dict[str, str]]]:
-    """SeaweedFS or a NameNode and a DataNode, as the tests start them, with room for a few dozen gigabytes.
+def started(name: str, folder: Path, cores: set[int] | None = None) -> Iterator[Place]:
+    """SeaweedFS (s3) or a NameNode and a DataNode (hdfs), as the tests start them.
+
+    They have room for a few dozen gigabytes.
 
     Args:
-        cores: they stay on these; None: anywhere.
+        folder: for the files of the servers.
+        cores: those that the servers run on; None: all.
     """
     from tests.stores.hdfs import HdfsStore
     from tests.stores.objects import S3Store
@@ -32,6 +45,6 @@ def started(name: str, folder: Path, cores: set[int] | None = None) -> Iterator[
             for pid in store.pids:
                 for thread in Path(f"/proc/{pid}/task").iterdir():  # those that they start later inherit it
                     os.sched_setaffinity(int(thread.name), cores)
-        yield store.new_folder(), store.environment
+        yield Place(store.new_folder(), store.environment)
     finally:
         store.kill()

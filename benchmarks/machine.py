@@ -1,4 +1,4 @@
-"""Whether others use the machine while something is measured."""
+"""How much other processes use the machine while something is measured."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ def descendants() -> list[int]:
             parents[int(path.parent.name)] = int(_fields(path)[1])
         except OSError:
             continue
-    found, todo = [], [os.getpid()]
+    below, todo = [], [os.getpid()]
     while todo:
         parent = todo.pop()
-        children = [pid for pid, its in parents.items() if its == parent]
-        found += children
+        children = [pid for pid, its_parent in parents.items() if its_parent == parent]
+        below += children
         todo += children
-    return found
+    return below
 
 
 def seconds_of_others() -> float:
-    """CPU seconds since the start of the machine that neither this process nor those below it have used.
+    """CPU seconds since the start of the machine that other processes than this one and those below it have used.
 
-    Differences of it mean something as long as none of them ends in between.
+    A difference of two values is right if no process below this one ends in between.
     """
     user, nice, system, _, _, *interrupts_and_stolen = map(int, Path("/proc/stat").read_text().split()[1:9])
     ours = 0
@@ -39,5 +39,5 @@ def seconds_of_others() -> float:
 
 
 def _fields(path: Path) -> list[str]:
-    """Fields of a `stat` file from the third on: the second, a name, may hold blanks."""
+    """Fields of a `stat` file from the third on. They begin behind the second one, a name that may have blanks."""
     return path.read_text().rpartition(")")[2].split()

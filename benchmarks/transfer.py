@@ -2,12 +2,12 @@
 
     cclm demo demo_world && python -m benchmarks.transfer
 
-Pre-trains twice (all languages and parallel sentences; English captions alone), fine-tunes both models on each task's
-English training set, and prints what the tests say: English, and the mean of the other languages (nine; COCO's two),
-which fine-tuning never saw. Reasoning is prepared by text assignment, as `nlvr_domain` is. Then two other ways to those
-languages: translations of their tests to English, and few-shot training in one of them. Every step is a `cclm` command,
-printed before it runs; what an earlier call has finished is not done again. About an hour and a half on two idle cores,
-most of it pre-training.
+It pre-trains twice (on all languages and parallel sentences; on English captions alone), fine-tunes both models on each
+task's English training set, and prints the results of the tests: English, and the mean of the other languages (nine;
+COCO has two), which fine-tuning never saw. Reasoning is prepared by text assignment, as `nlvr_domain` is. Two other
+ways to those languages follow: translations of their tests to English, and few-shot training in one of them. Every step
+is a `cclm` command, which is printed before it runs. What an earlier call has finished is not done again. It takes
+about an hour and a half on two idle cores, most of it for pre-training.
 """
 
 from __future__ import annotations
@@ -45,14 +45,15 @@ class Variant:
     configs: str
     """Folder of its configs."""
     ending: str
-    """Of the names of its folders."""
+    """Ending of the names of its folders."""
 
     @property
     def model(self) -> str:
+        """Folder of the pre-trained model."""
         return f"output/demo{self.ending}_fusion"
 
     def folder(self, task: str) -> Path:
-        """Of the model that is fine-tuned for a task."""
+        """Folder of the model that is fine-tuned for a task."""
         return Path(f"output/transfer/{task}{self.ending}")
 
 
@@ -92,14 +93,14 @@ def cclm(*words: str) -> None:
 
 
 def pretrain(variant: Variant) -> None:
-    """Unless it was done before."""
+    """Pre-train, unless that was done before."""
     if not (Path(variant.model) / "retrieval.json").exists():  # written at the end
         cclm("pretrain", f"{variant.configs}/pretrain.yaml")
         cclm("pretrain", f"{variant.configs}/fusion.yaml")
 
 
 def prepared(variant: Variant) -> str:
-    """The model after text assignment, which ends at once if it was done before."""
+    """Folder of the model after text assignment, which ends at once if it was done before."""
     output_dir = f"output/demo{variant.ending}_text_assignment"
     config = f"{variant.configs}/text_assignment.yaml"
     cclm("finetune", config, "--checkpoint", variant.model, f"output_dir={output_dir}")
@@ -107,7 +108,7 @@ def prepared(variant: Variant) -> str:
 
 
 def finetune(config: str, checkpoint: str, output_dir: Path, *options: str) -> None:
-    """Unless it was done before."""
+    """Fine-tune, unless that was done before."""
     if not is_done(output_dir):
         cclm("finetune", config, "--checkpoint", checkpoint, *options, f"output_dir={output_dir}")
 
@@ -141,7 +142,7 @@ def transfer_rows(tasks: list[str]) -> list[str]:
 
 
 def translated_rows(tasks: list[str]) -> list[str]:
-    """A table: means of the other languages, asked in them and in English."""
+    """A table: means of the other languages, on their own tests and on those translated to English."""
     rows = ["| task | others, zero-shot | translated to English |", "| --- | --- | --- |"]
     for task in tasks:
         if task in TRANSLATED:
@@ -161,7 +162,7 @@ def few_shot_rows(tasks: list[str], language: str) -> list[str]:
 
 
 def test_of(folder: Path, name: str = "test") -> dict[str, Any]:
-    """What a test of a fine-tuned model says."""
+    """Results of a test of a fine-tuned model."""
     results: dict[str, Any] = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     return results[name]
 
