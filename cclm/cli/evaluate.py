@@ -57,11 +57,9 @@ def evaluate(args: argparse.Namespace) -> None:
     from cclm.training.resume import no_trace_if_refused
 
     with no_trace_if_refused(config.output_dir, config.output_hdfs):
+        from cclm.training.evaluation import evaluate_finetuned, evaluate_pretrained
+
         if isinstance(config, PretrainConfig):
-            from cclm.training import run
-
-            run.evaluate(config, args.checkpoint)
+            evaluate_pretrained(config, args.checkpoint)
         else:
-            from cclm.training import finetune
-
-            finetune.evaluate(config, options_of(args))
+            evaluate_finetuned(config, options_of(args))

@@ -9,7 +9,7 @@ from cclm.cli.arguments import add_config_arguments, add_resume_argument, load_a
 from cclm.cli.parser import Subparsers
 
 if TYPE_CHECKING:
-    from cclm.training.finetune import Options
+    from cclm.training.options import FinetuneOptions
 
 DESCRIPTION = """\
 Fine-tune a pre-trained model for retrieval, classification, reasoning (two images) or answering, validate it after each
@@ -63,12 +63,12 @@ def add_task_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def options_of(args: argparse.Namespace) -> Options:
+def options_of(args: argparse.Namespace) -> FinetuneOptions:
     """What the command line says, as options of fine-tuning. Raises UserError for a --fewshot that cannot be parsed."""
     from cclm.data.annotations.types import FewShot
-    from cclm.training.finetune import Options
+    from cclm.training.options import FinetuneOptions
 
-    return Options(
+    return FinetuneOptions(
         checkpoint=args.checkpoint,
         shots=None if args.fewshot is None else FewShot.parse(args.fewshot),
         translated=args.gmt,
@@ -89,16 +89,19 @@ def finetune(args: argparse.Namespace) -> int:
 
     if not isinstance(config, FinetuneConfig):
         raise UserError(f"{args.config} is a config for task {config.task}; cclm pretrain takes it")
-    from cclm.training import environment, text_assignment
-    from cclm.training import finetune as training  # imports torch: seconds, and a wrong config should not wait for it
+    # The next lines import torch: seconds, and a wrong config should not wait for it.
+    from cclm.training.environment import StopSignal
+    from cclm.training.evaluation import evaluate_finetuned
+    from cclm.training.finetuning import finetune as train_and_test
     from cclm.training.resume import no_trace_if_refused
+    from cclm.training.text_assignment import train_text_assignment
 
     options = options_of(args)
     with no_trace_if_refused(config.output_dir, config.output_hdfs):
         if args.evaluate:
-            training.evaluate(config, options)
+            evaluate_finetuned(config, options)
             return 0
-        with environment.StopSignal() as stop:
+        with StopSignal() as stop:
             if isinstance(config, TextAssignmentConfig):
-                return text_assignment.train(config, options, stop=stop)
-            return training.finetune(config, options, stop=stop)
+                return train_text_assignment(config, options, stop=stop)
+            return train_and_test(config, options, stop=stop)

@@ -53,8 +53,8 @@ def pretrain(args: argparse.Namespace) -> int:
         UserError: config, data or weights cannot be used.
     """
     config = load(args)
-    from cclm.training import environment, run  # imports torch: seconds, and a wrong config should not wait for it
+    from cclm.training import environment, pretraining  # imports torch: seconds, a wrong config should not wait for it
     from cclm.training.resume import no_trace_if_refused
 
     with no_trace_if_refused(config.output_dir, config.output_hdfs), environment.StopSignal() as stop:
-        return run.pretrain(config, resume=args.resume, stop=stop)
+        return pretraining.pretrain(config, resume=args.resume, stop=stop)

@@ -1,4 +1,4 @@
-"""Results of a task by split and language: the table, `results.json`, and predictions as JSON lines."""
+"""Results of a task by split and language: `results.json`, and predictions as JSON lines."""
 
 from __future__ import annotations
 
@@ -8,38 +8,34 @@ from pathlib import Path
 from typing import Any
 
 from cclm.metrics.measured import Measured
-from cclm.metrics.report import mean_rows, retrieval_table
+from cclm.metrics.tables import scores_as_json
 
 RESULTS = "results.json"
 PREDICTIONS = "predictions"
 
 
-def table(measured: Mapping[str, Measured]) -> str:
-    """One row a language, and the means: recalls for retrieval, else the only metric with the number of entries."""
-    rows = {language: each.metrics for language, each in measured.items()}
-    rows |= mean_rows(rows)
-    if "r_mean" in next(iter(rows.values())):
-        return retrieval_table(rows)
-    first = max(len("language"), *map(len, rows))
-    names = list(next(iter(rows.values())))
-    lines = [f"{'language':{first}}" + "".join(f"  {name:>9}" for name in names) + f"  {'examples':>9}"]
-    for language, row in rows.items():
-        count = f"{measured[language].examples:9d}" if language in measured else ""
-        lines.append((f"{language:{first}}" + "".join(f"  {row[name]:9.2f}" for name in names) + f"  {count}").rstrip())
-    return "\n".join(lines)
-
-
 def as_json(measured: Mapping[str, Measured]) -> dict[str, Any]:
     """A split: languages, their mean, and their mean without English where English is one of several."""
-    rows = {language: each.metrics for language, each in measured.items()}
-    languages = {language: {**each.metrics, "examples": each.examples} for language, each in measured.items()}
-    return {"languages": languages, **{name.replace(" ", "_"): row for name, row in mean_rows(rows).items()}}
+    return scores_as_json(scores_of(measured), examples_of(measured))
+
+
+def scores_of(measured: Mapping[str, Measured]) -> dict[str, Mapping[str, float]]:
+    """language -> metrics by name, in percent"""
+    return {language: each.metrics for language, each in measured.items()}
+
+
+def examples_of(measured: Mapping[str, Measured]) -> dict[str, int]:
+    """language -> entries, or queries of both directions"""
+    return {language: each.examples for language, each in measured.items()}
 
 
 def write_results(folder: Path, values: Mapping[str, Any]) -> None:
-    """`results.json`, whole or not at all.
+    """Write `results.json`, whole or not at all.
 
-    What an evaluation alone measures is added to what the folder holds of the same model: its validation, other splits.
+    A standalone evaluation adds its numbers to what the folder holds of the same model: its validation, other splits.
+
+    Args:
+        values: task, step, checkpoint, protocol, validation (None: a standalone evaluation), and split -> `as_json`.
     """
     if values["validation"] is None:
         earlier = _earlier(folder / RESULTS)
@@ -61,7 +57,7 @@ def _earlier(path: Path) -> dict[str, Any]:
 
 
 def write_predictions(folder: Path, split: str, measured: Mapping[str, Measured]) -> None:
-    """`predictions/<split>-<language>.jsonl`, one line a query or entry."""
+    """Write `predictions/<split>-<language>.jsonl`, one line a query or entry."""
     (folder / PREDICTIONS).mkdir(parents=True, exist_ok=True)
     for language, each in measured.items():
         lines = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in each.predictions)

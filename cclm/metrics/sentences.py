@@ -1,34 +1,32 @@
-"""A sink of events that writes them as sentences: for the console, `log.txt` and tests."""
+"""What the console and `log.txt` say about each event."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-from cclm.events import Event, Notice, Saved, SaveFailed, Waited
-
-
-def sentence(event: Event) -> str | None:
-    """What the log says about an event; None for one that it does not mention."""
-    match event:
-        case Notice(text):
-            return text
-        case Saved():
-            return (
-                f"saved step {event.step} to {event.place}: {event.bytes / 1e6:.1f} MB in {event.seconds:.1f} s, "
-                f"training held up for {event.held_up_seconds:.2f} s"
-            )
-        case SaveFailed():
-            return (
-                f"step {event.step} could not be saved to {event.place} ({event.reason}); "
-                f"failure {event.failures_in_a_row} of {event.allowed} in a row"
-            )
-        case Waited():
-            return f"training waited {event.seconds:.1f} s at step {event.step} for {event.reason}"
-    return None
+from cclm.events import (
+    Evaluated,
+    Event,
+    FileRefused,
+    Interval,
+    LinesLost,
+    Notice,
+    Saved,
+    SaveFailed,
+    Selected,
+    SettingsChanged,
+    Started,
+    Stopped,
+    Validated,
+    Waited,
+    Warned,
+    WeightsIgnored,
+)
+from cclm.metrics.tables import score_table
 
 
 class Sentences:
-    """Hands the sentence of each event to a function such as `print` or `Report.say`."""
+    """A sink that hands the sentence of each event to a function such as `print`."""
 
     def __init__(self, show: Callable[[str], None]) -> None:
         self._show = show
@@ -37,3 +35,101 @@ class Sentences:
         text = sentence(event)
         if text is not None:
             self._show(text)
+
+
+def sentence(event: Event) -> str | None:
+    """The text of an event, of one line or more; None for an event that the log does not mention."""
+    match event:
+        case Notice() | Warned():
+            return event.text
+        case Started():
+            return _of_start(event)
+        case SettingsChanged():
+            changes = "; ".join(event.changes)
+            return f"going on from step {event.step} with other settings than it was saved with: {changes}"
+        case WeightsIgnored():
+            return (
+                f"{event.setting} {event.path} is not used: the run goes on from {event.checkpoint} "
+                "(--resume never begins anew)"
+            )
+        case Interval():
+            return _of_interval(event)
+        case Evaluated():
+            return f"{_title(event)}\n{score_table(event.scores, event.examples)}"
+        case Selected():
+            return f"selected step {event.step}: {event.metric} {event.score:.2f} in validation"
+        case Saved() | SaveFailed():
+            return _of_save(event)
+        case Waited():
+            return f"training waited {event.seconds:.1f} s at step {event.step} for {event.reason}"
+        case Stopped():
+            return (
+                f"stopped by {event.signal} after step {event.step} of {event.total_steps}; "
+                "the same command goes on from there"
+            )
+        case FileRefused():
+            return f"{event.path} takes no more ({event.reason}); its lines wait in memory until it does"
+        case LinesLost():
+            return f"{event.path} lacks its last {event.lines} lines: it never took them"
+    return None
+
+
+def _of_save(event: Saved | SaveFailed) -> str:
+    if isinstance(event, Saved):
+        return (
+            f"saved step {event.step} to {event.place}: {event.bytes / 1e6:.1f} MB in {event.seconds:.1f} s, "
+            f"training held up for {event.held_up_seconds:.2f} s"
+        )
+    return (
+        f"step {event.step} could not be saved to {event.place} ({event.reason}); "
+        f"failure {event.failures_in_a_row} of {event.allowed} in a row"
+    )
+
+
+def _of_start(event: Started) -> str:
+    """What is about to run, in a few lines."""
+    size = f"{event.total_steps} steps, {event.parameters / 1e6:.1f} M parameters"
+    where = f"{event.processes} process{'es' if event.processes > 1 else ''} on {event.device}"
+    if event.task == "pretrain":
+        begin = f"resuming after step {event.step}" if event.step else "starting"
+        if event.device == "cpu":
+            where += f", {event.threads} threads each"
+        counts = ", ".join(f"{count:,} {kind}" for kind, count in event.records.items())
+        return f"{begin}: {size}, {where}\nrecords: {counts}\noutput: {' and '.join(event.places)}"
+    begin = f"resuming after step {event.step}" if event.step else f"starting from {event.weights}"
+    return f"{event.task}: {begin}: {size}, {where}\ntraining examples: {event.details}\noutput: {event.places[0]}"
+
+
+def _of_interval(event: Interval) -> str:
+    """One line: step, rates, and the losses of each kind of batch."""
+    width = len(str(event.total_steps))
+    parts = [f"step {event.step:{width}d}/{event.total_steps}", f"lr {event.lr:.2e}"]
+    by_kind: dict[str, list[str]] = {}
+    for key, value in event.losses.items():
+        kind, _, name = key.partition("/")
+        by_kind.setdefault(kind, []).append(f"{name.removeprefix('loss_')} {value:.3f}")
+    parts += [f"{kind}: {' '.join(losses)}" for kind, losses in by_kind.items()]
+    parts += [f"{name} {value:.4f}" for name, value in event.learnt.items()]
+    parts.append(_of_grad_norms(event.grad_norms))
+    parts.append(f"{event.images_per_second:.0f} images/s {event.texts_per_second:.0f} texts/s")
+    if event.skipped:
+        parts.append(f"skipped {sum(event.skipped.values())}")
+    return " | ".join(parts)
+
+
+def _of_grad_norms(norms: Mapping[str, float]) -> str:
+    """`grad images 1.23 texts 0.98`; one number where there is one kind of batch."""
+    if len(norms) == 1:
+        return "".join(f"grad {norm:.2f}" for norm in norms.values())
+    return "grad " + " ".join(f"{kind} {norm:.2f}" for kind, norm in norms.items())
+
+
+def _title(event: Evaluated) -> str:
+    """The line above a table of scores."""
+    if event.split == "retrieval":
+        return f"held-out retrieval after step {event.step}, percent"
+    if isinstance(event, Validated):
+        best = ", the best so far" if event.is_best else ""
+        return f"validation after step {event.step}, percent{best}"
+    title = {"test": "test", "translated_test": "translate-test (English translations of the tests)"}[event.split]
+    return f"{title}, step {event.step}, percent{f' ({event.protocol})' if event.protocol else ''}"

@@ -1,109 +1,75 @@
-"""Held-out retrieval, language by language, spread over the processes of a run."""
+"""Standalone evaluation: a trained model on the held-out lists of pre-training, or on the tests of its task."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-
-import torch
-
-from cclm import distributed, storage
-from cclm.config.pretrain import EvaluationConfig
-from cclm.data.annotations.lists import read_retrieval_list
-from cclm.data.annotations.types import RetrievalSet
-from cclm.data.cleaning import EmptyTextError, clean_caption
-from cclm.data.examples.tokenizer import Tokenizer
-from cclm.errors import UserError, advice_on_missing
-from cclm.metrics.report import Report, mean_rows, retrieval_table
-from cclm.model.cclm import CCLM
-from cclm.tasks.retrieval_evaluation import RetrievalTest, evaluate_retrieval
-from cclm.training.environment import autocast
-
-RESULT = "retrieval.json"
-
-Scores = dict[str, dict[str, float]]
-"""language -> metrics in percent (`cclm.metrics.recall`)."""
+from cclm.checkpoints.find import WEIGHTS, find_checkpoint, is_checkpoint_folder
+from cclm.checkpoints.initial import build_model, restore_model
+from cclm.config.finetune import FinetuneConfig
+from cclm.config.pretrain import PretrainConfig
+from cclm.data.annotations.read import AnnotatedConfig
+from cclm.errors import UserError
+from cclm.events import Notice
+from cclm.metrics.results import PREDICTIONS, RESULTS
+from cclm.training.finetuning_inputs import read_test_sets, tested_split
+from cclm.training.held_out import RESULT, HeldOut
+from cclm.training.initial_task import initial_task, named_weights
+from cclm.training.options import FinetuneOptions
+from cclm.training.preflight import load_checked_tokenizer
+from cclm.training.resume import Start
+from cclm.training.run import evaluating, open_context, start_process
+from cclm.training.task_results import publish_results
+from cclm.training.task_tests import TaskTests, dropped
 
 
-class HeldOut:
-    """The held-out lists of a config, read and checked once: what is wrong with them shows before training.
+def evaluate_pretrained(config: PretrainConfig, weights: str) -> None:
+    """Print the retrieval table of a model and write `retrieval.json` into its places.
 
     Args:
-        precision: as in TrainingConfig; evaluation computes as training does.
+        weights: a checkpoint folder, a run's folder (its newest checkpoint), both on any store, or a published `.th`
+            file.
 
     Raises:
-        UserError: a list is absent or unreadable, an image is not there, or nothing is left of a caption.
+        UserError: no evaluation in the config, or no such model.
     """
-
-    def __init__(self, config: EvaluationConfig, precision: str, tokenizer: Tokenizer) -> None:
-        self._config = config
-        self._precision = precision
-        for language, path in config.files.items():
-            if not Path(path).is_file():
-                advice = advice_on_missing(path, "correct the path")
-                raise UserError(f"evaluation.files.{language}: {path} does not exist; {advice}")
-        self._sets = {language: read_retrieval_list(path, config.image_root) for language, path in config.files.items()}
-        for language, dataset in self._sets.items():
-            _check_captions(dataset, config, config.files[language], tokenizer)
-        _check_images(self._sets, config)
-
-    def measure(self, model: CCLM, tokenizer: Tokenizer, image_size: int, device: torch.device) -> Scores:
-        """Scores of all languages, in the config's order, on every process; the model is left in evaluation mode."""
-        model.eval()
-        test = RetrievalTest(
-            image_size=image_size,
-            batch_size=self._config.batch_size,
-            text_batch_size=self._config.batch_size,
-            candidates=self._config.candidates,
-            max_words=self._config.max_words,
-            max_tokens=self._config.max_tokens,
-        )
-        with autocast(self._precision, device):
-            measured = evaluate_retrieval(model, self._sets, tokenizer, test, device)
-        return {language: each.metrics for language, each in measured.items()}
-
-    def publish(self, scores: Scores, step: int, report: Report, output_dir: Path) -> None:
-        """Print the table, add it to the metrics, and write it to `retrieval.json`; the first process alone does.
-
-        Raises:
-            OSError: that file cannot be written; all else is done.
-        """
-        if distributed.rank() != 0:
-            return
-        means = mean_rows(scores)
-        report.say(f"held-out retrieval after step {step}, percent\n{retrieval_table({**scores, **means})}")
-        report.line({"step": step, "retrieval": {**scores, **means}})
-        result = {"step": step, "languages": scores, **{name.replace(" ", "_"): row for name, row in means.items()}}
-        text = json.dumps(result, indent=1, ensure_ascii=False) + "\n"
-        storage.write_atomic(str(output_dir / RESULT), text.encode())
-
-    def publish_on_the_way(self, scores: Scores, step: int, report: Report, output_dir: Path) -> None:
-        """`publish` while training: what a full disk does not take is told, and failing saves decide."""
-        try:
-            self.publish(scores, step, report, output_dir)
-        except OSError as error:
-            report.say(f"{RESULT} could not be written ({error.strerror or error}); metrics.jsonl has its numbers")
+    device = start_process()
+    if config.evaluation is None:
+        raise UserError("the config has no evaluation: name held-out lists in evaluation.files (language: file)")
+    context = open_context(config, device)
+    tokenizer = load_checked_tokenizer(config)
+    held_out = HeldOut(config.evaluation, config.training.precision, tokenizer)
+    step = 0
+    if is_checkpoint_folder(weights):
+        checkpoint = find_checkpoint(weights, WEIGHTS)
+        model, step = restore_model(config.model, checkpoint), checkpoint.step
+    else:
+        model = build_model(config.model.model_copy(update={"weights": weights}))
+    with evaluating(context):
+        scores = held_out.measure(model.to(device), tokenizer, config.model.vision.image_size, device)
+        held_out.publish(scores, step, context.journal, context.saving.folder)
+        context.saving.publish(RESULT)
 
 
-def _check_captions(dataset: RetrievalSet, config: EvaluationConfig, path: str, tokenizer: Tokenizer) -> None:
-    for text, entry in zip(dataset.texts, dataset.image_of_text, strict=True):
-        try:
-            tokenizer.ids(clean_caption(text, config.max_words), config.max_tokens)
-        except EmptyTextError as error:
-            raise UserError(f"{path}, entry {entry}, caption {text[:40]!r}: {error}; remove it from the list") from None
+def evaluate_finetuned(config: FinetuneConfig, options: FinetuneOptions) -> None:
+    """Test a model: the test sets of all languages or, for a few-shot config, those of its language.
 
-
-def _check_images(sets: Mapping[str, RetrievalSet], config: EvaluationConfig) -> None:
-    """Every image is there; one that several languages or entries share is looked for once."""
-    places = {}
-    for language, dataset in sets.items():
-        for entry, image in enumerate(dataset.images):
-            places.setdefault(image.url, f"{config.files[language]}, entry {entry}")
-    with ThreadPoolExecutor(16) as pool:  # a store answers each question in tens of milliseconds
-        for (image, place), is_there in zip(places.items(), pool.map(storage.is_file, places), strict=True):
-            if not is_there:
-                raise UserError(
-                    f"{place}: the image {image} does not exist; correct evaluation.image_root or fetch the image"
-                )
+    Raises:
+        UserError: data or weights are unusable.
+    """
+    device = start_process()
+    if not isinstance(config, AnnotatedConfig):
+        raise UserError("task text_assignment is pre-training for reasoning, and has no test; evaluate that task")
+    context = open_context(config, device)
+    tokenizer = load_checked_tokenizer(config)
+    test_sets = read_test_sets(config, options)
+    tests = TaskTests(config, tokenizer, device)
+    weights = named_weights(config, options.checkpoint, training=False)
+    if weights is None:
+        raise UserError("say which model to evaluate: --checkpoint PATH, a run's folder or a .th file")
+    task = initial_task(config, weights).to(device)
+    with evaluating(context):
+        if left_out := dropped(test_sets):
+            context.journal.emit(Notice(f"test sets, {left_out}"))
+        measured = tests.measure(task, test_sets)
+        model = Start(weights.step, {"validation": None, "identity": weights.identity}, weights.source, None)
+        publish_results(config, tested_split(options), measured, model, context.journal, context.saving.folder)
+        context.saving.publish(RESULTS, f"{PREDICTIONS}/*")

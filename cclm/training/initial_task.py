@@ -37,9 +37,8 @@ from cclm.tasks.answering import AnsweringTask
 from cclm.tasks.classification import ClassificationTask
 from cclm.tasks.reasoning import PairTask, TextAssignmentTask
 from cclm.tasks.retrieval import RetrievalTask
+from cclm.training.identity import PRETRAIN
 from cclm.training.resume import BEST
-
-PRETRAIN = "pretrain"
 
 
 @dataclass(frozen=True)
@@ -93,6 +92,24 @@ def read_weights(path: str, config: FinetuneConfig) -> Weights:
     made = checkpoint.state["config"]
     identity = checkpoint.state.get("identity", {})
     return Weights(checkpoint.source, made["task"], checkpoint.step, tensors, False, made["model"], identity)
+
+
+def named_weights(config: FinetuneConfig, path: str | None, *, training: bool) -> Weights | None:
+    """What `--checkpoint` or, without it, `model.weights` names; None if neither does.
+
+    Args:
+        path: what `--checkpoint` names.
+        training: whether the weights are to be trained, not evaluated as they are.
+
+    Raises:
+        UserError: they cannot be read, or are of another task.
+    """
+    path = config.model.weights if path is None else path
+    if path is None:
+        return None
+    weights = read_weights(path, config)
+    check_weights(weights, config, training=training)
+    return weights
 
 
 def check_weights(weights: Weights, config: FinetuneConfig, *, training: bool) -> None:

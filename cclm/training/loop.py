@@ -16,21 +16,29 @@ from cclm.config.output import CheckpointConfig
 from cclm.config.pretrain import TrainingConfig
 from cclm.data.stored.quarantine import ReadCount
 from cclm.errors import UserError
-from cclm.metrics.report import Report
+from cclm.events import Interval, Journal, StepDone
 from cclm.metrics.running import RunningValues, Update, means, sums_and_counts
 from cclm.metrics.throughput import Throughput
 from cclm.training.environment import IntervalClock, StopSignal, autocast, seed_of
 from cclm.training.schedule import lr_factor
 
+_NORM = "/grad_norm"
+"""End of the keys under which the norms of the gradients are averaged, beside the losses."""
+
 
 class Source(Protocol):
     """Endless batches of one kind, from any position (`cclm.data.batches.loader`)."""
 
-    num_records: int
-    read: int
-    skipped: Mapping[str, int]
+    @property
+    def num_records(self) -> int: ...
 
-    def batches(self, start: int) -> Generator[Any]: ...
+    @property
+    def read(self) -> int: ...
+
+    @property
+    def skipped(self) -> Mapping[str, int]: ...
+
+    def batches(self, start: int) -> Generator[Any, None, None]: ...
 
     def refuse_too_many_broken(self, now: ReadCount, before: ReadCount) -> None: ...
 
@@ -44,12 +52,12 @@ class StepPlan(Protocol):
 
 
 class NonFiniteLossError(UserError):
-    """Training has diverged; going on, or saving, would only hide when it happened."""
+    """Training has diverged. Going on, or saving, would only hide when it happened."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """What the loop works with; `run.py` builds it."""
+    """What the loop works with; `cclm.training.run` builds it."""
 
     task: nn.Module
     """`task(batch, generator)` -> losses by name, each (); wrapped for distributed training."""
@@ -66,23 +74,23 @@ class Run:
     warmup_steps: int
     seed: int
     device: torch.device
-    report: Report
+    journal: Journal
     checkpoints: CheckpointConfig
     save: Callable[[int], None]
     """Write a checkpoint after so many outer steps; called on every process."""
     evaluate: Callable[[int], None] | None
     """Measure the model after so many outer steps; called on every process."""
-    before: Mapping[str, ReadCount] = field(default_factory=dict)
+    read_before: Mapping[str, ReadCount] = field(default_factory=dict)
     """What was read of the sources up to where this run goes on, over all processes."""
-    hear: Callable[[], None] = lambda: None
-    """Tell how earlier saves went; called on every process with each line of the log."""
+    poll_saves: Callable[[], None] = lambda: None
+    """Report how earlier saves went; called on every process with each line of the log."""
     stop: StopSignal = field(default_factory=StopSignal)
 
 
 def fit(run: Run, start: int) -> int:
     """Train from outer step `start` to the end, or until SIGTERM or Ctrl-C; returns the outer steps done.
 
-    Everything random in a step follows from (seed, step, kind, rank), so nothing random is carried from step to step.
+    Everything random in a step follows from (seed, step, kind, rank), so no random state is carried from step to step.
 
     Raises:
         NonFiniteLossError: a loss is infinite or not a number; found at the end of its logging interval.
@@ -91,12 +99,13 @@ def fit(run: Run, start: int) -> int:
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     base_rates = [group["lr"] for group in optimizer.param_groups]
     generator = torch.Generator(run.device)
-    values, updates, throughput = RunningValues(), [], Throughput()
+    values, throughput = RunningValues(), Throughput()
+    updates: list[Update] = []
     clock = IntervalClock(run.checkpoints.save_minutes)
     task.train()
     positions = run.plan.batches_before(start)
     with run.stop as stop, ExitStack() as opened:
-        # Closed whatever happens: loader processes that are left over would keep a failed run from ending.
+        # Sources are closed whatever happens: loader processes that are left over would keep a failed run from ending.
         batches = {
             kind: opened.enter_context(closing(source.batches(positions[kind]))) for kind, source in run.sources.items()
         }
@@ -121,26 +130,27 @@ def fit(run: Run, start: int) -> int:
 
             done = step + 1
             stop.remember()
-            run.report.step()
-            stopping, is_time = distributed.any_process(signalled := stop.received, clock.is_due())
+            run.journal.emit(StepDone(done))
+            signalled = stop.received
+            stopping, is_time = distributed.any_process(signalled, clock.is_due())
             if stopping:
                 stop.settle(signalled)
             is_last = stopping or done == run.total_steps
             log_due = is_last or is_due(done, settings.log_every)
-            evaluate_due = run.evaluate and not is_last and is_due(done, settings.evaluate_every)
+            evaluate_due = run.evaluate is not None and not is_last and is_due(done, settings.evaluate_every)
             save_due = is_last or evaluate_due or is_time
             save_due = save_due or is_due(done, settings.save_every, run.checkpoints.keep_every)
             if log_due or save_due:
                 updates += values.take()
                 refuse_non_finite(updates)
             if log_due:
-                run.hear()
+                run.poll_saves()
                 log(run, done, updates, throughput)
                 updates = []
             if save_due:
                 run.save(done)
                 clock.restart()
-            if evaluate_due:
+            if run.evaluate is not None and evaluate_due:
                 with stop.leave_at_once():  # saved just above
                     run.evaluate(done)
                 task.train()
@@ -151,6 +161,7 @@ def fit(run: Run, start: int) -> int:
 
 
 def is_due(done: int, *intervals: int | None) -> bool:
+    """Whether one of the intervals ends with outer step `done`; None: never."""
     return any(every is not None and done % every == 0 for every in intervals)
 
 
@@ -181,21 +192,22 @@ def log(run: Run, done: int, updates: list[Update], throughput: Throughput) -> N
     totals = distributed.sum_over_processes(totals, run.device)
     images, texts = totals.pop("images"), totals.pop("texts")
     now = {kind: ReadCount(int(totals.pop(f"read/{kind}")), int(totals.pop(f"skipped/{kind}"))) for kind in run.sources}
-    before = {kind: run.before.get(kind, ReadCount()) for kind in run.sources}
+    before = {kind: run.read_before.get(kind, ReadCount()) for kind in run.sources}
     averages = dict(sorted(means(totals).items()))
-    norms = [averages.pop(key) for key in list(averages) if key.endswith("/grad_norm")]
-    run.report.interval(
-        {
-            "step": done,
-            "losses": averages,
-            "lr": run.optimizer.param_groups[0]["lr"],
-            "grad_norm": sum(norms) / len(norms),
-            "learnt": learnt_scalars(run.task),
-            "images_per_second": images / mine["seconds"],
-            "texts_per_second": texts / mine["seconds"],
-            "seconds": mine["seconds"],
-            "skipped": {kind: count for kind in run.sources if (count := now[kind].broken + before[kind].broken)},
-        }
+    norms = {key.removesuffix(_NORM): averages.pop(key) for key in list(averages) if key.endswith(_NORM)}
+    run.journal.emit(
+        Interval(
+            step=done,
+            total_steps=run.total_steps,
+            losses=averages,
+            lr=run.optimizer.param_groups[0]["lr"],
+            grad_norms=norms,
+            learnt=learnt_scalars(run.task),
+            images_per_second=images / mine["seconds"],
+            texts_per_second=texts / mine["seconds"],
+            seconds=mine["seconds"],
+            skipped={kind: count for kind in run.sources if (count := now[kind].broken + before[kind].broken)},
+        )
     )
     for kind, source in run.sources.items():  # the same answer on all processes
         source.refuse_too_many_broken(now[kind], before[kind])

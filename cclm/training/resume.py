@@ -24,20 +24,18 @@ from cclm.checkpoints.find import (
     is_checkpoint_folder,
     newest_checkpoint,
 )
-from cclm.checkpoints.load import FREE_TO_CHANGE
 from cclm.checkpoints.manifest import MANIFEST, OPTIMIZER, TornCheckpointError, folder_name, is_run, new_run
 from cclm.checkpoints.retention import checkpoint_steps
 from cclm.checkpoints.writer import LOCK
-from cclm.config.pretrain import PretrainConfig
 from cclm.data.stored.audit import AUDIT
 from cclm.data.stored.quarantine import QUARANTINE
 from cclm.errors import UserError
 from cclm.events import Journal, Notice
 from cclm.launch_contract import JOB_ID, UNNAMED_JOB, UNNAMED_JOB_REFUSED
-from cclm.metrics.report import LOG, METRICS
+from cclm.metrics.log_file import LOG
+from cclm.metrics.metrics_file import METRICS
 from cclm.metrics.results import PREDICTIONS, RESULTS
-from cclm.training.evaluation import RESULT
-from cclm.training.plan import KINDS
+from cclm.training.held_out import RESULT
 
 BEST = "best"
 """Folder of the best checkpoint in each place."""
@@ -218,58 +216,6 @@ def fetch_logs(places: Sequence[str], folder: Path, newer: str | None = None) ->
                 continue
             if not local.exists() or (newer is not None and local.stat().st_size < storage.size(remote)):
                 storage.download(remote, str(local))
-
-
-def refuse_another_run(
-    start: Start | None, config: PretrainConfig, records: Mapping[str, int], layouts: Mapping[str, str]
-) -> None:
-    """Look whether the checkpoint to go on from, if any, is of this run.
-
-    Raises:
-        UserError: it is of other data or of another model than `config`.
-    """
-    differences = start and differences_that_forbid_resuming(start.state, config, records, layouts)
-    if differences:
-        raise UserError(
-            f"{start.source} is of another run: {'; '.join(differences)}. Go back to its settings, choose another "
-            "output_dir, or start anew with --resume never"
-        )
-
-
-def differences_that_forbid_resuming(
-    state: Mapping[str, Any], config: PretrainConfig, records: Mapping[str, int], layouts: Mapping[str, str]
-) -> list[str]:
-    """What differs between a checkpoint and this run so that going on would not be the same run, in words."""
-    if "config" not in state:  # whether the model fits shows when it is loaded
-        return []
-    then, now = _identity(state["config"], state["records"]), _identity(config.model_dump(mode="json"), records)
-    # As many records in other files come in another order. Older checkpoints do not tell.
-    for kind in state.get("layouts", {}).keys() & layouts.keys():
-        if records[kind] == state["records"].get(kind):
-            name = f"checksum of how the files of data.{kind} are cut"
-            then[name], now[name] = state["layouts"][kind], layouts[kind]
-    return [
-        f"{name} was {then.get(name)} and is {now.get(name)}"
-        for name in sorted(then.keys() | now.keys())
-        if then.get(name) != now.get(name)
-    ]
-
-
-def _identity(config: Mapping[str, Any], records: Mapping[str, int]) -> dict[str, Any]:
-    """What decides the sizes of the model and the order of the data, by the names that users know."""
-    identity: dict[str, Any] = {"seed": config["seed"], "model.embed_dim": config["model"]["embed_dim"]}
-    for part in ("vision", "text"):
-        for name, value in config["model"][part].items():
-            if name not in FREE_TO_CHANGE:
-                identity[f"model.{part}.{name}"] = value
-    for kind in KINDS:
-        source = config["data"][kind]
-        if source is not None:
-            for name in ("batch_size", "probability", "max_images"):
-                if name in source:
-                    identity[f"data.{kind}.{name}"] = source[name]
-            identity[f"number of records of data.{kind}"] = records[kind]
-    return identity
 
 
 def set_aside(place: str, but: str | None = None) -> None:

@@ -47,7 +47,8 @@ from cclm.checkpoints.writer import Outcome, Setup, open_lock, take_lock
 from cclm.config.output import CheckpointConfig
 from cclm.errors import UserError
 from cclm.events import Journal, Notice, Saved, SaveFailed, Waited
-from cclm.metrics.report import LOG, METRICS
+from cclm.metrics.log_file import LOG
+from cclm.metrics.metrics_file import METRICS
 from cclm.training.preflight import check_place
 from cclm.training.resume import BEST, Found, Start, fetch_logs, find_start, make_room
 

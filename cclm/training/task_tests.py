@@ -1,4 +1,4 @@
-"""The validation and test sets of a fine-tuning config: read and checked once, measured as often as wanted."""
+"""The training, validation and test sets of a fine-tuning config: read and checked once, measured at any time."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from cclm.config.finetune import AnsweringConfig, FinetuneConfig, RetrievalConfig
+from cclm.config.finetune import AnsweringConfig, RetrievalConfig
 from cclm.data.annotations.gqa import read_answer_list
 from cclm.data.annotations.missing import Policy, missing_images
-from cclm.data.annotations.read import Split, languages_of, read_evaluation, read_training
+from cclm.data.annotations.read import AnnotatedConfig, Split, languages_of, read_evaluation, read_training
 from cclm.data.annotations.types import AnySet, FewShot, RetrievalSet
 from cclm.data.examples.texts import TextRules, clean_set_caption
 from cclm.data.examples.tokenizer import Tokenizer
 from cclm.errors import UserError
 from cclm.metrics.measured import Measured
 from cclm.tasks.entry_evaluation import EntryTest, evaluate_entries
+from cclm.tasks.retrieval import RetrievalTask
 from cclm.tasks.retrieval_evaluation import RetrievalTest, evaluate_retrieval
 from cclm.training.environment import autocast
 
@@ -24,11 +25,11 @@ Sets = dict[str, AnySet]
 """language -> set"""
 
 
-def read_sets(config: FinetuneConfig, split: Split, shots: FewShot | None, missing: Policy) -> Sets:
+def read_sets(config: AnnotatedConfig, split: Split, shots: FewShot | None, missing: Policy) -> Sets:
     """All languages of a split.
 
     Raises:
-        UserError: a file, an image or a caption does not serve; named with its line.
+        UserError: a file, an image or a caption is unusable; names it, with its line.
     """
     sets: Sets = {}
     for language in languages_of(config, split, shots):
@@ -36,11 +37,11 @@ def read_sets(config: FinetuneConfig, split: Split, shots: FewShot | None, missi
     return sets
 
 
-def checked(config: FinetuneConfig, dataset: AnySet, missing: Policy) -> AnySet:
-    """The set with images that exist and, for retrieval, captions that say something.
+def checked(config: AnnotatedConfig, dataset: AnySet, missing: Policy) -> AnySet:
+    """The set, checked: its images exist and, for retrieval, something is left of its captions.
 
     Raises:
-        UserError: names what is not there, and which annotation wants it.
+        UserError: names what is missing, and the annotation that refers to it.
     """
     dataset = missing_images(dataset, missing)
     if isinstance(dataset, RetrievalSet):
@@ -50,7 +51,7 @@ def checked(config: FinetuneConfig, dataset: AnySet, missing: Policy) -> AnySet:
 
 
 def dropped(sets: Mapping[str, AnySet]) -> str:
-    """What was left out of each set, in words; empty if nothing was."""
+    """In words, what was left out of each set; empty if nothing was."""
     parts = []
     for name, dataset in sets.items():
         counts = ", ".join(f"{number} for {reason}" for reason, number in sorted(dataset.dropped.items()) if number)
@@ -59,8 +60,8 @@ def dropped(sets: Mapping[str, AnySet]) -> str:
     return "; ".join(parts)
 
 
-def text_rules(config: FinetuneConfig, *, training: bool) -> TextRules:
-    """How a task's texts are cut."""
+def text_rules(config: AnnotatedConfig, *, training: bool) -> TextRules:
+    """Where a task's texts are cut, in training or in evaluation."""
     text = config.data.text
     words = text.max_words if training or text.max_words_evaluation is None else text.max_words_evaluation
     tokens = config.model.text.max_positions if text.max_tokens is None else text.max_tokens
@@ -68,27 +69,38 @@ def text_rules(config: FinetuneConfig, *, training: bool) -> TextRules:
 
 
 class TaskTests:
-    """Measures sets of a task.
+    """Measures a task on its sets.
 
     Raises:
         UserError: the answer list cannot be read.
     """
 
-    def __init__(self, config: FinetuneConfig, tokenizer: Tokenizer, device: torch.device) -> None:
+    def __init__(self, config: AnnotatedConfig, tokenizer: Tokenizer, device: torch.device) -> None:
         self._config, self._tokenizer, self._device = config, tokenizer, device
         self._answers: tuple[str, ...] = ()
         if isinstance(config, AnsweringConfig):
             self._answers = tuple(read_answer_list(config.data.answer_list))
 
     def measure(self, task: nn.Module, sets: Sets) -> dict[str, Measured]:
-        """All sets, by all processes together; the same on each of them. The task is left in evaluation mode."""
+        """Measure all sets, by all processes together. The task is left in evaluation mode.
+
+        Returns:
+            language -> what was measured; the same on every process, apart from predictions.
+
+        Raises:
+            UserError: there are no sets, or an image or a text is unusable.
+        """
         if not sets:
             raise UserError("there is nothing to measure: the config names no files for this split")
         config, rules = self._config, text_rules(self._config, training=False)
         size = config.model.vision.image_size
+        retrieval_sets = {language: each for language, each in sets.items() if isinstance(each, RetrievalSet)}
+        entry_sets = {language: each for language, each in sets.items() if not isinstance(each, RetrievalSet)}
         task.eval()
         with autocast(config.training.precision, self._device):
             if isinstance(config, RetrievalConfig):
+                if not isinstance(task, RetrievalTask):
+                    raise TypeError(f"a {type(task).__name__} does no retrieval")
                 settings = config.evaluation
                 test = RetrievalTest(
                     image_size=size,
@@ -98,14 +110,14 @@ class TaskTests:
                     max_words=rules.max_words,
                     max_tokens=rules.max_tokens,
                 )
-                return evaluate_retrieval(task, sets, self._tokenizer, test, self._device)
+                return evaluate_retrieval(task, retrieval_sets, self._tokenizer, test, self._device)
             candidates = config.evaluation.candidates if isinstance(config, AnsweringConfig) else 0
             entry_test = EntryTest(size, config.evaluation.batch_size, rules, self._answers, candidates)
-            return evaluate_entries(task, sets, self._tokenizer, entry_test, self._device)
+            return evaluate_entries(task, entry_sets, self._tokenizer, entry_test, self._device)
 
 
-def read_training_set(config: FinetuneConfig, shots: FewShot | None, missing: Policy) -> AnySet:
-    """The training set, checked as the others.
+def read_training_set(config: AnnotatedConfig, shots: FewShot | None, missing: Policy) -> AnySet:
+    """The training set, checked as the other sets are.
 
     Raises:
         UserError: as `checked`, or nothing is left.

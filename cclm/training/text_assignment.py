@@ -1,124 +1,101 @@
-"""Text assignment: pre-training for two images, on images with captions (spec section 4, `nlvr_domain`)."""
+"""Text assignment: pre-training for two images, on images with captions (docs/method.md, "Fine-tuning tasks").
+
+The published code calls it `nlvr_domain`. The newest checkpoint is what `reasoning` starts from.
+"""
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from contextlib import closing
-from pathlib import Path
+
+from torch import nn
 
 from cclm import distributed
 from cclm.config.finetune import TextAssignmentConfig
 from cclm.config.optimization import OptimizerConfig
 from cclm.config.pretrain import PretrainConfig
 from cclm.config.sources import DataConfig
-from cclm.data.batches.loader import SourceStream, open_source
 from cclm.data.stored.order import slots_of_rank
-from cclm.data.stored.quarantine import Quarantine
 from cclm.errors import UserError
-from cclm.events import Journal
-from cclm.metrics.report import Report
-from cclm.metrics.sentences import Sentences
-from cclm.training import environment
-from cclm.training.changes import changes, refuse_other_run, settings_of
-from cclm.training.finetune import OneSource, Options, headline, identity_values, weights_for
-from cclm.training.initial_task import empty_task, initial_task
-from cclm.training.loop import Run, fit
-from cclm.training.optimizer import build_optimizer
+from cclm.training.environment import StopSignal
+from cclm.training.finetuning import OneSource, build_task, task_identity
+from cclm.training.options import FinetuneOptions
 from cclm.training.preflight import load_checked_tokenizer
-from cclm.training.resume import KEPT_FILES
-from cclm.training.run import finish, versions
-from cclm.training.run_audit import RunAudit
-from cclm.training.saving import Saving
-from cclm.training.schedule import warmup_steps
+from cclm.training.pretraining import open_sources
+from cclm.training.resume import Start
+from cclm.training.run import Built, Context, Course, Recipe, open_context, start_process, train
 
 KIND = "images"
+"""Kind of batch of the one source."""
 
 
-def train(config: TextAssignmentConfig, options: Options, *, stop: environment.StopSignal | None = None) -> int:
-    """Train as `config` says; the newest checkpoint is what `reasoning` starts from.
-
-    Returns:
-        as `run.pretrain`.
-
-    Raises:
-        UserError: data, weights or settings do not serve; before training, unless training itself diverges.
-    """
+def train_text_assignment(
+    config: TextAssignmentConfig, options: FinetuneOptions, *, stop: StopSignal | None = None
+) -> int:
+    """Train as `config` says; exit codes and errors are those of `run.train`."""
     if options.shots is not None or options.translated:
         raise UserError("--fewshot and --gmt are not for task text_assignment: give them to its fine-tuning, reasoning")
-    device = distributed.initialize()
-    environment.set_threads(device)
-    batch_size = config.data.images.batch_size
-    slots = slots_of_rank("data.images.batch_size", batch_size, distributed.rank(), distributed.world_size())
-    if len(slots) < 2:
+    device = start_process()
+    check_batch_size(config)
+    context = open_context(config, device)
+    return train(TextAssignment(config, options, context), context, resume=options.resume, stop=stop)
+
+
+class TextAssignment(Recipe[nn.Module]):
+    """Trains the two-image task on one source of pre-training; nothing is validated or tested.
+
+    Raises:
+        UserError: tokenizer or data are unusable.
+    """
+
+    def __init__(self, config: TextAssignmentConfig, options: FinetuneOptions, context: Context) -> None:
+        self.config: TextAssignmentConfig = config
+        self.checkpoint = options.checkpoint
+        load_checked_tokenizer(config)
+        sources = open_sources(as_pretraining(config), context.saving.folder)
+        records, layout = sources[KIND].num_records, sources[KIND].layout
+        training, batch_size = config.training, config.data.images.batch_size
+        identity = {
+            **task_identity(config),
+            "data.images.batch_size": batch_size,
+            "records": records,
+            "how the files of data.images are cut": layout,
+        }
+        steps = training.epochs * math.ceil((training.dataset_size or records) / batch_size)
+        self.course = Course(
+            sources=sources,
+            plan=OneSource(KIND),
+            total_steps=training.max_steps or steps,
+            loss_weights=defaultdict(lambda: 1.0),
+            training=training,
+            identity=identity,
+            facts={"identity": identity},
+            evaluates=False,
+            audited=sources,
+            description=f"{records:,} images",
+        )
+
+    def build(self, start: Start | None) -> Built[nn.Module]:
+        return build_task(self.config, self.checkpoint, start)
+
+
+def check_batch_size(config: TextAssignmentConfig) -> None:
+    """Check that each process gets at least two images: the wrong image of a text is drawn from its batch.
+
+    Raises:
+        UserError: it gets one, or the batch cannot be shared by the processes.
+    """
+    batch_size, processes = config.data.images.batch_size, distributed.world_size()
+    if len(slots_of_rank("data.images.batch_size", batch_size, distributed.rank(), processes)) < 2:
         raise UserError(
             f"data.images.batch_size = {batch_size} gives each process one image, but text assignment draws the wrong "
-            f"one from the others of its batch; give at least {2 * distributed.world_size()}"
+            f"one from the others of its batch; give at least {2 * processes}"
         )
-    journal = Journal([Sentences(print)])
-    saving = Saving(config, journal)
-    load_checked_tokenizer(config)
-    source = open_images(config, saving.folder)
-    training = config.training
-    steps = training.epochs * math.ceil((training.dataset_size or source.num_records) / batch_size)
-    total = training.max_steps or steps
-    identity = identity_values(config) | {"data.images.batch_size": batch_size, "records": source.num_records}
-    identity["how the files of data.images are cut"] = source.layout
-
-    start = saving.find_start(options.resume)
-    begin = 0 if start is None else start.step
-    refuse_other_run(start, identity)
-    weights = weights_for(config, options, training=True) if start is None else None
-    task = (initial_task(config, weights) if start is None else empty_task(config)).to(device)
-    optimizer = build_optimizer(task, config.optimizer)
-    saving.restore(start, task, optimizer)
-
-    report = Report(saving.folder, active=distributed.rank() == 0, total=total, start=begin)
-    journal.sinks = [Sentences(report.say)]
-    saving.publish(*KEPT_FILES)
-    audit = RunAudit(saving.folder, {KIND: source}, start and start.state.get("audit"), journal)
-    facts = {**settings_of(config, start, options.checkpoint), "identity": identity, "versions": versions()}
-    report.forget_after(begin)
-    head = headline(config, task, device, f"{source.num_records:,} images", weights, begin, total)
-    report.say("\n".join([head, *changes(start, config, options.checkpoint)]))
-    run = Run(
-        task=distributed.wrap(task, device),
-        loss_weights=defaultdict(lambda: 1.0),
-        optimizer=optimizer,
-        plan=OneSource(KIND),
-        sources={KIND: source},
-        training=training,
-        checkpoints=config.checkpoints,
-        clip_grad_norm=config.optimizer.clip_grad_norm,
-        total_steps=total,
-        warmup_steps=warmup_steps(config.schedule, total),
-        seed=config.seed,
-        device=device,
-        report=report,
-        save=lambda step: saving.save(step, task, optimizer, {**facts, "audit": audit.collect()}),
-        before=audit.earlier,
-        hear=saving.poll,
-        evaluate=None,
-        stop=stop or environment.StopSignal(),
-    )
-    with closing(report), saving:
-        code = finish(run, fit(run, begin), lambda step: None)
-    distributed.shutdown()
-    return code
 
 
-def open_images(config: TextAssignmentConfig, output_dir: Path) -> SourceStream:
-    """The images of the config, read as pre-training reads them; the first process goes ahead and builds indexes."""
+def as_pretraining(config: TextAssignmentConfig) -> PretrainConfig:
+    """The pre-training config that reads the same images: sources are opened by it."""
     data = DataConfig(images=config.data.images, augment=config.data.augment, index_dir=config.data.index_dir)
-    pretraining = PretrainConfig(
+    return PretrainConfig(
         seed=config.seed, model=config.model, data=data, optimizer=OptimizerConfig(), training=config.training
     )
-    rank = distributed.rank()
-    quarantine = Quarantine(output_dir, rank)
-    for is_turn in (rank == 0, rank != 0):
-        if is_turn:
-            source = open_source(
-                KIND, pretraining, rank=rank, world_size=distributed.world_size(), quarantine=quarantine
-            )
-        distributed.barrier()
-    return source

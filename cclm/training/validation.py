@@ -1,4 +1,4 @@
-"""Validation during fine-tuning: when, what is kept, and which model is the best."""
+"""Validation during fine-tuning: when it is due, what is kept of it, and which model is the best."""
 
 from __future__ import annotations
 
@@ -6,9 +6,17 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from torch import nn
+
 from cclm.config.finetune import EpochTrainingConfig, FinetuneConfig
+from cclm.data.annotations.read import AnnotatedConfig
+from cclm.errors import UserError
+from cclm.events import Journal, Selected, Validated
 from cclm.metrics.measured import Measured, mean_metric
-from cclm.metrics.results import as_json
+from cclm.metrics.results import as_json, examples_of, scores_of
+from cclm.training.resume import Start
+from cclm.training.saving import Saving
+from cclm.training.task_tests import Sets, TaskTests
 
 
 def selection_metric(config: FinetuneConfig) -> str:
@@ -17,11 +25,12 @@ def selection_metric(config: FinetuneConfig) -> str:
 
 
 def steps_of_epoch(examples: int, batch_size: int) -> int:
-    """As published, what does not fill a batch is left to the next epoch; a set smaller than a batch makes one step."""
+    """Full batches in an epoch: as published, examples that fill none are left to the next epoch. At least one."""
     return max(1, examples // batch_size)
 
 
 def total_steps(training: EpochTrainingConfig, examples: int) -> int:
+    """Steps of the whole run: `max_steps`, or epochs."""
     if training.max_steps is not None:
         return training.max_steps
     return training.epochs * steps_of_epoch(examples, training.batch_size)
@@ -42,24 +51,74 @@ def validation_interval(training: EpochTrainingConfig, examples: int) -> int:
 
 
 class Validations:
-    """What validation said so far, kept in the checkpoints; the same on every process.
+    """The results of all validations so far, kept in the checkpoints; the same on every process.
 
     Args:
-        said: `said` of the run that goes on, as its checkpoint holds it.
+        results: `results` of the run that goes on, as its checkpoint holds them.
     """
 
-    def __init__(self, said: Sequence[Mapping[str, Any]] = ()) -> None:
-        self.said: list[Mapping[str, Any]] = [*said]
+    def __init__(self, results: Sequence[Mapping[str, Any]] = ()) -> None:
+        self.results: list[Mapping[str, Any]] = [*results]
         """JSON values, one a validation: step, metric, score, and the metrics of all languages."""
 
     def has(self, step: int) -> bool:
-        return any(each["step"] == step for each in self.said)
+        return any(each["step"] == step for each in self.results)
 
     def is_better(self, score: float) -> bool:
-        """Better than all so far: of equal ones the first is kept."""
-        return all(score > each["score"] for each in self.said)
+        """Whether `score` is above all so far: of equal ones the first is kept."""
+        return all(score > each["score"] for each in self.results)
 
     def add(self, step: int, metric: str, measured: Mapping[str, Measured]) -> Mapping[str, Any]:
-        """Remember one validation; returns what is remembered."""
-        self.said.append({"step": step, "metric": metric, "score": mean_metric(measured, metric), **as_json(measured)})
-        return self.said[-1]
+        """Remember one validation; returns its result."""
+        score = mean_metric(measured, metric)
+        self.results.append({"step": step, "metric": metric, "score": score, **as_json(measured)})
+        return self.results[-1]
+
+
+class Validator:
+    """Validates the task, and keeps the best model. Every process calls everything.
+
+    Args:
+        facts: kept beside the best model.
+        validations: results so far.
+    """
+
+    def __init__(
+        self,
+        config: AnnotatedConfig,
+        tests: TaskTests,
+        sets: Sets,
+        task: nn.Module,
+        saving: Saving,
+        facts: Mapping[str, Any],
+        validations: Validations,
+        journal: Journal,
+    ) -> None:
+        self._tests, self._sets, self._task = tests, sets, task
+        self._saving, self._facts, self._journal = saving, facts, journal
+        self._validations, self._metric = validations, selection_metric(config)
+
+    def validate(self, step: int) -> None:
+        """Measure the model after so many steps, unless that was done."""
+        if self._validations.has(step):
+            return
+        measured = self._tests.measure(self._task, self._sets)
+        score = mean_metric(measured, self._metric)
+        is_better = self._validations.is_better(score)
+        result = self._validations.add(step, self._metric, measured)
+        if is_better:
+            self._saving.save_best(step, self._task, {**self._facts, "validation": result}, score)
+        self._journal.emit(Validated("validation", step, scores_of(measured), examples_of(measured), is_best=is_better))
+
+    def load_best(self) -> Start:
+        """Set the task to the best model.
+
+        Raises:
+            UserError: it could not be written.
+        """
+        best = self._saving.best()
+        if best is None:
+            raise UserError(f"no best checkpoint is in {self._saving.folder}: see above why it could not be written")
+        self._saving.restore(best, self._task)
+        self._journal.emit(Selected(best.step, self._metric, best.state["validation"]["score"]))
+        return best

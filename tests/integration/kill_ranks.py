@@ -25,9 +25,7 @@ from cclm.checkpoints.manifest import folder_name
 from cclm.checkpoints.retention import checkpoint_steps
 from cclm.config.output import CheckpointConfig
 from cclm.config.pretrain import TrainingConfig
-from cclm.events import Journal
-from cclm.metrics.report import Report
-from cclm.metrics.sentences import Sentences
+from cclm.metrics.report import Report, open_journal
 from cclm.training.loop import Run, fit
 from cclm.training.plan import Plan
 from cclm.training.saving import Saving
@@ -80,7 +78,7 @@ def train(output: Output) -> None:
     """What one process does; the environment says which one it is."""
     device = distributed.initialize()
     torch.set_num_threads(1)
-    journal = Journal()
+    journal = open_journal(is_first=distributed.rank() == 0)
     saving = Saving(output, journal)
     start = saving.find_start("auto")
     begin = 0 if start is None else start.step
@@ -89,14 +87,13 @@ def train(output: Output) -> None:
     optimizer = torch.optim.AdamW([{"params": [*task.parameters()], "names": names, "lr": 0.01}])
     saving.restore(start, task, optimizer)
     with contextlib.redirect_stdout(None):
-        report = Report(saving.folder, active=distributed.rank() == 0, total=STEPS, start=begin)
-        journal.sinks = [Sentences(report.say)]
+        report = Report(journal, saving.folder, is_first=distributed.rank() == 0, total=STEPS, start=begin)
         report.forget_after(begin)
         run = Run(
             task=distributed.wrap(task, device), loss_weights={"loss_size": 1.0}, optimizer=optimizer,
             plan=Plan(seed=3), sources={"images": Source()},
             training=TrainingConfig(log_every=1, save_every=SAVE_EVERY), checkpoints=output.checkpoints,
-            clip_grad_norm=1.0, total_steps=STEPS, warmup_steps=3, seed=3, device=device, report=report,
+            clip_grad_norm=1.0, total_steps=STEPS, warmup_steps=3, seed=3, device=device, journal=journal,
             save=lambda done: saving.save(done, task, optimizer, {}), evaluate=None,
         )  # fmt: skip
         with saving:

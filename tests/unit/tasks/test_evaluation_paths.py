@@ -7,7 +7,8 @@ from torch import Tensor
 from cclm.checkpoints.initial import build_model
 from cclm.config.model import ModelConfig, TextConfig, VisionConfig
 from cclm.metrics.measured import Measured, accuracy, mean_metric
-from cclm.metrics.results import as_json, table
+from cclm.metrics.results import as_json, examples_of, scores_of
+from cclm.metrics.tables import score_table
 from cclm.model.attention import Context
 from cclm.model.cclm import CCLM
 from cclm.sequences import PackedSequences, Sequences
@@ -186,7 +187,7 @@ def test_results_by_hand() -> None:
     values = as_json(measured)
     assert values["languages"]["de"] == {"accuracy": 50.0, "examples": 2}
     assert values["mean_without_en"]["accuracy"] == 25.0
-    rows = [line.split() for line in table(measured).splitlines()]
+    rows = [line.split() for line in score_table(scores_of(measured), examples_of(measured)).splitlines()]
     assert rows[1] == ["en", "75.00", "4"] and rows[-1] == ["mean", "without", "en", "25.00"]
     only = {"en": measured["en"]}
     assert "mean_without_en" not in as_json(only)

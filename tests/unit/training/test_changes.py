@@ -11,9 +11,11 @@ from cclm.config.finetune import FinetuneConfig
 from cclm.config.pretrain import PretrainConfig
 from cclm.errors import UserError
 from cclm.events import Journal
+from cclm.metrics.sentences import sentence
 from cclm.training import environment
-from cclm.training.changes import changes, initial_weights, refuse_other_run, settings_of
-from cclm.training.resume import Start, no_trace_if_refused, refuse_another_run
+from cclm.training.changes import changes, initial_weights, settings_of
+from cclm.training.identity import refuse_another_run
+from cclm.training.resume import Start, no_trace_if_refused
 from cclm.training.saving import Saving
 from tests.checkpoint_files import Output, make_trained
 from tests.unit.training.test_initial_task import config_of
@@ -35,8 +37,10 @@ def start_of(state: dict[str, Any]) -> Start:
     return Start(120, state, "output/y/step-00000120", None)
 
 
-def said(state: dict[str, Any], config: FinetuneConfig | PretrainConfig, checkpoint: str | None = None) -> list[str]:
-    return list(changes(start_of(state), config, checkpoint))
+def sentences(
+    state: dict[str, Any], config: FinetuneConfig | PretrainConfig, checkpoint: str | None = None
+) -> list[str]:
+    return [sentence(event) or "" for event in changes(start_of(state), config, checkpoint)]
 
 
 CONFIG = config_of("classification")
@@ -45,47 +49,47 @@ STATE = settings_of(CONFIG, None, "a.th")
 
 def test_other_settings_are_named_with_both_values() -> None:
     now = changed(CONFIG, optimizer__lr=2e-5, training__epochs=3, data__augment__crop_scale=[0.1, 1.0])
-    assert said(STATE, now) == [
+    assert sentences(STATE, now) == [
         "going on from step 120 with other settings than it was saved with: "
         "optimizer.lr 3e-05 -> 2e-05; data.augment.crop_scale [0.5, 1.0] -> [0.1, 1.0]; training.epochs 10 -> 3"
     ]
-    [line] = said(STATE, changed(CONFIG, data__train_files=["/long/" + "x" * 90], data__test_files={"de": "d"}))
+    [line] = sentences(STATE, changed(CONFIG, data__train_files=["/long/" + "x" * 90], data__test_files={"de": "d"}))
     expected = 'data.train_files has changed; data.test_files.de null -> ["d"]; data.test_files.en ["t"] -> null'
     assert line.endswith(f": {expected}")
 
 
 def test_nothing_is_said_of_the_same_settings_and_of_those_beside_the_point() -> None:
-    assert said(STATE, CONFIG, "a.th") == said(STATE, CONFIG) == []
+    assert sentences(STATE, CONFIG, "a.th") == sentences(STATE, CONFIG) == []
     now = changed(
         CONFIG, output_dir="o", output_hdfs="h", checkpoints__keep_last=9, training__num_workers=1,
         training__log_every=7, evaluation__batch_size=3,
     )  # fmt: skip
-    assert said(STATE, now, "a.th/") == []
+    assert sentences(STATE, now, "a.th/") == []
     assert list(changes(None, CONFIG, "b.th")) == []  # a run that begins
 
 
 def test_checkpoints_of_older_versions_are_compared_in_what_they_tell() -> None:
     lacking = changed(CONFIG).model_dump(mode="json")
     del lacking["schedule"], lacking["training"]["precision"]
-    assert said({"config": lacking}, CONFIG) == []
-    [line] = said({"config": lacking | {"gone": 1}}, changed(CONFIG, optimizer__lr=1.0))
+    assert sentences({"config": lacking}, CONFIG) == []
+    [line] = sentences({"config": lacking | {"gone": 1}}, changed(CONFIG, optimizer__lr=1.0))
     assert line.endswith(": optimizer.lr 3e-05 -> 1.0")
     for state in ({}, {"config": {}}):
-        assert said(state, CONFIG) == []
-        refuse_another_run(start_of({}), CONFIG, {}, {})
-    refuse_other_run(start_of({"identity": {"seed": 1}}), {"seed": 1})
+        assert sentences(state, CONFIG) == []
+        refuse_another_run(start_of({}), {"task": "pretrain", "seed": 1})
+    refuse_another_run(start_of({"identity": {"seed": 1}}), {"seed": 1})
 
 
 def test_initial_weights_that_do_not_count_are_named_as_long_as_the_run_goes_on() -> None:
     sentence = "--checkpoint b.th is not used: the run goes on from output/y/step-00000120 (--resume never begins anew)"
-    assert said(STATE, CONFIG, "b.th") == said({}, CONFIG, "b.th") == [sentence]
+    assert sentences(STATE, CONFIG, "b.th") == sentences({}, CONFIG, "b.th") == [sentence]
     assert initial_weights(start_of(STATE), CONFIG.model, "b.th") == {"--checkpoint": "a.th"}  # kept from save to save
     assert initial_weights(None, CONFIG.model, "b.th") == {"--checkpoint": "b.th"}
     whole = changed(CONFIG, model__weights="w.th")
-    [line] = said(STATE, whole)
+    [line] = sentences(STATE, whole)
     assert line.startswith("model.weights w.th is not used")
-    assert said({"config": whole.model_dump(mode="json")}, whole) == []
-    [line] = said({"config": STATE["config"]}, changed(CONFIG, model__vision__weights="v.pth"))
+    assert sentences({"config": whole.model_dump(mode="json")}, whole) == []
+    [line] = sentences({"config": STATE["config"]}, changed(CONFIG, model__vision__weights="v.pth"))
     assert line.startswith("model.vision.weights v.pth is not used")
 
 

@@ -15,6 +15,7 @@ from cclm.checkpoints.load import load_model, load_optimizer
 from cclm.config.output import CheckpointConfig
 from cclm.config.pretrain import TrainingConfig
 from cclm.data.stored.quarantine import ReadCount
+from cclm.events import Journal
 from cclm.metrics.report import Report
 from cclm.training.loop import NonFiniteLossError, Run, fit
 from cclm.training.plan import Plan
@@ -88,8 +89,8 @@ def make_run(folder: Path, *, total=12, start_from=None, task=None, weights=None
         load_model(checkpoint, task)
         load_optimizer(checkpoint, optimizer)
         start = checkpoint.step
-    report = Report(folder, active=True, total=total, start=start)
-    report.forget_after(start)
+    journal = Journal()
+    Report(journal, folder, is_first=True, total=total, start=start).forget_after(start)
     run = Run(
         task=task,
         loss_weights={"loss_size": 1.0, "loss_head": 1.0} | (weights or {}),
@@ -103,10 +104,10 @@ def make_run(folder: Path, *, total=12, start_from=None, task=None, weights=None
         warmup_steps=3,
         seed=3,
         device=CPU,
-        report=report,
+        journal=journal,
         save=lambda done: save_checkpoint(folder, done, task, optimizer, {}),
         evaluate=None,
-        before={"regions": ReadCount(900, 2)},
+        read_before={"regions": ReadCount(900, 2)},
     )
     return run, start
 
@@ -216,7 +217,8 @@ def test_log_lines_hold_means_over_their_interval(tmp_path):
         assert line["images_per_second"] * line["seconds"] == pytest.approx(4 * (end - begin))
         assert line["skipped"] == dict.fromkeys(run.sources, 1) | {"regions": 3}
         assert line["learnt"].keys() == {"temperature"}
-        assert line["grad_norm"] > 0
+        kinds = {key.partition("/")[0] for key in line["losses"]}
+        assert line["grad_norms"].keys() == kinds and all(norm > 0 for norm in line["grad_norms"].values())
     assert [line["lr"] for line in lines] == pytest.approx([0.05 * (12 - s) / 9 for s in (4, 9, 11)])
 
 
@@ -257,7 +259,7 @@ def test_evaluation_does_not_leave_the_model_in_evaluation_mode(tmp_path):
 def test_lines_after_the_resumed_step_are_dropped(tmp_path):
     lines = [json.dumps({"step": step}) for step in (5, 10, 15)] + ['{"step": 2']
     (tmp_path / "metrics.jsonl").write_text("\n".join(lines))
-    Report(tmp_path, active=True).forget_after(10)
+    Report(Journal(), tmp_path, is_first=True).forget_after(10)
     assert [line["step"] for line in metrics(tmp_path)] == [5, 10]
 
 

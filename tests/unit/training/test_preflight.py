@@ -16,7 +16,7 @@ from cclm.data.examples.tokenizer import Tokenizer
 from cclm.demo.world import DemoSize, make_demo_world
 from cclm.errors import UserError
 from cclm.training import resume
-from cclm.training.evaluation import HeldOut
+from cclm.training.held_out import HeldOut
 from cclm.training.preflight import check_writable
 from tests.checkpoint_files import make_trained, save_checkpoint
 

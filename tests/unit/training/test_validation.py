@@ -32,5 +32,5 @@ def test_of_equal_models_the_first_is_the_best() -> None:
         assert validations.is_better(accuracy) is better
         validations.add(step, "accuracy", {"en": Measured({"accuracy": accuracy}, 10)})
     assert validations.has(3) and not validations.has(5)
-    resumed = Validations(validations.said[:2])
+    resumed = Validations(validations.results[:2])
     assert resumed.is_better(50.0) and not resumed.is_better(40.0)

@@ -8,7 +8,7 @@ import pytest
 
 from cclm.data.stored.order import CHUNK_BYTES, SampleOrder, slots_of_rank, split_slots
 from cclm.errors import UserError
-from cclm.training.resume import differences_that_forbid_resuming
+from cclm.training.identity import differences, pretraining_identity
 
 # records of each file, slots
 WORLDS = [([400, 64, 800], 16), ([37, 90], 8), ([3, 7], 16), ([16], 16), ([1003], 7), ([1] * 17, 8), ([5], 1)]
@@ -119,9 +119,11 @@ def test_going_on_with_as_many_records_in_other_files_is_refused(make_config: An
     config = make_config({})
     layouts = [{"images": _order(files, 4).layout} for files in ([40, 60], [60, 40], [40, 60])]
     records = {"images": 100}
-    state = {"config": config.model_dump(mode="json"), "records": records, "layouts": layouts[0]}
-    assert differences_that_forbid_resuming(state, config, records, layouts[2]) == []
-    [said] = differences_that_forbid_resuming(state, config, records, layouts[1])
-    assert said.startswith("checksum of how the files of data.images are cut was ")
+    values = config.model_dump(mode="json")
+    same, other = (pretraining_identity(values, records, layout) for layout in (layouts[2], layouts[1]))
+    state = {"config": values, "records": records, "layouts": layouts[0]}
+    assert differences(state, same) == []
+    [difference] = differences(state, other)
+    assert difference.startswith("checksum of how the files of data.images are cut was ")
     del state["layouts"]  # of an older checkpoint
-    assert differences_that_forbid_resuming(state, config, records, layouts[1]) == []
+    assert differences(state, other) == []
