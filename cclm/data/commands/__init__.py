@@ -1,1 +1,1 @@
-"""What `cclm data ...` does beyond reading: checks, re-sharding, and the look through an IGLUE tree."""
+"""The commands about data: `cclm data check`, `shard` and `audit`. (`cclm data index` is `cclm.data.stored.index`.)"""

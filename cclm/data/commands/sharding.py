@@ -1,7 +1,8 @@
-"""Data files in any readable form become shards of one format and size, with their index: whole, or not at all.
+"""`cclm data shard`: convert data files of any readable form to shards of one format and size, with their index.
 
-While shards are written a marker lies in the folder. Readers refuse such a folder, and the same command given again
-removes what the one that was cut off left there. The order of the records is kept.
+The output is either whole or unusable: while shards are written, a marker file is in the folder, and readers refuse
+such a folder. If the command was cut off, the same command removes what is left there and begins again. The order of
+the records is kept.
 """
 
 from __future__ import annotations
@@ -35,39 +36,40 @@ from cclm.errors import UserError
 
 _OURS = re.compile(r"part-\d{4,}-\d{5,}\.(jsonl|tar)(\.idx|\.idx\.json)?")
 _IN_FIELDS = ("json", "txt", *records.IMAGE_EXTENSIONS)
-_SHARDS_A_GROUP = 16  # input files are worked on in groups of about so many shards, side by side
+_SHARDS_A_GROUP = 16  # input files are converted in groups, each of about so many shards; groups run in parallel
 _MAGIC = ((b"\xff\xd8\xff", "jpg"), (b"\x89PNG", "png"), (b"GIF8", "gif"), (b"BM", "bmp"))
 
 
 @dataclass(frozen=True)
 class ShardOptions:
-    """What to make."""
+    """What to write."""
 
     format: Format
     size: int
-    """Bytes of a shard; the record that reaches it is the last one."""
+    """Bytes of a shard. The record with which a shard reaches this size is its last one."""
     image_key: str = "binary"
-    """Field of a line that holds a base64 image: a member of its own in a tar."""
+    """Field of a line that holds a base64 image. In a tar, the image is a member of its own."""
     caption_key: str = "caption"
-    """Field of a line for the text of a `.txt` member."""
+    """Field of a line that gets the text of a `.txt` member."""
     skip_broken: bool = False
-    """Leave records out that cannot be read, instead of stopping at the first."""
+    """Leave out records that cannot be read, instead of stopping at the first one."""
 
 
 @dataclass
-class Sharded:
-    """What was made."""
+class ShardSummary:
+    """What was written."""
 
     records: int = 0
     shards: int = 0
     size: int = 0
-    """Bytes."""
+    """Bytes of all shards."""
     broken: list[str] = field(default_factory=list)
-    """What was left out: places and reasons."""
+    """Records that were left out: their places and what is wrong with them."""
     dropped: Counter[str] = field(default_factory=Counter)
-    """Members of tars that lines have no place for, by extension."""
+    """Members of tars that a line cannot hold, by extension."""
 
-    def add(self, other: Sharded) -> None:
+    def add(self, other: ShardSummary) -> None:
+        """Add what another group wrote."""
         self.records += other.records
         self.shards += other.shards
         self.size += other.size
@@ -75,17 +77,17 @@ class Sharded:
         self.dropped.update(other.dropped)
 
 
-def shard(where: str, urls: Sequence[str], out: str, options: ShardOptions, bar: Bar) -> Sharded:
+def shard(where: str, urls: Sequence[str], out: str, options: ShardOptions, bar: Bar) -> ShardSummary:
     """Write the records of `urls` (files or folders) into the folder `out`, which must be empty or absent.
 
     Raises:
-        UserError: an input is missing, damaged or broken, or `out` holds something; nothing stays in `out`.
+        UserError: an input is missing, damaged or broken, or `out` is not empty. Then no shard stays in `out`.
     """
-    if storage.is_local(out):  # `new/../data` is `data`, although it seems to be absent until `new` is made
+    if storage.is_local(out):  # `new/../data` is `data`, but seems to be missing until `new` exists.
         out = os.path.realpath(storage.local_path(out))
     files = _inputs(where, urls, out)
     sizes = [storage.size(file) for file in files]
-    bar.total += sum(sizes)
+    bar.total = (bar.total or 0) + sum(sizes)
     claim = _claim(where, out)
     lock = threading.Lock()
 
@@ -93,7 +95,7 @@ def shard(where: str, urls: Sequence[str], out: str, options: ShardOptions, bar:
         with lock:
             bar.update(count)
 
-    result = Sharded()
+    result = ShardSummary()
     stop = threading.Event()
     pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
     try:
@@ -130,9 +132,13 @@ def _inputs(where: str, urls: Sequence[str], out: str) -> list[str]:
 
 
 def _claim(where: str, out: str) -> bytes:
-    """Mark `out` as being written, or say why it cannot be; returns what the mark says, which no other command writes.
+    """Write the marker into `out`. Returns its content, which no other command writes.
 
-    A mark may be of a command that was cut off or of one that still runs; the latter sees in the end that it is gone.
+    A marker that is there already is replaced. It is usually of a command that was cut off. If that command still runs,
+    it sees at its end that the marker is no longer its own.
+
+    Raises:
+        UserError: `out` is a file or not empty, or another command began at the same time.
     """
     claim = f"cclm data shard is writing here: {uuid.uuid4().hex}\n".encode()
     try:
@@ -155,7 +161,7 @@ def _claim(where: str, out: str) -> bytes:
 
 
 def _holds(out: str, claim: bytes) -> bool:
-    """Whether `out` still bears this command's mark."""
+    """Whether the marker in `out` is still the one with this content."""
     try:
         return storage.read_bytes(storage.join(out, UNFINISHED)) == claim
     except FileNotFoundError:
@@ -163,7 +169,7 @@ def _holds(out: str, claim: bytes) -> bool:
 
 
 def _remove_ours(out: str) -> None:
-    """Delete what this command writes; the marker last, so that being cut off here does no harm either."""
+    """Delete what this command writes, the marker last: if this is cut off, readers still refuse the folder."""
     for entry in storage.list_entries(out):
         if _OURS.fullmatch(entry.name):
             storage.delete(storage.join(out, entry.name))
@@ -171,7 +177,10 @@ def _remove_ours(out: str) -> None:
 
 
 def _groups(files: Sequence[str], sizes: Sequence[int], at_least: int) -> Iterator[list[str]]:
-    """Neighbouring files of at least so many bytes together. Does not depend on the machine, so neither do shards."""
+    """Groups of neighbouring files, each of at least so many bytes.
+
+    They do not depend on the number of processors, so the shards do not either.
+    """
     group: list[str] = []
     total = 0
     for file, size in zip(files, sizes, strict=True):
@@ -186,14 +195,16 @@ def _groups(files: Sequence[str], sizes: Sequence[int], at_least: int) -> Iterat
 
 @dataclass(frozen=True)
 class _Parsed:
-    """A record on its way from one format to another: fields or members, or what is wrong with it."""
+    """A record between two formats: exactly one of `fields`, `members` and `broken` is set."""
 
     place: str
     """For messages."""
-    fields: dict | None = None
+    fields: dict[str, Any] | None = None
+    """What a line of JSON holds; an image for a tar is bytes."""
     members: bytes | None = None
+    """Members of a tar, as they are."""
     dropped: tuple[str, ...] = ()
-    """Extensions of members that are not in `fields`."""
+    """Extensions of members that `fields` do not hold."""
     broken: BrokenRecord | None = None
 
 
@@ -228,7 +239,7 @@ def _parse(record: RawRecord, kind: Format, options: ShardOptions) -> _Parsed:
 
 
 def _refuse_rounded(fields: dict[str, Any]) -> None:
-    """The parser makes floats of integers over 64 bits: identifiers would come out as others. Raises BrokenRecord."""
+    """Raise BrokenRecord for integers over 64 bits: the parser makes floats of them, which would change identifiers."""
     values: list[Any] = [fields]
     while values:
         value = values.pop()
@@ -241,8 +252,9 @@ def _refuse_rounded(fields: dict[str, Any]) -> None:
 
 def _write_group(
     where: str, number: int, inputs: Iterator[_Parsed], out: str, options: ShardOptions, stop: threading.Event
-) -> Sharded:
-    result = Sharded()
+) -> ShardSummary:
+    """Write the shards of one group. `number` is the group's. Raises UserError."""
+    result = ShardSummary()
     with tempfile.TemporaryDirectory(prefix="cclm-shard-") as folder:
         writer: _ShardWriter | None = None
         last = ""
@@ -274,13 +286,16 @@ def _write_group(
 
 
 def _key_of(record: _Parsed, ours: str, last: str) -> str:
-    """What the members of a record are called: as they were, unless the record before, of another file, is so too."""
+    """The key of the record's members: the old one, or `ours` for records without members.
+
+    Where the record before (of another file) has the same key `last`, `ours` is appended to tell them apart.
+    """
     key = ours if record.members is None else key_of_record(record.members)
     return f"{key}-{ours}" if key == last else key
 
 
 def _bytes_of(record: _Parsed, key: str, options: ShardOptions) -> bytes:
-    """A record in the format of the output. Raises BrokenRecord."""
+    """The record in the format of the output. Raises BrokenRecord."""
     if record.broken is not None:
         raise record.broken
     if record.members is not None:
@@ -298,6 +313,7 @@ def _bytes_of(record: _Parsed, key: str, options: ShardOptions) -> bytes:
 
 
 def _extension(image: bytes) -> str:
+    """The extension for an encoded image. Raises BrokenRecord if it is of no known format."""
     for magic, extension in _MAGIC:
         if image.startswith(magic):
             return extension
@@ -307,7 +323,7 @@ def _extension(image: bytes) -> str:
 
 
 class _ShardWriter:
-    """One shard, in a file of this machine until it is whole."""
+    """Writes one shard. It is a local file until it is whole."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._file = path, path.open("wb")
@@ -319,8 +335,8 @@ class _ShardWriter:
         self._starts.append(self.size)
         self.size += len(data)
 
-    def publish(self, out: str, group: int, number: int, format: Format) -> Sharded:
-        """Put the shard and its index in place."""
+    def publish(self, out: str, group: int, number: int, format: Format) -> ShardSummary:
+        """Copy the shard to the folder `out`, with its index. Raises UserError if another command writes there."""
         offsets = np.array([*self._starts, self.size], dtype="<u8")
         if format is Format.TAR:
             self._file.write(END_MARK)
@@ -333,4 +349,4 @@ class _ShardWriter:
         if stat.size != size:
             raise UserError(f"{url} has {stat.size} bytes where {size} were written; another command writes there")
         write_sidecars(url, stat, offsets, None)
-        return Sharded(shards=1, size=size)
+        return ShardSummary(shards=1, size=size)

@@ -1,3 +1,1 @@
-"""What lies in storage:
-files and their formats, indexes of records, the order in which they are read, and the records themselves.
-"""
+"""Data as it is stored: files and their formats, the index of records, the order of reading, and the records."""

@@ -1,4 +1,4 @@
-"""The data files behind the paths and URLs of a config or a command: there, whole, and of one format."""
+"""Finds the data files that a config or a command names, and checks that they are whole and of one format."""
 
 from __future__ import annotations
 
@@ -12,18 +12,22 @@ from cclm.errors import UserError, advice_on_missing
 
 SIDECARS = (".idx", ".idx.json")
 UNFINISHED = "_unfinished.json"
-"""Lies in a folder while `cclm data shard` writes into it."""
+"""Name of the file that marks a folder while `cclm data shard` writes into it."""
 
 
 def data_files(where: str, urls: Sequence[str]) -> list[str]:
-    """All data files behind `urls` (files or folders), in the order given, each folder sorted.
+    """All data files that `urls` (files or folders) name, in this order; the files of a folder are sorted.
 
-    `where` is the config key, for messages. Raises UserError for what is missing, empty, unfinished or compressed.
+    Args:
+        where: the config key, for messages.
+
+    Raises:
+        UserError: a file or folder is missing, empty, unfinished, compressed or named twice, or formats are mixed.
     """
     files = whole_files(where, urls)
     for file in files:
         if file.endswith(COMPRESSED):
-            # Inside the folder, since what lies beside a store's root is another store.
+            # The output goes inside the folder, since a folder beside a bucket's root would be another bucket.
             out = storage.join(storage.parent(file) or ".", "shards")
             raise UserError(
                 f"{where}: {file} is compressed and cannot be read from the middle; convert it with: "
@@ -41,7 +45,7 @@ def data_files(where: str, urls: Sequence[str]) -> list[str]:
 
 
 def whole_files(where: str, urls: Sequence[str]) -> list[str]:
-    """As `data_files`, of any format, compressed too. Raises UserError for what is missing, empty or unfinished."""
+    """As `data_files`, but of any format, also compressed. Raises UserError if one is missing, empty or unfinished."""
     files: list[str] = []
     finished: set[str] = set()
     for url in urls:
@@ -86,5 +90,5 @@ def _no_files(where: str, folder: str) -> UserError:
 def _is_unfinished(folder: str) -> bool:
     try:
         return storage.exists(storage.join(folder, UNFINISHED))
-    except storage.AccessDenied:  # one may read the files and not look for others: S3 refuses to say what is not there
+    except storage.AccessDenied:  # S3 answers so for a missing file if the user may read files but not list them.
         return False

@@ -1,22 +1,23 @@
-"""Which record stands at which place of which batch: pure arithmetic, no files, no state.
+"""The order of samples: which record is at which place of which batch. Pure arithmetic, without files.
 
     N  records of a source          G  slots = records of a global batch
     e  epoch, from 0                b  batch, from 0, over all epochs
 
-An epoch is all N records once: chunks (runs of neighbours in one file) in an order drawn from (seed, source, epoch).
-Epochs follow each other in one endless stream; place q of the stream is place q mod N of epoch q div N.
+A chunk is a number of neighbouring records of one file. An epoch is all N records once: its chunks, in an order drawn
+from (seed, source, epoch). The epochs follow each other in one endless stream: place q of the stream is place q mod N
+of epoch q div N.
 
-Batches take whole stretches of that stream. Stretch e is the batches floor(eN/G) <= b < floor((e+1)N/G), S of them;
-it covers S * G places without a gap and is cut into G slices of S places. **Slot s reads slice s from its start to its
-end**, one record a batch. So the R = N mod G records that fill no batch at the end of an epoch open the first slices
-of the next stretch, and every record of every epoch is read exactly once (with G > N a batch spans several epochs).
+The stream is read in stretches. Stretch e is the batches floor(eN/G) <= b < floor((e+1)N/G). With S of them, it covers
+S * G places without a gap, and these are cut into G slices of S places. **Slot s reads slice s from its start to its
+end**, one record a batch. At the end of an epoch, R = N mod G records may not fill a batch. They are the first places
+of the next stretch. So every record of every epoch is read exactly once. With G > N a batch spans several epochs.
 
-Inside a slice the records of one chunk are one run, contiguous in the file (fetched by one read), and stand in an
-order drawn from (seed, source, epoch, start of the run).
+Inside a slice, the records of one chunk are a run. A run is contiguous in the file, so that it can be fetched by one
+read. Its records come in an order drawn from (seed, source, epoch, start of the run).
 
-Rank r of W owns the slots [rG/W, (r+1)G/W). Nothing here knows of ranks, workers or restarts, so the sequence of
-global batches is the same for any number of them. Draws are raw Philox words ordered by value: the same in every
-version of numpy.
+Rank r of W owns the slots [rG/W, (r+1)G/W). The order itself does not depend on ranks, workers or restarts, so the
+sequence of global batches is the same for any number of them. Random orders come from sorting raw Philox words, which
+are the same in every version of numpy.
 """
 
 from __future__ import annotations
@@ -25,13 +26,15 @@ import zlib
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cclm.errors import UserError
 
-CHUNK_BYTES = 4 << 20  # one read: large enough to amortise a request to a store, small enough to keep one a slot
-CHUNKS_PER_SLOT = 8  # at least, so that small data is mixed too: a batch draws on many places of the files
+CHUNK_BYTES = 4 << 20  # of one read: large enough to pay for a request to a store; each slot holds one in memory
+CHUNKS_PER_SLOT = 8  # at least: also with few records, a batch then has records from many places of the files
 _CHUNK_STREAM, _RUN_STREAM = 0, 1  # separate random streams under one seed
 
 
@@ -43,26 +46,38 @@ class RecordRef:
     record: int
     """Index of the record in its file."""
     number: int
-    """Index over all files: identity of the record, from which its randomness is derived."""
+    """Index over all files. It identifies the record, and its random numbers are derived from it."""
     epoch: int
-    run: tuple[int, int]
-    """The records [first, last) of the file that this slot uses one after the other."""
+    run: tuple[int, int]  # a bare tuple, as it is made anew for every record
+    """The records [first, last) of the file that are the run."""
     left: int
-    """How many of them are still to come after this one."""
+    """How many records of the run come after this one."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Epoch:
-    chunks: np.ndarray
-    """(C,) int64: chunk at each place of the epoch's order."""
-    ends: np.ndarray
-    """(C,) int64: places before the end of each of them."""
+    chunks: NDArray[np.int64]
+    """(C,): the C chunks in the order of the epoch."""
+    ends: NDArray[np.int64]
+    """(C,): the place after the last one of each of these chunks."""
+
+
+class _RunOrder(NamedTuple):
+    start: int
+    """Place of the stream at which the run starts."""
+    order: NDArray[np.int32]
+    """(records of the run,): which of its records comes first, second ..."""
 
 
 class SampleOrder:
-    """Random access to the order of one source.
+    """The order of the samples of one source, with random access.
 
-    `records` and `sizes`: records and bytes of each file. `source` tells the sources of a run apart.
+    Args:
+        records: number of records of each file.
+        sizes: bytes of each file.
+        batch_size: records of a global batch.
+        seed: seed of the run.
+        source: number of the source, so that the sources of a run have different random orders.
     """
 
     def __init__(self, records: Sequence[int], sizes: Sequence[int], batch_size: int, seed: int, source: int) -> None:
@@ -82,19 +97,20 @@ class SampleOrder:
         self._chunk_first = np.concatenate(firsts)
         self._chunk_count = np.concatenate(counts)
         self._epochs: OrderedDict[int, _Epoch] = OrderedDict()
-        self._runs: dict[int, tuple[int, np.ndarray]] = {}  # slot -> start and order of its present run
+        self._runs: dict[int, _RunOrder] = {}  # slot -> order of its current run
 
     @property
     def num_chunks(self) -> int:
+        """Chunks of an epoch."""
         return len(self._chunk_file)
 
     @property
     def layout(self) -> str:
-        """A checksum of what the order follows from besides its arguments: records of each file and of each chunk."""
+        """A checksum of how the files are cut: the records of each chunk of each file. The order depends on it."""
         return f"{zlib.crc32(np.stack([self._chunk_file, self._chunk_count]).astype('<i8').tobytes()):08x}"
 
     def first_batch(self, epoch: int) -> int:
-        """The batch with which stretch `epoch` starts; its first slots begin with what the epoch before left over."""
+        """The first batch of stretch `epoch`. Its first slots begin with what the epoch before left over."""
         return epoch * self.num_records // self.batch_size
 
     def stretch_of(self, batch: int) -> int:
@@ -103,7 +119,7 @@ class SampleOrder:
         return ((batch + 1) * self.batch_size - 1) // self.num_records
 
     def records_of(self, batch: int, slots: range) -> list[RecordRef]:
-        """The records of `slots` in global batch `batch`, one a slot, in the order of the slots."""
+        """The records of `slots` in global batch `batch`: one for each slot, in the order of the slots."""
         stretch = self.stretch_of(batch)
         first = self.first_batch(stretch)
         length = self.first_batch(stretch + 1) - first  # S
@@ -112,7 +128,7 @@ class SampleOrder:
         return [self._at(slot, start + slot * length, length, place) for slot in slots]
 
     def _at(self, slot: int, slice_start: int, length: int, place: int) -> RecordRef:
-        """The record at `place` of the slot's slice, which covers stream places [slice_start, slice_start + length)."""
+        """The record at `place` of the slot's slice, which is the places [slice_start, slice_start + length)."""
         epoch, within = divmod(slice_start + place, self.num_records)
         table = self._epoch(epoch)
         position = int(np.searchsorted(table.ends, within, side="right"))
@@ -133,30 +149,38 @@ class SampleOrder:
         if epoch not in self._epochs:
             chunks = self._permutation(_CHUNK_STREAM, epoch, 0, self.num_chunks)
             self._epochs[epoch] = _Epoch(chunks, np.cumsum(self._chunk_count[chunks]))
-            if len(self._epochs) > 3:  # an epoch, the one it borders, and one that replacements look into
+            if len(self._epochs) > 3:  # the current epoch, the one beside it, and one for replacements
                 self._epochs.popitem(last=False)
         return self._epochs[epoch]
 
-    def _run(self, slot: int, start: int, epoch: int, count: int) -> np.ndarray:
-        """Order of the `count` records of the run that starts at stream place `start`."""
-        known = self._runs.get(slot)
-        if known is None or known[0] != start:
-            known = start, self._permutation(_RUN_STREAM, epoch, start, count).astype(np.int32)
-            self._runs[slot] = known
-        return known[1]
+    def _run(self, slot: int, start: int, epoch: int, count: int) -> NDArray[np.int32]:
+        """(count,): the order of the records of the run that starts at place `start` of the stream."""
+        run = self._runs.get(slot)
+        if run is None or run.start != start:
+            run = _RunOrder(start, self._permutation(_RUN_STREAM, epoch, start, count).astype(np.int32))
+            self._runs[slot] = run
+        return run.order
 
-    def _permutation(self, stream: int, epoch: int, start: int, count: int) -> np.ndarray:
-        """(count,) int64 drawn from (seed, source, stream, epoch, start)."""
-        # The key and the upper words of the counter name the draw; the lowest word counts up from 0 within it.
+    def _permutation(self, stream: int, epoch: int, start: int, count: int) -> NDArray[np.int64]:
+        """(count,): a random order, drawn from (seed, source, stream, epoch, start)."""
+        # The key and the upper words of the counter identify the draw. Its words count up from 0 in the lowest word.
         generator = np.random.Philox(
             key=np.array([self._seed % 2**64, self._source * 2 + stream], dtype=np.uint64),
             counter=np.array([0, start, epoch, 0], dtype=np.uint64),
         )
-        return np.argsort(generator.random_raw(count), kind="stable")
+        words: NDArray[np.uint64] = generator.random_raw(count)
+        return np.argsort(words, kind="stable")
 
 
 def slots_of_rank(where: str, batch_size: int, rank: int, world_size: int) -> range:
-    """The slots that `rank` owns. `where` is the config key of the batch size. Raises UserError if uneven."""
+    """The slots that `rank` owns.
+
+    Args:
+        where: the config key of the batch size, for messages.
+
+    Raises:
+        UserError: the processes cannot have equally many slots.
+    """
     if batch_size % world_size:
         raise UserError(
             f"{where} = {batch_size} cannot be shared evenly by {world_size} processes; "
@@ -167,6 +191,6 @@ def slots_of_rank(where: str, batch_size: int, rank: int, world_size: int) -> ra
 
 
 def split_slots(slots: range, part: int, parts: int) -> range:
-    """Part `part` of `parts` contiguous, nearly equal parts of `slots`."""
+    """`slots` cut into `parts` contiguous parts of nearly equal size; returns part number `part`."""
     bounds = [slots.start + len(slots) * i // parts for i in (part, part + 1)]
     return range(*bounds)

@@ -1,4 +1,4 @@
-"""Broken records: where each one lies and what is wrong with it, and when there are too many to go on."""
+"""Broken records: where each one is, what is wrong with it, and when there are too many of them to go on."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from cclm.errors import UserError
 log = logging.getLogger(__name__)
 
 QUARANTINE = "quarantine-*.jsonl"
-"""Names of the files in a run's folder: one for each process, since several machines cannot append to one file."""
+"""Names of the files in a run's folder. Each process has its own, since several machines cannot append to one file."""
 
 
 @dataclass(frozen=True)
 class Skipped:
-    """A record that was skipped at its own place of the order (not while looking for a replacement)."""
+    """A broken record that was skipped at its own place in the order, not as a replacement of another."""
 
     kind: str
     detail: str
@@ -28,24 +28,27 @@ class Skipped:
     size: int
     """Bytes."""
     line: int | None
-    """From 1, where counting lines is cheap."""
+    """Line of the file, from 1. None where lines cannot be counted cheaply."""
     is_new: bool
-    """False if this process named the record before, in an earlier epoch."""
+    """False if this process has reported the record already, in an earlier epoch."""
 
     @property
     def place(self) -> str:
+        """The file, with the line or the byte, for messages."""
         return f"{self.path} at byte {self.offset}" if self.line is None else f"{self.path}:{self.line}"
 
 
 class Quarantine:
-    """Appends broken records to one process's file, each of them once, over restarts too."""
+    """Appends broken records to the file of one process. Each record is listed once, also after a restart."""
 
     def __init__(self, folder: Path, rank: int) -> None:
         self._path = folder / QUARANTINE.replace("*", f"{rank:05d}")
-        self._known: set[tuple[str, int]] | None = None  # read at first need: a new run moves old files aside first
+        self._known: set[tuple[str, int]] | None = (
+            None  # Read when first needed, since a new run first moves old files away.
+        )
 
     def add(self, source: str, skipped: Skipped) -> None:
-        """Keep a record's place and reason. What the disk does not take is logged instead, and training goes on."""
+        """List a broken record. If the disk refuses it, the line is logged instead, and training goes on."""
         if self._known is None:
             self._known = _known_records(self._path)
         key = (skipped.path, skipped.offset)
@@ -55,7 +58,7 @@ class Quarantine:
         values = dict(source=source, path=skipped.path, offset=skipped.offset, size=skipped.size, line=skipped.line)
         text = json.dumps({**values, "kind": skipped.kind, "reason": skipped.detail}, ensure_ascii=False)
         try:
-            if not self._path.parent.is_dir():  # the first process made it on its own machine
+            if not self._path.parent.is_dir():  # The first process made the folder, but on another machine.
                 self._path.parent.mkdir(parents=True, exist_ok=True)
                 log.warning("broken records that this machine reads are listed here alone, in %s", self._path)
             with self._path.open("a", encoding="utf-8", errors="backslashreplace") as file:
@@ -66,29 +69,32 @@ class Quarantine:
 
 @dataclass(frozen=True)
 class ReadCount:
-    """Records of a source, over all processes."""
+    """Number of records of a source that all processes read."""
 
     read: int = 0
-    """Those whose turn came, the broken ones included."""
+    """Includes the broken ones."""
     broken: int = 0
 
     def __add__(self, other: ReadCount) -> ReadCount:
         return ReadCount(self.read + other.read, self.broken + other.broken)
 
     def is_beyond(self, rate: float) -> bool:
+        """Whether a larger part than `rate` is broken."""
         return self.broken > rate * self.read
 
 
 def refuse_too_many(source: str, now: ReadCount, before: ReadCount, limits: BrokenRecordsConfig) -> None:
-    """Stop when more of a source is broken than the config puts up with.
+    """Stop a run if more records of a source are broken than the config allows.
+
+    The rate has to be too high in `now` alone as well. So a run goes on after its files were mended.
 
     Args:
         source: key of the source in the config.
-        now: since the run was started or went on last. Where files were mended meanwhile, it decides.
-        before: up to the checkpoint that it went on from.
+        now: counts since the last start of the run.
+        before: counts up to the checkpoint from which that start went on.
 
     Raises:
-        UserError: with the numbers, and where the records are listed.
+        UserError: too many are broken; with the numbers, and where the records are listed.
     """
     run = now + before
     if run.read >= limits.min_records and run.is_beyond(limits.max_rate) and now.is_beyond(limits.max_rate):
@@ -100,7 +106,7 @@ def refuse_too_many(source: str, now: ReadCount, before: ReadCount, limits: Brok
 
 
 def _known_records(path: Path) -> set[tuple[str, int]]:
-    """What an earlier run of this process listed; a line that was cut off is passed over."""
+    """(path, offset) of the records that the file lists. A line that was cut off is passed over."""
     known = set()
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
         try:

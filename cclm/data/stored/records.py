@@ -1,8 +1,8 @@
-"""The bytes of a record become a typed one, or a BrokenRecord that says what is wrong with them.
+"""Parses the bytes of a record into a typed record, or raises BrokenRecord, which says what is wrong with them.
 
-A record is a line of JSON, or members of a tar shard: `.json` holds the same fields, an image may be a member of its
-own (`.jpg` ...), and so may its caption (`.txt`). Nothing is decoded here but JSON and base64: images and tokens come
-later (`examples.py`), so a record can also turn out to be broken there, with the same error.
+A record is a line of JSON or some members of a tar shard. In a tar, `.json` holds the same fields as a line; the image
+may be a member of its own (`.jpg` ...), and so may the caption (`.txt`). Only JSON and base64 are decoded here. Images
+are decoded and texts tokenised later (`cclm.data.examples`), where the same error shows that a record is broken.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from cclm.data.stored.tar import DamagedTarError, members_of_record
 
 
 class BrokenRecord(Exception):
-    """A record that training skips. `kind` is what is counted, `detail` says what is wrong with this one."""
+    """A record that training skips. Records are counted by `kind`; `detail` says what is wrong with this one."""
 
     def __init__(self, kind: str, detail: str) -> None:
         super().__init__(f"{kind}: {detail}")
@@ -48,26 +48,26 @@ BOX_OUTSIDE = "box outside the image"
 NO_TEXT = "no region and no caption"
 
 ANY_LANGUAGE = ""
-"""The language of a text that is not marked with one."""
+"""The language of a text whose language is not given."""
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "gif", "bmp")
-"""Of the members of tar shards that are images."""
+"""Extensions of the members of tar shards that are images."""
 
 _TAKEN_OUT = uuid.uuid4().hex.encode()
-"""Stands in a line for its image while the rest is parsed: a text that no data have."""
+"""Takes the place of the image in a line while the rest is parsed. No data contain this text."""
 
-_LONGEST_PATH = 500  # characters; what is longer is an image itself, as base64, with slashes
+_LONGEST_PATH = 500  # characters; a longer text is not a path but an image in base64, which may contain slashes
 
 Captions = tuple[dict[str, tuple[str, ...]], ...]
-"""Captions to draw from: first one of the dicts, then a language, then one of its texts. Never empty on any level."""
+"""Captions to draw from: first one of the dicts, then a language, then one of its texts. No level is ever empty."""
 
 
 @dataclass(frozen=True)
 class ImageTextRecord:
-    """An image with captions; a monolingual one has them under ANY_LANGUAGE."""
+    """An image with captions. Captions without a language are under ANY_LANGUAGE."""
 
     image: bytes
-    """Encoded, as in the file (JPEG ...)."""
+    """The encoded image, as in the file (JPEG ...)."""
     captions: Captions
 
 
@@ -76,10 +76,10 @@ class Element:
     """A box in an image and what it shows."""
 
     box: tuple[float, float, float, float]
-    """x, y of the upper left corner, width, height; px of the original image."""
+    """x, y of the upper left corner, width, height; in pixels of the original image."""
     captions: Captions
     attributes: Captions | None
-    """Words that may stand before the caption, by language."""
+    """Words that may be put before the caption, by language."""
 
 
 @dataclass(frozen=True)
@@ -102,14 +102,14 @@ class ParallelTextRecord:
 def parse_image_text(
     data: bytes | memoryview, config: ImageTextSource, format: Format = Format.LINES
 ) -> ImageTextRecord:
-    """An image-text record, many languages or one (`caption` a dict, a text, or a list of either)."""
+    """An image with captions, each of them a dict (language -> texts) or a text. Raises BrokenRecord."""
     fields = _fields(data, config, format)
     captions = _captions(_field(fields, config.caption_key), config.caption_key)
     return ImageTextRecord(_image(fields, config), captions)
 
 
 def parse_region(data: bytes | memoryview, config: ImageTextSource, format: Format = Format.LINES) -> RegionRecord:
-    """A region record; the whole-image caption is optional."""
+    """An image with described boxes. The caption of the whole image is optional. Raises BrokenRecord."""
     fields = _fields(data, config, format)
     elements = _field(fields, "elems")
     if not isinstance(elements, list):
@@ -125,7 +125,7 @@ def parse_region(data: bytes | memoryview, config: ImageTextSource, format: Form
 def parse_parallel_text(
     data: bytes | memoryview, config: ParallelTextSource, format: Format = Format.LINES
 ) -> ParallelTextRecord:
-    """A sentence pair."""
+    """A sentence and its translation. Raises BrokenRecord."""
     fields = _fields(data, config, format)
     texts = []
     for key in (config.source_key, config.target_key):
@@ -133,16 +133,17 @@ def parse_parallel_text(
         if not isinstance(text, str):
             raise BrokenRecord(WRONG_TYPE, f"{key} is {_name(text)}, not a text")
         texts.append(text)
-    return ParallelTextRecord(*texts)
+    source, target = texts
+    return ParallelTextRecord(source, target)
 
 
 def tar_fields(data: bytes | memoryview, image_key: str, caption_key: str) -> dict[str, Any]:
-    """Members of a tar shard as the fields of one record; an image is bytes under `image_key`. Raises BrokenRecord."""
+    """The fields of a record of a tar shard; an image is bytes under `image_key`. Raises BrokenRecord."""
     return fields_of_members(tar_members(data), image_key, caption_key)
 
 
 def fields_of_members(parts: dict[str, bytes], image_key: str, caption_key: str) -> dict[str, Any]:
-    """As `tar_fields`, of what `tar_members` found."""
+    """As `tar_fields`, from the result of `tar_members`."""
     fields = json_object(parts["json"]) if "json" in parts else {}
     images = [extension for extension in parts if extension.rpartition(".")[2] in IMAGE_EXTENSIONS]
     if len(images) > 1:
@@ -155,7 +156,7 @@ def fields_of_members(parts: dict[str, bytes], image_key: str, caption_key: str)
 
 
 def tar_members(data: bytes | memoryview) -> dict[str, bytes]:
-    """Extension -> contents of the members of a record. Raises BrokenRecord."""
+    """Extension -> content, for the members of a record. Raises BrokenRecord."""
     try:
         return members_of_record(data)
     except DamagedTarError as error:
@@ -165,7 +166,9 @@ def tar_members(data: bytes | memoryview) -> dict[str, bytes]:
 def json_object(line: bytes | memoryview) -> dict[str, Any]:
     """The fields of a line. Raises BrokenRecord."""
     try:
-        fields = orjson.loads(line[3:] if line[:3] == BOM_UTF8 else line)  # as editors of Windows begin a file
+        fields = orjson.loads(
+            line[3:] if line[:3] == BOM_UTF8 else line
+        )  # Editors of Windows put this mark at the start of a file.
     except ValueError as error:
         raise BrokenRecord(NOT_JSON, str(error)) from None
     if not isinstance(fields, dict):
@@ -184,11 +187,12 @@ def _fields(data: bytes | memoryview, config: ImageTextSource | ParallelTextSour
 
 
 def _fields_with_image(line: bytes, image_key: str) -> dict[str, Any]:
-    """As `json_object`, but the image is bytes already if its base64 could be taken out before the rest was parsed.
+    """As `json_object`, but the image is already bytes if its base64 could be cut out before the rest is parsed.
 
-    A parser would check the text of the image, nearly all of the line, and copy it. Characters of base64 need no
-    escapes in JSON: where only such stand between two neighbouring quotes, they are a text as it is, or its end behind
-    an escaped quote. Which one is seen by what stands in its place after parsing.
+    This saves time: the image is nearly all of the line, and a JSON parser would check and copy its text. The first
+    long text between two neighbouring quotes is taken for the image. Base64 needs no escapes in JSON, so if there is
+    nothing but base64 between the quotes, it is either a whole text, or the end of a text after an escaped quote. To
+    tell which, a placeholder is parsed in its place: the image is right if the field then holds just the placeholder.
     """
     start = line.find(b'"')
     while start >= 0:
@@ -200,7 +204,7 @@ def _fields_with_image(line: bytes, image_key: str) -> dict[str, Any]:
         try:
             image = pybase64.b64decode(memoryview(line)[start + 1 : end], validate=True)
             fields = orjson.loads(line[: start + 1] + _TAKEN_OUT + line[end:])
-        except ValueError:  # told of by the parser below, if it is an error
+        except ValueError:  # Where this is an error of the record, the parser below reports it.
             return json_object(line)
         if isinstance(fields, dict) and fields.get(image_key) == _TAKEN_OUT.decode():
             fields[image_key] = image
@@ -217,7 +221,7 @@ def _field(fields: dict[str, Any], key: str, place: str = "") -> Any:
 def _image(fields: dict[str, Any], config: ImageTextSource) -> bytes:
     """The encoded image: base64 in the record, or the file it names."""
     value = _field(fields, config.image_key)
-    if isinstance(value, bytes):  # a member of a tar shard, or taken out of a line
+    if isinstance(value, bytes):  # from a member of a tar shard, or cut out of a line
         return value
     if not isinstance(value, str):
         raise BrokenRecord(WRONG_TYPE, f"{config.image_key} is {_name(value)}, not a text")
@@ -228,7 +232,7 @@ def _image(fields: dict[str, Any], config: ImageTextSource) -> bytes:
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             shown = path if len(path) <= _LONGEST_PATH else f"{path[:60]}... ({len(path):,} characters)"
             raise BrokenRecord(MISSING_IMAGE, f"{shown} does not exist") from None
-        except (OSError, ValueError) as error:  # an image itself, for example, or a zero byte
+        except (OSError, ValueError) as error:  # for example, the value is an image, or contains a zero byte
             if isinstance(error, ValueError) or error.errno == errno.ENAMETOOLONG:
                 raise BrokenRecord(MISSING_IMAGE, f"{config.image_key} is no path: {path[:60]!r}") from None
             raise
@@ -236,7 +240,10 @@ def _image(fields: dict[str, Any], config: ImageTextSource) -> bytes:
 
 
 def from_base64(text: str, key: str) -> bytes:
-    """Strict: a character that does not belong there is an error, white space (MIME line breaks) is not."""
+    """Decode the field `key`. White space (MIME line breaks) may be inside; any other wrong character is an error.
+
+    Raises BrokenRecord.
+    """
     try:
         data = pybase64.b64decode(text, validate=True)
     except ValueError:
@@ -255,15 +262,15 @@ def _element(element: Any, place: str) -> Element:
     box = _field(element, "bb", f"{place}.")
     if not (isinstance(box, list) and len(box) == 4 and all(_is_number(value) for value in box)):
         raise BrokenRecord(WRONG_TYPE, f"{place}.bb is not [x, y, width, height]")
+    x, y, width, height = map(float, box)
     captions = _captions(_field(element, "caption", f"{place}."), f"{place}.caption")
-    attributes = element.get("attributes")
-    if not attributes:  # absent, null or empty: all mean that there are none
-        return Element(tuple(map(float, box)), captions, None)
-    return Element(tuple(map(float, box)), captions, _captions(attributes, f"{place}.attributes"))
+    attributes = element.get("attributes")  # Absent, null and empty all mean that there are none.
+    words = _captions(attributes, f"{place}.attributes") if attributes else None
+    return Element((x, y, width, height), captions, words)
 
 
 def _captions(value: Any, place: str) -> Captions:
-    """Bring the forms that captions take in files into one: dict, text, list of texts, list of dicts."""
+    """One form for the forms of captions in files: a dict, a text, a list of texts, a list of dicts."""
     choices = value if isinstance(value, list) else [value]
     if not choices:
         raise BrokenRecord(EMPTY_CAPTION, f"{place} is an empty list")
@@ -292,6 +299,6 @@ def _is_number(value: Any) -> bool:
 
 
 def _name(value: Any) -> str:
-    """The JSON name of a value's type, with its article."""
+    """The type of a JSON value, with its article."""
     names = {dict: "an object", list: "a list", str: "a text", bool: "a truth value", type(None): "null"}
     return names.get(type(value), "a number")

@@ -1,4 +1,4 @@
-"""One pass over a data file: where its records start. Nothing is parsed beyond line breaks and tar headers."""
+"""Finds where the records of a data file start, in one pass. Only line breaks and tar headers are parsed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cclm import storage
 from cclm.data.stored.formats import Format, format_of, looks_like
@@ -17,11 +18,14 @@ _IS_SPACE = np.zeros(256, dtype=bool)
 _IS_SPACE[list(b" \t\r\n\v\f")] = True
 
 Advance = Callable[[int], object]
-"""Told of each number of bytes that is done, for a progress bar."""
+"""Called with the number of bytes (or records) done since the last call, for a progress bar."""
+
+Offsets = NDArray[np.uint64]
+"""(n + 1,) little-endian: the start of each of n records, then the end of the last one."""
 
 
 class BlockReader:
-    """Ranges of a file, in rising order, by large reads. The scan of a tar skips over what it need not see."""
+    """Reads ranges of a file, in rising order, by large reads. Bytes between the ranges need not be read."""
 
     def __init__(self, url: str, size: int, advance: Advance = lambda _: None) -> None:
         self._url, self._size, self._advance = url, size, advance
@@ -33,24 +37,26 @@ class BlockReader:
         if not (self._start <= start and end <= self._start + len(self._data)):
             self._data = storage.read_range(self._url, start, max(end, min(start + _BLOCK, self._size)))
             self._start = start
-            self.tell(start + len(self._data))
+            self.report(start + len(self._data))
         return self._data[start - self._start : end - self._start]
 
-    def tell(self, done: int) -> None:
+    def report(self, done: int) -> None:
+        """Report to the progress bar that the first `done` bytes of the file are done."""
         self._advance(max(0, done - self._done))
         self._done = max(self._done, done)
 
 
 def build_offsets(
     where: str, url: str, size: int, advance: Advance = lambda _: None, *, strict: bool = False
-) -> np.ndarray:
-    """Scan a file of `size` bytes: (n + 1,) little-endian uint64, the start of each record and the end of the last.
+) -> Offsets:
+    """The offsets of a file of `size` bytes.
 
     Args:
-        strict: refuse lines of which none of the first is a JSON object.
+        where: the config key or the command, for messages.
+        strict: also refuse a file of lines if none of its first 100 lines is a JSON object.
 
     Raises:
-        UserError: it is not what its name says; `where` is the config key, or the command.
+        UserError: the file is not in the format that its name says.
     """
     blocks = BlockReader(url, size, advance)
     kind = format_of(url)
@@ -65,12 +71,15 @@ def build_offsets(
         starts = record_starts(blocks.read, size)
     except DamagedTarError as error:
         raise refuse_damaged(where, url, error) from None
-    blocks.tell(size)
+    blocks.report(size)
     return np.array(starts, dtype="<u8")
 
 
 def _refuse_other_lines(where: str, url: str, head: bytes) -> None:
-    """`head` is the file's first block. One record may be broken; where none of the first 100 is one, nothing is."""
+    """Refuse a file if none of its first 100 lines is a JSON object: single broken records are no reason to refuse.
+
+    `head` is the first block of the file.
+    """
     whole = head if len(head) < _BLOCK else head[: head.rfind(b"\n") + 1]
     lines = [(number, line) for number, line in enumerate(whole.split(b"\n", 100)[:100], 1) if line.strip()]
     if lines and not any(_is_object(line) for _, line in lines):
@@ -87,9 +96,9 @@ def _is_object(line: bytes) -> bool:
         return False
 
 
-def _line_offsets(blocks: BlockReader, size: int) -> np.ndarray:
-    starts: list[np.ndarray] = []
-    base, rest = 0, b""  # `rest` is the unfinished line at the end of the last block, and starts at `base`
+def _line_offsets(blocks: BlockReader, size: int) -> Offsets:
+    starts: list[Offsets] = []
+    base, rest = 0, b""  # `rest` is the unfinished line at the end of the last block; its first byte is `base`
     for at in range(0, size, _BLOCK):
         end = min(at + _BLOCK, size)
         block = rest + blocks.read(at, end)
@@ -100,8 +109,8 @@ def _line_offsets(blocks: BlockReader, size: int) -> np.ndarray:
     return np.concatenate([*starts, np.array([size])]).astype("<u8")
 
 
-def _record_starts(lines: bytes) -> np.ndarray:
-    """(n,) uint64: starts of the lines that are not blank in a buffer of whole lines."""
+def _record_starts(lines: bytes) -> Offsets:
+    """(n,) uint64: the starts of the lines that are not blank, in a buffer of whole lines."""
     if not lines:
         return np.zeros(0, dtype=np.uint64)
     values = np.frombuffer(lines, dtype=np.uint8)
@@ -110,7 +119,9 @@ def _record_starts(lines: bytes) -> np.ndarray:
     if starts[-1] == len(lines):
         starts = starts[:-1]
     keep = np.ones(len(starts), dtype=bool)
-    for line in np.flatnonzero(_IS_SPACE[values[starts]]):  # rare: only these can be blank
+    for line in np.flatnonzero(
+        _IS_SPACE[values[starts]]
+    ):  # Few lines start with white space, and only these can be blank.
         end = starts[line + 1] if line + 1 < len(starts) else len(lines)
         keep[line] = bool(lines[starts[line] : end].strip())
     return starts[keep].astype(np.uint64)

@@ -1,7 +1,8 @@
-"""Tar shards as WebDataset writes them: where their records lie, and what is in one.
+"""Tar shards as WebDataset writes them: where their records are, and what a record holds.
 
-The members of a record follow each other and share a key: the path up to the first dot of the file's name. A record is
-the bytes from the header of its first member (with the long-name or PAX headers before it) to the next record.
+The members of a record follow each other and have the same key: the path up to the first dot of the file's name. A
+record is the bytes from the header of its first member to the next record. Long-name and PAX headers before a member
+belong to it.
 """
 
 from __future__ import annotations
@@ -19,18 +20,21 @@ _FILES = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
 _PAX = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE)
 _WITH_DATA = (*_FILES, *_PAX, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
 _PAX_RECORD = re.compile(rb"(\d+) ([^=]+)=")
-_LARGEST_EXTENSION = 1 << 20  # bytes of a long-name or PAX header; more is damage
+_MAX_EXTENSION = 1 << 20  # bytes of a long-name or PAX header; a larger one is a sign of damage
 
 Read = Callable[[int, int], bytes]
-"""Bytes [start, end)."""
+"""Returns the bytes [start, end)."""
 
 
 class DamagedTarError(ValueError):
-    """Not a tar archive, or one that was cut off or changed; the message says where."""
+    """The data are not a tar archive, or one that was cut off or changed. The message says where."""
 
 
 class DoubledMemberError(DamagedTarError):
-    """Two members of a record have one name: two records whose keys are equal, of which only one would be seen."""
+    """Two members of a record have the same name.
+
+    So they are of two neighbouring records with equal keys, of which only one would be seen.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +43,11 @@ class Member:
 
     name: str
     start: int
-    """Its first header."""
+    """First byte of its first header."""
     data: int
-    """Its first byte."""
+    """First byte of its content."""
     size: int
-    """Bytes."""
+    """Bytes of its content."""
 
     @property
     def end(self) -> int:
@@ -52,26 +56,27 @@ class Member:
 
     @property
     def key(self) -> str:
+        """The path up to the first dot of the file's name."""
         folder, _, file = self.name.rpartition("/")
         return f"{folder}/{file.partition('.')[0]}"
 
     @property
     def extension(self) -> str:
-        """What follows the first dot of the file's name, lower case."""
+        """What comes after the first dot of the file's name, in lower case."""
         return self.name.rpartition("/")[2].partition(".")[2].lower()
 
 
 def members(read: Read, size: int) -> Iterator[Member]:
-    """The files of an archive, or of a range of whole members, of `size` bytes; hidden ones are passed over.
+    """The files of `size` bytes of an archive: of all, or of a range of whole members. Hidden files are passed over.
 
     Raises:
-        DamagedTarError: a header is not one, or data end too early.
+        DamagedTarError: a header is wrong, or the data end too early.
     """
     return (entry for entry in _entries(read, size) if isinstance(entry, Member))
 
 
 def _entries(read: Read, size: int) -> Iterator[Member | int]:
-    """As `members`; what is passed over (links, folders, hidden files) is told by the byte after it."""
+    """As `members`. For what is passed over (links, folders, hidden files), the number of the byte after it."""
     at = start = 0
     name: str | None = None
     length: int | None = None
@@ -79,22 +84,17 @@ def _entries(read: Read, size: int) -> Iterator[Member | int]:
         block = read(at, at + _BLOCK)
         if block == _EMPTY:
             return
-        header = _plain_header(block)
-        if header is None:
-            try:
-                header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
-            except tarfile.HeaderError as error:
-                raise DamagedTarError(f"no tar header at byte {at} ({error})") from None
+        header = _plain_header(block) or _any_header(block, at)
         data, bytes_ = at + _BLOCK, header.size if length is None else length
         if bytes_ < 0:
             raise DamagedTarError(f"{header.name} has a size of {bytes_} bytes, at byte {at}")
-        if header.type not in _WITH_DATA:  # links, folders: without data whatever their size says
+        if header.type not in _WITH_DATA:  # links and folders have no data, whatever their size says
             bytes_ = 0
         at = data + _padded(bytes_)
         if data + bytes_ > size:
             raise DamagedTarError(f"it ends in the middle of {header.name}, at byte {size}")
         if header.type in _PAX or header.type == tarfile.GNUTYPE_LONGNAME:
-            if bytes_ > _LARGEST_EXTENSION:
+            if bytes_ > _MAX_EXTENSION:
                 raise DamagedTarError(f"a header of {bytes_} bytes at byte {data}")
             name, length = _extension(header.type, read(data, data + bytes_), name, length)
             continue
@@ -108,7 +108,7 @@ def _entries(read: Read, size: int) -> Iterator[Member | int]:
 
 @dataclass(frozen=True, slots=True)
 class _Header:
-    """What is used of a header; of tarfile.TarInfo as well."""
+    """The parts of a header that are used."""
 
     name: str
     type: bytes
@@ -116,9 +116,9 @@ class _Header:
 
 
 def _plain_header(block: bytes) -> _Header | None:
-    """The header of a file with a short name, as nearly all are, in a fifth of tarfile's time; None for any other.
+    """The header of a file with a short name, which nearly all have; None for any other header.
 
-    Owner, time and mode, which nobody asks for here, may be anything that the checksum agrees with.
+    It takes a fifth of the time of tarfile. Owner, time and mode are not used, so only the checksum covers them.
     """
     if block[156:157] != tarfile.REGTYPE or block[257:262] != b"ustar" or block[345]:
         return None
@@ -126,17 +126,26 @@ def _plain_header(block: bytes) -> _Header | None:
         size, checksum = (int(field.rstrip(b" \0"), 8) for field in (block[124:136], block[148:156]))
     except ValueError:
         return None
-    if checksum != sum(block, 8 * ord(" ")) - sum(block[148:156]):  # its own place counts as spaces
+    if checksum != sum(block, 8 * ord(" ")) - sum(block[148:156]):  # the field of the checksum counts as spaces
         return None
     return _Header(block[:100].partition(b"\0")[0].decode("utf-8", "surrogateescape"), tarfile.REGTYPE, size)
 
 
+def _any_header(block: bytes, at: int) -> _Header:
+    """A header of any kind, which is at byte `at`. Raises DamagedTarError."""
+    try:
+        info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+    except tarfile.HeaderError as error:
+        raise DamagedTarError(f"no tar header at byte {at} ({error})") from None
+    return _Header(info.name, info.type, info.size)
+
+
 def record_starts(read: Read, size: int) -> list[int]:
-    """The first byte of each record of a whole archive, then the end of the last one.
+    """The first byte of each record of a whole archive, then the end of the last record.
 
     Raises:
-        DamagedTarError: as `members`; also if the end mark is missing, or something follows it.
-        DoubledMemberError: neighbouring records share a key.
+        DamagedTarError: as `members`; also if the end mark is missing, or data follow it.
+        DoubledMemberError: neighbouring records have the same key.
     """
     starts, key, last, end = [], None, 0, 0
     extensions: set[str] = set()
@@ -160,7 +169,7 @@ def record_starts(read: Read, size: int) -> list[int]:
 
 
 def members_of_record(data: bytes | memoryview) -> dict[str, bytes]:
-    """Extension -> contents of the files of a record. Raises DamagedTarError, DoubledMemberError."""
+    """Extension -> content, for the files of a record. Raises DamagedTarError, DoubledMemberError."""
     found: dict[str, bytes] = {}
     for member in members(_slice(data), len(data)):
         if member.extension in found:
@@ -170,23 +179,23 @@ def members_of_record(data: bytes | memoryview) -> dict[str, bytes]:
 
 
 def key_of_record(data: bytes) -> str:
-    """The key that the members of a record share, "" if there is none. Raises DamagedTarError."""
+    """The key of the members of a record; "" if it has no members. Raises DamagedTarError."""
     return next((member.key.lstrip("/") for member in members(_slice(data), len(data))), "")
 
 
 def write_member(name: str, data: bytes) -> bytes:
-    """A file as it stands in an archive: header, contents, padding. No time and no owner: equal input, equal bytes."""
+    """A file as it is in an archive: header, content, padding. Equal input gives equal bytes: no time, no owner."""
     header = tarfile.TarInfo(name)
     header.size, header.mode = len(data), 0o644
     return header.tobuf(tarfile.PAX_FORMAT, "utf-8") + data + bytes(_padded(len(data)) - len(data))
 
 
 END_MARK = bytes(2 * _BLOCK)
-"""What closes an archive."""
+"""The bytes at the end of an archive."""
 
 
 def refuse_damaged(where: str, url: str, error: DamagedTarError) -> UserError:
-    """The sentence for the user."""
+    """The error for users. `where` is the config key or the command."""
     if isinstance(error, DoubledMemberError):
         return UserError(
             f"{where}: {url}: {error}; give each record a key of its own, or leave such records out with: "
@@ -208,7 +217,10 @@ def _padded(size: int) -> int:
 
 
 def _extension(kind: bytes, data: bytes, name: str | None, length: int | None) -> tuple[str | None, int | None]:
-    """The name and the size for the next member that a long-name or PAX header gives."""
+    """The name and the size of the next member after this header; those of earlier headers where it has none.
+
+    `kind` and `data` are the type and the content of a long-name or PAX header.
+    """
     if kind == tarfile.GNUTYPE_LONGNAME:
         return data.rstrip(b"\0").decode("utf-8", "surrogateescape"), length
     at = 0
