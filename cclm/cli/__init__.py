@@ -1,1 +1,1 @@
-"""The `cclm` command: one module a subcommand."""
+"""The `cclm` command. Each subcommand is a module."""

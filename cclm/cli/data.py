@@ -18,16 +18,17 @@ _SAMPLE_SIZE = 1000
 _URLS_HELP = "files or folders: paths, hdfs://, s3:// or gs:// URLs"
 
 _INDEX = """\
-Find where each record of line-JSON files or tar shards starts, by one pass over them, and keep that in two small files
-beside each (FILE.idx, FILE.idx.json) or in --index-dir. Training reads any record with them, in any order, and resumes
-at once. Files in a store need an index; local ones are indexed at first use. One in a store that changed since, or a
-local one that became shorter, is refused by training: give the command again. What is up to date is passed over."""
+Find where each record of line-JSON files or tar shards starts, in one pass over them, and keep that in two small files
+beside each (FILE.idx, FILE.idx.json) or in --index-dir. With them training reads any record, in any order, and resumes
+at once. Files in a store need an index; local ones are indexed at first use. Training refuses a file in a store that
+has changed since, and a local one that became shorter: then give the command again. It passes over files whose index is
+up to date."""
 
 _SHARD = """\
-Write line-JSON files (.gz, .bz2, .xz too) or tar shards anew: as tar or line-JSON shards of one size, with their index,
-in the same order. A base64 image of a line becomes a member of its own in a tar, a quarter smaller, and back. OUT must
-be empty, and stays empty if anything goes wrong; when the command is cut off, training refuses OUT, and the same
-command given again starts over."""
+Write line-JSON files (.gz, .bz2, .xz too) or tar shards anew, in the same order: as tar or line-JSON shards of one
+size, with their index. In a tar, a line's base64 image becomes a member of its own, a quarter smaller; in line-JSON,
+such a member becomes base64 again. OUT must be empty, and stays empty if anything goes wrong. If the command is cut
+off, training refuses OUT, and the same command given again starts over."""
 
 _CHECK = """\
 Look through everything a config points at, on any machine, before a GPU is taken: files, formats, indexes, languages,
@@ -112,7 +113,9 @@ def _add_arguments(commands: Subparsers) -> None:
     shard.add_argument("urls", nargs="+", metavar="IN", help=_URLS_HELP)
     shard.add_argument("out", metavar="OUT", help="folder to write into")
     shard.add_argument("--format", choices=("tar", "lines"), default="tar", help="default: tar")
-    shard.add_argument("--size", type=_bytes, default="512M", metavar="N", help="bytes of a shard, as 64M, 1G; 512M")
+    shard.add_argument(
+        "--size", type=_bytes, default="512M", metavar="N", help="bytes of a shard, as 64M or 1G; default: 512M"
+    )
     shard.add_argument("--image-key", default="binary", metavar="KEY", help="field of a base64 image; default: binary")
     shard.add_argument("--caption-key", default="caption", metavar="KEY", help="field of a .txt; default: caption")
     shard.add_argument("--skip-broken", action="store_true", help="leave out what cannot be read, and say what it was")
@@ -121,7 +124,7 @@ def _add_arguments(commands: Subparsers) -> None:
     add_overrides(check)
     check.add_argument("--all", action="store_true", help="read every record and image")
     check.add_argument("--processes", type=int, metavar="N", help="training processes that are to share the batches")
-    check.add_argument("--fewshot", metavar="LANG[,SHOTS]", help="of a few-shot config: as the run will be given it")
+    check.add_argument("--fewshot", metavar="LANG[,SHOTS]", help="for a few-shot config: as for the run")
     check.add_argument("--iglue", metavar="DIR", help="count the examples of an IGLUE tree")
     take_any_order(check)
     audit = commands.choices["audit"]

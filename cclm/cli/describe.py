@@ -10,8 +10,8 @@ from cclm.cli.parser import Subparsers
 from cclm.config.model import ModelConfig
 
 EPILOG = """\
-Of a config, the output is YAML itself, parameter counts being comments: it can be saved and used as a config.
-Of a checkpoint, it is the manifest; of a run's folder, a line for each checkpoint. The exit code is 1 if one is torn.
+For a config, the output is YAML with the parameter counts as comments, so it can be saved and used as a config. For a
+checkpoint, it is the manifest; for a run's folder, a line for each checkpoint. The exit code is 1 if one is torn.
 
 examples:
   cclm describe configs/Pretrain_4m.yaml
@@ -38,8 +38,8 @@ def add_parser(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser(
         "describe",
         help="print a config with all its defaults and the model's parameter counts, or a checkpoint",
-        description="Print a config, its bases, overrides and defaults resolved, and the parameters of its model; or "
-        "what a checkpoint, or a run's folder, holds.",
+        description="Print a config with its bases, overrides and defaults resolved, and the parameter counts of its\n"
+        "model; or what a checkpoint or a run's folder holds.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -10,7 +10,7 @@ from cclm.cli.parser import Subparsers
 
 DESCRIPTION = """\
 Test a model in every language of a config: held-out retrieval for a pre-training config, the task's test sets for a
-fine-tuning config. All processes that torchrun started share the work; their number does not change a figure."""
+fine-tuning config. All processes that torchrun started share the work; their number does not change the results."""
 
 EPILOG = """\
 Fine-tuning configs: results.json and predictions/SPLIT-LANGUAGE.jsonl in output_dir. Pre-training: retrieval.json.

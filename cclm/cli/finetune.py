@@ -16,8 +16,9 @@ Fine-tune a pre-trained model for retrieval, classification, reasoning (two imag
 epoch, keep the best model, and test that one in all languages of the config."""
 
 EPILOG = """\
-The best model goes to OUTPUT_DIR/best, results to results.json (languages, mean, mean without English), what was asked,
-predicted and right to predictions/SPLIT-LANGUAGE.jsonl. A run that was cut off goes on when the command is given again.
+The best model goes to OUTPUT_DIR/best, and results go to results.json (each language, mean, mean without English).
+Each example's input, prediction and right answer go to predictions/SPLIT-LANGUAGE.jsonl. A run that was cut off goes on
+when the command is given again.
 
 Weights: --checkpoint takes a published .th file, a checkpoint folder, or a run's folder (its best model, else its
 newest checkpoint); pre-trained, or fine-tuned for the same task. Text assignment (task: text_assignment) prepares

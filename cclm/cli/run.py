@@ -74,7 +74,7 @@ def add_parser(subparsers: Subparsers) -> None:
         "--checkpoint", default="", help="weights to start from: a published .th file, a run's folder, a checkpoint"
     )
     parser.add_argument(
-        "--load_ckpt_from", default="", help="nlvr_domain: result of an earlier first half, which is then left out"
+        "--load_ckpt_from", default="", help="nlvr_domain: result of an earlier text assignment, which is then left out"
     )
     parser.add_argument("--bs", type=int, default=-1, help="examples a step over all GPUs, for fine-tuning")
     parser.add_argument("--epoch", type=int, default=-1, help="epochs, if not the config's number")

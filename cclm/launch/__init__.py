@@ -1,1 +1,1 @@
-"""Processes around training: `cclm launch` starts them, judges how they end, and tells schedulers by its exit code."""
+"""`cclm launch`: it starts the training processes, judges how they end, and says so to schedulers by its exit code."""

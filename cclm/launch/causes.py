@@ -170,7 +170,7 @@ def classify_exception(error: BaseException) -> Failure:
 
 
 def describe(failure: Failure) -> str:
-    """What happened, in one line: with the rank, unless the failure is the same on all of them."""
+    """What happened, in one line. It names the rank, unless the failure would be the same on any rank."""
     if failure.rank is None or failure.cause in (Cause.USER_ERROR, Cause.ATTEMPTS_EXHAUSTED):
         return failure.message
     is_whole_sentence = failure.cause in (Cause.BUG, Cause.STORAGE_OUTAGE)

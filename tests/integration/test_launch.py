@@ -60,10 +60,10 @@ def test_killed_ranks_change_nothing(config, tmp_path, launch):
         victims = ranks(run)
         os.kill(victims[chance.choice(sorted(victims))], signal.SIGKILL)
     err = end(run, 0)
-    told = f"seed {SEED}, killed after steps {at}\n{err}"
-    assert err.count("was killed by SIGKILL") == KILLS, told
-    assert f"restart {KILLS} of {KILLS}" in err, told
-    assert metrics(tmp_path / "killed") == metrics(tmp_path / "whole"), told
+    context = f"seed {SEED}, killed after steps {at}\n{err}"
+    assert err.count("was killed by SIGKILL") == KILLS, context
+    assert f"restart {KILLS} of {KILLS}" in err, context
+    assert metrics(tmp_path / "killed") == metrics(tmp_path / "whole"), context
     last = f"step-{steps:08d}"
     assert_equal_checkpoints(tmp_path / "killed" / last, tmp_path / "whole" / last)
     assert json.loads((tmp_path / "killed" / "attempts-pretrain.json").read_text())["attempts"] == 0

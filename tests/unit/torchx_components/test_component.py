@@ -93,11 +93,11 @@ def test_component_does_not_import_torch():
 
 
 @pytest.mark.slow
-def test_failed_run_is_told_and_exits_with_1(tmp_path):
+def test_failed_run_is_reported_and_exits_with_1(tmp_path):
     logs = ("-cfg", f"log_dir={tmp_path}/logs")
     done = torchx("run", "-s", "local_cwd", *logs, "cclm.pretrain", "--config", str(tmp_path / "absent.yaml"))
     assert done.returncode == 1
     assert "FAILED" in done.stderr
-    # Not that of the command: its copy of this may lack the last lines.
-    (told,) = (tmp_path / "logs").rglob("stderr.log")
-    assert "cclm: error: " in told.read_text() and "absent.yaml" in told.read_text()
+    # Not the stderr of torchx: its copy of this log may lack the last lines.
+    (log,) = (tmp_path / "logs").rglob("stderr.log")
+    assert "cclm: error: " in log.read_text() and "absent.yaml" in log.read_text()
