@@ -9,9 +9,10 @@ from torch import nn
 
 from cclm.checkpoints.load import model_tensors, optimizer_tensors
 from cclm.checkpoints.manifest import folder_name, new_attempt
+from cclm.checkpoints.messages import SaveRequest, WriterSetup
 from cclm.checkpoints.retention import Retention
 from cclm.checkpoints.snapshot import Snapshot
-from cclm.checkpoints.writer import Order, Setup, write
+from cclm.checkpoints.writer import write
 from cclm.config.output import CheckpointConfig
 from cclm.training.saving import Saving
 
@@ -47,13 +48,12 @@ class Save:
     ) -> None:  # fmt: skip
         self._snapshot = Snapshot()
         self._snapshot.take({"model": model_tensors(model), "optimizer": optimizer_tensors(optimizer)})
-        layout = {role: {n: vars(place) for n, place in of.items()} for role, of in self._snapshot.layout.items()}
         self.attempt = new_attempt(run)
-        self.setup = Setup(run, self.attempt, 1, self._snapshot.handle, scratch, damaged)
-        self.order = Order(step, layout, state, tuple(places), Retention(3))
+        self.setup = WriterSetup(run, self.attempt, 1, self._snapshot.handle, scratch, damaged)
+        self.request = SaveRequest(step, self._snapshot.layout, state, tuple(places), Retention(3))
 
     def phases(self) -> Iterator[str]:
-        yield from write(self.order, self.setup, [])
+        yield from write(self.request, self.setup, [])
 
     def close(self) -> None:
         self._snapshot.close()

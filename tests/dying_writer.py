@@ -6,16 +6,17 @@ import signal
 from dataclasses import replace
 from multiprocessing.reduction import DupFd
 
-from cclm.checkpoints.writer import Order, Setup, write
+from cclm.checkpoints.messages import SaveRequest, WriterSetup
+from cclm.checkpoints.writer import write
 
 # Not forked from the tests' process: clients of stores have threads, which do not come along.
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload([__name__])
 
 
-def start(order: Order, setup: Setup, die_after: int = -1) -> multiprocessing.Process:
+def start(request: SaveRequest, setup: WriterSetup, die_after: int = -1) -> multiprocessing.Process:
     """Start a save that gets SIGKILL after so many phases."""
-    process = _CONTEXT.Process(target=_run, args=(order, setup, die_after, DupFd(setup.memory)))
+    process = _CONTEXT.Process(target=_run, args=(request, setup, die_after, DupFd(setup.memory)))
     process.start()
     return process
 
@@ -27,7 +28,7 @@ def died(process: multiprocessing.Process) -> bool:
     return process.exitcode != 0
 
 
-def _run(order: Order, setup: Setup, die_after: int, memory: DupFd) -> None:
-    for number, _ in enumerate(write(order, replace(setup, memory=memory.detach()), [])):
+def _run(request: SaveRequest, setup: WriterSetup, die_after: int, memory: DupFd) -> None:
+    for number, _ in enumerate(write(request, replace(setup, memory=memory.detach()), [])):
         if number == die_after:
             os.kill(os.getpid(), signal.SIGKILL)

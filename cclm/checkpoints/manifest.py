@@ -19,7 +19,7 @@ import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 MANIFEST = "manifest.json"
 FORMAT = 2
@@ -71,7 +71,7 @@ def new_run() -> str:
     return secrets.token_hex(4)
 
 
-def is_run(name: object) -> bool:
+def is_run(name: object) -> TypeGuard[str]:
     return isinstance(name, str) and re.fullmatch(r"[0-9a-f]{8}", name) is not None
 
 

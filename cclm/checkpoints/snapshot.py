@@ -1,7 +1,7 @@
-"""Tensors copied to memory that another process can read: all that saving costs the training loop.
+"""Tensors copied to memory that another process can read. This copy is all that saving costs the training loop.
 
-The memory is a file without a name (memfd on Linux, else an unlinked temporary file), so it needs no /dev/shm of any
-size and vanishes with the last process that holds it. It is kept from save to save: pages are paid for once.
+The memory is a file without a name: memfd on Linux, an unlinked temporary file elsewhere. So it needs no /dev/shm of
+any size, and vanishes with the last process that holds it. It is kept from save to save: its pages are allocated once.
 """
 
 from __future__ import annotations
@@ -10,33 +10,18 @@ import mmap
 import os
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from cclm.checkpoints.messages import Layout, TensorPlace
 
 _ALIGNMENT = 64
 """Bytes; enough for every dtype."""
 
 
-@dataclass(frozen=True)
-class TensorPlace:
-    """Where a tensor lies in the memory, in terms that need no torch to read."""
-
-    dtype: str
-    """As in `torch.<dtype>`: float32, bfloat16 ..."""
-    shape: tuple[int, ...]
-    start: int
-    size: int
-    """Bytes."""
-
-
-Layout = dict[str, dict[str, TensorPlace]]
-"""Role of the file -> name of the tensor -> its place."""
-
-
 class Snapshot:
-    """The memory, and the copy of one set of tensors at a time."""
+    """The memory, which holds the copy of one set of tensors at a time."""
 
     def __init__(self) -> None:
         self.handle = _anonymous_file()
@@ -60,7 +45,7 @@ class Snapshot:
             torch.cuda.synchronize()
 
     def _arrange(self, layout: Layout) -> None:
-        """Make room, and views of it as tensors."""
+        """Make the memory large enough for a layout, and views of it as tensors."""
         places = [place for members in layout.values() for place in members.values()]
         size = max((place.start + place.size for place in places), default=0) or 1
         self._views = []
@@ -68,21 +53,23 @@ class Snapshot:
             self._release()
             os.ftruncate(self.handle, size)
             self._memory = torch.frombuffer(mmap.mmap(self.handle, size), dtype=torch.uint8)
-            self._pin()
+            self._pin(self._memory)
+        memory = self._memory
         for place in places:
-            raw = self._memory[place.start : place.start + place.size]
+            raw = memory[place.start : place.start + place.size]
             self._views.append(raw.view(getattr(torch, place.dtype)).view(place.shape))
         self.layout = layout
 
-    def _pin(self) -> None:
-        """Lock the pages for the GPU, which copies several times faster to such ones; where it refuses, slowly."""
+    def _pin(self, memory: Tensor) -> None:
+        """Lock the pages: the GPU copies several times faster to locked ones. If CUDA refuses, copies are slower."""
         if torch.cuda.is_available():
-            refused = torch.cuda.cudart().cudaHostRegister(self._memory.data_ptr(), self._memory.numel(), 0)
-            self._is_pinned = int(refused) == 0
+            cudart = torch.cuda.cudart()  # type: ignore[no-untyped-call]  # torch gives it no types
+            self._is_pinned = int(cudart.cudaHostRegister(memory.data_ptr(), memory.numel(), 0)) == 0
 
     def _release(self) -> None:
-        if self._is_pinned:
-            torch.cuda.cudart().cudaHostUnregister(self._memory.data_ptr())
+        if self._is_pinned and self._memory is not None:
+            cudart = torch.cuda.cudart()  # type: ignore[no-untyped-call]  # torch gives it no types
+            cudart.cudaHostUnregister(self._memory.data_ptr())
             self._is_pinned = False
         self._memory = None
 

@@ -15,7 +15,7 @@ from cclm.checkpoints.manifest import (
 )
 from cclm.checkpoints.retention import checkpoint_steps
 from cclm.errors import UserError
-from cclm.training.resume import BEST
+from cclm.training.run_files import BEST
 
 
 def describe_folder(url: str, *, verify: bool) -> int:

@@ -94,7 +94,7 @@ def finetune(args: argparse.Namespace) -> int:
     from cclm.training.environment import StopSignal
     from cclm.training.evaluation import evaluate_finetuned
     from cclm.training.finetuning import finetune as train_and_test
-    from cclm.training.resume import no_trace_if_refused
+    from cclm.training.run_files import no_trace_if_refused
     from cclm.training.text_assignment import train_text_assignment
 
     options = options_of(args)

@@ -54,7 +54,7 @@ def pretrain(args: argparse.Namespace) -> int:
     """
     config = load(args)
     from cclm.training import environment, pretraining  # imports torch: seconds, a wrong config should not wait for it
-    from cclm.training.resume import no_trace_if_refused
+    from cclm.training.run_files import no_trace_if_refused
 
     with no_trace_if_refused(config.output_dir, config.output_hdfs), environment.StopSignal() as stop:
         return pretraining.pretrain(config, resume=args.resume, stop=stop)

@@ -38,7 +38,7 @@ from cclm.tasks.classification import ClassificationTask
 from cclm.tasks.reasoning import PairTask, TextAssignmentTask
 from cclm.tasks.retrieval import RetrievalTask
 from cclm.training.identity import PRETRAIN
-from cclm.training.resume import BEST
+from cclm.training.run_files import BEST
 
 
 @dataclass(frozen=True)

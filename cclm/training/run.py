@@ -26,8 +26,9 @@ from cclm.training.changes import changes, settings_of
 from cclm.training.identity import refuse_another_run
 from cclm.training.loop import Run, Source, StepPlan, fit
 from cclm.training.optimizer import build_optimizer
-from cclm.training.resume import KEPT_FILES, Start
+from cclm.training.resume import Start
 from cclm.training.run_audit import Counted, RunAudit
+from cclm.training.run_files import KEPT_FILES
 from cclm.training.saving import Saving
 from cclm.training.schedule import warmup_steps
 

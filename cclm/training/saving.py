@@ -1,10 +1,10 @@
-"""What a run leaves behind, and where it goes on: the one object between training and its places.
+"""What a run saves, and where it goes on: the one object between training and the places of a run (`places.py`).
 
     saving = Saving(config, journal)                 every process calls everything
-    start = saving.find_start(resume)                None: anew
+    start = saving.find_start(resume)                None: the run starts anew
     ...build model and optimizer...
     saving.restore(start, model, optimizer)
-    report = Report(saving.folder, ...)              log.txt and metrics.jsonl are sent by themselves
+    ...write log.txt and metrics.jsonl in saving.folder: they are sent by themselves...
     with saving:
         saving.save(step, model, optimizer, state)   returns after a copy to memory
         saving.save_best(step, model, state, score)
@@ -12,26 +12,23 @@
         saving.publish("retrieval.json")             written in saving.folder before
                                                      leaving waits until everything is where it should be
 
-A place is a folder, path or URL: `output_dir` and, if set, `output_hdfs`. The first process writes; what it reads when
-a run goes on it passes to the others, so that nodes need not share a disk.
+The first process writes. What it reads when a run goes on it passes to the others, so nodes need not share a disk.
 """
 
 from __future__ import annotations
 
 import math
-import shutil
-import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import nn
 
 from cclm import distributed, storage
-from cclm.checkpoints.find import WEIGHTS, newest_checkpoint
+from cclm.checkpoints.find import WEIGHTS, Checkpoint, newest_checkpoint
 from cclm.checkpoints.load import (
     load_model,
     load_optimizer,
@@ -39,26 +36,37 @@ from cclm.checkpoints.load import (
     optimizer_tensors,
     set_optimizer_tensors,
 )
+from cclm.checkpoints.lock import open_lock, take_lock
 from cclm.checkpoints.manifest import MODEL, OPTIMIZER, new_attempt, new_run
+from cclm.checkpoints.messages import FailureCause, SaveOutcome, SaveRequest, WriterSetup
 from cclm.checkpoints.process import WriterProcess
 from cclm.checkpoints.retention import Retention
 from cclm.checkpoints.snapshot import Snapshot
-from cclm.checkpoints.writer import Outcome, Setup, open_lock, take_lock
-from cclm.config.output import CheckpointConfig
 from cclm.errors import UserError
 from cclm.events import Journal, Notice, Saved, SaveFailed, Waited
 from cclm.metrics.log_file import LOG
 from cclm.metrics.metrics_file import METRICS
-from cclm.training.preflight import check_place
-from cclm.training.resume import BEST, Found, Start, fetch_logs, find_start, make_room
+from cclm.training.places import OutputSettings, RunPlaces
+from cclm.training.resume import Lineage, Start, find_lineage, make_room
+
+_NOTICEABLE_WAIT = 0.05
+"""Seconds; shorter waits of the training for the writer are not reported."""
 
 
-class OutputSettings(Protocol):
-    """What this needs of a config; that of every task has it."""
+class _SaveId(NamedTuple):
+    step: int
+    place: str
+    """All places in words, as in `SaveOutcome.place`."""
 
-    output_dir: str
-    output_hdfs: str | None
-    checkpoints: CheckpointConfig
+
+class _TensorForm(NamedTuple):
+    shape: torch.Size
+    dtype: torch.dtype
+    device: str
+    """Type of the device."""
+
+    def empty(self) -> torch.Tensor:
+        return torch.empty(self.shape, dtype=self.dtype, device=self.device)
 
 
 class Saving:
@@ -66,7 +74,7 @@ class Saving:
 
     Args:
         settings: a run's config.
-        journal: gets `Saved`, `SaveFailed`, `Waited` and notices; on the first process only.
+        journal: gets `Saved`, `SaveFailed`, `Waited` and notices, all on the first process.
 
     Raises:
         UserError: a place takes no files.
@@ -77,46 +85,39 @@ class Saving:
         self._journal = journal
         self._settings = settings.checkpoints
         self._is_first = distributed.rank() == 0
-        self._temporary: Path | None = None
-        self.places = _places_of(settings)
-        """Folders that hold the run, local ones first."""
-        if self._is_first:
-            for name, place in self.places.items():
-                check_place(place, name)
-        local = [place for place in self.places.values() if storage.is_local(place)]
-        if not local and self._is_first:
-            if self._settings.scratch is not None:
-                Path(self._settings.scratch).mkdir(parents=True, exist_ok=True)
-            self._temporary = Path(tempfile.mkdtemp(prefix="cclm-output-", dir=self._settings.scratch))
-        folder = Path(storage.local_path(local[0])) if local else distributed.gather_objects(self._temporary)[0]
-        self.folder: Path = folder
-        """Local folder for log, metrics, results: what is written there and published is in every place."""
-        if self._is_first:
-            fetch_logs([*self.places.values()], self.folder)
-        self._found = Found(new_run())
+        self._places = RunPlaces(settings)
+        self._lineage = Lineage(new_run())
         self._snapshot: Snapshot | None = None
         self._writer: WriterProcess | None = None
-        self._orders: list[_Order] = []
-        """Asked for since the snapshot was taken."""
-        self._unsaved: set[tuple[int, str]] = set()
-        """Step and places of saves that failed, as far as heard."""
+        """It and the snapshot that it reads are there from the first save, or `publish`, on."""
+        self._requests: list[SaveRequest] = []
+        """Saves of what is in the snapshot."""
+        self._unsaved: set[_SaveId] = set()
+        """Saves that failed, as far as the writer has answered."""
         self._best_score: float | None = None
-        self._failed = 0
+        """Of the best checkpoint; None: to be looked up."""
+        self._failures_in_a_row = 0
         self.committed: int | None = None
         """Step of the newest checkpoint that is in every place."""
-        self.last: Outcome | None = None
+        self.last: SaveOutcome | None = None
         """How the last save that ended went."""
         self.blocked_seconds = 0.0
         """How long the last save held up its caller."""
 
+    @property
+    def folder(self) -> Path:
+        """Local folder for log, metrics and results: what is written there and published is in every place."""
+        return self._places.folder
+
     # ------------------------------------------------------------------------------------------------------- starting
 
     def find_start(self, resume: str) -> Start | None:
-        """The checkpoint to go on from, or None to start anew.
+        """The checkpoint to go on from, or None to start anew; the same on every process.
 
         Args:
-            resume: auto: the newest whole one in this run's places; never: none, what is there is set aside; else the
-                folder of a checkpoint or run, unless this run has gone on from there already (it was restarted).
+            resume: auto: the newest whole checkpoint in this run's places; never: none, and what is there is set aside;
+                otherwise the folder of a checkpoint or run. A run that has gone on from that folder already, and was
+                restarted, goes on from its own newest checkpoint.
 
         Raises:
             UserError: there are checkpoints and none is whole, or no such folder.
@@ -125,11 +126,8 @@ class Saving:
             with open_lock(str(self.folder)) as lock:  # what an earlier start still saves is to be found
                 if not take_lock(lock):
                     self._notice(f"another process still saves to {self.folder}; going on beside it")
-            self._found = find_start([*self.places.values()], self.folder, resume, self._journal)
-        checkpoint = self._found.checkpoint
-        told = checkpoint and (checkpoint.step, checkpoint.state, checkpoint.source)
-        told = distributed.gather_objects(told)[0]
-        return told and Start(*told, checkpoint=checkpoint)
+            self._lineage = find_lineage(self._places.all, self.folder, resume, self._journal)
+        return _share_start(self._lineage.checkpoint)
 
     def restore(self, start: Start | None, model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> None:
         """Set parameters and optimizer state, on every process, from what the first one read; None: nothing to do.
@@ -139,34 +137,23 @@ class Saving:
         """
         if start is None:
             return
-        tensors = {}
         if start.checkpoint is not None:
             load_model(start.checkpoint, model)
             if optimizer is not None:
                 load_optimizer(start.checkpoint, optimizer)
-                tensors = optimizer_tensors(optimizer)
-                self._found = make_room(self._found, [*self.places.values()])  # nothing has moved if it did not fit
+                self._lineage = make_room(self._lineage, self._places.all)  # nothing has moved if it did not fit
         for parameter in model.parameters():
             distributed.broadcast(parameter.detach())
         if optimizer is not None and distributed.world_size() > 1:
-            kinds = {name: (tensor.shape, tensor.dtype, str(tensor.device.type)) for name, tensor in tensors.items()}
-            kinds = distributed.gather_objects(kinds)[0]
-            if not self._is_first:
-                tensors = {
-                    name: torch.empty(shape, dtype=dtype, device=kind) for name, (shape, dtype, kind) in kinds.items()
-                }
-            for tensor in tensors.values():
-                distributed.broadcast(tensor)
-            if not self._is_first:
-                set_optimizer_tensors(optimizer, tensors, start.source)
+            _share_optimizer_state(optimizer, start.source)
 
     # --------------------------------------------------------------------------------------------------------- saving
 
     def save(self, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
         """Make a checkpoint of outer step `step`; returns after a copy to memory.
 
-        One save is under way at a time: while it is, the next one waits, and says so. All processes call this, and wait
-        with the first one, whatever --collective-timeout is.
+        One save is under way at a time: the next one waits for it, and says so. All processes call this, and wait with
+        the first one, whatever --collective-timeout is.
 
         Args:
             optimizer: its groups carry `names`, in the order of their `params`.
@@ -181,12 +168,11 @@ class Saving:
                 self._wait_for_writer(step)
         if not self._is_first:
             return
-        files = {MODEL: model_tensors(model), OPTIMIZER: optimizer_tensors(optimizer)}
-        self._open_snapshot().take(files)
-        self._orders = []
+        snapshot = self._open_snapshot()
+        snapshot.take({MODEL: model_tensors(model), OPTIMIZER: optimizer_tensors(optimizer)})
+        self._requests = []
         retention = Retention(self._settings.keep_last, self._settings.keep_every, self._resumed_from())
-        places = tuple(self.places.values())
-        self._order(_Order(step, (MODEL, OPTIMIZER), self._complete(state), places, retention))
+        self._request(SaveRequest(step, snapshot.layout, self._with_origin(state), tuple(self._places.all), retention))
         self.blocked_seconds = time.monotonic() - began
 
     def save_best(self, step: int, model: nn.Module, state: Mapping[str, Any], score: float) -> None:
@@ -196,36 +182,37 @@ class Saving:
                 self._save_best(step, model, state, score)
 
     def _save_best(self, step: int, model: nn.Module, state: Mapping[str, Any], score: float) -> None:
-        if not self._orders or self._orders[-1].step != step:
+        if not self._requests or self._requests[-1].step != step:
             self._wait_for_writer(step)
             self._open_snapshot().take({MODEL: model_tensors(model)})
-            self._orders = []
-        places = tuple(storage.join(place, BEST) for place in self.places.values())
-        self._order(_Order(step, (MODEL,), self._complete(state), places, None, score))
+            self._requests = []
+        layout = {MODEL: self._open_snapshot().layout[MODEL]}
+        self._request(
+            SaveRequest(step, layout, self._with_origin(state), tuple(self._places.best), retention=None, score=score)
+        )
 
     def save_if_best(self, step: int, model: nn.Module, state: Mapping[str, Any], score: float) -> None:
         """`save_best` where `score` is above that of the best checkpoint there is, of this start or an earlier one."""
         self.poll()
         with distributed.others_wait():
-            if self._is_first and self._best_score is None:
-                places = [storage.join(place, BEST) for place in self.places.values()]
-                best = newest_checkpoint(places, self._notice, WEIGHTS)
+            if not self._is_first:
+                return
+            if self._best_score is None:
+                best = newest_checkpoint(self._places.best, self._notice, WEIGHTS)
                 self._best_score = -math.inf if best is None or best.manifest.score is None else best.manifest.score
-            if self._is_first and score > self._best_score:
+            if score > self._best_score:
                 self._save_best(step, model, state, score)
                 self._best_score = score
 
     def best(self) -> Start | None:
-        """The best checkpoint so far, when all that was asked for is written: what `restore` takes, on each process."""
-        found = None
+        """The best checkpoint so far, for `restore`, once every save is written; the same on every process."""
+        best = None
         with distributed.others_wait():
             if self._is_first:
                 if self._writer is not None:
-                    self._finish_orders()
-                places = [storage.join(place, BEST) for place in self.places.values()]
-                found = newest_checkpoint(places, self._notice, WEIGHTS)
-        told = distributed.gather_objects(found and (found.step, found.state, found.source))[0]
-        return told and Start(*told, checkpoint=found)
+                    self._finish_saves(self._writer)
+                best = newest_checkpoint(self._places.best, self._notice, WEIGHTS)
+        return _share_start(best)
 
     def publish(self, *names: str) -> None:
         """Send these files of `folder` (names or patterns), and again whenever they change, to every other place."""
@@ -233,13 +220,13 @@ class Saving:
             self._open_writer().mirror(names)
 
     def poll(self) -> None:
-        """Tell how earlier saves went, without waiting.
+        """Report how earlier saves went, without waiting.
 
         Raises:
             UserError, StoreUnavailable: as `save`.
         """
         if self._writer is not None:
-            self._judge(self._writer.outcomes(wait=False))
+            self._report(self._writer.outcomes(wait=False))
 
     def close(self) -> None:
         """Wait until the last checkpoint and all small files are in every place; a save that failed is tried again.
@@ -251,14 +238,13 @@ class Saving:
         with distributed.others_wait():
             if self._writer is not None:
                 try:
-                    self._finish_orders()
+                    self._finish_saves(self._writer)
                     problems = self._writer.flush()
                 finally:
                     self._end_writer()
         if problems:
             raise storage.StoreUnavailable("; ".join(problems))
-        if self._temporary is not None:
-            shutil.rmtree(self._temporary, ignore_errors=True)
+        self._places.remove_temporary()
 
     def __enter__(self) -> Self:
         return self
@@ -266,127 +252,137 @@ class Saving:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if error is None:
             self.close()
-        elif self._writer is not None:
+        else:
             self._end_writer()  # what is under way is finished; the error that ends the run is the one to show
 
     # -------------------------------------------------------------------------------------------------------- details
 
     def _open_snapshot(self) -> Snapshot:
         self._open_writer()
+        assert self._snapshot is not None, "a writer has a snapshot"
         return self._snapshot
 
     def _open_writer(self) -> WriterProcess:
         if self._writer is None:
-            self._found = make_room(self._found, [*self.places.values()])
+            self._lineage = make_room(self._lineage, self._places.all)
+            run = self._lineage.run
+            assert run is not None, "make_room names the run"
             self._snapshot = Snapshot()
-            others = [place for place in self.places.values() if Path(storage.local_path(place)) != self.folder]
-            setup = Setup(
-                run=self._found.run,
-                attempt=new_attempt(self._found.run),
+            setup = WriterSetup(
+                run=run,
+                attempt=new_attempt(run),
                 world_size=distributed.world_size(),
                 memory=self._snapshot.handle,
-                scratch=str(self._temporary or self.folder),
-                damaged=self._found.damaged,
+                scratch=str(self._places.temporary or self.folder),
+                damaged=self._lineage.damaged,
                 mirror_from=str(self.folder),
-                mirror_to=tuple(others),
+                mirror_to=tuple(self._places.mirrors),
             )
             self._writer = WriterProcess(setup)
             self._writer.mirror((LOG, METRICS))
         return self._writer
 
+    def _end_writer(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+        if self._snapshot is not None:
+            self._snapshot.close()
+        self._writer = self._snapshot = None
+
     def _resumed_from(self) -> int | None:
-        return self._found.checkpoint and self._found.checkpoint.step
+        return None if self._lineage.checkpoint is None else self._lineage.checkpoint.step
 
-    def _complete(self, state: Mapping[str, Any]) -> dict[str, Any]:
-        return {**state, "origin": self._found.origin}
+    def _with_origin(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        return {**state, "origin": self._lineage.origin}
 
-    def _order(self, order: _Order) -> None:
-        self._orders.append(order)
-        self._send(order)
-
-    def _send(self, order: _Order) -> None:
-        self._writer.save(
-            order.step, self._snapshot.layout, order.roles, order.state, order.places, order.retention, order.score
-        )
+    def _request(self, request: SaveRequest) -> None:
+        self._requests.append(request)
+        self._open_writer().save(request)
 
     def _wait_for_writer(self, step: int) -> None:
         """Until no save is under way."""
         if self._writer is None:
             return
-        self._judge(self._writer.outcomes(wait=False))
+        self._report(self._writer.outcomes(wait=False))
         if self._writer.is_busy:
             began = time.monotonic()
             outcomes = self._writer.outcomes(wait=True)
             waited = time.monotonic() - began
-            if waited >= 0.05:
+            if waited >= _NOTICEABLE_WAIT:
                 self._journal.emit(Waited(step, waited, "the save before to end"))
-            self._judge(outcomes)
+            self._report(outcomes)
 
-    def _finish_orders(self) -> None:
-        """Until all that the snapshot was taken for is saved; what failed, whenever that was heard, is tried again."""
-        self._judge(self._writer.outcomes(wait=True))
-        for order in self._orders:
-            if (order.step, ", ".join(order.places)) in self._unsaved:
-                self._notice(f"trying once more to save step {order.step}")
-                self._send(order)
-        for outcome in self._judge(self._writer.outcomes(wait=True)):
+    def _finish_saves(self, writer: WriterProcess) -> None:
+        """Until all that the snapshot was taken for is saved. What failed is tried again, however long ago it did."""
+        self._report(writer.outcomes(wait=True))
+        for request in self._requests:
+            if _SaveId(request.step, request.place) in self._unsaved:
+                self._notice(f"trying once more to save step {request.step}")
+                writer.save(request)
+        for outcome in self._report(writer.outcomes(wait=True)):
             raise _as_exception(outcome)
 
-    def _judge(self, outcomes: list[Outcome]) -> list[Outcome]:
-        """Tell how saves went; returns those that failed."""
+    def _report(self, outcomes: list[SaveOutcome]) -> list[SaveOutcome]:
+        """Report how saves went; returns those that failed.
+
+        Raises:
+            UserError, StoreUnavailable: as `save`.
+        """
         failed = [outcome for outcome in outcomes if outcome.error]
         for outcome in outcomes:
             self.last = outcome
             for note in outcome.notes:
                 self._notice(note)
             if not outcome.error:
-                self._failed = 0
-                self._unsaved.discard((outcome.step, outcome.place))
+                self._failures_in_a_row = 0
+                self._unsaved.discard(_SaveId(outcome.step, outcome.place))
                 self.committed = outcome.step
                 self._journal.emit(
                     Saved(outcome.step, outcome.place, outcome.size, outcome.seconds, self.blocked_seconds)
                 )
                 continue
-            self._failed += 1
-            self._unsaved.add((outcome.step, outcome.place))
+            self._failures_in_a_row += 1
+            self._unsaved.add(_SaveId(outcome.step, outcome.place))
             self._best_score = None  # the best one may not be there: looked up again
             allowed = self._settings.max_failed_saves
-            self._journal.emit(SaveFailed(outcome.step, outcome.place, outcome.error, self._failed, allowed))
-            if outcome.cause == "other_run" or self._failed >= allowed:
+            self._journal.emit(SaveFailed(outcome.step, outcome.place, outcome.error, self._failures_in_a_row, allowed))
+            if outcome.cause is FailureCause.OTHER_RUN or self._failures_in_a_row >= allowed:
                 raise _as_exception(outcome)
         return failed
 
     def _notice(self, text: str) -> None:
         self._journal.emit(Notice(text))
 
-    def _end_writer(self) -> None:
-        self._writer.close()
-        self._snapshot.close()
-        self._writer = self._snapshot = None
+
+def _share_start(checkpoint: Checkpoint | None) -> Start | None:
+    """Where to start, on every process, from the checkpoint that the first one has found; others give None."""
+    start = None
+    if checkpoint is not None:
+        start = Start(checkpoint.step, checkpoint.state, checkpoint.source, checkpoint=None)
+    shared: Start | None = distributed.gather_objects(start)[0]
+    return None if shared is None else replace(shared, checkpoint=checkpoint)
 
 
-@dataclass(frozen=True)
-class _Order:
-    """One checkpoint that was asked for; its tensors are in the snapshot until the next one is taken."""
+def _share_optimizer_state(optimizer: torch.optim.Optimizer, source: str) -> None:
+    """Set the state of the optimizer on every process to that of the first one.
 
-    step: int
-    roles: tuple[str, ...]
-    state: Mapping[str, Any]
-    places: tuple[str, ...]
-    retention: Retention | None
-    score: float | None = None
-
-
-def _places_of(settings: OutputSettings) -> dict[str, str]:
-    """Setting -> folder; local ones first, the same folder once."""
-    places = {"output_dir": settings.output_dir}
-    if settings.output_hdfs is not None and settings.output_hdfs.rstrip("/") != settings.output_dir.rstrip("/"):
-        places["output_hdfs"] = settings.output_hdfs
-    return dict(sorted(places.items(), key=lambda item: not storage.is_local(item[1])))
+    Args:
+        source: folder of the checkpoint, for messages.
+    """
+    is_first = distributed.rank() == 0
+    tensors = optimizer_tensors(optimizer) if is_first else {}
+    mine = {name: _TensorForm(tensor.shape, tensor.dtype, tensor.device.type) for name, tensor in tensors.items()}
+    forms: dict[str, _TensorForm] = distributed.gather_objects(mine)[0]
+    if not is_first:
+        tensors = {name: form.empty() for name, form in forms.items()}
+    for tensor in tensors.values():
+        distributed.broadcast(tensor)
+    if not is_first:
+        set_optimizer_tensors(optimizer, tensors, source)
 
 
-def _as_exception(outcome: Outcome) -> Exception:
+def _as_exception(outcome: SaveOutcome) -> Exception:
     text = f"the checkpoint of step {outcome.step} cannot be written to {outcome.place}: {outcome.error}"
-    if outcome.cause in ("unavailable", "died"):
+    if outcome.cause in (FailureCause.UNAVAILABLE, FailureCause.DIED):
         return storage.StoreUnavailable(f"{text}. The run goes on from the checkpoint before when it is started again")
     return UserError(f"{text}; make room or choose other places, and start again: it goes on from the one before")

@@ -49,7 +49,7 @@ def test_sigkill_of_the_writer_at_every_phase(any_store, tmp_path, second):
     expected, phase = 1, 0
     while True:
         save = Save(places, 10 + phase, *make_trained(0), {}, scratch=scratch)
-        is_dead = died(start(save.order, save.setup, phase))
+        is_dead = died(start(save.request, save.setup, phase))
         save.close()
         try:
             whole_manifest(storage.join(place, f"step-{10 + phase:08d}"))
@@ -97,7 +97,7 @@ def test_of_writers_of_one_step_at_once_one_wins(any_store, tmp_path):
     place = any_store.new_folder()
     for step in range(1, 4):
         saves = [Save([place], step, *make_trained(n), {}, scratch=str(tmp_path / str(n))) for n in range(2)]
-        assert not any([died(each) for each in [start(save.order, save.setup) for save in saves]])
+        assert not any([died(each) for each in [start(save.request, save.setup) for save in saves]])
         found = open_checkpoint(storage.join(place, f"step-{step:08d}"))
         assert found.manifest.attempt in {save.attempt for save in saves}
         for save in saves:

@@ -20,11 +20,11 @@ def test_a_run_keeps_its_name_before_its_first_checkpoint(tmp_path):
     for _ in range(2):
         saving = Saving(output, Journal())
         assert saving.find_start("auto") is None
-        names.append(saving._found.run)
+        names.append(saving._lineage.run)
     assert names[0] == names[1]
     assert Saving(output, Journal()).find_start("never") is None
     fresh = Saving(output, Journal())
-    assert fresh.find_start("auto") is None and fresh._found.run != names[0]
+    assert fresh.find_start("auto") is None and fresh._lineage.run != names[0]
 
 
 def test_never_sets_aside(tmp_path):

@@ -15,7 +15,7 @@ from cclm.config.pretrain import EvaluationConfig
 from cclm.data.examples.tokenizer import Tokenizer
 from cclm.demo.world import DemoSize, make_demo_world
 from cclm.errors import UserError
-from cclm.training import resume
+from cclm.training import run_files
 from cclm.training.held_out import HeldOut
 from cclm.training.preflight import check_writable
 from tests.checkpoint_files import make_trained, save_checkpoint
@@ -99,26 +99,26 @@ def test_demo_world_where_none_can_be(tmp_path):
 
 
 def test_runs_set_aside_within_a_second(tmp_path, monkeypatch):
-    monkeypatch.setattr(resume.time, "strftime", lambda _: "earlier-20260101-000000")
+    monkeypatch.setattr(run_files.time, "strftime", lambda _: "earlier-20260101-000000")
     for content in "123":
         (tmp_path / "metrics.jsonl").write_text(content)
-        resume.set_aside(str(tmp_path))
+        run_files.set_aside(str(tmp_path))
     names = ["earlier-20260101-000000", "earlier-20260101-000000-2", "earlier-20260101-000000-3"]
     assert [(tmp_path / name / "metrics.jsonl").read_text() for name in names] == ["1", "2", "3"]
     assert sorted(path.name for path in tmp_path.iterdir()) == names
 
 
 def test_runs_set_aside_in_a_store_within_a_second(tmp_path, monkeypatch):
-    monkeypatch.setattr(resume.time, "strftime", lambda _: "earlier")
+    monkeypatch.setattr(run_files.time, "strftime", lambda _: "earlier")
     place = f"memory://{tmp_path.name}"
     files = {"earlier-2": "metrics.jsonl", "earlier-3": "log.txt"}
     manifest = f"{place}/step-00000005/manifest"
     storage.write_atomic(f"{manifest}.json", b"first")
-    resume.set_aside(place)  # leaves no folder, only the manifest's name
+    run_files.set_aside(place)  # leaves no folder, only the manifest's name
     for name in files.values():
         storage.write_atomic(f"{place}/{name}", name.encode())
         storage.write_atomic(f"{manifest}.json", name.encode())
-        resume.set_aside(place)
+        run_files.set_aside(place)
     assert storage.read_bytes(f"{manifest}-earlier.json") == b"first"
     for aside, name in files.items():
         assert storage.read_bytes(f"{place}/{aside}/{name}") == name.encode()
