@@ -13,8 +13,10 @@ import random
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.ImageFile import ImageFile
 
 from cclm.config.sources import AugmentConfig
+from cclm.data.examples import jpeg
 from cclm.data.examples.randaugment import rand_augment
 from cclm.data.examples.regions import Crop
 from cclm.data.stored.records import BROKEN_IMAGE, BrokenRecord
@@ -22,6 +24,8 @@ from cclm.data.stored.records import BROKEN_IMAGE, BrokenRecord
 Pixels = NDArray[np.uint8]
 """(R, R, 3), RGB: an image as the model takes it."""
 
+_JPEG_FORMATS = ("JPEG", "MPO")
+_UNBOUNDED_MODES = {"I": "32-bit integers", "F": "floats"}  # modes of Pillow
 _MIN_ASPECT, _MAX_ASPECT = 3 / 4, 4 / 3  # of random crops
 _CROP_ATTEMPTS = 10
 _MIN_OVERSAMPLING = 2  # a JPEG decoded below its size keeps at least so many pixels, a side, for each one of the result
@@ -38,12 +42,32 @@ def open_image(data: bytes) -> Image.Image:
 
 
 def decode(image: Image.Image) -> Image.Image:
-    """All pixels as RGB. A file that ends too early is an error, never half an image. Raises BrokenRecord."""
+    """All pixels as RGB. A file that ends too early is an error, never half an image.
+
+    What is not RGB, turned or transparent: docs/data.md, section "Images and weights".
+
+    Raises:
+        BrokenRecord: the file is damaged, ends early, or holds values that have no known range.
+    """
+    source = image.fp if isinstance(image, ImageFile) and image.format in _JPEG_FORMATS else None
     try:
         image.load()
-        return image if image.mode == "RGB" else image.convert("RGB")
+        pixels = image if image.mode == "RGB" else _to_rgb(image)
+        is_cut = isinstance(source, io.BytesIO) and jpeg.may_be_cut(image) and jpeg.is_cut(source.getvalue())
     except Exception as error:  # as above
         raise BrokenRecord(BROKEN_IMAGE, _reason(error)) from None
+    if is_cut:
+        raise BrokenRecord(BROKEN_IMAGE, "the JPEG data end before the image does, with an end marker")
+    return pixels
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):  # Pillow would cut values off at 255
+        values = np.asarray(image).astype(np.uint32)
+        return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")  # 65535 = 255 * 257
+    if image.mode in _UNBOUNDED_MODES:
+        raise ValueError(f"the pixels are {_UNBOUNDED_MODES[image.mode]}, whose range is unknown; save it with 8 bits")
+    return image.convert("RGB")
 
 
 def crop_and_resize(image: Image.Image, crop: Crop, side: int) -> Image.Image:

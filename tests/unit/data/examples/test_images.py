@@ -2,6 +2,7 @@
 
 import io
 import random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from record_files import jpeg
 
 from cclm.config.sources import AugmentConfig
 from cclm.data.examples import images, randaugment
+from cclm.data.examples import jpeg as jpeg_end
 from cclm.data.stored.records import BrokenRecord
 from cclm.pixels import normalised
 
@@ -60,6 +62,70 @@ def test_a_truncated_jpeg_is_an_error_at_any_length(part: float) -> None:
     assert caught.value.kind == "broken image" and len(caught.value.detail) > 5
     with pytest.raises(BrokenRecord):
         images.evaluation_image(cut, 32)
+
+
+@pytest.mark.parametrize("part", [0.3, 0.5, 0.9, 0.99])
+@pytest.mark.parametrize(
+    "options", [{}, {"restart_marker_blocks": 3}, {"subsampling": 0}, {"progressive": True}], ids=lambda o: "-".join(o)
+)
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_nor_does_an_end_marker_make_it_whole(mode: str, options: dict[str, Any], part: float) -> None:
+    """libjpeg fills the rest with grey and says nothing."""
+    buffer = io.BytesIO()
+    Image.open(io.BytesIO(jpeg(2, 300, 200))).convert(mode).save(buffer, "JPEG", **options)
+    whole = buffer.getvalue()
+    images.evaluation_image(whole, 32)
+    images.evaluation_image(whole + b"\xff\xd9 a trailer", 32)
+    if "progressive" in options and part > 0.8:
+        return  # in the last scan
+    cut = whole[: int(len(whole) * part)].rstrip(b"\xff") + b"\xff\xd9"
+    Image.open(io.BytesIO(cut)).load()
+    with pytest.raises(BrokenRecord, match="broken image: the JPEG data end before the image does"):
+        images.evaluation_image(cut, 32)
+    with pytest.raises(BrokenRecord, match="the JPEG data end before the image does"):
+        images.training_image(cut + whole[len(cut) :], 32, PLAIN, random.Random(0))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_a_grey_image_is_whole(mode: str) -> None:
+    grey = Image.new(mode, (70, 50), 128 if mode == "L" else (128, 128, 128))
+    assert jpeg_end.may_be_cut(Image.open(io.BytesIO(_encoded(grey, "JPEG"))))
+    assert (images.evaluation_image(_encoded(grey, "JPEG"), 16) == 128).all()
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF"])
+def test_16_bits_are_scaled_to_8(form: str) -> None:
+    values = np.linspace(0, 65535, 64 * 64).astype(np.uint16).reshape(64, 64)
+    data = _encoded(Image.fromarray(values), form)
+    expected = np.round(values / 65535 * 255).astype(np.uint8)
+    assert (images.evaluation_image(data, 64) == expected[..., None]).all()
+    whole = AugmentConfig(crop_scale=(1.0, 1.0), horizontal_flip=0.0, rand_augment_ops=0)
+    assert images.training_image(data, 64, whole, random.Random(0)).std() > 50
+
+
+@pytest.mark.parametrize("values", [np.int32, np.float32])
+def test_values_without_a_known_range_are_refused(values: Any) -> None:
+    data = _encoded(Image.fromarray(np.arange(64 * 64, dtype=values).reshape(64, 64)), "TIFF")
+    for make in (
+        lambda: images.evaluation_image(data, 32),
+        lambda: images.training_image(data, 32, PLAIN, random.Random(0)),
+    ):
+        with pytest.raises(BrokenRecord, match=r"broken image: the pixels are (32-bit integers|floats), whose range"):
+            make()
+
+
+def test_orientation_and_transparency_are_as_published() -> None:
+    """docs/data.md says so: pixels as they are stored, and the colour that lies beneath a transparent pixel."""
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    buffer = io.BytesIO()
+    image = Image.new("RGB", (64, 64), "red")
+    image.paste("blue", (32, 0, 64, 64))
+    image.save(buffer, "PNG", exif=turned)
+    result = images.evaluation_image(buffer.getvalue(), 64)
+    assert result[5, 5].tolist() == result[60, 5].tolist() == [255, 0, 0]
+    clear = Image.new("RGBA", (8, 8), (0, 0, 0, 0))
+    assert (images.evaluation_image(_encoded(clear), 8) == 0).all()
 
 
 def test_something_else_is_no_image() -> None:
