@@ -1,0 +1,78 @@
+"""README and the pages of docs/ as tests see them: their commands, and which test runs each."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+# Each command of a `sh` block, as written, is in one of these groups.
+
+DEMO_RUN = ("torchx run -s local_cwd cclm.pretrain --config configs/demo/pretrain.yaml",)
+"""tests/integration/test_readme.py, in a folder with the demo world of full size."""
+
+AFTER_THE_DEMO_RUN = (
+    "cclm finetune configs/demo/xvnli.yaml --checkpoint output/demo",
+    "cclm evaluate configs/demo/xvnli.yaml --checkpoint output/demo_xvnli",
+    "cclm finetune configs/demo/xvnli_fewshot.yaml --checkpoint output/demo_xvnli --fewshot de,48",
+    "cclm describe output/demo",
+    "cclm describe output/demo/step-00000900 --verify",
+    "cclm convert output/demo/best demo.th",
+)
+"""The same test, in this order."""
+
+IN_THE_REPOSITORY = ("cclm parity tests/golden --worst 5",)
+"""The same file."""
+
+IN_A_SMALL_WORLD = (
+    "cclm data check configs/demo/pretrain.yaml --processes 2",
+    "cclm launch --nproc-per-node 2 -- pretrain configs/demo/pretrain.yaml",
+    "cclm data audit output/demo",
+    "cclm data audit output/demo output/demo_again",
+    "cclm launch --nnodes 1:2 --max-restarts 3 --rdzv-endpoint localhost:29511 --rdzv-id try -- "
+    "pretrain configs/demo/pretrain.yaml",
+    "cclm data shard demo_world/data/pretrain/image_text shards --size 1G",
+    "cclm data index shards",
+)
+"""tests/integration/test_docs_commands.py, in this order, in a folder with a tiny demo world."""
+
+PUBLISHED = (
+    "cclm demo published --as-published",
+    "cd published",
+    "cclm run --task pretrain_cclm_3m --dist 1 --output_dir output/",
+    "cclm convert output/ pretrained_model.th",
+    "cclm run --dist 1 --task xvnli --output_dir output/xvnli --checkpoint pretrained_model.th --bs 128 --seed 42",
+)
+"""The same file, in this order; the world is drawn with --tiny."""
+
+NOT_RUN = {
+    "sh quickstart.sh": "installs everything; its other two commands are run, and test_readme.py reads the script",
+    "sh quickstart.sh test": "runs the tests; test_readme.py runs the script on a few made-up ones",
+    "pip install -c constraints.txt -e '.[test]'": "changes the environment that the tests run in",
+    "cclm pretrain configs/demo/pretrain.yaml --output-hdfs hdfs://namenode/runs/demo": "needs HDFS",
+    "python -m benchmarks.input --stores local,s3,hdfs --rounds 3": "twenty minutes, and needs stores",
+    "python -m benchmarks.checkpoint --store s3": "needs a store",
+    "python -m benchmarks.evaluate": "takes minutes; tests/unit/benchmarks reads the command lines",
+    "python -m benchmarks.transfer": "trains for hours",
+}
+"""Why no test runs these as written."""
+
+RUN = (*DEMO_RUN, *AFTER_THE_DEMO_RUN, *IN_THE_REPOSITORY, *IN_A_SMALL_WORLD, *PUBLISHED)
+
+
+def commands(page: Path) -> list[str]:
+    """Every line of a page's `sh` blocks."""
+    blocks = re.findall(r"```sh\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    return [line.strip() for block in blocks for line in block.splitlines() if line.strip()]
+
+
+def shell(command: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a command as a user would who has activated the environment."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = os.environ | {"PATH": path} | variables
+    return subprocess.run(
+        ["sh", "-c", command], cwd=cwd, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL
+    )

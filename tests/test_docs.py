@@ -1,0 +1,87 @@
+"""README and docs/: short, and true of what is there. Their commands are run by tests/integration."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from cclm.cli.main import COMMANDS
+from tests.pages import NOT_RUN, PAGES, ROOT, RUN, commands
+
+README = ROOT / "README.md"
+METHOD = (
+    "Model",
+    "Pre-training objectives",
+    "Course of pre-training",
+    "Optimisation",
+    "Input pipeline",
+    "Fine-tuning tasks",
+    "Evaluation",
+    "Published behaviour kept and left behind",
+)
+
+
+def prose(page: Path) -> str:
+    """The page without its blocks of code."""
+    return re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+
+
+def anchors(page: Path) -> set[str]:
+    """Names by which links reach the page's headings, as GitHub makes them."""
+    titles = re.findall(r"^#+ (.+)$", prose(page), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_readme_is_short() -> None:
+    assert README.stat().st_size <= 10_000
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    wrong = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
+        if target.startswith("https://"):
+            continue
+        name, _, anchor = target.partition("#")
+        file = (page.parent / name).resolve() if name else page
+        if not file.exists() or (anchor and anchor not in anchors(file)):
+            wrong.append(target)
+    assert not wrong
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_that_are_named_exist(page: Path) -> None:
+    pattern = r"\b((?:cclm|configs|tests|benchmarks|torchx_components)/[\w./-]*\w)(\{?)"
+    named = {name for name, brace in re.findall(pattern, page.read_text()) if not brace}
+    missing = {name for name in named if not (ROOT / name).exists()}
+    assert not missing
+
+
+def test_every_page_is_named_in_readme() -> None:
+    for page in PAGES[1:]:
+        assert f"({page.relative_to(ROOT)})" in README.read_text()
+
+
+def test_every_command_is_run_by_a_test_or_has_a_reason_not_to_be() -> None:
+    written = {command for page in PAGES for command in commands(page)}
+    known = {*RUN, *NOT_RUN}
+    assert written - known == set(), "add these to tests/pages.py"
+    assert known - written == set(), "no page has these any more"
+
+
+def test_every_command_of_the_table_exists() -> None:
+    names = set(re.findall(r"^\| `cclm (\w+)", README.read_text(), flags=re.MULTILINE))
+    assert names == set(COMMANDS)
+
+
+def test_docstrings_find_their_sections() -> None:
+    """Docstrings name sections of docs/method.md."""
+    titles = re.findall(r"^## (.+)$", (ROOT / "docs/method.md").read_text(), flags=re.MULTILINE)
+    assert tuple(titles) == METHOD
+    wanted = set()
+    for file in (ROOT / "cclm").rglob("*.py"):
+        text = " ".join(file.read_text().split())
+        wanted |= set(re.findall(r"docs/method\.md, section ([A-Z][\w -]+?)(?=[^\w -]|$)", text))
+        assert "spec section" not in text, file
+    unknown = {name for name in wanted if not any(name.startswith(title) for title in METHOD)}
+    assert not unknown
