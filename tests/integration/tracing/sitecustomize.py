@@ -11,7 +11,7 @@ import sys
 import threading
 from types import FrameType
 
-WINDOWS = {("training/loop.py", "fit"): "batch", ("training/saving.py", "save"): "checkpoint"}
+WINDOWS = {("training/loop.py", "fit"): "batch", ("training/run.py", "save"): "checkpoint"}
 _IS_FUNCTION = 1  # inspect.CO_OPTIMIZED: neither a module's body nor a class's
 
 
