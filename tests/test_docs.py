@@ -1,6 +1,7 @@
 """README and docs/: short, and true of what is there. Their commands are run by tests/integration."""
 
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -85,3 +86,15 @@ def test_docstrings_find_their_sections() -> None:
         assert "spec section" not in text, file
     unknown = {name for name in wanted if not any(name.startswith(title) for title in METHOD)}
     assert not unknown
+
+
+def test_the_picture_is_what_its_script_draws() -> None:
+    """But for the scenes' bytes, which change with the version of Pillow."""
+    drawn, kept = (
+        re.sub(r"base64,[^\"]*", "", text)
+        for text in (
+            runpy.run_path(str(ROOT / "docs/pictures/make.py"))["picture"](),
+            (ROOT / "docs/pictures/views.svg").read_text(encoding="utf-8"),
+        )
+    )
+    assert drawn == kept

@@ -25,7 +25,7 @@ _STREAM = 0x706C616E
 
 @dataclass(frozen=True)
 class Plan:
-    """The course of a run over its sources (spec section 2, published order).
+    """The course of a run over its sources (docs/method.md, section Course of pre-training).
 
     An outer step trains parallel texts and monolingual images, each with its own probability, and then makes one main
     update: images, or, where there are regions, regions with their probability and images otherwise. The very first

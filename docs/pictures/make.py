@@ -14,9 +14,9 @@ import unicodedata
 from pathlib import Path
 from random import Random
 
+from cclm.demo.captions import caption
 from cclm.demo.draw import draw, jpeg
 from cclm.demo.languages import LANGUAGES
-from cclm.demo.pretraining import caption
 from cclm.demo.scenes import Scene, Thing
 
 OUT = Path(__file__).with_name("views.svg")
@@ -94,7 +94,8 @@ def step(left: float, top: float, title: str, lines: tuple[str, ...], is_last: b
     return "\n".join(parts)
 
 
-def main() -> None:
+def picture() -> str:
+    """The whole SVG."""
     margin, top, cards, below = 15, 15, 365, 395
     gap = (WIDTH - 2 * margin - 4 * CARD) / 3
     lefts = [margin + number * (CARD + gap) for number in range(4)]
@@ -111,9 +112,9 @@ def main() -> None:
         ),
         "</svg>\n",
     ]
-    OUT.write_text("\n".join(parts), encoding="utf-8")
-    print(f"{OUT}: {OUT.stat().st_size:,} bytes")
+    return "\n".join(parts)
 
 
 if __name__ == "__main__":
-    main()
+    OUT.write_text(picture(), encoding="utf-8")
+    print(f"{OUT}: {OUT.stat().st_size:,} bytes")

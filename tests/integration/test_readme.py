@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.pages import AFTER_THE_DEMO_RUN, DEMO_RUN, IN_THE_REPOSITORY, ROOT, commands, shell
+from tests.pages import AFTER_THE_DEMO_RUN, DEMO_RUN, IN_THE_REPOSITORY, ROOT, shell
 
 LANGUAGES = ("en", "de", "fr", "es", "id", "tr", "ru", "zh", "ja", "ar")
 [MAIN_JOB] = DEMO_RUN
