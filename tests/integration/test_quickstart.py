@@ -6,18 +6,20 @@ from pathlib import Path
 
 import pytest
 
-from .test_readme import README, ROOT, commands, shell
+from tests.pages import DEMO_RUN, ROOT, commands, shell
+
+README = ROOT / "README.md"
 
 
 def test_ci_runs_the_whole_test_command_of_readme() -> None:
-    assert "sh quickstart.sh test" in commands()
-    assert "`sh quickstart.sh test all`" in README
+    assert "sh quickstart.sh test" in commands(README)
+    assert "`sh quickstart.sh test all`" in README.read_text(encoding="utf-8")
     assert "exec sh quickstart.sh test all" in (ROOT / ".ci" / "run").read_text()
 
 
 def test_quickstart_runs_what_readme_says() -> None:
     script = (ROOT / "quickstart.sh").read_text()
-    shown = next(line for line in commands() if line.startswith("torchx run"))
+    [shown] = DEMO_RUN
     assert f"say {shown}" in script
     assert subprocess.run(["sh", "-n", str(ROOT / "quickstart.sh")]).returncode == 0
     for words in ("tset", "test all -x"):
