@@ -18,7 +18,7 @@ from cclm.training.identity import FEW_SHOT, Identity, sizes_of_model
 from cclm.training.initial_task import empty_task, initial_task, named_weights
 from cclm.training.options import FinetuneOptions
 from cclm.training.resume import Start
-from cclm.training.run import Built, Context, Course, Recipe, Trained, open_context, start_process, train
+from cclm.training.run import Built, Course, Recipe, RunContext, Trained, open_context, start_process, train
 from cclm.training.task_results import publish_results
 from cclm.training.task_tests import TaskTests
 from cclm.training.validation import (
@@ -51,7 +51,7 @@ class Finetuning(Recipe[nn.Module]):
         UserError: tokenizer, data or answer list are unusable.
     """
 
-    def __init__(self, config: AnnotatedConfig, options: FinetuneOptions, context: Context) -> None:
+    def __init__(self, config: AnnotatedConfig, options: FinetuneOptions, context: RunContext) -> None:
         self.config: AnnotatedConfig = config
         self.checkpoint = options.checkpoint
         self._options, self._context = options, context

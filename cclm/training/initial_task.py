@@ -1,6 +1,6 @@
 """The task of a fine-tuning config with its initial weights: from pre-training, or from fine-tuning of the same task.
 
-Whatever the file - a published `.th`, or a checkpoint folder of ours - its names are held against the model's before
+The file is a published `.th` or a checkpoint folder of ours. Its names and shapes are compared with the model's before
 anything is copied, and position tables are resampled to the config's image size.
 """
 
@@ -52,15 +52,15 @@ class Weights:
     step: int
     tensors: dict[str, Tensor]
     published: bool
-    """Whether names are the published ones, or ours."""
+    """Whether the tensors have the published names; otherwise they have ours."""
     model: Mapping[str, Any] | None = None
-    """Ours: the settings of the model that it was made with."""
+    """Settings of the model that was saved; None for a published file."""
     identity: Mapping[str, Any] = field(default_factory=dict)
-    """Ours: what told its run from others."""
+    """Identity of the run that saved it (`cclm.training.identity`); empty for a published file."""
 
 
 def task_of(config: FinetuneConfig, pretrained: CCLM) -> nn.Module:
-    """The task's model around (parts of) a pre-trained one; heads that are new are drawn from torch's random state."""
+    """The task's model around (parts of) a pre-trained one. New heads are drawn from torch's random state."""
     match config:
         case RetrievalConfig():
             return RetrievalTask(pretrained)
@@ -76,7 +76,11 @@ def task_of(config: FinetuneConfig, pretrained: CCLM) -> nn.Module:
 
 
 def read_weights(path: str, config: FinetuneConfig) -> Weights:
-    """A published `.th` file, a checkpoint folder of ours, or a run's folder: its best checkpoint, else its newest.
+    """Read weights into memory.
+
+    Args:
+        path: a published `.th` file, a checkpoint folder of ours, or a run's folder (its best checkpoint, else its
+            newest).
 
     Raises:
         UserError: there is none, or it is torn or unsafe to read.
@@ -87,7 +91,7 @@ def read_weights(path: str, config: FinetuneConfig) -> Weights:
     best = storage.join(path, BEST)
     checkpoint = find_checkpoint(best if checkpoint_steps(best) else path, WEIGHTS)
     tensors = load_file(checkpoint.file(MODEL))
-    if checkpoint.copy is not None:  # what was read is a map of the file, which goes with its object
+    if checkpoint.copy is not None:  # the tensors map a temporary copy of the file, which is deleted with `checkpoint`
         tensors = {name: tensor.clone() for name, tensor in tensors.items()}
     made = checkpoint.state["config"]
     identity = checkpoint.state.get("identity", {})
@@ -113,7 +117,7 @@ def named_weights(config: FinetuneConfig, path: str | None, *, training: bool) -
 
 
 def check_weights(weights: Weights, config: FinetuneConfig, *, training: bool) -> None:
-    """Whether the task can start from these weights, or be evaluated with them.
+    """Check whether the task can start from these weights, or be evaluated with them.
 
     Raises:
         UserError: they are of another task, or, for evaluation, were never trained on it.
@@ -137,7 +141,10 @@ def check_weights(weights: Weights, config: FinetuneConfig, *, training: bool) -
 
 
 def initial_task(config: FinetuneConfig, weights: Weights | None) -> nn.Module:
-    """The task on the CPU; new heads are drawn from the config's seed. Without weights: those of the encoders alone.
+    """The task on the CPU. New heads are drawn from the config's seed.
+
+    Args:
+        weights: of the whole task or model; None: the encoders' own weights, as the config names them.
 
     Raises:
         UserError: the weights are of a model of other sizes.
@@ -164,19 +171,26 @@ def empty_task(config: FinetuneConfig) -> nn.Module:
 
 
 def _outline(build: Callable[[], nn.Module]) -> nn.Module:
-    """Names and shapes without numbers: checked before seconds are spent on building."""
+    """The module on the meta device: names and shapes, to be checked before seconds are spent on building it."""
     with torch.device("meta"):
         return build()
 
 
 def _copy(weights: Weights, module: nn.Module, config: FinetuneConfig, kept: str = "") -> None:
-    """Copy weights into the parameters whose names start with `kept`, strictly."""
+    """Copy weights into a module.
+
+    Args:
+        kept: only parameters whose names start with this are copied; each of them must be there.
+
+    Raises:
+        UserError: a name is missing or unknown, or a shape differs.
+    """
     layers, finetuned = config.model.text.num_text_layers, weights.task != PRETRAIN
 
     def name_of(name: str) -> str:
         return published_name(name, num_text_layers=layers, finetuned=finetuned) if weights.published else name
 
-    # A shared parameter has two names: files of the published code hold both, ours the first.
+    # A shared parameter has two names. Files of the published code hold both; ours hold the first one.
     parameters = dict(module.named_parameters(remove_duplicate=not weights.published))
     wanted = {name_of(name): parameter for name, parameter in parameters.items() if name.startswith(kept)}
     given: Mapping[str, Tensor] = {
@@ -199,7 +213,7 @@ _REBUILT = re.compile(r"(relative_position_index|attn_mask|position_ids|predicti
 
 
 def _published_task(state: Mapping[str, Tensor], config: FinetuneConfig) -> str:
-    """Which program wrote a published state dict: it shows in its names."""
+    """The task of a published state dict. Each of the published programs has names that others lack."""
 
     def has(prefix: str) -> bool:
         return any(name.startswith(prefix) for name in state)

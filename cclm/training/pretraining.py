@@ -19,7 +19,7 @@ from cclm.training.identity import pretraining_identity
 from cclm.training.plan import KINDS, Plan, steps_of_run
 from cclm.training.preflight import check_divisible, load_checked_tokenizer
 from cclm.training.resume import Start
-from cclm.training.run import Built, Context, Course, Recipe, Trained, open_context, start_process, train
+from cclm.training.run import Built, Course, Recipe, RunContext, Trained, open_context, start_process, train
 
 
 def pretrain(config: PretrainConfig, *, resume: str = "auto", stop: StopSignal | None = None) -> int:
@@ -37,7 +37,7 @@ class Pretraining(Recipe[CCLM]):
         UserError: tokenizer, held-out lists or data are unusable.
     """
 
-    def __init__(self, config: PretrainConfig, context: Context) -> None:
+    def __init__(self, config: PretrainConfig, context: RunContext) -> None:
         self.config: PretrainConfig = config
         self._context = context
         self._tokenizer = load_checked_tokenizer(config)

@@ -127,7 +127,7 @@ class Recipe(ABC, Generic[Model]):
 
 
 @dataclass(frozen=True)
-class Context:
+class RunContext:
     """What a run has from its first moment on."""
 
     device: torch.device
@@ -142,7 +142,7 @@ def start_process() -> torch.device:
     return device
 
 
-def open_context(config: Config, device: torch.device) -> Context:
+def open_context(config: Config, device: torch.device) -> RunContext:
     """Open the places of a run.
 
     Raises:
@@ -150,10 +150,10 @@ def open_context(config: Config, device: torch.device) -> Context:
         StoreUnavailable: a place does not answer.
     """
     journal = open_journal(is_first=distributed.rank() == 0)
-    return Context(device, journal, Saving(config, journal))
+    return RunContext(device, journal, Saving(config, journal))
 
 
-def train(recipe: Recipe[Model], context: Context, *, resume: str, stop: environment.StopSignal | None) -> int:
+def train(recipe: Recipe[Model], context: RunContext, *, resume: str, stop: environment.StopSignal | None) -> int:
     """Train as a recipe says; every process of a run calls this.
 
     Args:
@@ -228,7 +228,7 @@ def train(recipe: Recipe[Model], context: Context, *, resume: str, stop: environ
 
 
 @contextmanager
-def evaluating(context: Context) -> Iterator[None]:
+def evaluating(context: RunContext) -> Iterator[None]:
     """Around a standalone evaluation: its files are opened, and brought to all places in the end."""
     report = Report(context.journal, context.saving.folder, is_first=distributed.rank() == 0)
     with closing(report), context.saving:
@@ -251,7 +251,7 @@ def _finish(run: Run, done: int, end: Callable[[int], None]) -> int:
     return run.stop.exit_code
 
 
-def _started(recipe: Recipe[Model], context: Context, built: Built[Model], begin: int) -> Started:
+def _started(recipe: Recipe[Model], context: RunContext, built: Built[Model], begin: int) -> Started:
     config, course = recipe.config, recipe.course
     return Started(
         task=config.task,

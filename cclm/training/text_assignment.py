@@ -23,7 +23,7 @@ from cclm.training.options import FinetuneOptions
 from cclm.training.preflight import load_checked_tokenizer
 from cclm.training.pretraining import open_sources
 from cclm.training.resume import Start
-from cclm.training.run import Built, Context, Course, Recipe, open_context, start_process, train
+from cclm.training.run import Built, Course, Recipe, RunContext, open_context, start_process, train
 
 KIND = "images"
 """Kind of batch of the one source."""
@@ -48,7 +48,7 @@ class TextAssignment(Recipe[nn.Module]):
         UserError: tokenizer or data are unusable.
     """
 
-    def __init__(self, config: TextAssignmentConfig, options: FinetuneOptions, context: Context) -> None:
+    def __init__(self, config: TextAssignmentConfig, options: FinetuneOptions, context: RunContext) -> None:
         self.config: TextAssignmentConfig = config
         self.checkpoint = options.checkpoint
         load_checked_tokenizer(config)
