@@ -216,7 +216,7 @@ def loader_context() -> BaseContext:
     whatever state they are, and CUDA.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["cclm.data.batches.workers", "transformers"])
+    context.set_forkserver_preload(["cclm.data.batches.workers"])
     with _ignoring_sigterm():
         forkserver.ensure_running()
     return context

@@ -3,6 +3,7 @@
 import argparse
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -24,11 +25,15 @@ from tests.checkpoint_files import make_trained, save_checkpoint
 class Letters:
     """The smallest tokenizer: a token a letter; what is no letter is no token."""
 
-    def encode(self, text: str, add_special_tokens: bool) -> list[int]:
-        return [4 + ord(letter) % 90 for letter in text if letter.isalpha()]
+    def encode_batch_fast(self, texts: list[str], *, add_special_tokens: bool) -> list[SimpleNamespace]:
+        assert not add_special_tokens
+        return [SimpleNamespace(ids=[4 + ord(letter) % 90 for letter in text if letter.isalpha()]) for text in texts]
+
+    def id_to_token(self, id: int) -> str:
+        return f"\u2581{id}"
 
 
-TOKENIZER = Tokenizer("letters", Letters(), bos=0, eos=1, pad=2, mask=3, vocab_size=100)
+TOKENIZER = Tokenizer("letters", Letters(), 0, 1, pad=2, mask=3, vocab_size=100, special=frozenset(range(4)))
 
 
 # Folders: tests may run as root, who may write anywhere; /proc takes no files from anybody.

@@ -141,7 +141,7 @@ def test_each_record_is_seen_once_an_epoch(make_config: Any, files: dict[str, st
     texts: list[str] = []
     for batch in itertools.islice(stream.batches(0), 25):  # 200 places = 4 epochs
         for ids, length in zip(batch.source.data.tolist(), batch.source.lengths.tolist(), strict=True):
-            texts.append(tokenizer.hugging_face.decode(ids[1 : length - 1]).split(" r")[-1])
+            texts.append(tokenizer.backend.decode(ids[1 : length - 1]).split(" r")[-1])
     assert [texts.count(str(i)) for i in range(50)] == [4] * 50
 
 
@@ -174,7 +174,7 @@ def test_two_captions_are_of_two_languages(make_config: Any, files: dict[str, st
     config = _config(make_config, files, objective={"sample_two_captions": True})
     batch = next(open_source("images", config, rank=0, world_size=1).batches(0))
     assert batch.second_text is not None and len(batch.second_text) == BATCH
-    decode = tokenizer.hugging_face.decode
+    decode = tokenizer.backend.decode
     for one, two in zip(batch.text.data.tolist(), batch.second_text.data.tolist(), strict=True):
         first, second = (decode(ids, skip_special_tokens=True).strip() for ids in (one, two))
         german, english = (first, second) if first.startswith("ein ") else (second, first)

@@ -11,21 +11,8 @@ from PIL import Image
 
 from cclm.config.sources import AugmentConfig, MaskingConfig, RegionSource
 from cclm.data.examples.pretraining_examples import region_example
-from cclm.data.examples.tokenizer import Tokenizer
 from cclm.data.stored.records import parse_region
-from tests.unit.training.test_preflight import Letters
-
-
-class Letters26(Letters):
-    """With what masking asks of a tokenizer."""
-
-    all_special_ids = (0, 1, 2, 3)
-
-    def convert_ids_to_tokens(self, ids: list[int]) -> list[str]:
-        return [f"\u2581{i}" for i in ids]
-
-
-TOKENIZER = Tokenizer("letters", Letters26(), bos=0, eos=1, pad=2, mask=3, vocab_size=100)
+from tests.unit.training.test_preflight import TOKENIZER
 
 
 def example(attributes: object, flip: float, careful: bool) -> np.ndarray:
