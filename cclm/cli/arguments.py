@@ -8,6 +8,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from cclm.config.paths import expand_home
 from cclm.launch_contract import FULL_WORLD_SIZE
 
 if TYPE_CHECKING:
@@ -24,11 +25,12 @@ def add_overrides(parser: argparse.ArgumentParser, example: str = "optimizer.lr=
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     """Add CONFIG, `key=value ...` and --output-hdfs."""
-    parser.add_argument("config", help="YAML file, ours or a published one")
+    parser.add_argument("config", type=expand_home, help="YAML file, ours or a published one")
     add_overrides(parser)
     parser.add_argument(
         "--output-hdfs",
         "--output_hdfs",
+        type=expand_home,
         metavar="URL",
         help="a second folder for checkpoints, log, metrics and results: hdfs://, s3://, gs:// or a path "
         "(the config's output_hdfs)",
@@ -61,6 +63,7 @@ def add_resume_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resume",
         default="auto",
+        type=expand_home,
         metavar="auto|never|FOLDER",
         help="auto: go on from the newest whole checkpoint in output_dir and output_hdfs; never: start anew, what is "
         "there is set aside; FOLDER: start from this checkpoint or run (path or URL), or go on if that was done before",

@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from cclm.cli.parser import Subparsers
+from cclm.config.paths import expand_home
 
 if TYPE_CHECKING:
     from cclm.checkpoints.find import Checkpoint
@@ -26,8 +27,10 @@ def add_parser(subparsers: Subparsers) -> None:
         epilog="examples:\n  cclm convert output/demo demo.th\n  cclm convert output/demo/step-00000900 demo.th",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("checkpoint", help="checkpoint folder, or a run's folder (its newest checkpoint)")
-    parser.add_argument("out", metavar="OUT.th", help="file to write; it must not exist")
+    parser.add_argument(
+        "checkpoint", type=expand_home, help="checkpoint folder, or a run's folder (its newest checkpoint)"
+    )
+    parser.add_argument("out", type=expand_home, metavar="OUT.th", help="file to write; it must not exist")
     parser.set_defaults(func=convert)
 
 

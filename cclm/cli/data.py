@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from cclm.cli.arguments import add_overrides, take_any_order
 from cclm.cli.parser import Parser, Subparsers
+from cclm.config.paths import expand_home
 from cclm.launch_contract import EXIT_USER_ERROR
 
 _SAMPLE_SIZE = 1000
@@ -106,12 +107,14 @@ def _add(
 
 def _add_arguments(commands: Subparsers) -> None:
     index = commands.choices["index"]
-    index.add_argument("urls", nargs="+", metavar="URL", help=_URLS_HELP)
-    index.add_argument("--index-dir", metavar="DIR", help="keep the index in this folder, of any store")
+    index.add_argument("urls", type=expand_home, nargs="+", metavar="URL", help=_URLS_HELP)
+    index.add_argument(
+        "--index-dir", type=expand_home, metavar="DIR", help="keep the index in this folder, of any store"
+    )
     index.add_argument("--force", action="store_true", help="index again what is up to date")
     shard = commands.choices["shard"]
-    shard.add_argument("urls", nargs="+", metavar="IN", help=_URLS_HELP)
-    shard.add_argument("out", metavar="OUT", help="folder to write into")
+    shard.add_argument("urls", type=expand_home, nargs="+", metavar="IN", help=_URLS_HELP)
+    shard.add_argument("out", type=expand_home, metavar="OUT", help="folder to write into")
     shard.add_argument("--format", choices=("tar", "lines"), default="tar", help="default: tar")
     shard.add_argument(
         "--size", type=_bytes, default="512M", metavar="N", help="bytes of a shard, as 64M or 1G; default: 512M"
@@ -120,15 +123,17 @@ def _add_arguments(commands: Subparsers) -> None:
     shard.add_argument("--caption-key", default="caption", metavar="KEY", help="field of a .txt; default: caption")
     shard.add_argument("--skip-broken", action="store_true", help="leave out what cannot be read, and say what it was")
     check = commands.choices["check"]
-    check.add_argument("config", nargs="?", help="YAML file, ours or a published one")
+    check.add_argument("config", type=expand_home, nargs="?", help="YAML file, ours or a published one")
     add_overrides(check)
     check.add_argument("--all", action="store_true", help="read every record and image")
     check.add_argument("--processes", type=int, metavar="N", help="training processes that are to share the batches")
     check.add_argument("--fewshot", metavar="LANG[,SHOTS]", help="for a few-shot config: as for the run")
-    check.add_argument("--iglue", metavar="DIR", help="count the examples of an IGLUE tree")
+    check.add_argument("--iglue", type=expand_home, metavar="DIR", help="count the examples of an IGLUE tree")
     take_any_order(check)
     audit = commands.choices["audit"]
-    audit.add_argument("runs", nargs="+", metavar="RUN", help="one or two output folders, or audit.jsonl files")
+    audit.add_argument(
+        "runs", type=expand_home, nargs="+", metavar="RUN", help="one or two output folders, or audit.jsonl files"
+    )
 
 
 def _bytes(text: str) -> int:

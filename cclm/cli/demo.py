@@ -7,6 +7,7 @@ import dataclasses
 from pathlib import Path
 
 from cclm.cli.parser import Subparsers
+from cclm.config.paths import expand_home
 
 EPILOG = """\
 The same seed and sizes give the same files. A folder that already holds this very world is left as it is.
@@ -43,7 +44,7 @@ def add_parser(subparsers: Subparsers) -> None:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("out", type=Path, help="folder to make; new, empty, or an earlier demo world")
+    parser.add_argument("out", type=_folder, help="folder to make; new, empty, or an earlier demo world")
     parser.add_argument("--seed", type=int, default=0, help="another seed, other pictures (default 0)")
     parser.add_argument("--tiny", action="store_true", help="the smallest sizes that make sense, for trying things out")
     parser.add_argument(
@@ -57,6 +58,11 @@ def add_parser(subparsers: Subparsers) -> None:
         words = SIZES.get(field.name, field.name.replace("_", " "))
         sizes.add_argument(option, type=int, metavar="N", help=f"{words} (default {field.default})")
     parser.set_defaults(func=demo)
+
+
+def _folder(text: str) -> Path:
+    """An argument that is a folder."""
+    return Path(expand_home(text))
 
 
 def demo(args: argparse.Namespace) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from cclm.cli.arguments import add_overrides
 from cclm.cli.parser import Subparsers
 from cclm.config.model import ModelConfig
+from cclm.config.paths import expand_home
 
 EPILOG = """\
 For a config, the output is YAML with the parameter counts as comments, so it can be saved and used as a config. For a
@@ -43,7 +44,9 @@ def add_parser(subparsers: Subparsers) -> None:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("config", help="YAML file, ours or a published one; or a checkpoint's or run's folder")
+    parser.add_argument(
+        "config", type=expand_home, help="YAML file, ours or a published one; or a checkpoint's or run's folder"
+    )
     add_overrides(parser)
     parser.add_argument(
         "--processes", type=int, default=1, help="training processes: batch sizes of published files are per process"

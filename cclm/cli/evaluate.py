@@ -7,6 +7,7 @@ import argparse
 from cclm.cli.arguments import add_config_arguments, load_any_config
 from cclm.cli.finetune import add_task_options, options_of
 from cclm.cli.parser import Subparsers
+from cclm.config.paths import expand_home
 
 DESCRIPTION = """\
 Test a model in every language of a config: held-out retrieval for a pre-training config, the task's test sets for a
@@ -36,7 +37,11 @@ def add_parser(subparsers: Subparsers) -> None:
     add_config_arguments(parser)
     add_task_options(parser)
     parser.add_argument(
-        "--checkpoint", required=True, metavar="PATH", help="checkpoint folder, run folder, or .th file"
+        "--checkpoint",
+        type=expand_home,
+        required=True,
+        metavar="PATH",
+        help="checkpoint folder, run folder, or .th file",
     )
     parser.set_defaults(func=evaluate, load_config=load_any_config)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from cclm.cli.arguments import add_config_arguments, add_resume_argument, load_any_config
 from cclm.cli.parser import Subparsers
+from cclm.config.paths import expand_home
 
 if TYPE_CHECKING:
     from cclm.training.options import FinetuneOptions
@@ -44,7 +45,12 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     add_config_arguments(parser)
     add_task_options(parser)
-    parser.add_argument("--checkpoint", metavar="PATH", help="weights to start from (else model.weights of the config)")
+    parser.add_argument(
+        "--checkpoint",
+        type=expand_home,
+        metavar="PATH",
+        help="weights to start from (else model.weights of the config)",
+    )
     parser.add_argument("--evaluate", action="store_true", help="no training: test the checkpoint")
     add_resume_argument(parser)
     parser.set_defaults(func=finetune, load_config=load_any_config)

@@ -7,6 +7,7 @@ import os
 from functools import partial
 
 from cclm.cli.parser import Subparsers
+from cclm.config.paths import expand_home
 from cclm.launch.attempts import DEFAULT_MAX_ATTEMPTS
 from cclm.launch.causes import exit_code_table
 from cclm.launch_contract import UNNAMED_JOB
@@ -71,9 +72,10 @@ def add_parser(subparsers: Subparsers) -> None:
         allow_abbrev=False,
     )
     for name, text in TORCHRUN_OPTIONS.items():
-        parser.add_argument(f"--{name}", metavar="X", help=text)
-        if "-" in name:
-            parser.add_argument(f"--{name.replace('-', '_')}", help=argparse.SUPPRESS)  # as torchrun takes both
+        read = expand_home if name == "log-dir" else str
+        parser.add_argument(f"--{name}", type=read, metavar="X", help=text)
+        if "-" in name:  # torchrun takes both
+            parser.add_argument(f"--{name.replace('-', '_')}", type=read, help=argparse.SUPPRESS)
     parser.add_argument("--standalone", action="store_true", help="this machine only (the default)")
     parser.add_argument(
         "--shutdown-timeout", type=_positive, default=30, metavar="S",

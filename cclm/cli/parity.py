@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from cclm.cli.parser import Subparsers
+from cclm.config.paths import expand_home
 
 _DESCRIPTION = """\
 Compute every number of a golden folder with this build and compare: losses and gradient norms of pre-training and of
@@ -29,7 +30,9 @@ def add_parser(subparsers: Subparsers) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="examples:\n  cclm parity tests/golden\n  cclm parity tests/golden --worst 10",
     )
-    parser.add_argument("folder", metavar="DIR", help="golden folder: inputs, weights and expected numbers")
+    parser.add_argument(
+        "folder", type=expand_home, metavar="DIR", help="golden folder: inputs, weights and expected numbers"
+    )
     parser.add_argument("--worst", type=int, metavar="N", help="print only the N items with the largest errors")
     parser.set_defaults(func=run)
 

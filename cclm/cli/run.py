@@ -13,6 +13,7 @@ from dataclasses import fields, replace
 from cclm.cli.arguments import add_overrides, take_any_order
 from cclm.cli.parser import Subparsers
 from cclm.cli.run_commands import DEFAULT_MODEL, TASKS, Flags, commands_of
+from cclm.config.paths import expand_home
 from cclm.errors import UserError
 
 DESCRIPTION = """\
@@ -63,18 +64,29 @@ def add_parser(subparsers: Subparsers) -> None:
         "PET_NODE_RANK, PET_MASTER_ADDR or PET_RDZV_ENDPOINT name, give the same command on each; f4: the first four "
         "GPUs; l4: GPUs 4 to 7; gpuN: GPU N alone",
     )  # fmt: skip
-    parser.add_argument("--output_dir", required=True, help="where checkpoints and results go")
-    parser.add_argument("--output_hdfs", default="", help="a second place for them, as hdfs://nn/path or s3://bucket/x")
-    parser.add_argument("--config", default="", help="config file, if not the task's own")
+    parser.add_argument("--output_dir", type=expand_home, required=True, help="where checkpoints and results go")
+    parser.add_argument(
+        "--output_hdfs",
+        type=expand_home,
+        default="",
+        help="a second place for them, as hdfs://nn/path or s3://bucket/x",
+    )
+    parser.add_argument("--config", type=expand_home, default="", help="config file, if not the task's own")
     parser.add_argument(
         "--model", default=DEFAULT_MODEL, metavar="NAME",
         help="folder in configs/ where fine-tuning configs are looked for (default %(default)s)",
     )  # fmt: skip
     parser.add_argument(
-        "--checkpoint", default="", help="weights to start from: a published .th file, a run's folder, a checkpoint"
+        "--checkpoint",
+        type=expand_home,
+        default="",
+        help="weights to start from: a published .th file, a run's folder, a checkpoint",
     )
     parser.add_argument(
-        "--load_ckpt_from", default="", help="nlvr_domain: result of an earlier text assignment, which is then left out"
+        "--load_ckpt_from",
+        type=expand_home,
+        default="",
+        help="nlvr_domain: result of an earlier text assignment, which is then left out",
     )
     parser.add_argument("--bs", type=int, default=-1, help="examples a step over all GPUs, for fine-tuning")
     parser.add_argument("--epoch", type=int, default=-1, help="epochs, if not the config's number")
@@ -88,7 +100,7 @@ def add_parser(subparsers: Subparsers) -> None:
         help="skip: leave annotations out whose image is not there, and count them",
     )  # fmt: skip
     parser.add_argument(
-        "--resume", default="", metavar="auto|never|FOLDER",
+        "--resume", type=expand_home, default="", metavar="auto|never|FOLDER",
         help="auto (default): go on where an earlier run in output_dir was cut off; never: start anew",
     )  # fmt: skip
     add_overrides(parser, "training.epochs=3")

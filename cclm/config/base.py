@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from cclm.config.paths import expand_home
 
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
 """Weight of the past in a running mean."""
 Count = Annotated[int, Field(gt=0)]
+Location = Annotated[str, AfterValidator(expand_home)]
+"""A path or a URL. `~` at the start of a path is replaced by the home folder."""
 
 
 class Settings(BaseModel):

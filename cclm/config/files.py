@@ -19,6 +19,7 @@ from cclm.config.explain import explain
 from cclm.config.finetune import FINETUNE_CONFIGS, FinetuneConfig
 from cclm.config.messages import nearest, shown
 from cclm.config.overrides import apply_override
+from cclm.config.paths import expand_home
 from cclm.config.pretrain import PretrainConfig
 from cclm.config.published import translate
 from cclm.config.published_keys import is_published
@@ -43,7 +44,7 @@ def load_config(
     Raises:
         UserError: one sentence for each thing that is wrong: where, what, and what to do.
     """
-    path = Path(path)
+    path = Path(expand_home(str(path)))
     tree = _read_with_bases(path, processes, ())
     if not tree.values:
         raise UserError(f"{path}: the file is empty; name a base, or write at least model and data")
@@ -96,7 +97,7 @@ def _read_with_bases(path: Path, processes: int, chain: tuple[Path, ...]) -> Set
         raise UserError(f"{own.origin(('base',))}: base must be a file or a list of files, but it is {shown(bases)}")
     merged = SettingsTree()
     for base in bases:
-        base_path = _without_dots(path.parent / base)
+        base_path = _without_dots(path.parent / expand_home(base))
         if not base_path.is_file():
             raise UserError(f"{own.origin(('base',))}: {_missing_file(base_path, 'base')}")
         merged.merge(_read_with_bases(base_path, processes, (*chain, resolved)))

@@ -14,7 +14,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from cclm.config.base import Settings
+from cclm.config.base import Location, Settings
 from cclm.config.model import ModelConfig
 from cclm.config.optimization import OptimizerConfig, ScheduleConfig
 from cclm.config.output import CheckpointConfig
@@ -29,7 +29,7 @@ def _as_tuple(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
 
-Files = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
+Files = Annotated[tuple[Location, ...], BeforeValidator(_as_tuple)]
 """A list of files; one name alone is a list of one."""
 FilesByLanguage = dict[str, Files]
 """language -> files; several are read as one set."""
@@ -142,14 +142,14 @@ class RetrievalData(AnnotatedData):
 
     format: Literal["list", "xflickrco", "wit"] = "list"
     """list: the JSON lists of Multi30K and COCO; xflickrco, wit: IGLUE's line-JSON."""
-    image_root: str = ""
+    image_root: Location = ""
     """list: folder that image paths are relative to."""
-    image_roots: dict[Literal["flickr30k", "coco"], str] | None = None
+    image_roots: dict[Literal["flickr30k", "coco"], Location] | None = None
     """xflickrco: the folders of its two kinds of image."""
     image_tables: Files = ()
     """wit: its tab-separated .csv files of URL and base64 image, or folders of them. The first one that has a URL gives
     its image."""
-    index_dir: str | None = None
+    index_dir: Location | None = None
     """wit: folder for the indexes of `image_tables`; beside them if unset."""
 
     @model_validator(mode="after")
@@ -166,23 +166,23 @@ class RetrievalData(AnnotatedData):
 class ImageFolderData(AnnotatedData):
     """Records that name images under one folder."""
 
-    image_root: str = ""
+    image_root: Location = ""
     """Folder that image paths are relative to."""
 
 
 class ReasoningData(ImageFolderData):
     """NLVR2 under `image_root`, MaRVL in folders of its own."""
 
-    marvl_root: str = "images/marvl-images"
+    marvl_root: Location = "images/marvl-images"
     """Folder of MaRVL's images: <language>/images/<concept>/<file>."""
-    marvl_few_shot_root: str = "images/marvl_fewshot"
+    marvl_few_shot_root: Location = "images/marvl_fewshot"
     """Folder of the images of its few-shot files: <language>/all/<file>."""
 
 
 class AnsweringData(ImageFolderData):
     """GQA and xGQA."""
 
-    answer_list: str
+    answer_list: Location
     """JSON file of all answers: {answer: number}."""
 
 
@@ -191,7 +191,7 @@ class TextAssignmentData(Settings):
 
     images: ImageTextSource
     augment: AugmentConfig = AugmentConfig()
-    index_dir: str | None = None
+    index_dir: Location | None = None
     """Folder for the indexes of the files; beside the data if unset."""
 
 
@@ -202,9 +202,9 @@ class FinetuneConfig(Settings):
     """What the run trains; it decides which settings a config file has."""
     seed: int = Field(42, ge=0)
     """Seed of everything that is drawn at random."""
-    output_dir: str = "output/finetune"
+    output_dir: Location = "output/finetune"
     """Folder of checkpoints, log.txt, metrics.jsonl and results: a path, or a URL of any store."""
-    output_hdfs: str | None = None
+    output_hdfs: Location | None = None
     """Second folder that is kept equal to `output_dir` during the run: a URL (hdfs://, s3://, gs:// ...) or a path."""
     model: ModelConfig
     optimizer: FinetuneOptimizerConfig = FinetuneOptimizerConfig()

@@ -9,7 +9,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from cclm.config.base import Count, Probability, Settings
+from cclm.config.base import Count, Location, Probability, Settings
 
 
 class VisionConfig(Settings):
@@ -31,7 +31,7 @@ class VisionConfig(Settings):
     """Swin's attention window, in patches."""
     drop_path: Probability = 0.1
     """Stochastic depth of the last block; it grows linearly from 0."""
-    weights: str | None = None
+    weights: Location | None = None
     """File of initial weights: Microsoft's Swin file ({"model": ...}), or a timm state dict of a ViT."""
 
     @property
@@ -86,9 +86,9 @@ class TextConfig(Settings):
     """Dropout of attention weights."""
     initializer_range: float = Field(0.02, ge=0)
     """Standard deviation of fresh weights."""
-    tokenizer: str = "data/xlm-roberta-large"
+    tokenizer: Location = "data/xlm-roberta-large"
     """Folder of the tokenizer."""
-    weights: str | None = None
+    weights: Location | None = None
     """Folder of initial weights: a Hugging Face XLM-R (model.safetensors or pytorch_model.bin)."""
 
     @model_validator(mode="after")
@@ -109,7 +109,7 @@ class ModelConfig(Settings):
     """Width of the space in which images and texts are compared."""
     temperature: float = Field(0.07, ge=0.001, le=0.5)
     """Initial value of the learnt temperature. Training keeps it between 0.001 and 0.5."""
-    weights: str | None = None
+    weights: Location | None = None
     """Initial weights of the whole model: a published checkpoint (.th) or a folder written by cclm."""
 
     @model_validator(mode="after")

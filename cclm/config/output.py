@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from cclm.config.base import Settings
+from cclm.config.base import Location, Settings
 
 
 class CheckpointConfig(Settings):
@@ -19,5 +19,5 @@ class CheckpointConfig(Settings):
     """Steps between checkpoints that stay for good; one is made at each multiple of it."""
     max_failed_saves: int = Field(3, ge=1)
     """Number of saves which fail in a row that ends the run: otherwise it would train on with nothing to go back to."""
-    scratch: str | None = None
+    scratch: Location | None = None
     """Local folder where checkpoints wait for their upload when `output_dir` is a URL; the system's if unset."""

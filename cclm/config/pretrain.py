@@ -11,7 +11,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from cclm.config.base import Settings
+from cclm.config.base import Location, Settings
 from cclm.config.model import ModelConfig
 from cclm.config.optimization import OptimizerConfig, ScheduleConfig
 from cclm.config.output import CheckpointConfig
@@ -81,9 +81,9 @@ class TrainingConfig(Settings):
 class EvaluationConfig(Settings):
     """Held-out retrieval, one list of images and captions a language."""
 
-    files: dict[str, str] = Field(min_length=1)
+    files: dict[str, Location] = Field(min_length=1)
     """language -> file with a JSON list of {"image", "caption": [...], "image_id"}."""
-    image_root: str = "images"
+    image_root: Location = "images"
     """Folder that image paths are relative to."""
     batch_size: int = Field(64, gt=0)
     """Images or texts encoded at once, each process."""
@@ -102,9 +102,9 @@ class PretrainConfig(Settings):
     """What the run trains; it decides which settings a config file has."""
     seed: int = Field(42, ge=0, lt=2**63)
     """Seed of everything that is drawn at random."""
-    output_dir: str = "output/pretrain"
+    output_dir: Location = "output/pretrain"
     """Folder of checkpoints, log.txt, metrics.jsonl and results: a path, or a URL of any store."""
-    output_hdfs: str | None = None
+    output_hdfs: Location | None = None
     """Second folder that is kept equal to `output_dir` during the run: a URL (hdfs://, s3://, gs:// ...) or a path."""
     model: ModelConfig
     data: DataConfig

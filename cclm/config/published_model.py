@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from cclm.config.block import Block, Values, read_json
 from cclm.config.model import ModelConfig
+from cclm.config.paths import expand_home
 from cclm.config.published_keys import IGNORED
 from cclm.errors import UserError
 
@@ -127,6 +128,7 @@ def _text(root: Block, path: Path) -> Values:
 
 def _locate(name: str, path: Path) -> Path:
     """`name` in the working directory, else beside `path` or in a folder above; unchanged if it is in none of them."""
+    name = expand_home(name)
     for folder in (Path(), *path.absolute().parents):
         if (folder / name).exists():
             return folder / name

@@ -10,7 +10,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from cclm.config.base import Probability, Settings
+from cclm.config.base import Location, Probability, Settings
 
 
 class MaskingConfig(Settings):
@@ -57,7 +57,7 @@ class AugmentConfig(Settings):
 class SourceConfig(Settings):
     """One source of pre-training records: line-JSON files."""
 
-    files: tuple[str, ...] = Field(min_length=1)
+    files: tuple[Location, ...] = Field(min_length=1)
     """Files, or folders of files."""
     batch_size: int = Field(gt=0)
     """Texts a step, over all processes."""
@@ -75,7 +75,7 @@ class ImageTextSource(SourceConfig):
     """Key of the image in a record."""
     image_is_path: bool = False
     """The image field is a path (relative to `image_root`) instead of base64."""
-    image_root: str = ""
+    image_root: Location = ""
     """Folder that image paths are relative to."""
     caption_key: str = "caption"
     """Key of the captions in a record."""
@@ -129,6 +129,6 @@ class DataConfig(Settings):
     images_mono: ImageTextSource | None = None
     texts: ParallelTextSource | None = None
     augment: AugmentConfig = AugmentConfig()
-    index_dir: str | None = None
+    index_dir: Location | None = None
     """Folder for the indexes of the files; beside the data if unset."""
     broken: BrokenRecordsConfig = BrokenRecordsConfig()
