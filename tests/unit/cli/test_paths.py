@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cclm.cli.main import _build_parser
+from cclm.cli.main import parse
 
 
 @pytest.mark.parametrize(
@@ -34,4 +34,4 @@ def test_the_home_folder_in_paths_of_commands(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], name: str
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert str(getattr(_build_parser(words).parse_args(words), name)).startswith(f"{tmp_path}/")
+    assert str(getattr(parse(words), name)).startswith(f"{tmp_path}/")
