@@ -164,13 +164,13 @@ def index(args: argparse.Namespace) -> None:
     Raises:
         UserError: a file is missing, or is not what its name says.
     """
-    from cclm.cli.progress import ByteBar
+    from cclm.cli.progress import byte_bar
     from cclm.data.stored.files import data_files
     from cclm.data.stored.index import index_files
 
     where = "cclm data index"
     files = data_files(where, args.urls)
-    with ByteBar("indexing") as bar:
+    with byte_bar("indexing") as bar:
         result = index_files(where, files, args.index_dir, force=args.force, bar=bar)
     kept = f", {result.fresh} of them up to date" if result.fresh else ""
     print(f"{len(files)} files{kept}: {result.records:,} records, {result.size / 1e9:,.2f} GB")
@@ -184,13 +184,13 @@ def shard(args: argparse.Namespace) -> None:
     Raises:
         UserError: an input cannot be read, or OUT is not empty.
     """
-    from cclm.cli.progress import ByteBar
+    from cclm.cli.progress import byte_bar
     from cclm.data.commands.sharding import ShardOptions, shard
     from cclm.data.stored.formats import Format
 
     kind = Format.TAR if args.format == "tar" else Format.LINES
     options = ShardOptions(kind, args.size, args.image_key, args.caption_key, args.skip_broken)
-    with ByteBar("reading") as bar:
+    with byte_bar("reading") as bar:
         made = shard("cclm data shard", args.urls, args.out, options, bar)
     print(f"{args.out}: {made.records:,} records in {made.shards} shards, {made.size / 1e9:,.2f} GB, indexed")
     for extension, count in sorted(made.dropped.items()):
