@@ -1,4 +1,4 @@
-"""Ranking a fixed list of answers for each question (docs/method.md, section Fine-tuning tasks).
+"""Ranking a fixed list of answers for each question (docs/method.md, section Evaluation).
 
 The published procedure scores each of K candidates as a sequence of its own. It repeats the question's states K times
 and computes logits over the vocabulary at every position. This module gives the same ranking with less work, in two

@@ -92,7 +92,9 @@ def draw_pairs(similarity: Tensor, generator: torch.Generator) -> ImagePairs:
         generator: on the device of `similarity`.
     """
     own = torch.arange(len(similarity), device=similarity.device)
-    weights = (similarity / ASSIGNMENT_TEMPERATURE).softmax(dim=1).fill_diagonal_(0.0)
+    # Features that are not finite must not break the draw: the training loop stops at the loss, which is not finite
+    # either.
+    weights = (similarity / ASSIGNMENT_TEMPERATURE).softmax(dim=1).nan_to_num(nan=1.0).fill_diagonal_(0.0)
     drawn = torch.multinomial(weights, 2, replacement=True, generator=generator)  # (B, 2)
     labels = torch.randint(0, 3, (len(own),), generator=generator, device=own.device)
     return ImagePairs(

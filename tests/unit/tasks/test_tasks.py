@@ -1,5 +1,6 @@
 """Properties of the tasks beyond golden numbers."""
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -134,6 +135,20 @@ def test_text_assignment_trains_all_three_labels(model: CCLM) -> None:
     task = TextAssignmentTask(model).train()
     losses = [task(image_batch(8), torch.Generator().manual_seed(seed))["loss_ta"] for seed in range(3)]
     assert all(loss.isfinite() for loss in losses) and len({loss.item() for loss in losses}) == 3
+
+
+def test_a_diverged_model_gives_text_assignment_a_loss_that_is_not_finite(model: CCLM) -> None:
+    """The training loop refuses such a loss with a sentence; an error in the draw would be a traceback."""
+    pairs = draw_pairs(torch.full((6, 6), torch.nan), torch.Generator().manual_seed(0))
+    own = torch.arange(6)
+    assert ((pairs.left == own) == (pairs.labels == LEFT)).all() and (
+        (pairs.right == own) == (pairs.labels == RIGHT)
+    ).all()
+    task = TextAssignmentTask(copy.deepcopy(model)).train()
+    with torch.no_grad():
+        task.space.image_projection.weight.fill_(torch.nan)
+        task.encoders.text_encoder.embeddings.word.weight.fill_(torch.nan)
+    assert task(image_batch(8), torch.Generator().manual_seed(0))["loss_ta"].isnan()
 
 
 def test_text_assignment_draws_each_label_alike_and_no_image_for_its_own_negative() -> None:
