@@ -6,6 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
+from cclm.errors import UserError
+
 Metrics = dict[str, float]
 
 
@@ -19,6 +24,21 @@ class Measured:
     """Entries, or queries of both directions."""
     predictions: list[dict[str, Any]] = field(default_factory=list)
     """JSON objects: what was asked, predicted, right, and the score; on the first process only."""
+
+
+def refuse_scores_not_finite(scores: npt.ArrayLike) -> None:
+    """Check that scores can be compared. NaN would rank first where greater or equal counts, and last elsewhere.
+
+    Raises:
+        UserError: some scores are infinite or not a number.
+    """
+    values = np.asarray(scores)
+    wrong = values.size - int(np.isfinite(values).sum())
+    if wrong:
+        raise UserError(
+            f"{wrong} of {values.size} scores of the model are not finite, so they rank nothing: its training has "
+            "diverged, or its weights are broken; evaluate an earlier checkpoint"
+        )
 
 
 def accuracy(right: int, examples: int) -> Metrics:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from cclm.metrics.measured import refuse_scores_not_finite
+
 
 def ranks_of_images(scores: np.ndarray, image_of_text: np.ndarray) -> np.ndarray:
     """Place of each image's best text among all texts, from 0: scores (N, T), image_of_text (T,) -> (N,) int64.
@@ -34,7 +36,12 @@ def retrieval_metrics(
     Returns:
         `txt_r1`, `txt_r5`, `txt_r10` (image to text), `img_r1` ... (text to image), `txt_r_mean`, `img_r_mean`, and
         their mean `r_mean`.
+
+    Raises:
+        UserError: some scores are not finite.
     """
+    refuse_scores_not_finite(image_to_text)
+    refuse_scores_not_finite(text_to_image)
     image_of_text = np.asarray(image_of_text)
     sides = {
         "txt": ranks_of_images(np.asarray(image_to_text), image_of_text),

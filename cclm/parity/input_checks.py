@@ -6,6 +6,7 @@ A shape is written as words, one for each dimension. A word is a number, a size 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -135,7 +136,7 @@ def _check_scores(path: Path, retrieval: Any) -> None:
             raise UserError(f"{path}: retrieval/{key} must be rows of numbers")
         if len({len(row) for row in rows}) > 1:
             raise UserError(f"{path}: retrieval/{key} has rows of different lengths")
-        if not all(type(score) in (int, float) for row in rows for score in row):
+        if not all(type(score) in (int, float) and math.isfinite(score) for row in rows for score in row):
             raise UserError(f"{path}: retrieval/{key} must be rows of numbers")
         sizes.append((len(rows), len(rows[0])))
     images, texts = sizes[0]

@@ -20,7 +20,7 @@ from cclm.data.batches.evaluation_batches import evaluation_image_groups
 from cclm.data.examples.entries import EntryGroup, EntrySet, group_entries, images_of, text_of
 from cclm.data.examples.texts import TextRules
 from cclm.data.examples.tokenizer import Tokenizer
-from cclm.metrics.measured import Measured, accuracy
+from cclm.metrics.measured import Measured, accuracy, refuse_scores_not_finite
 from cclm.metrics.progress import with_progress
 from cclm.model.attention import Context
 from cclm.sequences import PackedSequences, Sequences
@@ -113,7 +113,7 @@ def evaluate_entries(
         sets: name (a language) -> set.
 
     Raises:
-        UserError: an image is missing or broken, or a sentence is empty.
+        UserError: an image is missing or broken, a sentence is empty, or the model gives scores that are not finite.
         TypeError: the task is of another class.
     """
     if not isinstance(task, EntryTask):
@@ -167,6 +167,7 @@ def _measured(dataset: EntrySet, predicted: Mapping[int, EntryPrediction], answe
     """Accuracy over all entries. The first process alone has lines of predictions."""
     if predicted.keys() != set(range(len(dataset))):
         raise RuntimeError(f"{len(predicted)} of {len(dataset)} entries of {dataset.files} were predicted")
+    refuse_scores_not_finite([each.score for each in predicted.values()])
     right, lines = 0, []
     for entry in range(len(dataset)):
         value: int | str = predicted[entry].value

@@ -23,7 +23,7 @@ from cclm.data.annotations.types import ImageRef, RetrievalSet
 from cclm.data.batches.evaluation_batches import evaluation_images
 from cclm.data.examples.texts import caption_ids
 from cclm.data.examples.tokenizer import Tokenizer
-from cclm.metrics.measured import Measured
+from cclm.metrics.measured import Measured, refuse_scores_not_finite
 from cclm.metrics.progress import with_progress
 from cclm.metrics.recall import ranks_of_images, ranks_of_texts, retrieval_metrics
 from cclm.sequences import PackedSequences, Sequences
@@ -74,7 +74,7 @@ def evaluate_retrieval(
         sets: name (a language) -> set.
 
     Raises:
-        UserError: an image is missing or broken, or a caption is empty.
+        UserError: an image is missing or broken, a caption is empty, or the model gives scores that are not finite.
     """
     images = _Images.encode(model, sets.values(), test, device)
     return {name: _measure(model, name, dataset, images, tokenizer, test, device) for name, dataset in sets.items()}
@@ -137,6 +137,7 @@ def _measure(
     packed, features = _encode_texts(model, name, dataset, shares, tokenizer, test, device)
     numbers = [images.number[image] for image in dataset.images]  # N
     similarity = similarities(images.features[torch.tensor(numbers, device=device)], features)  # (N, T)
+    refuse_scores_not_finite(similarity.float().cpu().numpy())  # what is not re-scored would hide it
     if test.candidates == 0:
         scores = TwoStageScores(similarity.cpu(), similarity.T.cpu())
     else:

@@ -2,22 +2,30 @@
 
 import copy
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from cclm.checkpoints.initial import build_model
 from cclm.config.model import ModelConfig, TextConfig, VisionConfig
 from cclm.config.pretrain import ObjectiveConfig
+from cclm.data.annotations.types import ClassificationEntry, ClassificationSet, ImageRef, RetrievalSet
 from cclm.data.batches.batch import ImageTextBatch, MaskedText, RegionTextBatch
+from cclm.data.examples.texts import TextRules
+from cclm.errors import UserError
 from cclm.metrics.recall import retrieval_metrics
 from cclm.model.cclm import CCLM
 from cclm.sequences import Sequences
 from cclm.tasks.answering import AnsweringTask
+from cclm.tasks.classification import ClassificationTask
+from cclm.tasks.entry_evaluation import EntryTest, evaluate_entries
 from cclm.tasks.pretrain import PretrainTask
 from cclm.tasks.reasoning import LEFT, NEITHER, RIGHT, TextAssignmentTask, draw_pairs
 from cclm.tasks.rescoring import EncodedViews, two_stage_scores
+from cclm.tasks.retrieval_evaluation import RetrievalTest, evaluate_retrieval
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 
@@ -141,9 +149,8 @@ def test_a_diverged_model_gives_text_assignment_a_loss_that_is_not_finite(model:
     """The training loop refuses such a loss with a sentence; an error in the draw would be a traceback."""
     pairs = draw_pairs(torch.full((6, 6), torch.nan), torch.Generator().manual_seed(0))
     own = torch.arange(6)
-    assert ((pairs.left == own) == (pairs.labels == LEFT)).all() and (
-        (pairs.right == own) == (pairs.labels == RIGHT)
-    ).all()
+    assert ((pairs.left == own) == (pairs.labels == LEFT)).all()
+    assert ((pairs.right == own) == (pairs.labels == RIGHT)).all()
     task = TextAssignmentTask(copy.deepcopy(model)).train()
     with torch.no_grad():
         task.space.image_projection.weight.fill_(torch.nan)
@@ -176,6 +183,62 @@ def test_retrieval_metrics_by_hand() -> None:
 def test_a_constant_score_retrieves_nothing() -> None:
     metrics = retrieval_metrics(np.zeros((20, 20)), np.zeros((20, 20)), np.arange(20))
     assert metrics["r_mean"] == 0.0
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("side", [0, 1])
+def test_scores_that_are_not_finite_rank_nothing(wrong: float, side: int) -> None:
+    """Compared as numbers, a NaN at each right place would be 100 % recall."""
+    scores = [np.eye(4), np.eye(4)]
+    scores[side][2, 2] = wrong
+    with pytest.raises(UserError, match=r"^1 of 16 scores of the model are not finite, .* earlier checkpoint$"):
+        retrieval_metrics(*scores, np.arange(4))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("part", ["image_projection", "match_head"])
+@pytest.mark.parametrize("candidates", [0, 2])
+def test_a_diverged_model_is_not_ranked(model: CCLM, tmp_path: Path, part: str, candidates: int) -> None:
+    """NaN in the projections reaches the scores only through similarities, which re-scoring would hide."""
+    if part == "match_head" and candidates == 0:
+        pytest.skip("similarity alone ranks")
+    broken = copy.deepcopy(model)
+    for parameter in (broken.match_head if part == "match_head" else broken.space.image_projection).parameters():
+        parameter.fill_(torch.nan)
+    images = []
+    for number in range(3):
+        Image.new("RGB", (8, 8), (80 * number, 0, 0)).save(tmp_path / f"{number}.png")
+        images.append(ImageRef(str(tmp_path / f"{number}.png")))
+    dataset = RetrievalSet(
+        files=("list.json",),
+        images=images,
+        image_ids=[0, 1, 2],
+        image_places=["list.json"] * 3,
+        texts=["red", "blue", "dark"],
+        image_of_text=[0, 1, 2],
+    )
+    settings = RetrievalTest(64, 2, 2, candidates, max_words=5, max_tokens=8)
+    tokenizer = SimpleNamespace(ids=lambda text, longest: [0, 4 + len(text), 2])
+    with pytest.raises(UserError, match="scores of the model are not finite"):
+        evaluate_retrieval(broken, {"en": dataset}, tokenizer, settings, torch.device("cpu"))  # type: ignore[arg-type]
+    measured = evaluate_retrieval(model, {"en": dataset}, tokenizer, settings, torch.device("cpu"))  # type: ignore[arg-type]
+    assert measured["en"].examples == 6
+
+
+@torch.no_grad()
+def test_a_diverged_classifier_has_no_accuracy(model: CCLM, tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "i.png")
+    entry = ClassificationEntry(ImageRef(str(tmp_path / "i.png")), "a text", 0, "list:1")
+    dataset = ClassificationSet(files=("list",), entries=[entry])
+    settings = EntryTest(64, 2, TextRules(5, 8, questions=False))
+    tokenizer = SimpleNamespace(ids=lambda text, longest: [0, 4 + len(text), 2])
+    task = ClassificationTask(model, 3).eval()
+    measured = evaluate_entries(task, {"en": dataset}, tokenizer, settings, torch.device("cpu"))  # type: ignore[arg-type]
+    assert measured["en"].examples == 1
+    for parameter in task.class_head.parameters():
+        parameter.fill_(torch.nan)
+    with pytest.raises(UserError, match="^1 of 1 scores of the model are not finite"):
+        evaluate_entries(task, {"en": dataset}, tokenizer, settings, torch.device("cpu"))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("candidates", [0, 3])
