@@ -140,14 +140,19 @@ def call_with_timeout(seconds: float, call: Callable[..., T], *args: object) -> 
 
     Raises:
         TimeoutError: there is no result after `seconds`. The thread goes on by itself and ends with the process.
+        OSError: the call panicked: it raised an error that is no Exception.
     """
     future: Future[T] = Future()
 
     def run(future: Future[T]) -> None:
         try:
             future.set_result(call(*args))
-        except BaseException as error:
+        except Exception as error:
             future.set_exception(error)
+        except BaseException as panic:  # of hdfs-native; callers catch Exception only
+            failure = OSError(f"hdfs-native failed: {panic}")
+            failure.__cause__ = panic
+            future.set_exception(failure)
         finally:
             # An error holds this frame. With `future` in it, the error and the data would hold themselves in a cycle
             # until the garbage collector runs.

@@ -102,6 +102,11 @@ _TOKEN = re.compile(
 )
 
 
+_HDFS_NOTATION = re.compile(r'\b(?:[A-Z]\w*Error|OperationFailed)\("(?:[\w.$]+", ")?')
+"""How hdfs-native writes errors: `RPCError("org.apache.hadoop.SomeException", "message`."""
+_JAVA_CLASS = re.compile(r"\b(?:[a-z]\w*\.)+(\w+Exception)\b")
+
+
 def patience() -> float:
     """Seconds for which an outage of a store is retried. Raises UserError for a setting that is no such number."""
     text = os.environ.get(PATIENCE, "")
@@ -169,9 +174,19 @@ def classify(error: BaseException) -> ErrorKind:
 
 
 def reason(error: BaseException) -> str:
-    """The first line of an error's message, without Java's stack and without secrets in the address of a request."""
+    """The first line of an error's message.
+
+    It holds no Java stack, no notation of hdfs-native, and no secrets in the address of a request.
+    """
     text = _TOKEN.sub(r"\1***", str(error).strip()) or type(error).__name__
-    return text.replace("\\n", "\n").splitlines()[0].strip()[:200]
+    lines = [line.strip() for line in re.split(r"\n|\\n|(?:\t|\\t)at ", text)]
+    first = _HDFS_NOTATION.sub("", lines[0])
+    if first == lines[0]:
+        return first[:200]
+    # Without the end of the notation, `")`, where it is in the first line.
+    plain = re.sub(r'"?\)*$', "", first) if first.count("(") < first.count(")") or first.endswith('"') else first
+    java_class = _JAVA_CLASS.search(text)
+    return (plain or (java_class[1] if java_class else type(error).__name__))[:200]
 
 
 def _by_class(error: BaseException) -> ErrorKind | None:

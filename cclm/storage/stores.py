@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import NamedTuple
 
 import fsspec
@@ -12,6 +13,9 @@ from cclm.storage.hdfs import Hdfs, open_hdfs
 from cclm.storage.objects import Objects, open_gcs, open_s3
 from cclm.storage.patience import retried
 from cclm.storage.types import Store, split_url
+
+_VERSION = re.compile(r"\?versionId=[^/]*$")
+"""s3fs cuts this off and takes the newest object."""
 
 
 class StorePath(NamedTuple):
@@ -36,13 +40,16 @@ through the fork, and closing such a client hangs."""
 def open_store(url: str) -> StorePath:
     """The store of `url`, opened on first use in this process, and the path in it. Raises UserError."""
     scheme, authority, path = split_url(url)
+    if scheme in ("s3", "s3a") and _VERSION.search(path):
+        raise UserError(f"{url}: versions of objects are not supported; leave out ?versionId= to mean the newest")
     key = _StoreKey(os.getpid(), scheme, authority if scheme in ("hdfs", "viewfs") else "")
     store = _opened.get(key)
     if store is None:
         # Opening may already ask a server: gcsfs sends a token to the identity server.
         store = _opened.setdefault(key, retried(url, lambda: _open(url, key.scheme, key.host)))
     if isinstance(store, Hdfs):
-        return StorePath(store, "/" + path.rstrip("/"))
+        # As in Hadoop's tools, several slashes are one. In object stores they would be another key.
+        return StorePath(store, "/" + re.sub("/+", "/", path).strip("/"))
     return StorePath(store, f"{authority}/{path}".rstrip("/"))
 
 

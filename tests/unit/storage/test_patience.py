@@ -4,11 +4,13 @@ import errno
 import json
 import logging
 import time
+from collections.abc import Callable
 
 import pytest
 
 from cclm import storage
 from cclm.errors import UserError
+from cclm.storage.hdfs import Hdfs
 from cclm.storage.patience import ErrorKind, IncompleteTransfer, classify, reason, retried
 from tests.stores.store import environment
 
@@ -116,6 +118,52 @@ def test_secrets_of_a_request_stay_out_of_sentences() -> None:
     assert reason(OSError(said)) == said.replace("ya29.a-b_c", "***")
     signed = "403 for http://s/b/k?X-Amz-Credential=AKIA%2Fx&X-Amz-Signature=0a1b"
     assert reason(OSError(signed)) == "403 for http://s/b/k?X-Amz-Credential=***&X-Amz-Signature=***"
+
+
+@pytest.mark.parametrize(
+    ("message", "sentence"),
+    [
+        (
+            r'RPCError("org.apache.hadoop.fs.ParentNotDirectoryException", "/a/f (is no folder)\n\tat a.X(Y.java)")',
+            "/a/f (is no folder)",
+        ),
+        ('RPCError("org.apache.hadoop.fs.PathIsNotEmptyDirectoryException", "/a is not empty")', "/a is not empty"),
+        ('RPCError("org.apache.hadoop.SomeException", "")', "SomeException"),
+        ('OperationFailed("Failed to complete file in time")', "Failed to complete file in time"),
+        ("no space left\tat java.lang.Thread.run(Thread.java:1)", "no space left"),
+        ("Connection refused (os error 111)", "Connection refused (os error 111)"),
+    ],
+)
+def test_reasons_hold_no_notation_of_libraries_and_no_java_stack(message: str, sentence: str) -> None:
+    assert reason(RuntimeError(message)) == sentence
+
+
+class _Panic(BaseException):
+    """As pyo3's PanicException."""
+
+
+def test_a_panic_of_hdfs_native_is_an_error_like_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    class Client:
+        def get_file_info(self, path: str) -> object:
+            asked.append(path)
+            raise _Panic("index out of bounds")
+
+    monkeypatch.setattr("cclm.storage.stores.open_hdfs", lambda scheme, host: Hdfs(Client(), 60))
+    storage.reopen()
+    try:
+        with pytest.raises(OSError, match="^hdfs://h:1/a//b/: hdfs-native failed: index out of bounds$"):
+            storage.size("hdfs://h:1/a//b/")
+    finally:
+        storage.reopen()
+    assert asked == ["/a/b"]  # several slashes are one, as in Hadoop's own tools
+
+
+@pytest.mark.parametrize("call", [storage.size, storage.delete, lambda url: storage.write_atomic(url, b"x")])
+def test_a_version_of_an_object_is_refused(call: Callable[[str], object]) -> None:
+    with pytest.raises(UserError, match=r"^s3://b/k\?versionId=X: versions of objects are not supported; leave out"):
+        call("s3://b/k?versionId=X")
 
 
 @pytest.mark.parametrize("timeout", ["20s", "0", "-1", "²", ""])
