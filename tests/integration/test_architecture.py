@@ -56,11 +56,20 @@ def entered(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Entered]
     return found
 
 
-def named(title: str) -> list[str]:
-    """Files of the numbered list below a heading of the page, in order."""
+def named(title: str) -> dict[str, str]:
+    """Files of the numbered list below a heading of the page, in order -> what the page says about each."""
     section = re.split(r"^#+ ", PAGE.read_text(), flags=re.MULTILINE)
     [text] = [part for part in section if part.startswith(f"{title}\n")]
-    return re.findall(r"^\d+\. \[.*?\]\(\.\./cclm/(.*?)\)", text, flags=re.MULTILINE)
+    return dict(re.findall(r"^\d+\. \[.*?\]\(\.\./cclm/(.*?)\) - (.*)$", text, flags=re.MULTILINE))
+
+
+def corrected(page: dict[str, str], files: list[Entered]) -> str:
+    """The list as it should be, to be pasted into the page."""
+    lines = [
+        f"{number}. [`{each.file}`](../cclm/{each.file}) - {page.get(each.file, f'TODO ({each.function})')}"
+        for number, each in enumerate(files, 1)
+    ]
+    return "\n".join(["the list should be:", *lines])
 
 
 @pytest.mark.slow
@@ -80,6 +89,6 @@ def test_the_page_names_what_is_entered(
     """Files that another thread enters first may stand anywhere: threads are not ordered."""
     files = [each for each in entered[process] if each.window == window]
     page = named(title)
-    assert set(page) == {each.file for each in files}
+    assert set(page) == {each.file for each in files}, corrected(page, files)
     in_order = [each.file for each in files if each.thread == "MainThread"]
-    assert [file for file in page if file in in_order] == in_order
+    assert [file for file in page if file in in_order] == in_order, corrected(page, files)
