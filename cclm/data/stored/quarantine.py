@@ -43,9 +43,8 @@ class Quarantine:
 
     def __init__(self, folder: Path, rank: int) -> None:
         self._path = folder / QUARANTINE.replace("*", f"{rank:05d}")
-        self._known: set[tuple[str, int]] | None = (
-            None  # Read when first needed, since a new run first moves old files away.
-        )
+        # (path, offset) of listed records; read when first needed, since a new run first moves old files away.
+        self._known: set[tuple[str, int]] | None = None
 
     def add(self, source: str, skipped: Skipped) -> None:
         """List a broken record. If the disk refuses it, the line is logged instead, and training goes on."""

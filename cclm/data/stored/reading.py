@@ -68,9 +68,7 @@ def read_records(where: str, url: str, advance: Advance) -> Iterator[RawRecord]:
     except _DAMAGE as error:
         raise UserError(f"{where}: {url} is damaged or cut off ({error}); copy it again") from None
     except OSError as error:
-        if (
-            str(error) != "Invalid data stream"
-        ):  # bz2 reports damage by this text only, not by an exception class of its own.
+        if str(error) != "Invalid data stream":  # bz2 has no exception class for damage, only this text.
             raise
         raise UserError(f"{where}: {url} is damaged ({error}); copy it again") from None
     if storage.fingerprint(url) != stat:

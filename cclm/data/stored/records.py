@@ -166,9 +166,8 @@ def tar_members(data: bytes | memoryview) -> dict[str, bytes]:
 def json_object(line: bytes | memoryview) -> dict[str, Any]:
     """The fields of a line. Raises BrokenRecord."""
     try:
-        fields = orjson.loads(
-            line[3:] if line[:3] == BOM_UTF8 else line
-        )  # Editors of Windows put this mark at the start of a file.
+        # Editors of Windows put the mark at the start of a file.
+        fields = orjson.loads(line[3:] if line[:3] == BOM_UTF8 else line)
     except ValueError as error:
         raise BrokenRecord(NOT_JSON, str(error)) from None
     if not isinstance(fields, dict):

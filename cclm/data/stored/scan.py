@@ -119,9 +119,7 @@ def _record_starts(lines: bytes) -> Offsets:
     if starts[-1] == len(lines):
         starts = starts[:-1]
     keep = np.ones(len(starts), dtype=bool)
-    for line in np.flatnonzero(
-        _IS_SPACE[values[starts]]
-    ):  # Few lines start with white space, and only these can be blank.
+    for line in np.flatnonzero(_IS_SPACE[values[starts]]):  # few: only these can be blank
         end = starts[line + 1] if line + 1 < len(starts) else len(lines)
         keep[line] = bool(lines[starts[line] : end].strip())
     return starts[keep].astype(np.uint64)
