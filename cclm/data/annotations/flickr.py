@@ -12,8 +12,9 @@ from cclm.data.annotations.types import ImageRef, RetrievalSet
 def read_xflickrco(paths: Sequence[str], image_roots: Mapping[str, str]) -> RetrievalSet:
     """The lines of all files, `{"sentences": [...], "id": ..., "img_path": ...}`, as one set.
 
-    A path that contains COCO is under `image_roots["coco"]`, any other under `image_roots["flickr30k"]`. Images are not
-    opened. An empty sentence is dropped and counted, and so is an image without any other sentence.
+    A path that contains COCO is under `image_roots["coco"]`, any other under `image_roots["flickr30k"]`. The id of an
+    image without one is its path. Images are not opened. An empty sentence is dropped and counted, and so is an image
+    without any other sentence.
 
     Raises:
         UserError: with the file and the line.
@@ -29,7 +30,8 @@ def read_xflickrco(paths: Sequence[str], image_roots: Mapping[str, str]) -> Retr
                 builder.dropped[NO_CAPTION] += 1
                 continue
             root = image_roots["coco" if "COCO" in name else "flickr30k"]
-            number = builder.add_image(ImageRef(join(root, name)), record.name("id"), record.place)
+            identity = name if record.fields.get("id") is None else record.name("id")
+            number = builder.add_image(ImageRef(join(root, name)), identity, record.place)
             for sentence in sentences:
                 builder.add_caption(number, sentence, record.place)
     builder.dropped = +builder.dropped  # without the reasons that did not occur

@@ -19,19 +19,21 @@ def read_retrieval_lists(paths: Sequence[str], image_root: str = "") -> Retrieva
     """The lists of `{"image": path under image_root, "caption": text or texts, "image_id": ...}` as one set.
 
     Training lists have one entry for each caption, other lists have one for each image. Both are read in the same way:
-    entries with the same image and image id are one image. The id of an image without one is its place in its list.
-    Images are not opened.
+    entries with the same image and image id are one image. The id of an image without one is its path, so that
+    captions of one picture stay together, also over several lists. Images are not opened.
 
     Raises:
         UserError: with the file and the entry.
     """
     builder = RetrievalSetBuilder()
     for path in paths:
-        for i, record in enumerate(read_list(path)):
+        for record in read_list(path):
             image, captions = record.name("image"), record.texts("caption")
             if not captions:
                 raise UserError(f"{record.place}: the image {image} has no caption; remove the entry or add one")
-            identity = record.fields.get("image_id", i)
+            identity = record.fields.get("image_id")
+            if identity is None:
+                identity = image
             if isinstance(identity, bool) or not isinstance(identity, int | str):
                 raise UserError(f"{record.place}: image_id has to be a number or a text, but it is {shown(identity)}")
             number = builder.add_image(ImageRef(join(image_root, image)), identity, record.place)

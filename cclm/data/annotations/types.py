@@ -106,8 +106,8 @@ class RetrievalSet(AnnotationSet):
     images: list[ImageRef]
     """I images."""
     image_ids: list[int | str]
-    """I ids, as in the file; an image without an id has its place in the list. In training, texts of images with equal
-    ids are not negatives of each other."""
+    """I ids, as in the file; the id of an image without one is its path. In training, texts of images with equal ids
+    are not negatives of each other."""
     image_places: list[str]
     """I places, for messages: the file and line, or entry, that first names the image."""
     texts: list[str]

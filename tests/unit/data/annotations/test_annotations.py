@@ -9,7 +9,8 @@ import pytest
 import torch
 from record_files import jpeg
 
-from cclm.data.annotations.lists import read_retrieval_list
+from cclm.data.annotations.flickr import read_xflickrco
+from cclm.data.annotations.lists import read_retrieval_list, read_retrieval_lists
 from cclm.data.annotations.types import ImageRef
 from cclm.data.batches.evaluation_batches import evaluation_images
 from cclm.data.examples.images import evaluation_image
@@ -29,8 +30,27 @@ def test_a_list_becomes_images_and_texts(tmp_path: Path) -> None:
         {"image": "a/2.jpg", "caption": "three"},
     ]
     found = read_retrieval_list(_write(tmp_path / "l.json", entries), "root")
-    assert [image.url for image in found.images] == ["root/a/1.jpg", "root/a/2.jpg"] and found.image_ids == [77, 1]
+    assert [image.url for image in found.images] == ["root/a/1.jpg", "root/a/2.jpg"] and found.image_ids == [
+        77,
+        "a/2.jpg",
+    ]
     assert found.texts == ["one", "two", "three"] and found.image_of_text == [0, 0, 1]
+
+
+def test_without_an_id_the_path_is_the_identity(tmp_path: Path) -> None:
+    """One entry for each caption is one picture, and entry n of one list is not entry n of another."""
+    first = [{"image": name, "caption": text} for text in ("one", "two") for name in ("1.jpg", "2.jpg")]
+    second = [{"image": "3.jpg", "caption": "three"}, {"image": "1.jpg", "caption": "four", "image_id": None}]
+    paths = [_write(tmp_path / "first.json", first), _write(tmp_path / "second.json", second)]
+    found = read_retrieval_lists(paths, "root")
+    assert found.image_ids == ["1.jpg", "2.jpg", "3.jpg"]
+    assert [image.url for image in found.images] == ["root/1.jpg", "root/2.jpg", "root/3.jpg"]
+    assert found.image_of_text == [0, 1, 0, 1, 2, 0]
+    lines = [{"sentences": ["a dog"], "img_path": f"{i}.jpg"} for i in (1, 2, 1)]
+    flickr = read_xflickrco(
+        [_write(tmp_path / "test.jsonl", "\n".join(map(json.dumps, lines)))], {"coco": "", "flickr30k": ""}
+    )
+    assert flickr.image_ids == ["1.jpg", "2.jpg"] and flickr.image_of_text == [0, 1, 0]
 
 
 @pytest.mark.parametrize(
