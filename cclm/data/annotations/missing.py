@@ -8,6 +8,7 @@ from typing import Literal, TypeVar
 
 from cclm import storage
 from cclm.data.annotations.types import AnnotationSet
+from cclm.data.stored.spelling import advice_on_spelling
 from cclm.errors import UserError
 
 Policy = Literal["error", "skip"]
@@ -34,9 +35,9 @@ def missing_images(annotations: SetT, policy: Policy) -> SetT:
     url, place = first.image.url, first.place
     number = f"{len(missing)} of {len({each.image.url for each in wanted})} images"
     if policy == "error":
+        advice = "fetch it, correct the image root, or leave such annotations out with --missing-images skip"
         raise UserError(
-            f"{place}: the image {url} does not exist ({number} are missing); fetch it, correct the image root, "
-            "or leave such annotations out with --missing-images skip"
+            f"{place}: the image {url} does not exist ({number} are missing); {advice_on_spelling(url, advice)}"
         )
     kept = annotations.without_images(missing)
     if len(kept) == 0:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from cclm import storage
 from cclm.data.cleaning import EmptyTextError, clean_caption
+from cclm.data.stored.spelling import advice_on_spelling
 from cclm.errors import UserError, advice_on_missing
 
 _BLOCK = 8 << 20  # bytes of one read
@@ -150,7 +151,7 @@ def file_size(path: str) -> int:
             raise UserError(f"the annotation file {path} is a folder; name the file in it")
         return storage.size(path)
     except (FileNotFoundError, NotADirectoryError):
-        advice = advice_on_missing(path, "correct the path")
+        advice = advice_on_missing(path, advice_on_spelling(path, "correct the path"))
         for packed in (f"{path}.zip", f"{path}.gz"):
             if storage.is_local(packed) and storage.exists(packed):
                 advice = f"unpack {posixpath.basename(packed)}, which lies beside it"

@@ -15,6 +15,7 @@ from typing import NamedTuple, Self
 
 from cclm import storage
 from cclm.data.stored.records import BrokenRecord
+from cclm.data.stored.spelling import advice_on_spelling
 from cclm.errors import UserError
 
 MISSING_IMAGE = "missing image"
@@ -45,7 +46,8 @@ class ImageRef:
             text = storage.read_range(self.url, self.start, self.end)
             return base64.b64decode(text.replace(b"\\/", b"/"), validate=True)  # JSON may escape / as \\/
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-            raise UserError(f"the image {self.url} does not exist; correct image_root or fetch the image") from None
+            advice = advice_on_spelling(self.url, "correct image_root or fetch the image")
+            raise UserError(f"the image {self.url} does not exist; {advice}") from None
         except binascii.Error as error:
             raise BrokenRecord("broken image", f"{self.url}, byte {self.start}: not base64 ({error})") from None
 

@@ -10,6 +10,7 @@ from cclm.data.commands.check_report import SplitReport
 from cclm.data.commands.sampling import Sampling, for_each
 from cclm.data.examples.images import decode, open_image
 from cclm.data.stored.records import BrokenRecord
+from cclm.data.stored.spelling import advice_on_spelling
 
 
 def check_annotations(read: Callable[[], AnySet], sampling: Sampling, policy: Policy, report: SplitReport) -> None:
@@ -35,7 +36,9 @@ def check_annotations(read: Callable[[], AnySet], sampling: Sampling, policy: Po
         image = next(image for image in places if image.url in missing)
         report.detail += f", {report.broken['missing image']:,} missing"
         if policy == "error" or not present:
+            advice = advice_on_spelling(image.url, "")
             report.problem = f"{places[image]}: the image {image.url} does not exist ({report.detail})"
+            report.problem += f"; {advice}" if advice else ""
     unreadable: list[str] = []
 
     def decode_image(number: int) -> None:

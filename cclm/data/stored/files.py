@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from cclm import storage
 from cclm.data.stored.formats import COMPRESSED, one_format
+from cclm.data.stored.spelling import advice_on_spelling
 from cclm.errors import UserError, advice_on_missing
 
 SIDECARS = (".idx", ".idx.json")
@@ -57,7 +58,8 @@ def whole_files(where: str, urls: Sequence[str]) -> list[str]:
             advice = (
                 "name the folder: patterns mean nothing here" if "*" in url else "correct the path or create the data"
             )
-            raise UserError(f"{where}: {url} does not exist; {advice_on_missing(url, advice)}") from None
+            advice = advice_on_missing(url, advice_on_spelling(url, advice))
+            raise UserError(f"{where}: {url} does not exist; {advice}") from None
         if not found:
             raise _no_files(where, url)
         partial = next((file for file in found if storage.is_partial(file)), None)

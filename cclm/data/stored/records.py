@@ -21,6 +21,7 @@ import pybase64  # a twentieth of the time of binascii
 from cclm import storage
 from cclm.config.sources import ImageTextSource, ParallelTextSource
 from cclm.data.stored.formats import Format
+from cclm.data.stored.spelling import advice_on_spelling
 from cclm.data.stored.tar import DamagedTarError, members_of_record
 
 
@@ -56,6 +57,11 @@ IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "gif", "bmp")
 _TAKEN_OUT = uuid.uuid4().hex.encode()
 """Takes the place of the image in a line while the rest is parsed. No data contain this text."""
 
+_SHOWN_MEMBERS = 4
+_DOTS = (
+    "the key of a record ends at the first dot of a file's name, so that of IMG_2021.03.04.jpg is IMG_2021; name the "
+    "files without other dots"
+)
 _LONGEST_PATH = 500  # characters; a longer text is not a path but an image in base64, which may contain slashes
 
 Captions = tuple[dict[str, tuple[str, ...]], ...]
@@ -139,7 +145,17 @@ def parse_parallel_text(
 
 def tar_fields(data: bytes | memoryview, image_key: str, caption_key: str) -> dict[str, Any]:
     """The fields of a record of a tar shard; an image is bytes under `image_key`. Raises BrokenRecord."""
-    return fields_of_members(tar_members(data), image_key, caption_key)
+    parts = tar_members(data)
+    _refuse_dotted_names(parts)
+    return fields_of_members(parts, image_key, caption_key)
+
+
+def _refuse_dotted_names(parts: dict[str, bytes]) -> None:
+    """Raise BrokenRecord if there is neither `.json` nor `.txt`, but a member whose name only ends so."""
+    if "json" not in parts and "txt" not in parts:
+        dotted = [extension for extension in parts if extension.endswith((".json", ".txt"))]
+        if dotted:
+            raise BrokenRecord(MISSING_KEY, f"there is no .json or .txt, but .{dotted[0]}; {_DOTS}")
 
 
 def fields_of_members(parts: dict[str, bytes], image_key: str, caption_key: str) -> dict[str, Any]:
@@ -147,7 +163,9 @@ def fields_of_members(parts: dict[str, bytes], image_key: str, caption_key: str)
     fields = json_object(parts["json"]) if "json" in parts else {}
     images = [extension for extension in parts if extension.rpartition(".")[2] in IMAGE_EXTENSIONS]
     if len(images) > 1:
-        raise BrokenRecord(WRONG_TYPE, f"there are {len(images)} images: .{' .'.join(images)}")
+        shown = f".{' .'.join(images[:_SHOWN_MEMBERS])}{' ...' if len(images) > _SHOWN_MEMBERS else ''}"
+        advice = f"; {_DOTS}" if any("." in extension for extension in images) else ""
+        raise BrokenRecord(WRONG_TYPE, f"there are {len(images)} images: {shown}{advice}")
     if images:
         fields[image_key] = parts[images[0]]
     if "txt" in parts:
@@ -230,7 +248,9 @@ def _image(fields: dict[str, Any], config: ImageTextSource) -> bytes:
             return storage.read_bytes(path)
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             shown = path if len(path) <= _LONGEST_PATH else f"{path[:60]}... ({len(path):,} characters)"
-            raise BrokenRecord(MISSING_IMAGE, f"{shown} does not exist") from None
+            advice = advice_on_spelling(path, "")
+            detail = f"{shown} does not exist; {advice}" if advice else f"{shown} does not exist"
+            raise BrokenRecord(MISSING_IMAGE, detail) from None
         except (OSError, ValueError) as error:  # for example, the value is an image, or contains a zero byte
             if isinstance(error, ValueError) or error.errno == errno.ENAMETOOLONG:
                 raise BrokenRecord(MISSING_IMAGE, f"{config.image_key} is no path: {path[:60]!r}") from None

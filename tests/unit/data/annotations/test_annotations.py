@@ -9,13 +9,17 @@ import pytest
 import torch
 from record_files import jpeg
 
+from cclm.config.sources import ImageTextSource
 from cclm.data.annotations.flickr import read_xflickrco
 from cclm.data.annotations.lists import read_retrieval_list, read_retrieval_lists
+from cclm.data.annotations.missing import missing_images
 from cclm.data.annotations.types import ImageRef
 from cclm.data.batches.evaluation_batches import evaluation_images
 from cclm.data.examples.images import evaluation_image
 from cclm.data.examples.texts import caption_ids
 from cclm.data.examples.tokenizer import Tokenizer
+from cclm.data.stored.files import data_files
+from cclm.data.stored.records import BrokenRecord, parse_image_text
 from cclm.errors import UserError
 
 
@@ -93,6 +97,27 @@ def test_missing_and_broken_images_are_named(tmp_path: Path) -> None:
         list(evaluation_images([ImageRef(str(tmp_path / "half.jpg"))], 32, 3))
     with pytest.raises(UserError, match="none.jpg does not exist"):
         list(evaluation_images([ImageRef(str(tmp_path / "none.jpg"))], 32, 3))
+
+
+def test_an_image_under_the_other_unicode_form_of_its_name_is_named(tmp_path: Path) -> None:
+    composed, decomposed = "caf\u00e9.jpg", "cafe\u0301.jpg"
+    for written, on_disk in ((composed, decomposed), (decomposed, composed)):
+        folder = tmp_path / str(len(on_disk))
+        folder.mkdir()
+        (folder / on_disk).write_bytes(jpeg(1))
+        dataset = read_retrieval_list(_write(tmp_path / "l.json", [{"image": written, "caption": "a"}]), str(folder))
+        for look in (lambda found: missing_images(found, "error"), lambda found: found.images[0].read()):
+            with pytest.raises(UserError, match="but its accents are written in the other way of Unicode.*convmv"):
+                look(dataset)
+        source = ImageTextSource(files=("x",), batch_size=1, image_is_path=True, image_root=str(folder))
+        with pytest.raises(BrokenRecord, match="accents"):
+            parse_image_text(json.dumps({source.image_key: written, "caption": "a"}).encode(), source)
+        with pytest.raises(UserError, match="accents"):
+            read_retrieval_list(str(folder / written))
+        with pytest.raises(UserError, match="accents"):
+            data_files("data.images.files", [str(folder / written)])
+    with pytest.raises(UserError, match="does not exist; correct the path"):
+        read_retrieval_list(str(tmp_path / "th\u00e9.json"))
 
 
 def test_captions_are_cleaned_and_cut_and_an_empty_one_is_named(tokenizer: Tokenizer, tmp_path: Path) -> None:

@@ -16,9 +16,12 @@ import torch
 from record_files import image_text, jpeg, pair, write_lines
 
 from cclm import storage
+from cclm.config.sources import ImageTextSource
 from cclm.data.batches.loader import open_source
 from cclm.data.stored import tar
+from cclm.data.stored.formats import Format
 from cclm.data.stored.index import open_index, write_sidecars
+from cclm.data.stored.records import BrokenRecord, parse_image_text
 from cclm.errors import UserError
 
 FORMATS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}
@@ -163,6 +166,22 @@ def test_a_header_with_another_byte_is_refused_where_tarfile_refuses_it(format: 
         else:
             assert read.name == "000001.jpg" and tar.members_of_record(data) == {"jpg": bytes(1000)}
     assert refused > 490
+
+
+def test_names_with_several_dots_are_named_as_the_cause() -> None:
+    """The key ends at the first dot, so files named by dates are one record, or a record without its caption."""
+
+    def parse(*names: str) -> None:
+        contents = {"jpg": b"image", "txt": b"a dog", "json": b'{"caption": "a dog"}'}
+        data = b"".join(tar.write_member(name, contents[name.rpartition(".")[2]]) for name in names)
+        parse_image_text(data, ImageTextSource(files=("x",), batch_size=1), Format.TAR)
+
+    with pytest.raises(BrokenRecord, match=r"there are 6 images: \.01\.jpg \.02\.jpg .*\.04\.jpg \.\.\.; the key"):
+        parse(*(f"IMG_2021.0{day}.jpg" for day in range(1, 7)))
+    for text in ("txt", "json"):
+        with pytest.raises(BrokenRecord, match=rf"no \.json or \.txt, but \.03\.04\.{text}; the key of a record"):
+            parse("IMG_2021.03.04.jpg", f"IMG_2021.03.04.{text}")
+    parse("1.left.jpg", "1.txt", "1.meta.json")  # Extensions with dots have their uses.
 
 
 def test_a_size_below_zero_is_damage(tmp_path: Path) -> None:
