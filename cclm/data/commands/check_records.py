@@ -31,6 +31,8 @@ from cclm.data.stored.records import BrokenRecord
 from cclm.errors import UserError
 
 _SHOWN_LANGUAGES = 6
+_SHOWN_WORDS = 4
+_FIRST_WITHOUT_SPACES = "\u0e00"  # Thai; the scripts before it in Unicode put spaces between words
 _FIRST_OF_FILE = 3  # records of each file that are read, besides the sample of the whole source
 _MORE_OF_BROKEN_FILE = 20  # records that are read of a file of which all of these are broken
 
@@ -122,6 +124,7 @@ def _check_files(
         count += index.num_records
     report.files, report.count = len(files), count
     starts, lock, languages = [file.start for file in files], threading.Lock(), Counter[str]()
+    word_lists: dict[int, str] = {}  # number of the record -> the words
 
     def examine(number: int) -> None:
         file = files[bisect_right(starts, number) - 1]
@@ -129,14 +132,17 @@ def _check_files(
         start, end = file.index.byte_range(record, record + 1)
         content = storage.read_range(file.index.url, start, end)
         found: set[str] = set()
-        broken = None
+        words = broken = None
         try:
-            found = _languages(_parse(content, source, file.index.format))
+            parsed = _parse(content, source, file.index.format)
+            found, words = _languages(parsed), _list_of_words(parsed)
             use(content, number, file.index.format)
         except BrokenRecord as error:
             broken = error
         with lock:
             languages.update(found)
+            if words is not None:
+                word_lists[number] = words
             report.examined += 1
             if broken is not None:
                 report.broken[broken.kind] += 1
@@ -160,6 +166,12 @@ def _check_files(
     report.problem = _problem(files, data.broken, count, broken_rate, report.detail)
     if not report.detail:
         report.detail = _describe_captions({name: n / report.examined for name, n in languages.most_common()})
+    if word_lists:
+        first = min(word_lists)
+        file = files[bisect_right(starts, first) - 1]
+        shown = f"{_place(file.index, first - file.start)}: {word_lists[first]}"
+        note = f"{len(word_lists)} caption lists of single words, each taken for a caption of its own ({shown}); "
+        report.detail += f"{'; ' if report.detail else ''}{note}join them if they are the words of one caption"
 
 
 def _problem(
@@ -204,6 +216,23 @@ def _languages(record: records.ImageTextRecord | records.RegionRecord | records.
     if isinstance(record, records.RegionRecord) and captions is None:
         captions = tuple(choice for element in record.elements for choice in element.captions)
     return {language for choice in captions or () for language in choice} - {records.ANY_LANGUAGE}
+
+
+def _list_of_words(record: records.ImageTextRecord | records.RegionRecord | records.ParallelTextRecord) -> str | None:
+    """The start of a list of captions that are one word each, which may be one caption cut into words; else None.
+
+    Scripts without spaces between words are not judged: there, a caption looks like one word.
+    """
+    if isinstance(record, records.ParallelTextRecord) or record.captions is None:
+        return None
+    by_language: dict[str, list[str]] = {}
+    for choice in record.captions:
+        for language, of_choice in choice.items():
+            by_language.setdefault(language, []).extend(of_choice)
+    for texts in by_language.values():
+        if len(texts) > 1 and all(len(text.split()) == 1 and max(text) < _FIRST_WITHOUT_SPACES for text in texts):
+            return ", ".join(texts[:_SHOWN_WORDS]) + (", ..." if len(texts) > _SHOWN_WORDS else "")
+    return None
 
 
 def _describe_captions(shares: dict[str, float]) -> str:

@@ -303,13 +303,21 @@ def _captions(value: Any, place: str) -> Captions:
 
 
 def _texts(value: Any, place: str) -> tuple[str, ...]:
+    """The texts of one language. Null means the same as an empty text: whoever draws a caption passes it over."""
     texts = tuple(value) if isinstance(value, list) else (value,)
     for text in texts:
         if not isinstance(text, str):
-            raise BrokenRecord(WRONG_TYPE, f"{place} holds {_name(text)} where a text is expected")
+            return _texts_with_null(texts, place)
     if not texts:
         raise BrokenRecord(EMPTY_CAPTION, f"{place} has a language without text")
     return texts
+
+
+def _texts_with_null(texts: tuple[Any, ...], place: str) -> tuple[str, ...]:
+    for text in texts:
+        if text is not None and not isinstance(text, str):
+            raise BrokenRecord(WRONG_TYPE, f"{place} holds {_name(text)} where a text is expected")
+    return tuple(text or "" for text in texts)
 
 
 def _is_number(value: Any) -> bool:

@@ -194,12 +194,30 @@ def test_forms_of_captions() -> None:
         ("a", ({"": ("a",)},)),
         (["a", "b"], ({"": ("a",)}, {"": ("b",)})),
         ([{"en": "a", "de": ["b", "c"]}], ({"en": ("a",), "de": ("b", "c")},)),
+        ({"en": "a", "de": None, "fr": [None, "b"]}, ({"en": ("a",), "de": ("",), "fr": ("", "b")},)),
+        (None, ({"": ("",)},)),
     ]:
         line = json.dumps({"binary": b64(b"x"), "caption": value}).encode()
         assert records.parse_image_text(line, config).captions == expected
-    for value in ({}, [], None, 5, {"en": None}, {"en": []}, [[]], {"en": {"deep": "a"}}):
+    for value in ({}, [], 5, {"en": None, "de": 5}, {"en": []}, [[]], {"en": {"deep": "a"}}):
         with pytest.raises(records.BrokenRecord):
             records.parse_image_text(json.dumps({"binary": b64(b"x"), "caption": value}).encode(), config)
+
+
+def test_a_null_caption_is_passed_over_like_an_empty_one(make_config: Any, tokenizer: Any) -> None:
+    build = example_builder("images", make_config({}), tokenizer)
+    good = {"en": "a red dog", "de": "ein Hund", "fr": "un chien"}
+
+    def example(caption: Any) -> Any:
+        return build(json.dumps({"binary": b64(jpeg(1)), "caption": caption}).encode(), random.Random(3)).example
+
+    for change in ({"de": None}, {"en": [None, "a red dog"], "de": None}, {"en": None, "fr": [None]}):
+        empty = {key: [text or "" for text in value] if isinstance(value, list) else value or ""
+                 for key, value in change.items()}  # fmt: skip
+        assert example(good | change) == example(good | empty)
+    for nothing in (None, [None], {"en": None, "de": [None, ""]}):
+        with pytest.raises(records.BrokenRecord, match="^empty caption: "):
+            example(nothing)
 
 
 def test_an_image_where_a_path_is_expected_is_told_shortly() -> None:

@@ -121,6 +121,23 @@ def test_a_file_of_which_nothing_can_be_used_is_told(
     assert "and so in 1 more files: " in (out := capsys.readouterr().out) and "missing key: desc is not there" in out
 
 
+def test_a_caption_cut_into_words_is_shown_for_what_it_is_taken(
+    tmp_path: Path, config: dict[str, Any], capsys: Any
+) -> None:
+    captions = [
+        ["a", "red", "dog", "on", "grass"],
+        {"en": ["a dog", "cats"], "zh": ["一只狗", "一只猫"]},
+        ["ein", "Hund"],
+    ]
+    lines = [{"binary": b64(jpeg(i)), "caption": caption} for i, caption in enumerate(captions)]
+    write_lines(tmp_path / "images" / "0.jsonl", lines)
+    (tmp_path / "images" / "1.jsonl").unlink()
+    assert _check(tmp_path, config) == 0
+    out = capsys.readouterr().out
+    assert "2 caption lists of single words, each taken for a caption of its own" in out
+    assert "0.jsonl:1: a, red, dog, on, ...); join them" in out
+
+
 def test_few_shot_fine_tuning(tmp_path: Path, config: dict[str, Any], capsys: Any) -> None:
     lines = [
         {"Flikr30kID": str(i % 3), "gold_label": ("entailment", "neutral", "-")[i % 3], "sentence2": "a dog"}
