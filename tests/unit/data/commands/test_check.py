@@ -96,7 +96,7 @@ def test_a_file_of_which_nothing_can_be_used_is_told(
     tmp_path: Path, config: dict[str, Any], monkeypatch: Any, capsys: Any
 ) -> None:
     """A small sample of many records may miss it; a hundred of its records in a row would end training."""
-    monkeypatch.setattr("cclm.cli.data._SAMPLE", 5)
+    monkeypatch.setattr("cclm.cli.data._SAMPLE_SIZE", 5)
     for part in range(3):
         write_lines(tmp_path / "many" / f"{part}.jsonl", [pair(i) for i in range(500)])
     write_lines(tmp_path / "many" / "0-of-another-kind.jsonl", [{"src": "a dog", "tgt": "ein Hund"}] * 120)
