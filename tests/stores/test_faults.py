@@ -123,7 +123,7 @@ def test_reading_rides_out_a_dead_and_a_frozen_data_node(hdfs_store: HdfsStore) 
 def test_a_silent_hdfs_is_asked_again(
     hdfs_store: HdfsStore, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, which: str
 ) -> None:
-    monkeypatch.setattr(hdfs, "_ACK", 0.0)
+    monkeypatch.setattr(hdfs, "_ACK_TIMEOUT", 0.0)
     node, url = getattr(hdfs_store, which), storage.join(hdfs_store.new_folder(), "file")
     with environment(SHORT_TIMEOUTS):
         storage.write_atomic(url, b"old")
@@ -230,13 +230,13 @@ def test_an_interrupt_during_a_read_ends_python_as_it_should(hdfs_store: HdfsSto
             time.sleep(0.3 + 0.013 * turn)
             reader.send_signal(signal.SIGINT)
             try:
-                _, said = reader.communicate(timeout=60)
+                _, errors = reader.communicate(timeout=60)
             except subprocess.TimeoutExpired:  # Python drops what a handler raises during garbage collection
                 reader.send_signal(signal.SIGINT)
-                _, said = reader.communicate(timeout=60)
+                _, errors = reader.communicate(timeout=60)
         finally:
             reader.kill()
-        assert reader.returncode == -signal.SIGINT and "FATAL" not in said, said
+        assert reader.returncode == -signal.SIGINT and "FATAL" not in errors, errors
 
 
 def test_the_end_of_python_waits_for_a_call_whose_thread_just_starts(monkeypatch: pytest.MonkeyPatch) -> None:
