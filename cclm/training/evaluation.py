@@ -18,7 +18,7 @@ from cclm.training.preflight import load_checked_tokenizer
 from cclm.training.resume import Start
 from cclm.training.run import evaluating, open_context, start_process
 from cclm.training.task_results import publish_results
-from cclm.training.task_tests import TaskTests, dropped
+from cclm.training.task_tests import TaskTests, remarks
 
 
 def evaluate_pretrained(config: PretrainConfig, weights: str) -> None:
@@ -67,8 +67,8 @@ def evaluate_finetuned(config: FinetuneConfig, options: FinetuneOptions) -> None
         raise UserError("say which model to evaluate: --checkpoint PATH, a run's folder or a .th file")
     task = initial_task(config, weights).to(device)
     with evaluating(context):
-        if left_out := dropped(test_sets):
-            context.journal.emit(Notice(f"test sets, {left_out}"))
+        if remark := remarks(test_sets):
+            context.journal.emit(Notice(f"test sets, {remark}"))
         measured = tests.measure(task, test_sets)
         model = Start(weights.step, {"validation": None, "identity": weights.identity}, weights.source, None)
         publish_results(config, tested_split(options), measured, model, context.journal, context.saving.folder)

@@ -13,7 +13,7 @@ from cclm.data.stored.order import slots_of_rank
 from cclm.errors import UserError
 from cclm.training.options import FinetuneOptions
 from cclm.training.preflight import load_checked_tokenizer
-from cclm.training.task_tests import Sets, dropped, read_sets, read_training_set, text_rules
+from cclm.training.task_tests import Sets, read_sets, read_training_set, remarks, text_rules
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ def read_inputs(config: AnnotatedConfig, options: FinetuneOptions) -> FinetuneIn
     )
     lines = [f"{len(training_set):,} of {', '.join(training_set.files)}"]
     for split, sets in (("training", {"all": training_set}), ("validation", validation), ("test", test)):
-        if left_out := dropped(sets):
-            lines.append(f"{split} sets, {left_out}")
+        if remark := remarks(sets):
+            lines.append(f"{split} sets, {remark}")
     return FinetuneInputs(tokenizer, source, validation, test, "\n".join(lines))
 
 

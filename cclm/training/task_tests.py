@@ -50,13 +50,14 @@ def checked(config: AnnotatedConfig, dataset: AnySet, missing: Policy) -> AnySet
     return dataset
 
 
-def dropped(sets: Mapping[str, AnySet]) -> str:
-    """In words, what was left out of each set; empty if nothing was."""
+def remarks(sets: Mapping[str, AnySet]) -> str:
+    """In words, what was left out of each set, and what else to know of it; empty if there is nothing to say."""
     parts = []
     for name, dataset in sets.items():
         counts = ", ".join(f"{number} for {reason}" for reason, number in sorted(dataset.dropped.items()) if number)
         if counts:
             parts.append(f"{name}: left out {counts}")
+        parts += [f"{name}: {remark}" for remark in dataset.remarks()]
     return "; ".join(parts)
 
 

@@ -31,7 +31,9 @@ def read_answer_list(path: str) -> list[str]:
     return answers
 
 
-def read_questions(paths: Sequence[str], image_root: str, answers: Iterable[str]) -> QuestionSet:
+def read_questions(
+    paths: Sequence[str], image_root: str, answers: Iterable[str], *, refuse_unlisted: bool = True
+) -> QuestionSet:
     """The questions of all files as one set. A file has one of three forms:
 
     - a list of `{"img_id", "question_id", "sent", "label": {answer: weight}}` (GQA); the weights are ignored;
@@ -40,8 +42,13 @@ def read_questions(paths: Sequence[str], image_root: str, answers: Iterable[str]
 
     Images are under `image_root`; they are not opened.
 
+    Args:
+        answers: the answer list.
+        refuse_unlisted: whether an answer that is not in the list is an error, as in training. In evaluation it is not:
+            the published answer list lacks the answers of some test questions. They stay, and count as wrong.
+
     Raises:
-        UserError: with the file and the question, for a broken record and for an answer that is not among `answers`.
+        UserError: with the file and the question, for a broken record or an answer that is refused.
     """
     known = frozenset(answers)
     entries = []
@@ -49,14 +56,14 @@ def read_questions(paths: Sequence[str], image_root: str, answers: Iterable[str]
     for path in paths:
         for record in _records(path):
             entry = _entry(record, image_root, shared)
-            for answer in entry.answers:
+            for answer in entry.answers if refuse_unlisted else ():
                 if answer not in known:
                     raise UserError(
                         f"{record.place}: the answer {answer!r} is not among the {len(known)} of data.answer_list; "
                         "correct it or name the list that has it"
                     )
             entries.append(entry)
-    return QuestionSet(files=tuple(paths), entries=entries)
+    return QuestionSet(files=tuple(paths), entries=entries, answer_list=known)
 
 
 def _records(path: str) -> Iterator[Record]:

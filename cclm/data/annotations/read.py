@@ -46,7 +46,7 @@ def read_training(config: FinetuneConfig, shots: FewShot | None = None) -> AnySe
     """
     config = annotated(config)
     _check_shots(config.data, shots)
-    return _read(config, _existing(config.data.train_files, shots), "data.train_files")
+    return _read(config, _existing(config.data.train_files, shots), "data.train_files", training=True)
 
 
 def read_evaluation(config: FinetuneConfig, split: Split, language: str, shots: FewShot | None = None) -> AnySet:
@@ -62,7 +62,7 @@ def read_evaluation(config: FinetuneConfig, split: Split, language: str, shots: 
     if name not in files:
         available = ", ".join(languages_of(config, split, shots)) or "none"
         raise UserError(f"data.{split}_files has no file for language {language}; those with one: {available}")
-    return _read(config, _existing(files[name], shots), f"data.{split}_files.{language}")
+    return _read(config, _existing(files[name], shots), f"data.{split}_files.{language}", training=False)
 
 
 def languages_of(config: FinetuneConfig, split: Split, shots: FewShot | None = None) -> list[str]:
@@ -89,7 +89,7 @@ def annotated(config: FinetuneConfig) -> AnnotatedConfig:
     return config
 
 
-def _read(config: AnnotatedConfig, paths: Sequence[str], key: str) -> AnySet:
+def _read(config: AnnotatedConfig, paths: Sequence[str], key: str, *, training: bool) -> AnySet:
     if not paths:
         raise UserError(f"{key} is empty; name a file")
     if isinstance(config, RetrievalConfig):
@@ -97,7 +97,8 @@ def _read(config: AnnotatedConfig, paths: Sequence[str], key: str) -> AnySet:
     if isinstance(config, ClassificationConfig):
         return read_xvnli(paths, config.data.image_root, config.num_labels)
     if isinstance(config, AnsweringConfig):
-        return read_questions(paths, config.data.image_root, read_answer_list(config.data.answer_list))
+        answers = read_answer_list(config.data.answer_list)
+        return read_questions(paths, config.data.image_root, answers, refuse_unlisted=training)
     data = config.data
     roots = PairImageRoots(nlvr2=data.image_root, marvl=data.marvl_root, marvl_few_shot=data.marvl_few_shot_root)
     return read_pairs(paths, roots)

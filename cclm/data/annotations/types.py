@@ -18,6 +18,8 @@ from cclm.data.stored.records import BrokenRecord
 from cclm.data.stored.spelling import advice_on_spelling
 from cclm.errors import UserError
 
+_SHOWN_ANSWERS = 3
+
 MISSING_IMAGE = "missing image"
 """The reason in `dropped` for annotations whose image does not exist."""
 
@@ -88,6 +90,10 @@ class AnnotationSet(ABC):
     @abstractmethod
     def __len__(self) -> int:
         """The number of annotations."""
+
+    def remarks(self) -> list[str]:
+        """What users should know of the set, besides what was left out: sentences without a full stop."""
+        return []
 
     @abstractmethod
     def wanted_images(self) -> Iterator[WantedImage]:
@@ -217,6 +223,20 @@ class QuestionSet(AnnotationSet):
     """GQA, xGQA."""
 
     entries: Sequence[QuestionEntry]
+    answer_list: frozenset[str] = frozenset()
+    """The answers that a model chooses from in evaluation; empty if not known."""
+
+    def unlisted(self) -> list[QuestionEntry]:
+        """The entries whose right answer is not in the answer list, so that evaluation counts them as wrong."""
+        return [each for each in self.entries if self.answer_list and each.answers[0] not in self.answer_list]
+
+    def remarks(self) -> list[str]:
+        unlisted = self.unlisted()
+        if not unlisted:
+            return []
+        answers = list(dict.fromkeys(entry.answers[0] for entry in unlisted))
+        shown = ", ".join(map(repr, answers[:_SHOWN_ANSWERS])) + (" ..." if len(answers) > _SHOWN_ANSWERS else "")
+        return [f"{len(unlisted):,} of {len(self):,} count as wrong, their answer is not in data.answer_list ({shown})"]
 
     def __len__(self) -> int:
         return len(self.entries)

@@ -30,7 +30,7 @@ def check_annotations(read: Callable[[], AnySet], sampling: Sampling, policy: Po
         places.setdefault(wanted.image, wanted.place)
     missing = missing_files({image.url for image in places})
     present = [image for image in places if image.url not in missing]
-    report.detail = f"{len(places):,} images"
+    report.detail = "; ".join([f"{len(places):,} images", *annotations.remarks()])
     if missing:
         report.broken["missing image"] = len(places) - len(present)
         image = next(image for image in places if image.url in missing)

@@ -40,6 +40,11 @@ def _count_wit(path: str) -> int:
     return sum(bool(record.fields.get("caption_reference_description")) for record in read_lines(path))
 
 
+def _count_questions(path: str, answers: list[str]) -> int:
+    training = storage.name(path).startswith("train")
+    return len(read_questions([path], "", answers, refuse_unlisted=training))
+
+
 _READERS: dict[str, Callable[[str, list[str]], int]] = {
     "XVNLI": lambda path, _: len(read_xvnli([path], "")),
     "xFlickrCO": lambda path, _: len(read_xflickrco([path], _ROOTS)),
@@ -47,8 +52,8 @@ _READERS: dict[str, Callable[[str, list[str]], int]] = {
     "wit": lambda path, _: _count_wit(path),
     "marvl": lambda path, _: len(read_pairs([path], _PAIRS)),
     "nlvr2": lambda path, _: len(read_pairs([path], _PAIRS)),
-    "xGQA": lambda path, answers: len(read_questions([path], "", answers)),
-    "gqa": lambda path, answers: len(read_questions([path], "", answers)),
+    "xGQA": lambda path, answers: _count_questions(path, answers),
+    "gqa": lambda path, answers: _count_questions(path, answers),
 }
 
 _LANGUAGE = r"(?P<language>[a-z]{2}(?:-[A-Za-z]+)?)"
