@@ -7,11 +7,13 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from timm.layers import resample_abs_pos_embed
+from timm.layers.patch_embed import PatchEmbed
+from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from cclm.checkpoints.published import check_names_and_shapes, published_name, read_torch_file
@@ -26,13 +28,14 @@ _CLASSIFIER = re.compile(r"^(head|fc_norm|head_dist)\.")
 
 def load_swin(encoder: ImageEncoder, config: VisionConfig, path: str) -> None:
     """Copy Microsoft's Swin release into the encoder; raises as `read_swin` does."""
-    put(encoder, read_swin(encoder, path))
+    copy_parameters(encoder, read_swin(encoder, path))
 
 
 def read_swin(encoder: ImageEncoder, path: str) -> dict[str, Tensor]:
     """Microsoft's Swin release ({"model": state dict}), position tables resampled to the encoder's windows.
 
-    As the other `read_...` here it looks at names and shapes of the encoder only, so that one on the meta device does.
+    As all `read_...` functions of this module, it uses only names and shapes of the encoder, which may be on the meta
+    device.
 
     Returns:
         the encoder's parameter names -> values that fit.
@@ -64,7 +67,7 @@ def _is_square(number: int) -> bool:
 
 
 def _is_other_window(table: Tensor, wanted: Tensor) -> bool:
-    """Whether a table ((2w-1)^2, A) differs from the wanted one in w alone; splines need at least w = 3."""
+    """Whether a table ((2w-1)^2, A) differs from the wanted one in w alone, and can be resampled (w of at least 3)."""
     if table.ndim != 2 or table.shape[1] != wanted.shape[1] or table.shape == wanted.shape:
         return False
     return _is_square(len(table)) and len(table) >= 25
@@ -87,11 +90,10 @@ def read_vit(encoder: ImageEncoder, path: str) -> dict[str, Tensor]:
     Raises:
         UserError: absent, unsafe or unfitting file.
     """
-    state = _read_state(Path(path))
-    state = state.get("model", state)
-    _check_tensors(state, path)
+    content = _read_state(Path(path))
+    state = _checked_tensors(content.get("model", content), path)
     given = {name: tensor for name, tensor in state.items() if not _CLASSIFIER.match(name)}
-    grid = list(encoder.trunk.patch_embed.grid_size)
+    grid = _patch_grid(encoder)
     wanted = dict(encoder.trunk.named_parameters())
     positions = given.get("pos_embed")  # (1, 1 + patches, H)
     if positions is not None and positions.ndim == 3 and _is_square(positions.shape[1] - 1):
@@ -100,15 +102,23 @@ def read_vit(encoder: ImageEncoder, path: str) -> dict[str, Tensor]:
     return {f"trunk.{name}": tensor for name, tensor in given.items()}
 
 
+def _patch_grid(encoder: ImageEncoder) -> list[int]:
+    """Rows and columns of a ViT's patches."""
+    patch_embed = encoder.trunk.patch_embed
+    if not isinstance(patch_embed, PatchEmbed):
+        raise TypeError(f"{type(patch_embed).__name__} is no patch embedding of a ViT")
+    return list(patch_embed.grid_size)
+
+
 def load_xlm_roberta(model: CCLM, config: TextConfig, folder: str) -> None:
     """Copy a Hugging Face XLM-R folder into the model; raises as `read_xlm_roberta` does."""
-    put(model, read_xlm_roberta(model, config, folder))
+    copy_parameters(model, read_xlm_roberta(model, config, folder))
 
 
 def read_xlm_roberta(model: CCLM, config: TextConfig, folder: str) -> dict[str, Tensor]:
-    """A Hugging Face XLM-R folder: every second layer of twice as many (1, 3, 5, ...), embeddings row for row, LM head.
+    """A Hugging Face XLM-R folder with twice as many layers: every second one (1, 3, 5, ...), embeddings and LM head.
 
-    Cross-attention has no counterpart there and keeps its fresh weights.
+    Embeddings are taken row for row. Cross-attention has no counterpart in XLM-R and keeps its fresh weights.
 
     Returns:
         the model's parameter names -> values that fit.
@@ -117,8 +127,7 @@ def read_xlm_roberta(model: CCLM, config: TextConfig, folder: str) -> dict[str, 
         UserError: absent or unsafe files, or sizes that are not the config's.
     """
     _check_sizes(folder, config)
-    state = _read_state(_weights_file(Path(folder)))
-    _check_tensors(state, folder)
+    state = _checked_tensors(_read_state(_weights_file(Path(folder))), folder)
     given = {}
     for name, tensor in state.items():
         renamed = _from_xlm_roberta(name.removeprefix("module."), config.num_layers)
@@ -133,7 +142,7 @@ def read_xlm_roberta(model: CCLM, config: TextConfig, folder: str) -> dict[str, 
     wanted = {published: parameters[name] for name, published in names.items()}
     words = "text_encoder.bert.embeddings.position_embeddings.weight"
     if words in given and given[words].shape[0] > config.max_positions:
-        given[words] = given[words][: config.max_positions]  # row 0 to position 0; the rest is never reached
+        given[words] = given[words][: config.max_positions]  # row i is position i; later ones are never used
     check_names_and_shapes(wanted, given, folder)
     return {name: given[published] for name, published in names.items()}
 
@@ -193,7 +202,7 @@ def _weights_file(folder: Path) -> Path:
     raise UserError(f"text weights {folder}: neither model.safetensors nor pytorch_model.bin is there")
 
 
-def _read_state(path: Path) -> dict[str, Tensor]:
+def _read_state(path: Path) -> dict[str, Any]:
     if path.suffix != ".safetensors":
         state = read_torch_file(path)
         if not isinstance(state, dict):
@@ -207,15 +216,16 @@ def _read_state(path: Path) -> dict[str, Tensor]:
         raise UserError(f"weights {path}: not a readable safetensors file ({error}); fetch it again") from None
 
 
-def _check_tensors(state: object, source: str) -> None:
-    """A file may be safe to read and yet hold something else than a state dict."""
+def _checked_tensors(state: object, source: str) -> dict[str, Tensor]:
+    """`state`, which must be a state dict: a file that is safe to read may hold something else."""
     if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
         raise UserError(
             f"weights {source}: expected a state dict, parameter names with their tensors; give another file"
         )
+    return state
 
 
-def put(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+def copy_parameters(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Copy tensors into the module's parameters of the same names, which must have their shapes."""
     parameters = dict(module.named_parameters())
     with torch.no_grad():

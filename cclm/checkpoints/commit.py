@@ -1,6 +1,6 @@
-"""One checkpoint becomes durable in one place: files, then the manifest. Each function works on any store.
+"""How one checkpoint becomes durable in one place: first its files, then the manifest. All functions take any store.
 
-Written as generators that yield the name of the phase just ended, so that tests can die between any two.
+Some are generators that yield the name of the phase that has just ended. So tests can kill a save between any two.
 """
 
 from __future__ import annotations
@@ -39,19 +39,21 @@ class Staged:
     """The manifest, without files."""
 
     def manifest(self) -> Manifest:
-        """The whole one, when the checksums are there. Raises FileNotFoundError if somebody removed the files."""
+        """The whole manifest; waits for the checksums. Raises FileNotFoundError if somebody removed the files."""
         return replace(self.head, files={role: entry.result() for role, entry in self.entries.items()})
 
 
 def file_entry(path: Path) -> FileEntry:
     """Size and checksums of a local file, as read back from it."""
-    crc, sha, size = google_crc32c.Checksum(), hashlib.sha256(), 0
+    crc = google_crc32c.Checksum()  # type: ignore[no-untyped-call]  # the package has no annotations
+    sha, size = hashlib.sha256(), 0
     with path.open("rb") as file:
         while block := file.read(_BLOCK):
-            crc.update(block)
+            crc.update(block)  # type: ignore[no-untyped-call]  # as above
             sha.update(block)
             size += len(block)
-    return FileEntry(path.name, size, crc.hexdigest().decode(), sha.hexdigest())
+    digits = crc.hexdigest().decode()  # type: ignore[no-untyped-call]  # as above
+    return FileEntry(path.name, size, digits, sha.hexdigest())
 
 
 def whole_manifest(folder: str) -> Manifest:
@@ -74,7 +76,7 @@ def whole_manifest(folder: str) -> Manifest:
 
 
 def check_contents(folder: str | Path, manifest: Manifest) -> None:
-    """Hold every byte of a local checkpoint against its manifest.
+    """Compare every byte of a local checkpoint with the checksums of its manifest.
 
     Raises:
         TornCheckpointError: names the file that differs.
@@ -91,7 +93,7 @@ def check_contents(folder: str | Path, manifest: Manifest) -> None:
 
 
 def verify(folder: str, manifest: Manifest) -> None:
-    """Read a checkpoint of any store and hold every byte against its manifest.
+    """Read a checkpoint of any store, and compare every byte with the checksums of its manifest.
 
     Raises:
         TornCheckpointError: names the file that differs.
@@ -142,7 +144,8 @@ def _publish(folder: str, manifest: Manifest, damaged: frozenset[str]) -> bool:
         with contextlib.suppress(FileExistsError):
             storage.write_new(url, data)
         there = _other_manifest(folder)
-        # Read back whatever was answered: a store may have taken it and lost the answer, or not know exclusive writes.
+        # Read back whatever the answer was: a store may have taken the file and lost its answer, or may not know
+        # exclusive writes.
         if there is not None and there.attempt == manifest.attempt:
             return True
         if there is not None and there.attempt not in damaged:
@@ -166,7 +169,7 @@ def _other_manifest(folder: str) -> Manifest | None:
 
 
 def clear_leftovers(folder: str, run: str, but: Collection[str] = ()) -> None:
-    """Remove the files of a run that no manifest names any more: its attempts that died left them.
+    """Remove the files that attempts of a run left when they died: no manifest names them.
 
     Args:
         but: names of files that stay.

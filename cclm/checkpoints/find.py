@@ -1,4 +1,4 @@
-"""Finding checkpoints and reading what they hold, on any store; only whole ones come out of here."""
+"""Finding checkpoints and reading what they hold, on any store. Only whole checkpoints are returned."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ WEIGHTS = (MODEL, STATE)
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A whole checkpoint whose bytes were held against its manifest, on a local disk."""
+    """A whole checkpoint on a local disk, whose bytes were compared with the checksums of its manifest."""
 
     source: str
     """Its folder, as found: a path or URL."""
@@ -39,7 +39,8 @@ class Checkpoint:
     manifest: Manifest
     state: dict[str, Any]
     """Contents of the state file."""
-    copy: tempfile.TemporaryDirectory | None = field(default=None, repr=False, compare=False)
+    copy: tempfile.TemporaryDirectory[str] | None = field(default=None, repr=False, compare=False)
+    """Holds the files of a remote checkpoint; deleted with this object."""
 
     @property
     def step(self) -> int:
@@ -52,10 +53,10 @@ class Checkpoint:
 
 
 def open_checkpoint(folder: str | Path, roles: Collection[str] = EVERYTHING) -> Checkpoint:
-    """Read and verify one checkpoint folder; of a remote one, a copy is made.
+    """Read and verify one checkpoint folder; a remote one is copied to a local disk.
 
     Args:
-        roles: the files that are wanted, and so verified; those that the checkpoint does not have are left out.
+        roles: the files that are wanted, and so verified. Roles that the checkpoint does not have are ignored.
 
     Raises:
         TornCheckpointError: a file is absent, cut, or changed.
@@ -79,20 +80,21 @@ def open_checkpoint(folder: str | Path, roles: Collection[str] = EVERYTHING) -> 
 
 
 def newest_checkpoint(
-    places: Sequence[str | Path], report: Callable[[str], None], roles: Collection[str] = EVERYTHING
+    places: Sequence[str | Path], warn: Callable[[str], None], roles: Collection[str] = EVERYTHING
 ) -> Checkpoint | None:
-    """The newest whole checkpoint of a run's folders, or None; every torn one on the way is named through `report`.
+    """The newest whole checkpoint of a run's folders, or None.
 
     Args:
-        places: folders of one run; of equally new checkpoints, that of the first place is taken.
+        places: folders of one run. Of equally new checkpoints, that of the first place is taken.
+        warn: gets a sentence about every torn checkpoint that is passed over.
     """
-    found = [(-step, order) for order, place in enumerate(places) for step in checkpoint_steps(str(place))]
-    for negative, order in sorted(found):
-        folder = storage.join(str(places[order]), folder_name(-negative))
+    found = [(step, str(place)) for place in places for step in checkpoint_steps(str(place))]
+    for step, place in sorted(found, key=lambda each: -each[0]):  # stable: equally new ones stay in order of places
+        folder = storage.join(place, folder_name(step))
         try:
             return open_checkpoint(folder, roles)
         except TornCheckpointError as problem:
-            report(f"skipped checkpoint {folder}: {problem}")
+            warn(f"skipped checkpoint {folder}: {problem}")
     return None
 
 

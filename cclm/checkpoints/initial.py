@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import torch
 
-from cclm.checkpoints.backbones import put, read_swin, read_vit, read_xlm_roberta
+from cclm.checkpoints.backbones import copy_parameters, read_swin, read_vit, read_xlm_roberta
 from cclm.checkpoints.find import WEIGHTS, Checkpoint, find_checkpoint, is_checkpoint_folder
-from cclm.checkpoints.load import load_model, other_settings
+from cclm.checkpoints.load import load_model, setting_differences
 from cclm.checkpoints.published import load_published, read_published_file
 from cclm.config.model import ModelConfig
 from cclm.errors import UserError
@@ -22,13 +22,14 @@ _WANTED = "a pre-trained model is wanted here; use a config of its task, or name
 def build_model(config: ModelConfig, *, seed: int = 0) -> CCLM:
     """Build the model on the CPU and load what the config names; the rest is drawn from `seed`.
 
-    `model.weights` (a whole model: a published .th file, or a folder of ours) goes before the encoders' own weights.
-    Files are read and held against the model's names and shapes before it is built.
+    `model.weights` names a whole model: a published .th file, or a checkpoint folder of ours. If it is set, the
+    encoders' own weights are not read. Files are read, and checked for names and shapes, before the model
+    is built.
 
     Raises:
         UserError: weights are absent, unsafe to read, or of another size.
     """
-    load = _whole(config) if config.weights is not None else _encoders(config)
+    load = _model_loader(config, config.weights) if config.weights is not None else _encoders_loader(config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = CCLM(config)
@@ -37,7 +38,7 @@ def build_model(config: ModelConfig, *, seed: int = 0) -> CCLM:
 
 
 def restore_model(config: ModelConfig, checkpoint: Checkpoint) -> CCLM:
-    """The model of a checkpoint of ours, on the CPU; its parameters are checked before the model is built.
+    """The model of a checkpoint of ours, on the CPU. The parameters are checked before the model is built.
 
     Raises:
         UserError: the checkpoint is of another model.
@@ -46,7 +47,7 @@ def restore_model(config: ModelConfig, checkpoint: Checkpoint) -> CCLM:
     try:
         load_model(checkpoint, outline(config))
     except UserError as error:
-        raise UserError(f"{error}{other_settings(checkpoint.state['config']['model'], config)}") from None
+        raise UserError(f"{error}{setting_differences(checkpoint.state['config']['model'], config)}") from None
     model = CCLM(config)
     load_model(checkpoint, model)
     return model
@@ -59,32 +60,32 @@ def _refuse_finetuned(checkpoint: Checkpoint) -> None:
 
 
 def outline(config: ModelConfig) -> CCLM:
-    """The model without numbers: names and shapes of its parameters, on the meta device. Cheap at any size."""
+    """The model on the meta device: names and shapes of its parameters without numbers. Cheap at any size."""
     with torch.device("meta"):
         return CCLM(config)
 
 
-def _whole(config: ModelConfig) -> Callable[[CCLM], None]:
-    """Read and check a whole model's weights; what comes back copies them into a model."""
-    if is_checkpoint_folder(config.weights):
-        checkpoint = find_checkpoint(config.weights, WEIGHTS)
+def _model_loader(config: ModelConfig, weights: str) -> Callable[[CCLM], None]:
+    """Read and check a whole model's weights; returns a function that copies them into a model."""
+    if is_checkpoint_folder(weights):
+        checkpoint = find_checkpoint(weights, WEIGHTS)
         _refuse_finetuned(checkpoint)
-        load_model(checkpoint, outline(config))  # copying onto the meta device checks, and moves nothing
+        load_model(checkpoint, outline(config))  # checks names and shapes; on the meta device no number is copied
         return lambda model: load_model(checkpoint, model)
-    state = read_published_file(config.weights)
+    state = read_published_file(weights)
     if any(name.startswith(_FINETUNED) for name in state):
-        raise UserError(f"weights {config.weights} are of a fine-tuned model, but {_WANTED}")
+        raise UserError(f"weights {weights} are of a fine-tuned model, but {_WANTED}")
 
     def load(model: CCLM) -> None:
-        source = f"weights {config.weights}"
+        source = f"weights {weights}"
         load_published(model, state, num_text_layers=config.text.num_text_layers, source=source)
 
     load(outline(config))
     return load
 
 
-def _encoders(config: ModelConfig) -> Callable[[CCLM], None]:
-    """The same for the encoders' own weights, as far as the config names any."""
+def _encoders_loader(config: ModelConfig) -> Callable[[CCLM], None]:
+    """As `_model_loader`, for the encoders' own weights; encoders without weights in the config stay as they are."""
     vision, text = {}, {}
     if config.vision.weights is not None or config.text.weights is not None:
         shape = outline(config)
@@ -95,7 +96,7 @@ def _encoders(config: ModelConfig) -> Callable[[CCLM], None]:
             text = read_xlm_roberta(shape, config.text, config.text.weights)
 
     def load(model: CCLM) -> None:
-        put(model.encoders.image_encoder, vision)
-        put(model, text)
+        copy_parameters(model.encoders.image_encoder, vision)
+        copy_parameters(model, text)
 
     return load

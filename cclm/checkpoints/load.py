@@ -1,4 +1,4 @@
-"""Tensors of a checkpoint go back into a model and an optimizer, by name; and which tensors those are."""
+"""Which tensors of a model and an optimizer a checkpoint holds, and how they are copied back, by name."""
 
 from __future__ import annotations
 
@@ -25,20 +25,21 @@ FREE_TO_CHANGE = {
     "initializer_range",
     "temperature",
 }
-"""Settings of the model that a resumed run may change: they do not decide what fits into it."""
+"""Settings of the model that a resumed run may change: they do not affect names and shapes of its parameters."""
 
 
-def other_settings(then: Mapping[str, Any], now: ModelConfig) -> str:
-    """The end of a message about a checkpoint that does not fit: what it was made with and the config says otherwise.
+def setting_differences(then: Mapping[str, Any], now: ModelConfig) -> str:
+    """The end of a message about a checkpoint that does not fit: how its model's settings differ from the config's.
 
     Args:
         then: the `model` part of the checkpoint's config.
+
+    Returns:
+        Such as " (model.text.num_layers was 12 and is 6)"; "" where nothing differs.
     """
-    settings = [_by_name(each) for each in (then, now.model_dump(mode="json"))]
+    old, new = _by_name(then), _by_name(now.model_dump(mode="json"))
     differing = [
-        f"model.{name} was {settings[0][name]} and is {settings[1][name]}"
-        for name in settings[0]
-        if name in settings[1] and settings[0][name] != settings[1][name]
+        f"model.{name} was {old[name]} and is {new[name]}" for name in old if name in new and old[name] != new[name]
     ]
     return f" ({'; '.join(differing)})" if differing else ""
 
@@ -53,12 +54,12 @@ def _by_name(model: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def model_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """What a checkpoint holds of a model: its parameters, tied ones once. Buffers only describe the architecture."""
+    """What a checkpoint holds of a model: its parameters, tied ones once. Buffers follow from the architecture."""
     return {name: parameter.detach() for name, parameter in model.named_parameters()}
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """State of the optimizer as "<parameter name>/<slot>" -> tensor; parameters never updated have none."""
+    """State of the optimizer as "<parameter name>/<slot>" -> tensor. Parameters that were never updated have none."""
     return {
         f"{name}/{slot}": torch.as_tensor(value)
         for name, parameter in _named_parameters(optimizer)
@@ -67,7 +68,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def load_model(checkpoint: Checkpoint, model: nn.Module) -> None:
-    """Copy the checkpoint's parameters into `model`, which stays where it is.
+    """Copy the checkpoint's parameters into `model`, which stays on its device.
 
     Raises:
         UserError: other names or sizes than the model's.
@@ -76,12 +77,20 @@ def load_model(checkpoint: Checkpoint, model: nn.Module) -> None:
 
 
 def load_optimizer(checkpoint: Checkpoint, optimizer: torch.optim.Optimizer) -> None:
-    """Set the optimizer's state from the checkpoint, by parameter name; rates and groups stay the config's."""
+    """Set the optimizer's state from the checkpoint, by parameter name. Learning rates and groups stay as they are.
+
+    Raises:
+        UserError: the checkpoint holds state of a parameter that the optimizer does not have.
+    """
     set_optimizer_tensors(optimizer, _read(checkpoint.file(OPTIMIZER)), checkpoint.source)
 
 
 def set_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], source: str) -> None:
-    """The same from tensors named as `optimizer_tensors` names them; they are copied."""
+    """As `load_optimizer`, from tensors that are named as `optimizer_tensors` names them; they are copied.
+
+    Args:
+        source: where they come from, for messages.
+    """
     slots: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         name, _, slot = key.rpartition("/")
@@ -89,7 +98,7 @@ def set_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: dict[str, T
     optimizer.state.clear()
     for name, parameter in _named_parameters(optimizer):
         if name in slots:
-            # Copied: what was read is a map of the file, which may be deleted while the run goes on.
+            # Copied, since a tensor that was read is a map of the file, and the file may be deleted during the run.
             optimizer.state[parameter] = {
                 slot: value.to(parameter.device, copy=True) for slot, value in slots.pop(name).items()
             }

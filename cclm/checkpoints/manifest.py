@@ -1,4 +1,4 @@
-"""What makes a checkpoint: `manifest.json`, written last, exclusively, with a digest of every file and of itself.
+"""The manifest of a checkpoint: `manifest.json`, written last, exclusively, with digests of every file and of itself.
 
     step-00001234/
         model-<attempt>.safetensors       parameters by name, as the model names them
@@ -6,9 +6,9 @@
         state-<attempt>.json              config, versions: what a reader needs to know before loading
         manifest.json                     names, sizes and checksums of the others
 
-A folder without a manifest, or with one that is not byte for byte what its digest says, is no checkpoint. The attempt
-(one process's saves of one run) is in the names, so that files of a writer that died never mix with those of the next.
-An attempt is "<run>-<random>": names alone tell which run a file belongs to. Nothing here depends on clocks.
+A folder without a manifest, or with one that differs from its own digest, is no checkpoint. The attempt (one process's
+saves of one run) is in the file names, so that files of a writer that died never mix with those of the next one. An
+attempt is "<run>-<random>", so that the name of a file tells which run it belongs to. Nothing here depends on clocks.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class TornCheckpointError(Exception):
 
 
 class NoManifestError(TornCheckpointError):
-    """A folder without manifest: a save that never ended, or nothing of ours."""
+    """A folder without a manifest: a save that never ended, or no checkpoint of ours."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Manifest:
     files: Mapping[str, FileEntry]
     """By role."""
     score: float | None = None
-    """Of a best checkpoint: what it was the best by."""
+    """Of a best checkpoint: the score by which it was the best."""
 
 
 def new_run() -> str:
@@ -101,16 +101,16 @@ def run_of_file(name: str) -> str | None:
 
 
 def to_bytes(manifest: Manifest) -> bytes:
-    """The one spelling of a manifest."""
+    """The only valid encoding of a manifest."""
     content = {"format": FORMAT, **asdict(manifest)}
-    return _spelled({**content, "digest": _digest(content)})
+    return _encoded({**content, "digest": _digest(content)})
 
 
 def from_bytes(data: bytes) -> Manifest:
     """Read a manifest.
 
     Raises:
-        TornCheckpointError: cut, changed by as little as a bit, or of another format.
+        TornCheckpointError: the data is cut, changed (if only by a bit), or of another format.
     """
     try:
         content = json.loads(data)
@@ -124,7 +124,7 @@ def from_bytes(data: bytes) -> Manifest:
         )
     try:
         digest = content.pop("digest")
-        if digest != _digest(content) or data != _spelled({**content, "digest": digest}):
+        if digest != _digest(content) or data != _encoded({**content, "digest": digest}):
             raise TornCheckpointError(f"{MANIFEST} differs from its own digest")
         del content["format"]
         files = {role: FileEntry(**entry) for role, entry in content.pop("files").items()}
@@ -134,8 +134,8 @@ def from_bytes(data: bytes) -> Manifest:
 
 
 def _digest(content: Mapping[str, Any]) -> str:
-    return hashlib.sha256(_spelled(content)).hexdigest()
+    return hashlib.sha256(_encoded(content)).hexdigest()
 
 
-def _spelled(content: Mapping[str, Any]) -> bytes:
+def _encoded(content: Mapping[str, Any]) -> bytes:
     return (json.dumps(content, indent=1, sort_keys=True) + "\n").encode()

@@ -1,21 +1,34 @@
-"""Small files of a run - log, metrics, results - kept equal in its remote places, as they change."""
+"""Keeps the small files of a run (log, metrics, results) equal in its remote places as they change."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from cclm import storage
 
 _INTERVAL = 60.0
-"""Seconds between looks."""
+"""Seconds between rounds of sending."""
 _REST = 20
-"""A sending that took t seconds is followed by at least _REST * t of rest: logs grow, and are sent whole."""
+"""After a round that took t seconds, at least _REST * t seconds pass before the next: logs grow, and are sent whole."""
+
+
+class _Copy(NamedTuple):
+    place: str
+    name: str
+
+
+class _Version(NamedTuple):
+    size: int
+    """Bytes."""
+    changed: int
+    """Time of the last change, in ns."""
 
 
 class Mirror:
-    """Copies of some files of a local folder; `names` says which, as names or patterns relative to it.
+    """Copies of some files of a local folder: those that `names` lists, as names or patterns relative to it.
 
     Args:
         folder: local.
@@ -26,12 +39,12 @@ class Mirror:
         self.names: set[str] = set()
         self._folder = Path(folder)
         self._places = places
-        self._sent: dict[tuple[str, str], tuple[int, int]] = {}
-        """(place, name) -> size and time of change of what is there."""
+        self._sent: dict[_Copy, _Version] = {}
+        """The version of each file that is in each place."""
         self._next = time.monotonic()
 
     def seconds_to_wait(self) -> float | None:
-        """Until the next look; None where there is nothing to send to."""
+        """Seconds until the next round; None where there is no place to send to."""
         return max(0.0, self._next - time.monotonic()) if self._places else None
 
     def send_all(self) -> list[str]:
@@ -50,9 +63,9 @@ class Mirror:
 
     def _send(self, place: str, path: Path) -> None:
         stat = path.stat()
-        version = (stat.st_size, stat.st_mtime_ns)
-        name = path.relative_to(self._folder).as_posix()
-        if self._sent.get((place, name)) != version:
-            # Read first: a log grows while it is sent, and what is there must be a state it really had.
-            storage.write_atomic(storage.join(place, name), path.read_bytes())
-            self._sent[place, name] = version
+        version = _Version(stat.st_size, stat.st_mtime_ns)
+        copy = _Copy(place, path.relative_to(self._folder).as_posix())
+        if self._sent.get(copy) != version:
+            # A log grows while it is sent. It is read first, so that the copy is a state that the log really had.
+            storage.write_atomic(storage.join(copy.place, copy.name), path.read_bytes())
+            self._sent[copy] = version

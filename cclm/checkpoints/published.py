@@ -1,7 +1,9 @@
-"""Names of the published checkpoints, both ways (spec: `{"model": state dict, "config": dict}` in a .th file).
+"""Published checkpoints: names of their parameters, both ways, and their files.
+
+A file (.th) holds `{"model": state dict, "config": dict}`; see docs/method.md, section Model.
 
 Parameters map one to one by rules on their names. The published state dicts also hold buffers that only describe the
-architecture (`relative_position_index`, `attn_mask`, `position_ids`) and the tied vocabulary matrix a second time; they
+architecture (`relative_position_index`, `attn_mask`, `position_ids`) and the tied vocabulary matrix a second time. Both
 are rebuilt on writing and never read.
 """
 
@@ -59,7 +61,7 @@ _EMBEDDINGS = {
 }
 _TOKEN_HEAD = {"transform.": "transform.dense.", "norm.": "transform.LayerNorm.", "bias": "bias"}
 _LEGACY_PICKLES = 5
-"""torch.save before 1.6 wrote so many, one after the other, then the numbers."""
+"""torch.save before 1.6 wrote this many pickles, one after the other, and then the numbers."""
 _WRAPPERS = re.compile(r"^(model|encoders)\.")
 
 
@@ -99,7 +101,7 @@ def _first_rule(rest: str, rules: Mapping[str, str]) -> str:
 
 
 def _layer(rest: str, first: int) -> str:
-    """`3.self_attention.query.weight` -> `{first + 3}.attention.self.query.weight`; two-image layers count double."""
+    """`3.self_attention.query.weight` -> `{first + 3}.attention.self.query.weight`; two-image layers have two."""
     number, rest = rest.split(".", 1)
     index = first + int(number)
     for side, offset in (("left.", 0), ("right.", 1)):
@@ -202,7 +204,7 @@ def read_torch_file(path: str | Path) -> Any:
 
 
 def _load(file: str | Path, path: str | Path) -> Any:
-    """What is in `file`; messages call it `path`."""
+    """Read `file`, which messages call `path`."""
     try:
         return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises zip, runtime and EOF errors alike, in words that say nothing to a user
@@ -219,7 +221,7 @@ def _load(file: str | Path, path: str | Path) -> Any:
 
 
 def _is_whole_pickle(file: str | Path) -> bool:
-    """Whether what torch refused is a whole archive or pickle. A name that was cut off looks forbidden, too."""
+    """Whether a file that torch refused is whole. If it is not, the forbidden name may be one that was cut off."""
     if zipfile.is_zipfile(file):
         return True
     size = Path(file).stat().st_size

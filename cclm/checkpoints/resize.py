@@ -1,4 +1,4 @@
-"""Resampling Swin's relative-position tables for another window, as published (from BEiT's scheme, arXiv 2106.08254).
+"""Resampling Swin's relative-position tables for another window, as published (BEiT's scheme, arXiv 2106.08254).
 
 Dimension letters: s = 2 * window - 1 rows and columns of a table, A heads.
 """
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 from scipy.interpolate import RectBivariateSpline
-from timm.layers import resample_abs_pos_embed
+from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor
 
 
@@ -53,10 +53,10 @@ def resize_position_table(table: Tensor, new_window: int) -> Tensor:
 
 
 def resample_positions(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights made at one image size, for a model of another one: position tables take the wanted sizes.
+    """Fit weights that were made at one image size to a model of another: position tables take the wanted sizes.
 
-    Swin's relative tables and a ViT's absolute ones are resampled where they differ in the number of positions alone;
-    everything else, and what `wanted` does not have, stays as it is.
+    Swin's relative tables and a ViT's absolute ones are resampled where they differ in the number of positions alone.
+    Everything else, and what `wanted` does not have, stays as it is.
     """
     return {
         name: _resampled(name, tensor, wanted[name]) if name in wanted else tensor for name, tensor in given.items()
@@ -71,7 +71,8 @@ def _resampled(name: str, given: Tensor, wanted: Tensor) -> Tensor:
             return resize_position_table(given, (math.isqrt(len(wanted)) + 1) // 2)
     if name.endswith("pos_embed") and given.ndim == 3 and _is_square(given.shape[1] - 1):  # (1, 1 + patches, H)
         side = math.isqrt(wanted.shape[1] - 1)
-        return resample_abs_pos_embed(given, new_size=[side, side])
+        resampled: Tensor = resample_abs_pos_embed(given, new_size=[side, side])
+        return resampled
     return given
 
 

@@ -1,4 +1,4 @@
-"""Which checkpoints of a place go: none of another run, never the last whole one, manifest first."""
+"""Deletes old checkpoints of a place: only those of the same run, never the last whole one, each manifest first."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cclm.checkpoints.manifest import (
 
 @dataclass(frozen=True)
 class Retention:
-    """What is kept in one place."""
+    """Which checkpoints are kept in one place."""
 
     keep_last: int
     """Newest whole checkpoints kept, at least 1."""
@@ -40,14 +40,15 @@ def checkpoint_steps(place: str) -> list[int]:
 
 
 def prune(place: str, run: str, rule: Retention, warn: Callable[[str], None], saved: int | None = None) -> Retention:
-    """Delete the checkpoints of `run` in `place` that `rule` does not keep; failures are told to `warn` and no more.
+    """Delete the checkpoints of `run` in `place` that `rule` does not keep. A failure is a sentence for `warn`.
 
     Args:
-        saved: the step just saved. Newer ones are those that the run passed over as damaged when it went on from an
-            older one: with their right sizes they would count as the newest, and push out all that is good.
+        saved: the step just saved. Newer checkpoints are ignored: the run passed them over as damaged when it went on
+            from an older one. Their files have the right sizes, so they would count as the newest ones, and all good
+            ones would be deleted.
 
     Returns:
-        The rule from now on: without `resumed_from` once it has served.
+        The rule from now on: without `resumed_from` once a newer checkpoint has been verified.
     """
     kept = 0
     for step in _steps(place, warn):
@@ -67,15 +68,16 @@ def prune(place: str, run: str, rule: Retention, warn: Callable[[str], None], sa
                 delete_checkpoint(folder, manifest)
         except NoManifestError:
             if kept:  # a save that never ended, behind one that did
-                _reap(folder, run, warn)
+                _clear_unfinished(folder, run, warn)
         except TornCheckpointError:
-            continue  # no checkpoint: neither counted nor, being evidence, removed
+            continue  # not counted, as it is no checkpoint; not removed, as it is evidence of a fault
         except OSError as error:
             warn(f"could not tidy up {folder} ({type(error).__name__}: {error}); it stays")
     return rule
 
 
-def _reap(folder: str, run: str, warn: Callable[[str], None]) -> None:
+def _clear_unfinished(folder: str, run: str, warn: Callable[[str], None]) -> None:
+    """Delete what a save that never ended has left in a folder."""
     try:
         clear_leftovers(folder, run)
         if not storage.list_entries(folder):
@@ -85,7 +87,7 @@ def _reap(folder: str, run: str, warn: Callable[[str], None]) -> None:
 
 
 def _steps(place: str, warn: Callable[[str], None]) -> list[int]:
-    """As `checkpoint_steps`; [] if the store does not say: what was saved is saved, whether or not old ones can go."""
+    """As `checkpoint_steps`; [] if the store does not answer: old checkpoints that stay are no failure of a save."""
     try:
         return checkpoint_steps(place)
     except OSError as error:
@@ -94,7 +96,7 @@ def _steps(place: str, warn: Callable[[str], None]) -> list[int]:
 
 
 def keep_only(place: str, run: str, step: int, warn: Callable[[str], None]) -> None:
-    """Delete all checkpoints of `run` in `place` but that of `step`, if that one is whole; failures as in `prune`."""
+    """Delete all checkpoints of `run` in `place` but that of `step`, if it is whole. Failures are as in `prune`."""
     try:
         whole_manifest(storage.join(place, folder_name(step)))
     except (TornCheckpointError, OSError) as error:
@@ -106,7 +108,7 @@ def keep_only(place: str, run: str, step: int, warn: Callable[[str], None]) -> N
             if other != step and (manifest := whole_manifest(folder)).run == run:
                 delete_checkpoint(folder, manifest)
         except NoManifestError:
-            _reap(folder, run, warn)
+            _clear_unfinished(folder, run, warn)
         except TornCheckpointError:
             continue
         except OSError as error:
@@ -114,7 +116,7 @@ def keep_only(place: str, run: str, step: int, warn: Callable[[str], None]) -> N
 
 
 def delete_checkpoint(folder: str, manifest: Manifest) -> None:
-    """Delete one checkpoint: its manifest first, so that a deletion cut off leaves no checkpoint, not a torn one."""
+    """Delete one checkpoint, its manifest first. So a deletion that is cut off leaves files, but no torn checkpoint."""
     storage.delete(storage.join(folder, MANIFEST))
     remove_files(folder, [file.name for file in manifest.files.values()])
     if not storage.list_entries(folder):

@@ -1,4 +1,4 @@
-"""What the evaluation of one test set gives, for any task."""
+"""The result of evaluating one test set, for any task."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ Metrics = dict[str, float]
 
 @dataclass(frozen=True)
 class Measured:
-    """One language of one split."""
+    """The result for one language of one split."""
 
     metrics: Metrics
     """By name, in percent."""
     examples: int
     """Entries, or queries of both directions."""
     predictions: list[dict[str, Any]] = field(default_factory=list)
-    """JSON objects: what was asked, predicted, right, and the score; on the first process only."""
+    """JSON objects, on the first process only: the question, the prediction, the right answer, and the score."""
 
 
 def refuse_scores_not_finite(scores: npt.ArrayLike) -> None:
@@ -42,7 +42,12 @@ def refuse_scores_not_finite(scores: npt.ArrayLike) -> None:
 
 
 def accuracy(right: int, examples: int) -> Metrics:
-    """In percent."""
+    """Accuracy in percent.
+
+    Args:
+        right: number of right predictions.
+        examples: number of all.
+    """
     return {"accuracy": 100.0 * right / examples}
 
 

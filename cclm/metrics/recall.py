@@ -1,4 +1,4 @@
-"""Recall at 1, 5 and 10, both ways. Dimension letters: N images, T texts."""
+"""Recall at 1, 5 and 10, from images to texts and back. Dimension letters: N images, T texts."""
 
 from __future__ import annotations
 
@@ -8,19 +8,21 @@ from cclm.metrics.measured import refuse_scores_not_finite
 
 
 def ranks_of_images(scores: np.ndarray, image_of_text: np.ndarray) -> np.ndarray:
-    """Place of each image's best text among all texts, from 0: scores (N, T), image_of_text (T,) -> (N,) int64.
+    """Rank of each image's best text among all texts, from 0: scores (N, T), image_of_text (T,) -> (N,) int64.
 
-    A foreign text with an equal score counts as better, so that a model that scores everything alike retrieves nothing.
+    A text of another image with an equal score counts as better. So a model that scores everything alike gets 0.
     """
     own = image_of_text[None, :] == np.arange(scores.shape[0])[:, None]  # (N, T)
     best = np.where(own, scores, -np.inf).max(axis=1)  # (N,)
-    return ((scores >= best[:, None]) & ~own).sum(axis=1)
+    ranks: np.ndarray = ((scores >= best[:, None]) & ~own).sum(axis=1)
+    return ranks
 
 
 def ranks_of_texts(scores: np.ndarray, image_of_text: np.ndarray) -> np.ndarray:
-    """Place of each text's image among all images, from 0: scores (T, N), image_of_text (T,) -> (T,) int64."""
+    """Rank of each text's image among all images, from 0: scores (T, N), image_of_text (T,) -> (T,) int64."""
     own_scores = scores[np.arange(scores.shape[0]), image_of_text]  # (T,)
-    return (scores >= own_scores[:, None]).sum(axis=1) - 1
+    ranks: np.ndarray = (scores >= own_scores[:, None]).sum(axis=1) - 1
+    return ranks
 
 
 def retrieval_metrics(

@@ -1,6 +1,6 @@
 """Means of a run's numbers: kept as sums and counts, fetched from the device once a logging interval.
 
-Nothing here is read while steps are running, so that a GPU never waits for the log.
+No value is read from the device while steps are running, so that a GPU never waits for the log.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,26 +29,34 @@ class Update:
         return tuple(name for name, value in self.values.items() if not math.isfinite(value))
 
 
+class _PendingUpdate(NamedTuple):
+    step: int
+    kind: str
+    names: list[str]
+    values: Tensor
+    """(names,) float32, on the device."""
+
+
 class RunningValues:
     """Named scalars of many updates, on their device until `take`."""
 
     def __init__(self) -> None:
-        self._waiting: list[tuple[int, str, list[str], Tensor]] = []
+        self._pending: list[_PendingUpdate] = []
 
     def add(self, step: int, kind: str, values: Mapping[str, Tensor]) -> None:
-        """Remember the values, each (), of one update."""
+        """Remember the values of one update, each of shape ()."""
         stacked = torch.stack([value.detach().float() for value in values.values()])
-        self._waiting.append((step, kind, list(values), stacked))
+        self._pending.append(_PendingUpdate(step, kind, list(values), stacked))
 
     def take(self) -> list[Update]:
         """All updates since the last call, in order; waits for the device once."""
-        if not self._waiting:
+        if not self._pending:
             return []
-        numbers = iter(torch.cat([stacked for *_, stacked in self._waiting]).tolist())
+        numbers = iter(torch.cat([update.values for update in self._pending]).tolist())
         updates = [
-            Update(step, kind, {name: next(numbers) for name in names}) for step, kind, names, _ in self._waiting
+            Update(update.step, update.kind, {name: next(numbers) for name in update.names}) for update in self._pending
         ]
-        self._waiting.clear()
+        self._pending.clear()
         return updates
 
 
@@ -63,5 +72,5 @@ def sums_and_counts(updates: Iterable[Update]) -> dict[str, float]:
 
 
 def means(totals: Mapping[str, float]) -> dict[str, float]:
-    """What `sums_and_counts` (added up over processes or not) says on average: "kind/name" -> mean."""
+    """Means from the totals of `sums_and_counts`, of one process or added up over all: "kind/name" -> mean."""
     return {key: total / totals[f"{key}#"] for key, total in totals.items() if not key.endswith("#")}

@@ -1,20 +1,33 @@
-"""How much a run trains a second."""
+"""How many images and texts a run trains in a second."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import fields
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from cclm.sequences import Sequences
 
 
-def images_and_texts(batch: Any) -> tuple[int, int]:
-    """Images, and texts the model is asked about, in a batch of `cclm.data.batches.batch` (this process's part).
+class BatchSize(NamedTuple):
+    images: int
+    texts: int
 
-    Read from shapes alone: the device is not asked. Translations count as one text with their source.
+
+class ThroughputCount(NamedTuple):
+    """Images and texts of this process over some time."""
+
+    images: int
+    texts: int
+    seconds: float
+
+
+def images_and_texts(batch: Any) -> BatchSize:
+    """Images and texts of a batch of `cclm.data.batches.batch`, in this process's part.
+
+    They are read from shapes, so the device need not be waited for. A translation counts as one text with its source.
     """
     images = texts = 0
     for field in fields(batch):
@@ -23,11 +36,11 @@ def images_and_texts(batch: Any) -> tuple[int, int]:
             images += value.shape[0]
         elif isinstance(value, Sequences):
             texts = max(texts, len(value))
-    return images, texts
+    return BatchSize(images, texts)
 
 
 class Throughput:
-    """Images and texts of this process since the last look, and the seconds that took."""
+    """Counts the images and texts that this process trains, and the seconds that takes."""
 
     def __init__(self) -> None:
         self.restart()
@@ -37,12 +50,12 @@ class Throughput:
         self._since = time.perf_counter()
 
     def add(self, batch: Any) -> None:
-        images, texts = images_and_texts(batch)
-        self._images += images
-        self._texts += texts
+        size = images_and_texts(batch)
+        self._images += size.images
+        self._texts += size.texts
 
-    def take(self) -> dict[str, float]:
-        """{"images", "texts", "seconds"} since the last call. Take it after waiting for the device."""
-        taken = {"images": self._images, "texts": self._texts, "seconds": time.perf_counter() - self._since}
+    def take(self) -> ThroughputCount:
+        """What was trained since the last call. Call it after waiting for the device."""
+        taken = ThroughputCount(self._images, self._texts, time.perf_counter() - self._since)
         self.restart()
         return taken

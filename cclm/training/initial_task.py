@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from cclm import storage
 from cclm.checkpoints.find import WEIGHTS, find_checkpoint, is_checkpoint_folder
 from cclm.checkpoints.initial import build_model
-from cclm.checkpoints.load import other_settings
+from cclm.checkpoints.load import setting_differences
 from cclm.checkpoints.manifest import MODEL
 from cclm.checkpoints.published import check_names_and_shapes, published_name, read_published_file
 from cclm.checkpoints.resize import resample_positions
@@ -202,7 +202,7 @@ def _copy(weights: Weights, module: nn.Module, config: FinetuneConfig, kept: str
     try:
         check_names_and_shapes(wanted, given, weights.source)
     except UserError as error:
-        raise UserError(f"{error}{other_settings(weights.model or {}, config.model)}") from None
+        raise UserError(f"{error}{setting_differences(weights.model or {}, config.model)}") from None
     with torch.no_grad():
         for name, parameter in wanted.items():
             parameter.copy_(given[name])

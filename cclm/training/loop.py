@@ -188,7 +188,7 @@ def log(run: Run, done: int, updates: list[Update], throughput: Throughput) -> N
     mine = throughput.take()
     skipped = {f"skipped/{kind}": sum(source.skipped.values()) for kind, source in run.sources.items()}
     read = {f"read/{kind}": source.read for kind, source in run.sources.items()}
-    totals = sums_and_counts(updates) | {"images": mine["images"], "texts": mine["texts"], **skipped, **read}
+    totals = sums_and_counts(updates) | {"images": mine.images, "texts": mine.texts, **skipped, **read}
     totals = distributed.sum_over_processes(totals, run.device)
     images, texts = totals.pop("images"), totals.pop("texts")
     now = {kind: ReadCount(int(totals.pop(f"read/{kind}")), int(totals.pop(f"skipped/{kind}"))) for kind in run.sources}
@@ -203,9 +203,9 @@ def log(run: Run, done: int, updates: list[Update], throughput: Throughput) -> N
             lr=run.optimizer.param_groups[0]["lr"],
             grad_norms=norms,
             learnt=learnt_scalars(run.task),
-            images_per_second=images / mine["seconds"],
-            texts_per_second=texts / mine["seconds"],
-            seconds=mine["seconds"],
+            images_per_second=images / mine.seconds,
+            texts_per_second=texts / mine.seconds,
+            seconds=mine.seconds,
             skipped={kind: count for kind in run.sources if (count := now[kind].broken + before[kind].broken)},
         )
     )

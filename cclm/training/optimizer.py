@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -12,10 +12,9 @@ from cclm.config.optimization import OptimizerConfig
 _NO_DECAY = ("bias", "LayerNorm.weight", "norm.weight", "norm1.weight", "norm2.weight")
 
 
-class TrainableTask(Protocol):
-    """A task as the optimizer sees it."""
-
-    def named_parameters(self): ...
+@runtime_checkable
+class HasFreshParameters(Protocol):
+    """A task that knows which of its parameters have no pre-trained weights."""
 
     def fresh_parameters(self) -> set[str]: ...
 
@@ -23,17 +22,23 @@ class TrainableTask(Protocol):
 def decays(name: str) -> bool:
     """Whether weight decay applies to our parameter `name`.
 
-    As published: not to biases (Swin's position tables are called `..._bias_table`, so they count) nor to LayerNorms of
-    encoders and token heads; LayerNorms inside the matching, box and class heads do decay.
+    As published, it does not apply to biases, nor to LayerNorms of encoders and token heads. Swin's position tables,
+    called `..._bias_table`, count as biases. LayerNorms inside the matching, box and class heads do decay.
     """
-    return not (any(part in name for part in _NO_DECAY))
+    return not any(part in name for part in _NO_DECAY)
 
 
-def parameter_groups(task: TrainableTask, config: OptimizerConfig) -> list[dict]:
+def parameter_groups(task: nn.Module, config: OptimizerConfig) -> list[dict[str, Any]]:
     """Groups in the published order: (lr, decay), (lr, none), (lr_mult * lr, decay), (lr_mult * lr, none).
 
-    Each group also carries `names`, in the order of its `params`, by which optimizer state is saved.
+    The last two hold the task's fresh parameters. Each group also carries `names`, in the order of its `params`, by
+    which optimizer state is saved (docs/method.md, section Optimisation).
+
+    Raises:
+        TypeError: the task has no `fresh_parameters`.
     """
+    if not isinstance(task, HasFreshParameters):
+        raise TypeError(f"{type(task).__name__} has no fresh_parameters")
     fresh = task.fresh_parameters()
     groups = []
     for is_fresh, lr in ((False, config.lr), (True, config.lr * config.lr_mult)):
@@ -55,5 +60,5 @@ def parameter_groups(task: TrainableTask, config: OptimizerConfig) -> list[dict]
 
 
 def build_optimizer(task: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
-    """AdamW over `task`'s parameters; fused, which also is the fastest on a CPU."""
+    """AdamW over `task`'s parameters. It is the fused one, which is the fastest on CPUs, too."""
     return torch.optim.AdamW(parameter_groups(task, config), betas=config.betas, eps=config.eps, fused=True)

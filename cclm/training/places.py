@@ -19,9 +19,14 @@ from cclm.training.run_files import BEST, fetch_logs
 class OutputSettings(Protocol):
     """The settings of a run's config that say where it saves; those of every task have them."""
 
-    output_dir: str
-    output_hdfs: str | None
-    checkpoints: CheckpointConfig
+    @property
+    def output_dir(self) -> str: ...
+
+    @property
+    def output_hdfs(self) -> str | None: ...
+
+    @property
+    def checkpoints(self) -> CheckpointConfig: ...
 
 
 class RunPlaces:

@@ -1,7 +1,7 @@
 """Which kinds of batch each outer step trains: a pure function of (seed, step).
 
-No process asks another and nothing is saved: every process computes the same answer, and a resumed run computes how
-many batches of each source lie behind it.
+Every process computes the same answer, so processes need not ask each other. Nothing is saved: a resumed run computes
+how many batches of each source lie behind it.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ KINDS = ("texts", "images_mono", "images", "regions")
 """Kinds of batch by the name of their source in `config.data`, in the order in which an outer step trains them."""
 
 _DRAWS = 4
-"""Numbers drawn a step: one block of Philox4x64, so that the counter is the step. The last one is spare."""
+"""Numbers drawn for each step: one block of Philox4x64, so that the counter is the step. The last one is not used."""
 _STREAM = 0x706C616E
-"""Second word of the key, apart from other uses of the seed."""
+"""Second word of the key. It keeps these draws apart from other uses of the seed."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The course of a run over its sources (docs/method.md, section Course of pre-training).
+    """The course of a run over its sources, in the published order (docs/method.md, section Course of pre-training).
 
-    An outer step trains parallel texts and monolingual images, each with its own probability, and then makes one main
-    update: images, or, where there are regions, regions with their probability and images otherwise. The very first
-    step makes both. Each batch is an optimizer update of its own.
+    An outer step trains parallel texts and monolingual images, each with its own probability. Then it makes one main
+    update: regions with their probability, images otherwise. The very first step of a run with regions makes both.
+    Each batch is an optimizer update of its own.
     """
 
     seed: int
     texts: float = 0.0
-    """Probability; 0 where there is no such source. So are the following."""
+    """Probability; 0 where there is no such source. The following two are probabilities, too."""
     images_mono: float = 0.0
     regions: float = 0.0
 
     @staticmethod
     def of(config: PretrainConfig) -> Plan:
-        """The plan of a config; the images source takes every main update that regions leave."""
+        """The plan of a config. The images source gets every main update that regions do not take."""
         data = config.data
         return Plan(config.seed, *(_probability(data, kind) for kind in ("texts", "images_mono", "regions")))
 
@@ -80,7 +80,7 @@ def _probability(data: DataConfig, kind: str) -> float:
 def _uniform(seed: int, start: int, count: int) -> np.ndarray:
     """(count, _DRAWS) float64 in [0, 1): row i belongs to step start + i, whatever `start` and `count` are.
 
-    Made from Philox's raw words, whose stream numpy guarantees, not from Generator methods, whose it may change.
+    Made from Philox's raw words, whose stream numpy guarantees. It may change the streams of Generator methods.
     """
     bits = np.random.Philox(key=np.array([seed, _STREAM], dtype=np.uint64), counter=[start, 0, 0, 0])
     words = bits.random_raw(count * _DRAWS).reshape(count, _DRAWS)

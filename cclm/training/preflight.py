@@ -1,4 +1,4 @@
-"""What can be wrong with a run before anything is built: batch sizes, the tokenizer, the folder of results."""
+"""Checks of a run before anything is built: batch sizes, the tokenizer, the folders of results."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from pathlib import Path
 from cclm import storage
 from cclm.config.finetune import FinetuneConfig, TextAssignmentConfig
 from cclm.config.pretrain import PretrainConfig
+from cclm.data.annotations.read import AnnotatedConfig
 from cclm.data.examples.tokenizer import Tokenizer, load_tokenizer
 from cclm.errors import UserError
 from cclm.training.plan import KINDS
 
 
 def check_writable(folder: Path, name: str) -> None:
-    """Create `folder`, and a file in it that is gone again at once.
+    """Create `folder`, and a file in it that is deleted at once.
 
     Args:
         name: what the user calls the folder.
@@ -102,9 +103,12 @@ def problems_of_settings(config: PretrainConfig | FinetuneConfig, processes: int
         except UserError as error:
             problems.append(str(error))
         return problems
-    is_pretraining_data = isinstance(config, TextAssignmentConfig)
-    name = "data.images.batch_size" if is_pretraining_data else "training.batch_size"
-    size = config.data.images.batch_size if is_pretraining_data else config.training.batch_size
+    if isinstance(config, TextAssignmentConfig):
+        name, size = "data.images.batch_size", config.data.images.batch_size
+    elif isinstance(config, AnnotatedConfig):
+        name, size = "training.batch_size", config.training.batch_size
+    else:
+        raise TypeError(f"{type(config).__name__} is no config of a task")
     if size % processes:
         problems.append(f"{name} = {size} cannot be shared by {processes} processes: make it a multiple of {processes}")
     return problems

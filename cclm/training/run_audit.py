@@ -1,7 +1,7 @@
-"""The audit of a run: what all processes saw, over restarts, as `cclm.data.stored.audit` counts it.
+"""The audit of a run: which records all processes saw, over restarts, as `cclm.data.stored.audit` counts them.
 
-A checkpoint holds the counts up to its step. A run that goes on from it starts from them, so steps that were lost and
-are made again count once, with any number of processes.
+A checkpoint holds the counts up to its step, and a run that goes on from it starts from them. So steps that were lost
+and are done again count once, with any number of processes.
 """
 
 from __future__ import annotations
@@ -19,9 +19,14 @@ from cclm.events import Journal, Notice
 class Counted(Protocol):
     """A source that counts (`cclm.data.batches.loader`)."""
 
-    num_records: int
-    data_digest: str
-    tally: Tally
+    @property
+    def num_records(self) -> int: ...
+
+    @property
+    def data_digest(self) -> str: ...
+
+    @property
+    def tally(self) -> Tally: ...
 
 
 class RunAudit:
@@ -43,19 +48,19 @@ class RunAudit:
         self._path = output_dir / AUDIT
         self._sources = sources
         self._earlier = {kind: tally_from_json(values) for kind, values in (earlier or {}).items()}
-        if distributed.rank() == 0:  # what a run that was cut off wrote after its checkpoint is forgotten
+        if distributed.rank() == 0:  # the file may hold what a run that was cut off wrote after this checkpoint
             self._write(self._earlier)
 
     @property
     def earlier(self) -> dict[str, ReadCount]:
-        """What all processes read of each source up to the checkpoint."""
+        """By source: the records that all processes read up to the checkpoint."""
         return {
             kind: sum((ReadCount(count.read, count.skipped.total()) for count in tally.values()), ReadCount())
             for kind, tally in self._earlier.items()
         }
 
     def collect(self) -> dict[str, Any]:
-        """The counts of the run so far, to be kept in the checkpoint under "audit"; writes the file, too.
+        """The counts of the run so far, to be kept in the checkpoint under "audit". The file is written, too.
 
         Every process calls this at the same step.
         """
@@ -76,7 +81,7 @@ class RunAudit:
         ]
         try:
             write_audit(str(self._path), lines)
-        except OSError as error:  # the checkpoint holds the counts, and whether saves may fail is not for us to say
+        except OSError as error:  # no reason to end the run: the checkpoint holds the counts
             reason = error.strerror or error
             self._journal.emit(
                 Notice(f"{self._path} could not be written ({reason}); the next checkpoint writes it anew")

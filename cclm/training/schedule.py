@@ -13,7 +13,7 @@ def warmup_steps(config: ScheduleConfig, total: int) -> int:
 
 
 def lr_factor(step: int, total: int, warmup: int) -> float:
-    """What the base rates are multiplied with in outer step `step` (from 0).
+    """The factor of the base learning rates in outer step `step` (from 0).
 
     Rises linearly from 0 over `warmup` steps, then falls linearly to 0 at step `total`. As published, the first step of
     a run with warm-up has rate 0.
