@@ -14,6 +14,7 @@ from cclm.data.annotations.read import AnnotatedConfig, Split, languages_of, rea
 from cclm.data.annotations.types import AnySet, FewShot, RetrievalSet
 from cclm.data.examples.texts import TextRules, clean_set_caption
 from cclm.data.examples.tokenizer import Tokenizer
+from cclm.data.examples.unreadable import leave_out_unreadable
 from cclm.errors import UserError
 from cclm.metrics.measured import Measured
 from cclm.tasks.entry_evaluation import EntryTest, evaluate_entries
@@ -43,7 +44,7 @@ def checked(config: AnnotatedConfig, dataset: AnySet, missing: Policy) -> AnySet
     Raises:
         UserError: names what is missing, and the annotation that refers to it.
     """
-    dataset = missing_images(dataset, missing)
+    dataset = leave_out_unreadable(missing_images(dataset, missing), missing)
     if isinstance(dataset, RetrievalSet):
         for text in range(len(dataset.texts)):
             clean_set_caption(dataset, text, config.data.text.max_words)

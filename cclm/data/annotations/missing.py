@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 from typing import Literal, TypeVar
 
 from cclm import storage
-from cclm.data.annotations.types import AnnotationSet
+from cclm.data.annotations.types import MISSING_IMAGE, AnnotationSet
 from cclm.data.stored.spelling import advice_on_spelling
 from cclm.errors import UserError
 
@@ -39,7 +39,7 @@ def missing_images(annotations: SetT, policy: Policy) -> SetT:
         raise UserError(
             f"{place}: the image {url} does not exist ({number} are missing); {advice_on_spelling(url, advice)}"
         )
-    kept = annotations.without_images(missing)
+    kept = annotations.without_images({each.image for each in wanted if each.image.url in missing}, MISSING_IMAGE)
     if len(kept) == 0:
         raise UserError(f"{place}: the image {url} does not exist, nor does any other that the annotations want")
     return kept

@@ -24,6 +24,15 @@ MISSING_IMAGE = "missing image"
 """The reason in `dropped` for annotations whose image does not exist."""
 
 
+class ImageOrigin(NamedTuple):
+    """Where an image inside a table comes from, for messages."""
+
+    url: str
+    """Its address on the web."""
+    place: str
+    """File and line of the annotation that first names it."""
+
+
 @dataclass(frozen=True, slots=True)
 class ImageRef:
     """Where the bytes of an image are: a whole file, or base64 text in a byte range of a file (WIT)."""
@@ -34,6 +43,28 @@ class ImageRef:
     """First byte of the base64 text; None if the whole file is the image."""
     end: int | None = None
     """The byte after the base64 text."""
+    origin: ImageOrigin | None = field(default=None, compare=False)
+    """Of an image that has no file of its own."""
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether the image is a part of a file."""
+        return self.start is not None
+
+    @property
+    def name(self) -> str:
+        """What messages call the image: its address on the web or, for a file of its own, the path."""
+        return self.url if self.origin is None else self.origin.url
+
+    @property
+    def place(self) -> str:
+        """`file:line: ` of the annotation for the beginning of a message; empty for a file of its own."""
+        return "" if self.origin is None else f"{self.origin.place}: "
+
+    def describe_unreadable(self, reason: str) -> str:
+        """The sentence on an image that cannot be decoded."""
+        text = f"the image {self.name} cannot be read: {reason}"
+        return f"{text}; leave such images out with --missing-images skip" if self.is_embedded else text
 
     def read(self) -> bytes:
         """The encoded image.
@@ -100,11 +131,11 @@ class AnnotationSet(ABC):
         """The images that the annotations name; an image may come more than once."""
 
     @abstractmethod
-    def without_images(self, missing: Set[str]) -> Self:
-        """The annotations whose images are not among these URLs; the others are counted under MISSING_IMAGE."""
+    def without_images(self, images: Set[ImageRef], reason: str) -> Self:
+        """The annotations without those of `images`, which are counted under `reason` in `dropped`."""
 
-    def _dropped_with(self, missing: int) -> Counter[str]:
-        return self.dropped + Counter({MISSING_IMAGE: missing})
+    def _dropped_with(self, number: int, reason: str) -> Counter[str]:
+        return self.dropped + Counter({reason: number})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,13 +162,13 @@ class RetrievalSet(AnnotationSet):
     def wanted_images(self) -> Iterator[WantedImage]:
         return map(WantedImage, self.images, self.image_places)
 
-    def without_images(self, missing: Set[str]) -> Self:
-        kept = [i for i, image in enumerate(self.images) if image.url not in missing]
+    def without_images(self, images: Set[ImageRef], reason: str) -> Self:
+        kept = [i for i, image in enumerate(self.images) if image not in images]
         number_of = {old: new for new, old in enumerate(kept)}
         texts = [i for i, image in enumerate(self.image_of_text) if image in number_of]
         return replace(
             self,
-            dropped=self._dropped_with(len(self.images) - len(kept)),
+            dropped=self._dropped_with(len(self.images) - len(kept), reason),
             images=[self.images[i] for i in kept],
             image_ids=[self.image_ids[i] for i in kept],
             image_places=[self.image_places[i] for i in kept],
@@ -194,9 +225,9 @@ class ClassificationSet(AnnotationSet):
     def wanted_images(self) -> Iterator[WantedImage]:
         return (WantedImage(entry.image, entry.place) for entry in self.entries)
 
-    def without_images(self, missing: Set[str]) -> Self:
-        kept = [entry for entry in self.entries if entry.image.url not in missing]
-        return replace(self, entries=kept, dropped=self._dropped_with(len(self.entries) - len(kept)))
+    def without_images(self, images: Set[ImageRef], reason: str) -> Self:
+        kept = [entry for entry in self.entries if entry.image not in images]
+        return replace(self, entries=kept, dropped=self._dropped_with(len(self.entries) - len(kept), reason))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,9 +244,9 @@ class PairSet(AnnotationSet):
             yield WantedImage(entry.left, entry.place)
             yield WantedImage(entry.right, entry.place)
 
-    def without_images(self, missing: Set[str]) -> Self:
-        kept = [each for each in self.entries if each.left.url not in missing and each.right.url not in missing]
-        return replace(self, entries=kept, dropped=self._dropped_with(len(self.entries) - len(kept)))
+    def without_images(self, images: Set[ImageRef], reason: str) -> Self:
+        kept = [each for each in self.entries if each.left not in images and each.right not in images]
+        return replace(self, entries=kept, dropped=self._dropped_with(len(self.entries) - len(kept), reason))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,9 +275,9 @@ class QuestionSet(AnnotationSet):
     def wanted_images(self) -> Iterator[WantedImage]:
         return (WantedImage(entry.image, entry.place) for entry in self.entries)
 
-    def without_images(self, missing: Set[str]) -> Self:
-        kept = [entry for entry in self.entries if entry.image.url not in missing]
-        return replace(self, entries=kept, dropped=self._dropped_with(len(self.entries) - len(kept)))
+    def without_images(self, images: Set[ImageRef], reason: str) -> Self:
+        kept = [entry for entry in self.entries if entry.image not in images]
+        return replace(self, entries=kept, dropped=self._dropped_with(len(self.entries) - len(kept), reason))
 
 
 AnySet = RetrievalSet | ClassificationSet | PairSet | QuestionSet

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from cclm.data.annotations.image_tables import find_images
 from cclm.data.annotations.retrieval_sets import EMPTY_CAPTION, RetrievalSetBuilder
 from cclm.data.annotations.source import Record, read_lines
-from cclm.data.annotations.types import ImageRef, RetrievalSet
+from cclm.data.annotations.types import ImageOrigin, ImageRef, RetrievalSet
 from cclm.data.cleaning import is_visible
 from cclm.errors import UserError
 
@@ -64,6 +65,7 @@ def read_wit(paths: Sequence[str], image_tables: Sequence[str], index_dir: str |
             dropped[NO_IMAGE] += 1
             continue
         if line.url not in numbers:
+            image = replace(image, origin=ImageOrigin(line.url, line.place))
             numbers[line.url] = builder.add_image(image, line.url, line.place)
         builder.add_caption(numbers[line.url], line.caption, line.place)
     return builder.finish(paths)

@@ -50,7 +50,7 @@ def _load_image(image: ImageRef, side: int) -> Pixels:
     try:
         return evaluation_image(image.read(), side)
     except BrokenRecord as error:
-        raise UserError(f"the image {image.url} cannot be read: {error.detail}") from None
+        raise UserError(f"{image.place}{image.describe_unreadable(error.detail)}") from None
 
 
 def _stack(futures: list[Future[Pixels]]) -> Tensor:

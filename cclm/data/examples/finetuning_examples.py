@@ -93,7 +93,7 @@ class Preprocessor:
         try:
             return training_image(image.read(), self.side, augment, rng)
         except BrokenRecord as error:
-            raise UserError(f"{place}: the image {image.url} cannot be read: {error.detail}") from None
+            raise UserError(f"{place}: {image.describe_unreadable(error.detail)}") from None
 
     def ids(self, text: str, place: str) -> list[int]:
         """Token ids, `<s> ... </s>`. Raises UserError as `TextRules.ids`."""

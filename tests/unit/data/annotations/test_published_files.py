@@ -7,11 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from record_files import b64, jpeg
 
 from cclm.cli.main import run
 from cclm.config.files import load_config
 from cclm.data.annotations.gqa import read_questions
+from cclm.data.annotations.lists import read_retrieval_list
 from cclm.data.annotations.read import read_evaluation, read_training
+from cclm.data.annotations.types import ImageRef
+from cclm.data.annotations.wit import read_wit
+from cclm.data.batches.evaluation_batches import evaluation_images
+from cclm.data.examples.unreadable import UNREADABLE_IMAGE, leave_out_unreadable
 from cclm.errors import UserError
 from cclm.metrics.measured import accuracy
 from cclm.tasks.entry_evaluation import EntryPrediction, _measured
@@ -51,7 +57,7 @@ def test_a_test_question_whose_answer_is_not_listed_stays_and_is_counted(tmp_pat
         )
     measured = _measured(found, {i: EntryPrediction("en", i, 0, 1.0) for i in range(4)}, ("yes", "no"))
     assert measured.metrics == accuracy(1, 4)  # over all four
-    kept = found.without_images({"other.jpg"})
+    kept = found.without_images({ImageRef("other.jpg")}, "missing image")
     assert len(kept) == 4 and kept.remarks() == found.remarks()
     assert remarks({"all": read_training(config)}) == ""
     with pytest.raises(UserError, match="entry 1: the answer 'bottle cap' is not among the 2 of data.answer_list"):
@@ -60,3 +66,32 @@ def test_a_test_question_whose_answer_is_not_listed_stays_and_is_counted(tmp_pat
         read_questions([test], "", ["yes", "no"])
     assert run(["data", "check", "--iglue", str(tmp_path)]) == 0
     assert "NOT readable" not in (out := capsys.readouterr().out) and "testdev  " in out
+
+
+def test_a_web_page_among_wit_s_images_is_named_or_left_out(tmp_path: Path) -> None:
+    """The message names the URL and the line, not a table of gigabytes; under skip, broken images are counted."""
+    contents = {"a": jpeg(1), "page": b"<!DOCTYPE html><html>404</html>", "half": jpeg(2)[:-200], "b": jpeg(3)}
+    rows = [f"http://x/{name}\t{b64(content)}\n" for name, content in contents.items()]
+    (tmp_path / "table.csv").write_text("".join([*rows, "http://x/damaged\t*not base64*\n"]))
+    names = ["a", "page", "page", "half", "damaged", "b"]
+    lines = [{"image_url": f"http://x/{name}", "caption_reference_description": "a dog"} for name in names]
+    lines += [{**lines[0], "image_url": "http://x/inside", "image_content": b64(b"<html>")}]
+    path = tmp_path / "test.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = read_wit([str(path)], [str(tmp_path / "table.csv")])
+    assert leave_out_unreadable(found, "error") is found
+    for number, name in ((1, "page"), (2, "half"), (3, "damaged"), (5, "inside")):
+        with pytest.raises(UserError) as caught:
+            list(evaluation_images([found.images[number]], 32, 1))
+        line = names.index(name) + 1 if name in names else 7
+        said = f"{path}:{line}: the image http://x/{name} cannot be read: "
+        assert str(caught.value).startswith(said) and "--missing-images skip" in str(caught.value)
+    kept = leave_out_unreadable(found, "skip")
+    assert [image.read() for image in kept.images] == [jpeg(1), jpeg(3)] and kept.image_of_text == [0, 1]
+    assert kept.dropped == {UNREADABLE_IMAGE: 4} and "left out 4 for unreadable image" in remarks({"en": kept})
+    assert len(list(evaluation_images(kept.images, 32, 2))) == 1
+    with pytest.raises(UserError, match=r"http://x/page cannot be read: .*, nor can any other of 1"):
+        leave_out_unreadable(found.without_images({*found.images} - {found.images[1]}, "test"), "skip")
+    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+    plain = read_retrieval_list(_write(tmp_path / "l.json", [{"image": "broken.jpg", "caption": "a"}]), str(tmp_path))
+    assert leave_out_unreadable(plain, "skip") is plain
