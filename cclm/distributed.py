@@ -120,6 +120,11 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
+def backend() -> str | None:
+    """What collectives go through, `nccl` or `gloo`; None in a single process."""
+    return dist.get_backend() if dist.is_initialized() else None
+
+
 def barrier() -> None:
     """Wait until all processes have come here."""
     if dist.is_initialized():

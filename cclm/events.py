@@ -87,6 +87,8 @@ class Started(Event):
     """Folders of the run: `output_dir`, then `output_hdfs` if set."""
     details: str = ""
     """The training examples in words: their files, and what was left out."""
+    backend: str | None = None
+    """Of collectives: `nccl` or `gloo`; None in a single process."""
     weights: str | None = None
     """In words: what a task that begins takes its weights from. None: nothing but the config, or the task goes on."""
 
@@ -141,6 +143,40 @@ class Interval(Event):
     """Length of the interval."""
     skipped: Mapping[str, int]
     """Broken records of the run so far, by kind; kinds without any are left out."""
+    eta_seconds: float | None = None
+    """Time that the steps left take at the speed of this interval; None where it had no step."""
+    epochs: Mapping[str, float] = field(default_factory=dict)
+    """Passes over the records of each source that the run has made, in part."""
+
+
+@dataclass(frozen=True)
+class Worked(Event):
+    """What one process has trained since it began to train. Every process emits its own, just before each Interval."""
+
+    images: Mapping[str, int]
+    """By kind of batch."""
+    texts: Mapping[str, int]
+    """By kind of batch; a translation counts with its source."""
+    real_tokens: int
+    """Tokens of all texts that were encoded, masked copies included."""
+    computed_tokens: int
+    """The same with padding."""
+    seconds_by_part: Mapping[str, float]
+    """Time of steps: `data` (waiting for it), `compute` (forward and backward), `optimizer`, `between` (all else)."""
+    records_read: Mapping[str, int]
+    """By source."""
+    records_skipped: Mapping[str, Mapping[str, int]]
+    """Broken records by source and reason."""
+    device_bytes: Mapping[str, int] = field(default_factory=dict)
+    """Memory of this process's GPU: `allocated`, `reserved`, and `peak` of what was allocated. Empty on a CPU."""
+
+
+@dataclass(frozen=True)
+class PhaseChanged(Event):
+    """A process does something else from now on. Every process emits its own."""
+
+    phase: str
+    """`training`, `evaluating` or `saving` (waiting for a copy to memory, or for the save before)."""
 
 
 @dataclass(frozen=True)

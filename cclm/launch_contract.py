@@ -35,6 +35,10 @@ UNNAMED_JOB_REFUSED = (
     "--resume never: without a name of the job, its restarts look like the next job; give --rdzv-id NAME, another one "
     "for each job"
 )
+METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+"""Folder in which processes keep their metrics for the endpoint of their pod. prometheus_client reads it, too."""
+METRICS_PORT = "CCLM_METRICS_PORT"
+"""Port of the endpoint, where --metrics-port is not given."""
 COLLECTIVE_TIMEOUT = "CCLM_COLLECTIVE_TIMEOUT"
 """Seconds that a process waits for another one before it gives up."""
 ERROR_FILE = "TORCHELASTIC_ERROR_FILE"

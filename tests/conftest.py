@@ -28,9 +28,9 @@ def pytest_deselected(items: list[pytest.Item]) -> None:
     _left_out.update(_needs(item) for item in items)
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Whoever runs the fast tests learns how many more there are."""
-    if _left_out:
+    if _left_out and "not slow" in config.option.markexpr:
         counts = ", ".join(f"{number} {what}" for what, number in sorted(_left_out.items()))
         terminalreporter.write_line(f"{_left_out.total()} tests were left out: {counts}")
         terminalreporter.write_line("sh quickstart.sh test all    runs them all")

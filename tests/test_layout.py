@@ -37,15 +37,15 @@ ROOMS = {
         "storage", "config", "data.cleaning", "data.stored", "data.annotations", "data.examples", "data.batches",
         "distributed", "metrics", "model", "tasks", "checkpoints",
     },
-    "launch": {"storage"},
+    "launch": {"storage", "metrics"},
     "demo": {"config", "data.cleaning"},
     "parity": {
         "config", "data.cleaning", "data.batches", "distributed", "metrics", "model", "tasks", "checkpoints",
         "training",
     },
     "cli": {
-        "storage", "config", "data.stored", "data.annotations", "data.commands", "model", "checkpoints", "training",
-        "launch", "demo", "parity",
+        "storage", "config", "data.stored", "data.annotations", "data.commands", "metrics", "model", "checkpoints",
+        "training", "launch", "demo", "parity",
     },
     "__main__": {"cli"},
 }  # fmt: skip

@@ -6,6 +6,7 @@ import argparse
 import os
 from functools import partial
 
+from cclm.cli.metrics import add_metrics_argument, metrics_port_of
 from cclm.cli.parser import Subparsers
 from cclm.config.paths import expand_home
 from cclm.launch.attempts import DEFAULT_MAX_ATTEMPTS
@@ -89,6 +90,7 @@ def add_parser(subparsers: Subparsers) -> None:
         "--max-attempts", type=_positive, default=DEFAULT_MAX_ATTEMPTS, metavar="N",
         help="starts in a row without a newer checkpoint before it gives up for good (default %(default)s)",
     )  # fmt: skip
+    add_metrics_argument(parser)
     parser.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND ...", help="a command of cclm")
     parser.set_defaults(func=launch)
 
@@ -119,6 +121,7 @@ def launch(args: argparse.Namespace) -> int:
             torchrun_options=_torchrun_options(args),
             folders=folders_of(config),
             run_id=_job_id(args),
+            metrics_port=metrics_port_of(args),
             max_attempts=args.max_attempts,
             shutdown_timeout=args.shutdown_timeout,
             collective_timeout=args.collective_timeout,

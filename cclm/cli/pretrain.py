@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from cclm.cli.arguments import add_config_arguments, add_resume_argument, load_pretrain_config
+from cclm.cli.metrics import add_metrics_argument, serving_metrics
 from cclm.cli.parser import Subparsers
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     add_config_arguments(parser)
     add_resume_argument(parser)
+    add_metrics_argument(parser)
     parser.set_defaults(func=pretrain, load_config=load)
 
 
@@ -53,8 +55,13 @@ def pretrain(args: argparse.Namespace) -> int:
         UserError: config, data or weights cannot be used.
     """
     config = load(args)
+    with serving_metrics(args):
+        return _pretrain(config, args.resume)
+
+
+def _pretrain(config: PretrainConfig, resume: str) -> int:
     from cclm.training import environment, pretraining  # imports torch: seconds, a wrong config should not wait for it
     from cclm.training.run_files import no_trace_if_refused
 
     with no_trace_if_refused(config.output_dir, config.output_hdfs), environment.StopSignal() as stop:
-        return pretraining.pretrain(config, resume=args.resume, stop=stop)
+        return pretraining.pretrain(config, resume=resume, stop=stop)

@@ -14,6 +14,7 @@ from cclm.errors import UserError
 from cclm.events import AttemptsCounted, Ended, Journal, Notice
 from cclm.launch.attempts import Attempts, AttemptsExhausted
 from cclm.launch.causes import Cause, Failure, describe
+from cclm.launch.metrics import serving_metrics
 from cclm.launch_contract import (
     COLLECTIVE_TIMEOUT,
     EXIT_SUCCESS,
@@ -52,6 +53,8 @@ class LaunchOptions:
     """Seconds that processes get to save and leave."""
     collective_timeout: int
     """Seconds that a process waits for another one."""
+    metrics_port: int | None = None
+    """Where the metrics of this node are served; None: nowhere."""
     starts_anew: bool = False
     """Whether the first start of the job sets aside what is there (`--resume never`)."""
     check_processes: Callable[[int], None] | None = None
@@ -78,16 +81,17 @@ def launch(options: LaunchOptions, journal: Journal) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _raise_stopped_early)
     log_dir = tempfile.mkdtemp(prefix="cclm-launch-")
-    try:
-        failure = _launch(options, journal, log_dir)
-    except StoppedEarly as stop:
-        failure = Failure(Cause.PREEMPTED, "stopped by SIGTERM before training began")
-        if stop.signal_number == signal.SIGINT:
-            failure = Failure(Cause.INTERRUPTED, "interrupted before training began")
-    finally:
-        shutil.rmtree(log_dir, ignore_errors=True)
-    end = _ended(failure)
-    journal.emit(end)
+    with serving_metrics(options.metrics_port, journal):
+        try:
+            failure = _launch(options, journal, log_dir)
+        except StoppedEarly as stop:
+            failure = Failure(Cause.PREEMPTED, "stopped by SIGTERM before training began")
+            if stop.signal_number == signal.SIGINT:
+                failure = Failure(Cause.INTERRUPTED, "interrupted before training began")
+        finally:
+            shutil.rmtree(log_dir, ignore_errors=True)
+        end = _ended(failure)
+        journal.emit(end)
     return end.exit_code
 
 

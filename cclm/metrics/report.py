@@ -15,6 +15,7 @@ from cclm.metrics.log_file import LOG, LogFile
 from cclm.metrics.metrics_file import METRICS, MetricsFile
 from cclm.metrics.package_warnings import WarningsHandler
 from cclm.metrics.progress_bar import ProgressBar
+from cclm.metrics.prometheus import sink_of_process
 
 
 def open_journal(*, is_first: bool) -> Journal:
@@ -23,7 +24,9 @@ def open_journal(*, is_first: bool) -> Journal:
     Args:
         is_first: whether this is the first process of the run.
     """
-    return Journal([Console() if is_first else OwnWarnings(Console())])
+    sinks: list[Sink] = [Console() if is_first else OwnWarnings(Console())]
+    prometheus = sink_of_process()
+    return Journal(sinks if prometheus is None else [*sinks, prometheus])
 
 
 class Report:

@@ -16,7 +16,7 @@ from cclm.config.output import CheckpointConfig
 from cclm.config.pretrain import TrainingConfig
 from cclm.data.stored.quarantine import ReadCount
 from cclm.errors import UserError
-from cclm.events import Interval, Journal, StepDone
+from cclm.events import Interval, Journal, PhaseChanged, StepDone, Worked
 from cclm.metrics.running import RunningValues, Update, means, sums_and_counts
 from cclm.metrics.throughput import Throughput
 from cclm.training.environment import IntervalClock, StopSignal, autocast, seed_of
@@ -103,6 +103,7 @@ def fit(run: Run, start: int) -> int:
     updates: list[Update] = []
     clock = IntervalClock(run.checkpoints.save_minutes)
     task.train()
+    run.journal.emit(PhaseChanged("training"))
     positions = run.plan.batches_before(start)
     with run.stop as stop, ExitStack() as opened:
         # Sources are closed whatever happens: loader processes that are left over would keep a failed run from ending.
@@ -110,25 +111,28 @@ def fit(run: Run, start: int) -> int:
             kind: opened.enter_context(closing(source.batches(positions[kind]))) for kind, source in run.sources.items()
         }
         for step in range(start, run.total_steps):
-            factor = lr_factor(step, run.total_steps, run.warmup_steps)
-            for group, rate in zip(optimizer.param_groups, base_rates, strict=True):
-                group["lr"] = rate * factor
-
+            set_learning_rates(optimizer, base_rates, lr_factor(step, run.total_steps, run.warmup_steps))
             for kind in run.plan.kinds_of_step(step):
-                batch = next(batches[kind]).to(run.device, non_blocking=True)
+                throughput.lap("between")
+                loaded = next(batches[kind])
+                throughput.add(kind, loaded)
+                batch = loaded.to(run.device, non_blocking=True)
+                throughput.lap("data")
                 seed = seed_of(run.seed, step, kind, distributed.rank())
                 torch.manual_seed(seed)  # dropout and stochastic depth
                 generator.manual_seed(seed)
                 with autocast(settings.precision, run.device):
                     losses = task(batch, generator)
                 sum(run.loss_weights[name] * loss for name, loss in losses.items()).backward()
+                throughput.lap("compute")
                 norm = nn.utils.clip_grad_norm_(parameters, run.clip_grad_norm or math.inf)
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
+                throughput.lap("optimizer")
                 values.add(step, kind, {**losses, "grad_norm": norm})
-                throughput.add(batch)
 
             done = step + 1
+            throughput.steps += 1
             stop.remember()
             run.journal.emit(StepDone(done))
             signalled = stop.received
@@ -148,16 +152,26 @@ def fit(run: Run, start: int) -> int:
                 log(run, done, updates, throughput)
                 updates = []
             if save_due:
+                run.journal.emit(PhaseChanged("saving"))
                 run.save(done)
                 clock.restart()
+                run.journal.emit(PhaseChanged("training"))
             if run.evaluate is not None and evaluate_due:
                 with stop.leave_at_once():  # saved just above
+                    run.journal.emit(PhaseChanged("evaluating"))
                     run.evaluate(done)
+                run.journal.emit(PhaseChanged("training"))
                 task.train()
                 throughput.restart()
             if stopping:
                 return done
     return max(start, run.total_steps)
+
+
+def set_learning_rates(optimizer: torch.optim.Optimizer, base_rates: list[float], factor: float) -> None:
+    """Give each parameter group its base rate times `factor`."""
+    for group, rate in zip(optimizer.param_groups, base_rates, strict=True):
+        group["lr"] = rate * factor
 
 
 def is_due(done: int, *intervals: int | None) -> bool:
@@ -189,6 +203,18 @@ def log(run: Run, done: int, updates: list[Update], throughput: Throughput) -> N
     skipped = {f"skipped/{kind}": sum(source.skipped.values()) for kind, source in run.sources.items()}
     read = {f"read/{kind}": source.read for kind, source in run.sources.items()}
     totals = sums_and_counts(updates) | {"images": mine.images, "texts": mine.texts, **skipped, **read}
+    run.journal.emit(
+        Worked(
+            images=dict(throughput.images),
+            texts=dict(throughput.texts),
+            real_tokens=throughput.real_tokens,
+            computed_tokens=throughput.computed_tokens,
+            seconds_by_part=dict(throughput.seconds_by_part),
+            records_read={kind: source.read for kind, source in run.sources.items()},
+            records_skipped={kind: dict(source.skipped) for kind, source in run.sources.items()},
+            device_bytes=device_bytes(run.device),
+        )
+    )
     totals = distributed.sum_over_processes(totals, run.device)
     images, texts = totals.pop("images"), totals.pop("texts")
     now = {kind: ReadCount(int(totals.pop(f"read/{kind}")), int(totals.pop(f"skipped/{kind}"))) for kind in run.sources}
@@ -207,10 +233,25 @@ def log(run: Run, done: int, updates: list[Update], throughput: Throughput) -> N
             texts_per_second=texts / mine.seconds,
             seconds=mine.seconds,
             skipped={kind: count for kind in run.sources if (count := now[kind].broken + before[kind].broken)},
+            eta_seconds=mine.seconds / mine.steps * (run.total_steps - done) if mine.steps else None,
+            epochs={
+                kind: (now[kind].read + before[kind].read) / source.num_records for kind, source in run.sources.items()
+            },
         )
     )
     for kind, source in run.sources.items():  # the same answer on all processes
         source.refuse_too_many_broken(now[kind], before[kind])
+
+
+def device_bytes(device: torch.device) -> dict[str, int]:
+    """Memory of this process's GPU, as the allocator counts it; the GPU is not asked. Empty on a CPU."""
+    if device.type != "cuda":
+        return {}
+    return {
+        "allocated": torch.cuda.memory_allocated(device),
+        "reserved": torch.cuda.memory_reserved(device),
+        "peak": torch.cuda.max_memory_allocated(device),
+    }
 
 
 def learnt_scalars(task: nn.Module) -> dict[str, float]:

@@ -19,7 +19,7 @@ from torch import nn
 from cclm import __version__, distributed
 from cclm.config.finetune import FinetuneConfig
 from cclm.config.pretrain import PretrainConfig, TrainingConfig
-from cclm.events import Journal, Started, Stopped
+from cclm.events import Journal, PhaseChanged, Started, Stopped
 from cclm.metrics.report import Report, open_journal
 from cclm.training import environment
 from cclm.training.changes import changes, settings_of
@@ -245,6 +245,7 @@ def _finish(run: Run, done: int, end: Callable[[int], None]) -> int:
     """Do what follows the last step; returns the exit code."""
     if done >= run.total_steps:
         with run.stop.leave_at_once():  # the model is saved
+            run.journal.emit(PhaseChanged("evaluating"))
             end(done)
         return 0
     run.journal.emit(Stopped(run.stop.name, done, run.total_steps))
@@ -264,5 +265,6 @@ def _started(recipe: Recipe[Model], context: RunContext, built: Built[Model], be
         records={kind: source.num_records for kind, source in course.sources.items()},
         places=tuple(place for place in (config.output_dir, config.output_hdfs) if place is not None),
         details=course.description,
+        backend=distributed.backend(),
         weights=built.weights,
     )

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import tokenizers
 import yaml
 
 from cclm.cli import main as cli
@@ -17,7 +18,7 @@ from cclm.config.files import load_config
 from cclm.errors import UserError, advice_on_missing
 
 ROOT = Path(__file__).parents[3]
-TOKENIZER = ROOT / "tests/golden/xlm-roberta-large"
+TOKENIZER = "model.text.tokenizer"  # a folder with one is made by the test
 
 
 def cclm(*args: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
@@ -104,11 +105,16 @@ def test_argparse_errors_say_what_to_type(words: str, sentence: str, capsys: pyt
     ("words", "missing"),
     [
         ([], "the tokenizer folder demo_world/data/xlm-roberta-demo"),
-        ([f"model.text.tokenizer={TOKENIZER}"], "evaluation.files.en: demo_world/data/heldout/en.json"),
-        ([f"model.text.tokenizer={TOKENIZER}", "evaluation=null"], ".files: demo_world/data/pretrain/"),
+        ([f"{TOKENIZER}=tokenizer"], "evaluation.files.en: demo_world/data/heldout/en.json"),
+        ([f"{TOKENIZER}=tokenizer", "evaluation=null"], ".files: demo_world/data/pretrain/"),
     ],
 )
 def test_who_has_no_demo_world_is_told_how_to_draw_it(tmp_path: Path, words: list[str], missing: str) -> None:
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    built = tokenizers.Tokenizer(tokenizers.models.Unigram([(piece, 0.0) for piece in [*special, "a"]], unk_id=3))
+    built.add_special_tokens(special)
+    (tmp_path / "tokenizer").mkdir()
+    built.save(str(tmp_path / "tokenizer" / "tokenizer.json"))
     done = cclm("pretrain", str(ROOT / "configs/demo/pretrain.yaml"), *words, cwd=tmp_path)
     assert done.returncode == 2 and missing in done.stderr and done.stderr.count("\n") == 1
     assert done.stderr.endswith("does not exist; draw the demo world with: cclm demo demo_world\n")

@@ -1,0 +1,103 @@
+"""The launcher's events as metrics, and the endpoint of its pod, which outlives the training processes."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from cclm import __version__
+from cclm.events import (
+    AttemptsCounted,
+    Ended,
+    Event,
+    Journal,
+    NodeJoining,
+    NodeLeft,
+    NodesMet,
+    Notice,
+    Rejoining,
+    Restarted,
+    WaitingForNodes,
+)
+from cclm.launch.causes import Cause
+from cclm.launch_contract import METRICS_FOLDER
+from cclm.metrics import catalogue
+
+if TYPE_CHECKING:
+    from cclm.metrics.prometheus import Exported
+
+
+class LauncherMetrics:
+    """A sink that keeps what only the launcher knows: nodes, restarts by cause, attempts, how it ended, the phase."""
+
+    def __init__(self, exported: Exported) -> None:
+        self._exported = exported
+        for cause in Cause:
+            exported.increase(catalogue.RESTARTS, 0, cause.name.lower())
+        exported.set(catalogue.BUILD, 1, __version__, _version_of("torch"), platform.python_version())
+        self._show_phase("preparing")
+
+    def handle(self, event: Event) -> None:
+        match event:
+            case WaitingForNodes():
+                self._show_phase("rendezvous")
+                self._exported.set(catalogue.NODES, event.min_nodes, "wanted_at_least")
+                self._exported.set(catalogue.NODES, event.max_nodes, "wanted_at_most")
+            case NodesMet():
+                self._show_phase("preparing")
+                self._exported.set(catalogue.NODES, event.nodes, "present")
+            case NodeJoining() | Rejoining():
+                self._exported.increase(catalogue.RESTARTS, 1, "membership")
+            case Restarted() | NodeLeft():
+                self._exported.increase(catalogue.RESTARTS, 1, event.cause.lower())
+            case AttemptsCounted():
+                self._exported.set(catalogue.ATTEMPTS, event.attempts)
+            case Ended():
+                self._show_phase("ended")
+                self._exported.set(catalogue.EXIT_CODE, event.exit_code)
+
+    def _show_phase(self, phase: str) -> None:
+        for each in catalogue.PHASES:
+            self._exported.set(catalogue.PHASE, float(each == phase), each)
+
+
+@contextmanager
+def serving_metrics(port: int | None, journal: Journal) -> Iterator[None]:
+    """Serve the metrics of this launcher and its processes; None as port: serve nothing."""
+    if port is None:
+        yield
+        return
+    # prometheus_client looks at its variable when it is imported: not set here, the launcher's values are its own.
+    from prometheus_client import CollectorRegistry
+
+    from cclm.metrics.endpoint import PodCollector, open_endpoint
+    from cclm.metrics.prometheus import Exported
+
+    def warn(text: str) -> None:
+        journal.emit(Notice(text))
+
+    registry = CollectorRegistry()
+    metrics = LauncherMetrics(Exported(registry))
+    with TemporaryDirectory(prefix="cclm-metrics-") as folder:
+        with open_endpoint(port, PodCollector(Path(folder), registry), warn) as endpoint:
+            if endpoint is not None:
+                os.environ[METRICS_FOLDER] = folder  # the processes that are started inherit it
+                journal.sinks.append(metrics)
+            try:
+                yield
+            finally:
+                os.environ.pop(METRICS_FOLDER, None)
+
+
+def _version_of(package: str) -> str:
+    """Its version, without importing it."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "unknown"

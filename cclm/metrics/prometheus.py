@@ -1,0 +1,202 @@
+"""Events as metrics of Prometheus: what they mean stands in `cclm.metrics.catalogue`.
+
+A process that trains keeps its values in small files, one set a process, in the folder that the variable
+PROMETHEUS_MULTIPROC_DIR names (the multiprocess mode of prometheus_client). Whoever serves the endpoint reads these
+files, so a scrape never waits for training, and what a killed process has counted stays counted. Without the variable
+nothing is exported, and prometheus_client is not imported.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from cclm.events import (
+    Evaluated,
+    Event,
+    Interval,
+    PhaseChanged,
+    Saved,
+    SaveFailed,
+    Started,
+    StepDone,
+    Waited,
+    Worked,
+)
+from cclm.launch_contract import METRICS_FOLDER
+from cclm.metrics import catalogue
+from cclm.metrics.catalogue import Kind, Metric, Scope
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry, Counter, Gauge
+
+
+def is_exported() -> bool:
+    """Whether this process is to keep metrics for an endpoint."""
+    return METRICS_FOLDER in os.environ
+
+
+class Exported:
+    """Metrics of the catalogue as objects of prometheus_client, made when they are first used.
+
+    Args:
+        registry: where they are collected from; None in multiprocess mode, in which they are read from files.
+    """
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        import prometheus_client  # only where metrics are exported
+
+        prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # untyped in prometheus_client
+        self._registry = registry
+        self._gauges: dict[str, Gauge] = {}
+        self._counters: dict[str, Counter] = {}
+        self._counted: dict[tuple[str, tuple[str, ...]], float] = {}
+
+    def declare(self, *metrics: Metric) -> None:
+        """Make counters begin with 0, so that the first thing they count is an increase."""
+        for metric in metrics:
+            if metric.kind is Kind.COUNTER and not metric.labels:
+                self.increase(metric, 0)
+            for values in metric.values:
+                self.increase(metric, 0, *values)
+
+    def set(self, metric: Metric, value: float, *labels: str) -> None:
+        """Set a gauge."""
+        from prometheus_client import Gauge
+
+        gauge = self._gauges.get(metric.name)
+        if gauge is None:
+            gauge = self._gauges[metric.name] = Gauge(
+                metric.name, metric.help, metric.labels, registry=self._registry, multiprocess_mode="livemostrecent"
+            )
+        (gauge.labels(*labels) if labels else gauge).set(value)
+
+    def increase(self, metric: Metric, amount: float, *labels: str) -> None:
+        """Add to a counter."""
+        from prometheus_client import Counter
+
+        counter = self._counters.get(metric.name)
+        if counter is None:
+            counter = Counter(metric.name, metric.help, metric.labels, registry=self._registry)
+            self._counters[metric.name] = counter
+        (counter.labels(*labels) if labels else counter).inc(amount)
+
+    def increase_to(self, metric: Metric, total: float, *labels: str) -> None:
+        """Add what `total`, counted by this process since it began, is above that of the last call."""
+        key = (metric.name, labels)
+        before = self._counted.get(key, 0.0)
+        if total >= before:
+            self.increase(metric, total - before, *labels)
+        self._counted[key] = total
+
+
+class PrometheusSink:
+    """Keeps the metrics of one training process.
+
+    Args:
+        exported: where values go.
+        is_local_first: whether this is the first process of its pod, which exports what all processes would say alike.
+    """
+
+    def __init__(self, exported: Exported, *, is_local_first: bool) -> None:
+        self._exported = exported
+        self._is_local_first = is_local_first
+        self._task = ""
+        self._total_steps = 0
+        scopes = {Scope.POD, Scope.RUN, Scope.FIRST} if is_local_first else {Scope.POD}
+        exported.declare(*(metric for metric in catalogue.CATALOGUE if metric.scope in scopes))
+
+    def handle(self, event: Event) -> None:
+        if isinstance(event, Worked):
+            self._count_work(event)
+        if not self._is_local_first:
+            return
+        match event:
+            case StepDone():
+                self._exported.increase(catalogue.STEPS, 1)
+                self._exported.set(catalogue.STEP, event.step)
+                self._exported.set(catalogue.LAST_STEP_TIME, time.time())
+            case Interval():
+                self._show_interval(event)
+            case Started():
+                self._show_start(event)
+            case PhaseChanged():
+                self.show_phase(event.phase)
+            case Evaluated():
+                self._show_scores(event)
+            case Saved():
+                self._show_save(event)
+            case SaveFailed():
+                self._exported.increase(catalogue.CHECKPOINT_FAILURES, 1)
+            case Waited():
+                self._exported.increase(catalogue.CHECKPOINT_BLOCKED, event.seconds)
+
+    def show_phase(self, phase: str) -> None:
+        """One phase is on, and all others are off."""
+        for each in catalogue.PHASES:
+            self._exported.set(catalogue.PHASE, float(each == phase), each)
+
+    def _count_work(self, event: Worked) -> None:
+        """What every process adds to the counts of its pod."""
+        for metric, by_kind in ((catalogue.SAMPLES, event.images), (catalogue.TEXTS, event.texts)):
+            for kind, total in by_kind.items():
+                self._exported.increase_to(metric, total, kind)
+        self._exported.increase_to(catalogue.TOKENS, event.real_tokens, "real")
+        self._exported.increase_to(catalogue.TOKENS, event.computed_tokens, "computed")
+        for source, total in event.records_read.items():
+            self._exported.increase_to(catalogue.RECORDS_READ, total, source)
+        for source, by_reason in event.records_skipped.items():
+            for reason, total in by_reason.items():
+                self._exported.increase_to(catalogue.RECORDS_SKIPPED, total, source, reason)
+        if self._is_local_first:
+            for part, seconds in event.seconds_by_part.items():
+                self._exported.increase_to(catalogue.STEP_SECONDS, seconds, part)
+            for state, size in event.device_bytes.items():
+                self._exported.set(catalogue.DEVICE_MEMORY, size, state)
+
+    def _show_start(self, event: Started) -> None:
+        self._task, self._total_steps = event.task, event.total_steps
+        self._exported.set(catalogue.STEPS_PLANNED, event.total_steps)
+        self._exported.set(catalogue.STEP, event.step)
+        self._exported.set(catalogue.WORLD_SIZE, event.processes)
+        self._exported.set(catalogue.RUN, 1, event.task, event.device, str(event.parameters))
+        if event.backend is not None:
+            self._exported.set(catalogue.TRANSPORT, 1, event.backend)
+
+    def _show_interval(self, event: Interval) -> None:
+        for key, value in event.losses.items():
+            kind, _, name = key.partition("/")
+            self._exported.set(catalogue.LOSS, value, kind, name.removeprefix("loss_"))
+        for kind, norm in event.grad_norms.items():
+            self._exported.set(catalogue.GRADIENT_NORM, norm, kind)
+        self._exported.set(catalogue.LEARNING_RATE, event.lr)
+        if "temperature" in event.learnt:
+            self._exported.set(catalogue.TEMPERATURE, event.learnt["temperature"])
+        self._exported.set(catalogue.IMAGES_PER_SECOND, event.images_per_second)
+        self._exported.set(catalogue.TEXTS_PER_SECOND, event.texts_per_second)
+        if event.eta_seconds is not None:
+            self._exported.set(catalogue.ETA, event.eta_seconds)
+        for source, passes in event.epochs.items():
+            self._exported.set(catalogue.EPOCHS, passes, source)
+
+    def _show_scores(self, event: Evaluated) -> None:
+        for language, metrics in event.scores.items():
+            for metric, percent in metrics.items():
+                self._exported.set(catalogue.SCORE, percent / 100, self._task, event.split, language, metric)
+
+    def _show_save(self, event: Saved) -> None:
+        self._exported.set(catalogue.CHECKPOINT_STEP, event.step)
+        self._exported.set(catalogue.CHECKPOINT_TIME, time.time())
+        self._exported.set(catalogue.CHECKPOINT_BYTES, event.bytes)
+        self._exported.set(catalogue.CHECKPOINT_SECONDS, event.seconds)
+        self._exported.increase(catalogue.CHECKPOINTS, 1)
+        self._exported.increase(catalogue.CHECKPOINT_BLOCKED, event.held_up_seconds)
+
+
+def sink_of_process(environment: Mapping[str, str] = os.environ) -> PrometheusSink | None:
+    """The sink of this training process; None where nothing is exported."""
+    if not is_exported():
+        return None
+    return PrometheusSink(Exported(), is_local_first=environment.get("LOCAL_RANK", "0") == "0")

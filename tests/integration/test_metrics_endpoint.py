@@ -1,0 +1,141 @@
+"""The endpoint of a pod: it always answers, its counters never go back, and its values are those of the log."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.stores.server import free_ports
+
+from .conftest import end, start
+
+pytestmark = pytest.mark.slow
+
+Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+def scrape(port: int) -> Samples:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+        text = answer.read().decode()
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def value(samples: Samples, name: str, **labels: str) -> float | None:
+    return samples.get((name, frozenset(labels.items())))
+
+
+def phase(samples: Samples) -> str:
+    [on] = [dict(labels)["phase"] for (name, labels), number in samples.items() if name == "cclm_phase" and number == 1]
+    return on
+
+
+def wait_until(port: int, condition: Callable[[Samples], bool], limit: float = 180) -> Samples:
+    """Scrape until a condition holds; every answer must come within a second once the endpoint is there."""
+    deadline = time.monotonic() + limit
+    while time.monotonic() < deadline:
+        with contextlib.suppress(urllib.error.URLError, ConnectionError):
+            samples = scrape(port)
+            if condition(samples):
+                return samples
+        time.sleep(0.05)
+    raise AssertionError("the condition never came true")
+
+
+def steps(samples: Samples) -> float:
+    return value(samples, "cclm_train_steps_total") or 0.0
+
+
+def test_a_killed_rank_leaves_counters_and_no_stale_gauge(config, tmp_path: Path, launch) -> None:
+    path = config(**{"training.max_steps": 4000, "training.log_every": 1, "training.save_every": 5})
+    [port] = free_ports(1)
+    process = launch(path, "--metrics-port", port, "--max-restarts", 3)
+    before = wait_until(port, lambda samples: steps(samples) >= 8 and phase(samples) == "training")
+    assert value(before, "cclm_world_size") == 2
+    assert value(before, "cclm_restarts_total", cause="killed") == 0
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5) as answer:
+        assert answer.status == 200
+
+    victim = children(process.pid)[-1]
+    counted = steps(scrape(port))
+    os.kill(victim, signal.SIGKILL)
+    during = wait_until(port, lambda samples: value(samples, "cclm_restarts_total", cause="killed") == 1)
+    assert steps(during) >= counted
+    after = wait_until(port, lambda samples: phase(samples) == "training" and steps(samples) >= counted + 5)
+    assert value(after, "cclm_train_step") is not None
+    os.kill(process.pid, signal.SIGTERM)
+    end(process, 143)
+    with pytest.raises(urllib.error.URLError):
+        scrape(port)
+
+
+def children(parent: int) -> list[int]:
+    """Training processes of a launcher."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = path.read_bytes().rpartition(b")")[2].split()
+            command = (path.parent / "cmdline").read_bytes()
+            if int(fields[1]) == parent and b"pretrain" in command:
+                found.append(int(path.parent.name))
+    return found
+
+
+def test_values_are_those_of_the_log(config, tmp_path: Path) -> None:
+    """One process that serves itself; while it waits at its end, the last interval is what both say."""
+    path = config(**{"training.max_steps": 400, "training.log_every": 5, "training.save_every": None})
+    [port] = free_ports(1)
+    process = start("pretrain", path, "--metrics-port", port)
+    log = tmp_path / "run" / "metrics.jsonl"
+
+    def same(samples: Samples) -> bool:
+        """Whether an interval of the log is the one that the endpoint shows."""
+        for line in map(json.loads, log.read_text().splitlines()[-3:]) if log.exists() else ():
+            if "losses" in line and value(samples, "cclm_learning_rate") == line["lr"]:
+                mine = {
+                    key: value(samples, "cclm_loss", kind=key.split("/")[0], loss=key.split("/loss_")[1])
+                    for key in line["losses"]
+                }
+                if mine == line["losses"]:
+                    return value(samples, "cclm_images_per_second") == line["images_per_second"]
+        return False
+
+    samples = wait_until(port, same)
+    assert value(samples, "cclm_train_steps_planned") == 400
+    real, computed = (value(samples, "cclm_tokens_total", state=state) for state in ("real", "computed"))
+    assert real is not None and computed is not None and 0 < real < computed
+    os.kill(process.pid, signal.SIGTERM)
+    end(process, 143)
+
+
+@pytest.mark.parametrize("command", [["launch", "--", "pretrain"], ["pretrain"]], ids=["launch", "pretrain"])
+def test_a_port_that_is_taken_ends_nothing(config, command: list[str]) -> None:
+    path = config(**{"training.max_steps": 2, "training.log_every": 1, "training.save_every": None})
+    [port] = free_ports(1)
+    with socket.socket() as taken:
+        taken.bind(("0.0.0.0", port))
+        taken.listen()
+        words = [command[0], "--metrics-port", port, *command[1:], path]
+        process = start(*words)
+        out, err = process.communicate(timeout=240)
+    assert process.returncode == 0, out + err
+    assert err.count(f"port {port} cannot be had") == 1
+
+
+def test_a_port_that_is_none_is_one_sentence(config) -> None:
+    process = start("pretrain", config(), "--metrics-port", "94oo")
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert err == "cclm: error: --metrics-port 94oo: a port is a number from 0 to 65535; 0 takes any that is free\n"
