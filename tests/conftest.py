@@ -15,6 +15,12 @@ _STORES = {"hdfs_store", "s3_store", "gcs_store", "any_store", "remote_store"}
 _left_out: Counter[str] = Counter()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--kill-seeds", type=int, default=1, metavar="N", help="seeds of the test that kills ranks at random moments"
+    )
+
+
 def _needs(item: pytest.Item) -> str:
     """What a test needs beyond pip and a few seconds."""
     if item.get_closest_marker("cluster"):

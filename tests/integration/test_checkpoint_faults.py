@@ -192,9 +192,9 @@ def test_a_run_goes_on_from_the_store_where_its_machine_is_lost(s3_store, config
 def test_sigkill_of_any_rank_or_of_the_writer_at_random_moments(place, tmp_path, request):
     """Whatever dies: the finished run is bit-equal to one that was left alone, and lost at most two save intervals.
 
-    CCLM_KILL_SEEDS says how many seeds to try; each is three kills.
+    A seed is three kills. The option --kill-seeds tries more of them, which takes half a minute each.
     """
-    seeds = int(os.environ.get("CCLM_KILL_SEEDS", 3 if place == "local" else 1))
+    seeds = request.config.getoption("--kill-seeds")
     remote = [] if place == "local" else [request.getfixturevalue("s3_store").new_folder()]
     done = subprocess.run(
         [sys.executable, "-m", "tests.integration.kill_ranks", tmp_path, "0", str(seeds), *remote],

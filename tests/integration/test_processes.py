@@ -1,6 +1,5 @@
 """Two processes under torchrun (gloo) against one."""
 
-import os
 import shutil
 import signal
 import subprocess
@@ -11,7 +10,7 @@ import pytest
 from torch.distributed import TCPStore
 
 from .conftest import environment, metrics, run, start
-from .test_pretrain import assert_equal_checkpoints, folders, wait_for_line
+from .test_pretrain import assert_equal_checkpoints, wait_for_line
 
 pytestmark = pytest.mark.slow
 
@@ -71,17 +70,6 @@ def test_resume_with_two_processes_is_bit_equal(config, tmp_path):
     run("pretrain", path, processes=2)
     assert metrics(tmp_path / "parts") == metrics(tmp_path / "whole")
     assert_equal_checkpoints(tmp_path / "parts" / "step-00000030", tmp_path / "whole" / "step-00000030")
-
-
-def test_sigterm_to_one_process_stops_all_at_the_same_step(config, tmp_path):
-    path = config(**{"training.max_steps": 10_000, "training.save_every": None})
-    process = start("pretrain", path, processes=2)
-    wait_for_line(tmp_path / "run" / "metrics.jsonl", 3)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    os.kill(int(children[-1]), signal.SIGTERM)
-    out, err = process.communicate(timeout=120)
-    assert "stopped by SIGTERM" in out, err
-    assert len(folders(tmp_path / "run")) == 1
 
 
 def test_batch_that_processes_cannot_share(config):
