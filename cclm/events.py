@@ -176,7 +176,8 @@ class PhaseChanged(Event):
     """A process does something else from now on. Every process emits its own."""
 
     phase: str
-    """`training`, `evaluating` or `saving` (waiting for a copy to memory, or for the save before)."""
+    """`training`, `evaluating`, `saving` (waiting for a copy to memory, or for the save before), or
+    `waiting_for_store`; `preparing` when that is over before the training begins."""
 
 
 @dataclass(frozen=True)

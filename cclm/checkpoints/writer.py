@@ -46,6 +46,7 @@ from cclm.checkpoints.messages import (
 )
 from cclm.checkpoints.mirror import Mirror
 from cclm.checkpoints.retention import keep_only, prune
+from cclm.metrics.store_metrics import store_metrics_of_process
 
 
 def write(request: SaveRequest, setup: WriterSetup, notes: list[str]) -> Iterator[str]:
@@ -246,6 +247,7 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
     give_way()
+    storage.set_observer(store_metrics_of_process())
     setup = WriterSetup(**json.loads(sys.argv[1]))
     tempfile.tempdir = setup.scratch
     with contextlib.ExitStack() as held:

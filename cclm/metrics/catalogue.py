@@ -55,6 +55,9 @@ def _gauge(name: str, scope: Scope, text: str, labels: tuple[str, ...] = ()) -> 
 
 PHASES = ("preparing", "rendezvous", "training", "evaluating", "saving", "waiting_for_store", "ended")
 """Values of the label of `PHASE`: what a pod is doing. Exactly one is 1."""
+STORAGE_OUTCOMES = ("ok", "absent", "exists", "denied", "unavailable", "failed")
+"""How a call to a store may end: the values of `cclm.storage.Outcome`."""
+STORAGE_DIRECTIONS = ("read", "written")
 
 # ------------------------------------------------------------------------------------------------------------ progress
 STEPS = _counter("cclm_train_steps_total", Scope.RUN, "Outer steps made, those that a restart makes again included.")
@@ -110,11 +113,15 @@ DEVICE_MEMORY = _gauge("cclm_device_memory_bytes", Scope.POD, "Memory of the fir
 # ---------------------------------------------------------------------------------------------------------------- data
 RECORDS_READ = _counter("cclm_records_read_total", Scope.POD, "Records read, broken ones included.", ("source",))
 RECORDS_SKIPPED = _counter("cclm_records_skipped_total", Scope.POD, "Broken records, by reason.", ("source", "reason"))
-STORAGE_CALLS = _counter("cclm_storage_calls_total", Scope.POD, "Calls to a store, by outcome.", ("store", "outcome"))
-STORAGE_RETRIES = _counter("cclm_storage_retries_total", Scope.POD, "Calls made again after an outage.", ("store",))
-STORAGE_BYTES = _counter("cclm_storage_bytes_total", Scope.POD, "Bytes to and from a store.", ("store", "direction"))
+STORAGE_CALLS = _counter(
+    "cclm_storage_calls_total", Scope.POD, "Calls to a store that ended, after all tries.", ("store", "outcome")
+)
+STORAGE_RETRIES = _counter("cclm_storage_retries_total", Scope.POD, "Tries made again during an outage.", ("store",))
+STORAGE_BYTES = _counter(
+    "cclm_storage_bytes_total", Scope.POD, "Bytes that calls read or wrote.", ("store", "direction")
+)
 STORAGE_OUT = _counter(
-    "cclm_storage_outage_seconds_total", Scope.POD, "Time that calls waited for a store that was out.", ("store",)
+    "cclm_storage_outage_seconds_total", Scope.POD, "Time that calls lost to outages of a store.", ("store",)
 )
 
 # --------------------------------------------------------------------------------------------------------- checkpoints

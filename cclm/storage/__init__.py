@@ -10,6 +10,7 @@ refusals, OSError. Each message is one sentence. A file that is written becomes 
 
 - `access`: the functions of this package
 - `patience`: errors and retries
+- `observation`: who hears of calls, retries, bytes and outages
 - `stores`: which store a URL means
 - `hdfs`, `objects`: the stores, and the faults of their libraries that are worked around
 - `local`: files of this machine
@@ -40,6 +41,7 @@ from cclm.storage.access import (
     write_atomic,
     write_new,
 )
+from cclm.storage.observation import Outcome, StorageObserver, set_observer
 from cclm.storage.patience import (
     PATIENCE,
     AccessDenied,
@@ -53,8 +55,9 @@ from cclm.storage.stores import reopen
 from cclm.storage.types import Entry, is_partial
 
 __all__ = [
-    "PATIENCE", "AccessDenied", "Entry", "FileStat", "MissingBucket", "ShortReadError", "StoreUnavailable", "delete",
-    "delete_folder", "download", "exists", "fingerprint", "is_file", "is_folder", "is_local", "is_partial", "join",
-    "list_entries", "list_files", "local_path", "name", "parent", "patience", "put_file", "read_bytes", "read_range",
-    "read_ranges", "reopen", "set_patience", "size", "write_atomic", "write_new",
+    "PATIENCE", "AccessDenied", "Entry", "FileStat", "MissingBucket", "Outcome", "ShortReadError",
+    "StorageObserver", "StoreUnavailable", "delete", "delete_folder", "download", "exists", "fingerprint",
+    "is_file", "is_folder", "is_local", "is_partial", "join", "list_entries", "list_files", "local_path", "name",
+    "parent", "patience", "put_file", "read_bytes", "read_range", "read_ranges", "reopen", "set_observer",
+    "set_patience", "size", "write_atomic", "write_new",
 ]  # fmt: skip

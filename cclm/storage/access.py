@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from cclm.storage import local
+from cclm.storage.observation import report_read, report_written
 from cclm.storage.patience import IncompleteTransfer, MissingBucket, ShortReadError, retried
 from cclm.storage.stores import open_store
 from cclm.storage.types import Entry, FileInfo, chunks, is_temporary, split_url
@@ -145,7 +146,9 @@ def read_ranges(url: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
             raise IncompleteTransfer(f"{url}: a transfer ended early")
         return parts
 
-    return retried(url, attempt)
+    parts = retried(url, attempt)
+    report_read(url, sum(map(len, parts)))
+    return parts
 
 
 def read_bytes(url: str) -> bytes:
@@ -172,6 +175,7 @@ def write_atomic(url: str, data: bytes) -> None:
     store, path = open_store(url)
     token = uuid.uuid4().hex
     retried(url, lambda: store.write(path, data, False, token))
+    report_written(url, len(data))
 
 
 def write_new(url: str, data: bytes) -> None:
@@ -185,6 +189,7 @@ def write_new(url: str, data: bytes) -> None:
     store, path = open_store(url)
     token = uuid.uuid4().hex
     retried(url, lambda: store.write(path, data, True, token))
+    report_written(url, len(data))
 
 
 def put_file(source: str, url: str) -> None:
@@ -192,10 +197,11 @@ def put_file(source: str, url: str) -> None:
     if is_local(url):
         local.copy(source, local_path(url))
         return
-    os.stat(source)
+    size_of_source = os.stat(source).st_size
     store, path = open_store(url)
     token = uuid.uuid4().hex
     retried(url, lambda: store.upload(source, path, token))
+    report_written(url, size_of_source)
 
 
 def download(url: str, target: str) -> None:

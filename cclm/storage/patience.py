@@ -20,6 +20,7 @@ from enum import Enum, auto
 from typing import TypeVar
 
 from cclm.errors import UserError
+from cclm.storage.observation import ObservedCall, Outcome
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +64,12 @@ class ErrorKind(Enum):
     PAST_END = auto()
     OTHER = auto()
 
+
+_OUTCOMES = {
+    ErrorKind.OUTAGE: Outcome.UNAVAILABLE, ErrorKind.DENIED: Outcome.DENIED, ErrorKind.ABSENT: Outcome.ABSENT,
+    ErrorKind.EXISTS: Outcome.EXISTS,
+}  # fmt: skip
+"""How a call ends with an error of each kind; the others are failures."""
 
 _BY_STATUS = {
     401: ErrorKind.DENIED, 403: ErrorKind.DENIED, 404: ErrorKind.ABSENT, 410: ErrorKind.ABSENT, 412: ErrorKind.EXISTS,
@@ -125,37 +132,43 @@ def set_patience(seconds: float) -> None:
 
 
 def retried(url: str, call: Callable[[], T]) -> T:
-    """The result of `call()`, which is retried during an outage of the store.
+    """The result of `call()`, which is retried during an outage of the store. The observer hears of it.
 
     Raises FileNotFoundError (MissingBucket where the bucket is what is missing), FileExistsError, AccessDenied,
     StoreUnavailable, ShortReadError, and OSError for any other refusal; messages are one sentence.
     """
     failed: float | None = None
     is_reported, tries = False, 0
-    while True:
-        began = time.monotonic()
-        try:
-            result = call()
-        except (UserError, ShortReadError, StoreUnavailable):
-            raise
-        except Exception as error:
-            now = time.monotonic()
-            failed = now if failed is None else failed
-            left = failed + patience() - now
-            kind = classify(error)
-            if kind is not ErrorKind.OUTAGE or left <= 0:
-                raise _translated(url, error, kind, now - failed) from error
-            if now - min(began, failed) > _QUIET and not is_reported:
-                is_reported = True
-                log.warning("waiting for %s (%s), %.0f s at most (%s)", url, reason(error), left, PATIENCE)
-            # Forked workers share the state of random's global generator, so with it all would retry at once.
-            pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0**tries) * random.SystemRandom().uniform(0.5, 1.0)
-            time.sleep(min(pause, left))
-            tries += 1
-        else:
-            if is_reported and failed is not None:
-                log.warning("%s answers again after %.0f s", url, time.monotonic() - failed)
-            return result
+    with ObservedCall(url) as observed:
+        while True:
+            began = time.monotonic()
+            try:
+                result = call()
+            except (UserError, ShortReadError, StoreUnavailable):
+                raise
+            except Exception as error:
+                now = time.monotonic()
+                failed = now if failed is None else failed
+                left = failed + patience() - now
+                kind = classify(error)
+                if kind is ErrorKind.OUTAGE:
+                    observed.try_failed(now - began)
+                if kind is not ErrorKind.OUTAGE or left <= 0:
+                    observed.outcome = _OUTCOMES.get(kind, Outcome.FAILED)
+                    raise _translated(url, error, kind, now - failed) from error
+                if now - min(began, failed) > _QUIET and not is_reported:
+                    is_reported = True
+                    log.warning("waiting for %s (%s), %.0f s at most (%s)", url, reason(error), left, PATIENCE)
+                # Forked workers share the state of random's global generator, so with it all would retry at once.
+                pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0**tries) * random.SystemRandom().uniform(0.5, 1.0)
+                time.sleep(min(pause, left))
+                observed.retry(min(pause, left))
+                tries += 1
+            else:
+                if is_reported and failed is not None:
+                    log.warning("%s answers again after %.0f s", url, time.monotonic() - failed)
+                observed.outcome = Outcome.OK
+                return result
 
 
 def classify(error: BaseException) -> ErrorKind:

@@ -31,6 +31,7 @@ from cclm.training.run_audit import Counted, RunAudit
 from cclm.training.run_files import KEPT_FILES
 from cclm.training.saving import Saving
 from cclm.training.schedule import warmup_steps
+from cclm.training.store_waits import observe_stores
 
 Config = PretrainConfig | FinetuneConfig
 Model = TypeVar("Model", bound=nn.Module)
@@ -150,6 +151,7 @@ def open_context(config: Config, device: torch.device) -> RunContext:
         StoreUnavailable: a place does not answer.
     """
     journal = open_journal(is_first=distributed.rank() == 0)
+    observe_stores(journal)
     return RunContext(device, journal, Saving(config, journal))
 
 

@@ -42,6 +42,7 @@ from cclm.data.stored.quarantine import Skipped
 from cclm.data.stored.records import BrokenRecord
 from cclm.data.stored.slots import SlotReader
 from cclm.errors import UserError
+from cclm.metrics.store_metrics import store_metrics_of_process
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8  # names of glibc's malloc.h
 
@@ -226,6 +227,7 @@ def start_worker(_: int) -> None:
     the parent, which is the forkserver, and the forkserver lives as long as its children.
     """
     threading.Thread(target=_end_with_training, daemon=True).start()
+    storage.set_observer(store_metrics_of_process())
     _keep_memory()
     torch.set_num_threads(1)
     if threading.current_thread() is threading.main_thread():
