@@ -1,0 +1,93 @@
+"""The launcher's events become values: nodes, restarts by cause, attempts, the end."""
+
+import platform
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from cclm import __version__
+from cclm.events import (
+    AttemptsCounted,
+    Ended,
+    Event,
+    NodeJoining,
+    NodeLeft,
+    NodesMet,
+    Rejoining,
+    Restarted,
+    WaitingForNodes,
+)
+from cclm.launch.causes import Cause
+from cclm.launch.metrics import LauncherMetrics
+from cclm.metrics.catalogue import PHASES
+from cclm.metrics.prometheus import Exported
+
+
+@pytest.fixture
+def registry() -> CollectorRegistry:
+    return CollectorRegistry()
+
+
+@pytest.fixture
+def metrics(registry: CollectorRegistry) -> LauncherMetrics:
+    return LauncherMetrics(Exported(registry))
+
+
+def restarts(registry: CollectorRegistry) -> dict[str, float]:
+    """By cause."""
+    [family] = [family for family in registry.collect() if family.name == "cclm_restarts"]
+    return {sample.labels["cause"]: sample.value for sample in family.samples}
+
+
+def phases(registry: CollectorRegistry) -> list[str]:
+    """Those that are on."""
+    values = {each: registry.get_sample_value("cclm_phase", {"phase": each}) for each in PHASES}
+    assert None not in values.values()
+    return [each for each, value in values.items() if value == 1]
+
+
+@pytest.mark.usefixtures("metrics")
+def test_before_anything_happens(registry: CollectorRegistry) -> None:
+    counts = restarts(registry)
+    assert counts.keys() >= {cause.name.lower() for cause in Cause}
+    assert set(counts.values()) == {0}
+    assert phases(registry) == ["preparing"]
+    assert registry.get_sample_value("cclm_exit_code") is None
+    [build] = [family.samples for family in registry.collect() if family.name == "cclm_build_info"]
+    assert build[0].value == 1
+    assert (build[0].labels["version"], build[0].labels["python"]) == (__version__, platform.python_version())
+
+
+def test_nodes_meet(metrics: LauncherMetrics, registry: CollectorRegistry) -> None:
+    metrics.handle(WaitingForNodes(min_nodes=2, max_nodes=4))
+    assert phases(registry) == ["rendezvous"]
+    metrics.handle(NodesMet(nodes=3, min_nodes=2, max_nodes=4, node_rank=0, processes=6, seconds=1.0))
+    assert phases(registry) == ["preparing"]
+    counts = {"wanted_at_least": 2, "wanted_at_most": 4, "present": 3}
+    assert {state: registry.get_sample_value("cclm_nodes", {"state": state}) for state in counts} == counts
+
+
+@pytest.mark.parametrize(
+    ("event", "cause"),
+    [
+        (Restarted("KILLED", "rank 1 was killed", 2, 3), "killed"),
+        (NodeLeft("LOST_PEER", "a node is gone", 3), "lost_peer"),
+        (NodeJoining(2, 3), "membership"),
+        (Rejoining(3), "membership"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Event) else value,
+)
+def test_restarts_are_counted_by_cause(
+    metrics: LauncherMetrics, registry: CollectorRegistry, event: Event, cause: str
+) -> None:
+    before = restarts(registry)
+    metrics.handle(event)
+    assert restarts(registry) == {**before, cause: 1}
+
+
+def test_attempts_and_the_end(metrics: LauncherMetrics, registry: CollectorRegistry) -> None:
+    metrics.handle(AttemptsCounted(attempts=2, max_attempts=5))
+    assert registry.get_sample_value("cclm_attempts") == 2
+    metrics.handle(Ended(143, "PREEMPTED", "SIGTERM", may_retry=True))
+    assert registry.get_sample_value("cclm_exit_code") == 143
+    assert phases(registry) == ["ended"]

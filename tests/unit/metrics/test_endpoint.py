@@ -1,0 +1,147 @@
+"""What a pod serves: the values of processes that live, the counts of those that are gone, and its launcher's own."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
+
+from cclm.launch.metrics import LauncherMetrics
+from cclm.metrics.endpoint import Endpoint, PodCollector, open_endpoint
+from cclm.metrics.prometheus import Exported
+
+ACCEPT = (  # as Prometheus 3 asks
+    "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,"
+    "application/openmetrics-text;version=0.0.1;q=0.5,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,"
+    "text/plain;version=0.0.4;q=0.3,*/*;q=0.2"
+)
+PROCESS = """
+import sys
+from cclm.events import PhaseChanged, StepDone, Worked
+from cclm.metrics.prometheus import sink_of_process
+sink = sink_of_process()
+sink.handle(PhaseChanged("training"))
+for step in range(1, 1 + int(sys.argv[1])):
+    sink.handle(StepDone(step))
+sink.handle(Worked({"images": 8}, {"images": 8}, 80, 100, {"data": 1.5}, {"images": 9}, {"images": {"json": 1}}))
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+Start = Callable[..., subprocess.Popen[str]]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Starts a process that makes steps and then waits."""
+    with contextlib.ExitStack() as stack:
+
+        def begin(steps: int, rank: int = 0) -> subprocess.Popen[str]:
+            environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path), "LOCAL_RANK": str(rank)}
+            command = [sys.executable, "-c", PROCESS, str(steps)]
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+            process = stack.enter_context(subprocess.Popen(command, env=environment, text=True, **pipes))
+            stack.callback(process.kill)
+            assert process.stdout is not None and process.stdout.readline() == "ready\n"
+            return process
+
+        yield begin
+
+
+@pytest.fixture
+def pod(tmp_path: Path) -> CollectorRegistry:
+    """What a launcher and its processes export."""
+    own = CollectorRegistry()
+    LauncherMetrics(Exported(own))
+    registry = CollectorRegistry()
+    registry.register(PodCollector(tmp_path, own))
+    return registry
+
+
+def phase(pod: CollectorRegistry) -> list[str]:
+    """Phases that are on."""
+    families = [family for family in pod.collect() if family.name == "cclm_phase"]
+    return [sample.labels["phase"] for family in families for sample in family.samples if sample.value == 1]
+
+
+def test_counts_outlive_a_killed_process_and_its_gauges_do_not(start: Start, pod: CollectorRegistry) -> None:
+    assert phase(pod) == ["preparing"]  # the launcher's own
+    first, other = start(5), start(5, rank=1)
+    assert phase(pod) == ["training"]
+    assert pod.get_sample_value("cclm_train_step") == 5
+    assert pod.get_sample_value("cclm_train_steps_total") == 5  # not of both processes
+    assert pod.get_sample_value("cclm_samples_total", {"kind": "images"}) == 16
+
+    first.send_signal(signal.SIGKILL)
+    os.waitid(os.P_PID, first.pid, os.WEXITED | os.WNOWAIT)  # it has ended, but nobody has taken note of it yet
+    assert phase(pod) == ["preparing"]
+    assert pod.get_sample_value("cclm_train_step") is None
+    assert pod.get_sample_value("cclm_train_steps_total") == 5
+    assert pod.get_sample_value("cclm_samples_total", {"kind": "images"}) == 16
+
+    other.kill()
+    start(3)
+    assert phase(pod) == ["training"]
+    assert pod.get_sample_value("cclm_train_step") == 3
+    assert pod.get_sample_value("cclm_train_steps_total") == 8
+    assert pod.get_sample_value("cclm_records_read_total", {"source": "images"}) == 27
+    assert pod.get_sample_value("cclm_restarts_total", {"cause": "killed"}) == 0
+
+
+@pytest.fixture
+def endpoint(tmp_path: Path) -> Iterator[Endpoint]:
+    own = CollectorRegistry()
+    LauncherMetrics(Exported(own))
+    served = Endpoint(0, PodCollector(tmp_path, own))
+    yield served
+    served.close()
+
+
+def test_prometheus_gets_open_metrics(endpoint: Endpoint) -> None:
+    request = urllib.request.Request(f"http://127.0.0.1:{endpoint.port}/metrics", headers={"Accept": ACCEPT})
+    with urllib.request.urlopen(request, timeout=5) as answer:
+        assert answer.headers["Content-Type"].startswith("application/openmetrics-text; version=1.0.0")
+        text = answer.read().decode()
+    assert text.endswith("# EOF\n") and "_created" not in text
+    families = {family.name: family for family in text_string_to_metric_families(text)}
+    assert families["cclm_restarts"].type == "counter"
+    assert families["cclm_phase"].type == "gauge"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
+def test_a_sign_of_life_is_for_everyone(endpoint: Endpoint, host: str) -> None:
+    if host == "[::1]" and not socket.has_dualstack_ipv6():
+        pytest.skip("this machine has no IPv6")
+    with urllib.request.urlopen(f"http://{host}:{endpoint.port}/healthz", timeout=5) as answer:
+        assert (answer.status, answer.read()) == (200, b"ok\n")
+
+
+@pytest.mark.parametrize("path", ["/", "/metrics/", "/healthz/x", "/metrics.json"])
+def test_there_is_nothing_else(endpoint: Endpoint, path: str) -> None:
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(f"http://127.0.0.1:{endpoint.port}{path}", timeout=5)
+    with caught.value as answer:
+        assert answer.code == 404
+
+
+def test_a_client_that_says_nothing_keeps_nobody_waiting(endpoint: Endpoint) -> None:
+    with socket.create_connection(("127.0.0.1", endpoint.port)):
+        with urllib.request.urlopen(f"http://127.0.0.1:{endpoint.port}/healthz", timeout=5) as answer:
+            assert answer.status == 200
+
+
+def test_a_port_that_is_taken_is_a_warning(endpoint: Endpoint, tmp_path: Path) -> None:
+    warnings: list[str] = []
+    with open_endpoint(endpoint.port, PodCollector(tmp_path), warnings.append) as second:
+        assert second is None
+    [warning] = warnings
+    assert warning.startswith(f"metrics are not served: port {endpoint.port} cannot be had (")

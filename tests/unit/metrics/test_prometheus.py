@@ -1,0 +1,202 @@
+"""Each event becomes values of the metrics that the catalogue lists."""
+
+import re
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from cclm.events import (
+    Evaluated,
+    Interval,
+    PhaseChanged,
+    Saved,
+    SaveFailed,
+    Started,
+    StepDone,
+    Waited,
+    Worked,
+)
+from cclm.metrics import catalogue
+from cclm.metrics.prometheus import Exported, PrometheusSink, sink_of_process
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def registry() -> CollectorRegistry:
+    return CollectorRegistry()
+
+
+@pytest.fixture
+def sink(registry: CollectorRegistry) -> PrometheusSink:
+    return PrometheusSink(Exported(registry), is_local_first=True)
+
+
+def worked(images: int, device_bytes: dict[str, int] | None = None) -> Worked:
+    return Worked(
+        images={"images": images},
+        texts={"images": images, "texts": 2 * images},
+        real_tokens=10 * images,
+        computed_tokens=16 * images,
+        seconds_by_part={"data": 0.25 * images, "compute": 1.0 * images},
+        records_read={"images": images + 1},
+        records_skipped={"images": {"image": 1}},
+        device_bytes=device_bytes or {},
+    )
+
+
+# ----------------------------------------------------------------------------------------------------------- catalogue
+
+
+def test_names_follow_the_conventions() -> None:
+    names = [metric.name for metric in catalogue.CATALOGUE]
+    assert len(set(names)) == len(names) > 30
+    for metric in catalogue.CATALOGUE:
+        assert re.fullmatch(r"cclm_[a-z_]+", metric.name)
+        assert (metric.kind is catalogue.Kind.COUNTER) == metric.name.endswith("_total"), metric.name
+        assert all(re.fullmatch(r"[a-z_]+", label) for label in metric.labels), metric.name
+        assert all(len(values) == len(metric.labels) for values in metric.values), metric.name
+        # Not base units, or parts of a histogram's name.
+        assert not re.search(r"_(ms|milliseconds|minutes|percent|mb|gb|kilobytes|count|sum|bucket)\b", metric.name)
+        assert metric.help.endswith("."), metric.name
+
+
+def test_no_label_grows_with_the_run() -> None:
+    for metric in catalogue.CATALOGUE:
+        if not metric.name.endswith("_info"):
+            assert not set(metric.labels) & {"step", "path", "run", "run_id", "file", "version"}, metric.name
+
+
+def test_every_metric_is_fed() -> None:
+    names = {name: value.name for name, value in vars(catalogue).items() if isinstance(value, catalogue.Metric)}
+    assert len(names) == len(catalogue.CATALOGUE)
+    sources = [path for path in (ROOT / "cclm").rglob("*.py") if path.name != "catalogue.py"]
+    text = "\n".join(path.read_text(encoding="utf-8") for path in sources)
+    assert [metric for name, metric in names.items() if not re.search(rf"\bcatalogue\.{name}\b", text)] == []
+
+
+def test_the_page_has_the_table() -> None:
+    page = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+    assert f"\n{catalogue.table()}\n" in page, "put what `python -m cclm.metrics.catalogue` prints into docs/metrics.md"
+
+
+# ---------------------------------------------------------------------------------------------------------------- sink
+
+
+def test_counters_begin_with_0(sink: PrometheusSink, registry: CollectorRegistry) -> None:
+    for name in ("train_steps", "checkpoints_saved", "checkpoint_failures", "checkpoint_blocked_seconds"):
+        assert registry.get_sample_value(f"cclm_{name}_total") == 0
+    for part in ("data", "compute", "optimizer", "between"):
+        assert registry.get_sample_value("cclm_step_seconds_total", {"part": part}) == 0
+    for state in ("real", "computed"):
+        assert registry.get_sample_value("cclm_tokens_total", {"state": state}) == 0
+
+
+def test_a_start_says_what_the_run_is(sink: PrometheusSink, registry: CollectorRegistry) -> None:
+    sink.handle(Started("pretrain", 40, 900, 1234, 2, "cuda", 1, {"images": 7}, ("out",), backend="nccl"))
+    value = registry.get_sample_value
+    assert (value("cclm_train_step"), value("cclm_train_steps_planned"), value("cclm_world_size")) == (40, 900, 2)
+    assert value("cclm_run_info", {"task": "pretrain", "device": "cuda", "parameters": "1234"}) == 1
+    assert value("cclm_transport_info", {"backend": "nccl"}) == 1
+    assert value("cclm_train_steps_total") == 0  # made by this process, unlike the steps that the run has done
+
+
+def test_steps_are_counted(sink: PrometheusSink, registry: CollectorRegistry) -> None:
+    for step in (41, 42):
+        sink.handle(StepDone(step))
+    assert registry.get_sample_value("cclm_train_steps_total") == 2
+    assert registry.get_sample_value("cclm_train_step") == 42
+    assert (registry.get_sample_value("cclm_last_step_timestamp_seconds") or 0) > 1.7e9
+
+
+def test_an_interval_is_shown(sink: PrometheusSink, registry: CollectorRegistry) -> None:
+    interval = Interval(
+        step=10,
+        total_steps=20,
+        losses={"images/loss_itc": 3.5, "texts/loss_mlm": 7.25},
+        lr=1e-4,
+        grad_norms={"images": 1.5},
+        learnt={"temperature": 0.0625},
+        images_per_second=80.0,
+        texts_per_second=120.0,
+        seconds=4.0,
+        skipped={},
+        eta_seconds=30.0,
+        epochs={"images": 1.75},
+    )
+    sink.handle(interval)
+    value = registry.get_sample_value
+    assert value("cclm_loss", {"kind": "images", "loss": "itc"}) == 3.5
+    assert value("cclm_loss", {"kind": "texts", "loss": "mlm"}) == 7.25
+    assert value("cclm_learning_rate") == 1e-4
+    assert value("cclm_gradient_norm", {"kind": "images"}) == 1.5
+    assert value("cclm_temperature") == 0.0625
+    assert (value("cclm_images_per_second"), value("cclm_texts_per_second")) == (80, 120)
+    assert value("cclm_eta_seconds") == 30
+    assert value("cclm_epochs_done", {"source": "images"}) == 1.75
+
+
+def test_work_adds_what_is_new(sink: PrometheusSink, registry: CollectorRegistry) -> None:
+    """Worked holds totals of its process; what was counted before is not counted again."""
+    for images in (8, 8, 20):
+        sink.handle(worked(images, {"allocated": 100 * images}))
+    value = registry.get_sample_value
+    assert value("cclm_samples_total", {"kind": "images"}) == 20
+    assert value("cclm_texts_total", {"kind": "texts"}) == 40
+    assert value("cclm_tokens_total", {"state": "real"}) == 200
+    assert value("cclm_tokens_total", {"state": "computed"}) == 320
+    assert value("cclm_step_seconds_total", {"part": "data"}) == 5
+    assert value("cclm_step_seconds_total", {"part": "compute"}) == 20
+    assert value("cclm_records_read_total", {"source": "images"}) == 21
+    assert value("cclm_records_skipped_total", {"source": "images", "reason": "image"}) == 1
+    assert value("cclm_device_memory_bytes", {"state": "allocated"}) == 2000
+
+
+def test_a_second_training_in_the_process_adds_up(sink: PrometheusSink, registry: CollectorRegistry) -> None:
+    """Its totals begin with 0 again: counters do not go back, and what it does is added."""
+    for images in (20, 0, 5):
+        sink.handle(worked(images))
+    assert registry.get_sample_value("cclm_samples_total", {"kind": "images"}) == 25
+
+
+def test_saves_are_shown(sink: PrometheusSink, registry: CollectorRegistry) -> None:
+    sink.handle(Saved(step=30, place="out", bytes=4096, seconds=1.5, held_up_seconds=0.25))
+    sink.handle(SaveFailed(step=40, place="out", reason="full", failures_in_a_row=1, allowed=3))
+    sink.handle(Waited(step=40, seconds=2.0, reason="the save before"))
+    value = registry.get_sample_value
+    assert (value("cclm_checkpoint_step"), value("cclm_checkpoint_bytes")) == (30, 4096)
+    assert value("cclm_checkpoint_save_seconds") == 1.5
+    assert (value("cclm_checkpoint_timestamp_seconds") or 0) > 1.7e9
+    assert (value("cclm_checkpoints_saved_total"), value("cclm_checkpoint_failures_total")) == (1, 1)
+    assert value("cclm_checkpoint_blocked_seconds_total") == 2.25
+
+
+def test_scores_are_ratios(sink: PrometheusSink, registry: CollectorRegistry) -> None:
+    sink.handle(Started("xvnli", 0, 9, 1, 1, "cpu", 1, {}, ("out",)))
+    sink.handle(Evaluated(split="test", step=9, scores={"de": {"accuracy": 62.5}, "fr": {"accuracy": 50.0}}))
+    labels = {"task": "xvnli", "split": "test", "metric": "accuracy"}
+    assert registry.get_sample_value("cclm_score_ratio", {**labels, "language": "de"}) == 0.625
+    assert registry.get_sample_value("cclm_score_ratio", {**labels, "language": "fr"}) == 0.5
+
+
+def test_one_phase_is_on(sink: PrometheusSink, registry: CollectorRegistry) -> None:
+    for phase in ("training", "saving", "evaluating"):
+        sink.handle(PhaseChanged(phase))
+        values = {each: registry.get_sample_value("cclm_phase", {"phase": each}) for each in catalogue.PHASES}
+        assert values == {each: float(each == phase) for each in catalogue.PHASES}
+
+
+def test_a_process_that_is_not_the_first_adds_its_work_only() -> None:
+    registry = CollectorRegistry()
+    other = PrometheusSink(Exported(registry), is_local_first=False)
+    for event in (StepDone(1), PhaseChanged("training"), worked(4, {"allocated": 1})):
+        other.handle(event)
+    assert registry.get_sample_value("cclm_samples_total", {"kind": "images"}) == 4
+    names = {metric.name for metric in registry.collect()}
+    assert not names & {"cclm_train_steps", "cclm_phase", "cclm_step_seconds", "cclm_device_memory_bytes"}
+
+
+def test_nothing_is_kept_where_nothing_is_exported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PROMETHEUS_MULTIPROC_DIR", raising=False)
+    assert sink_of_process() is None
