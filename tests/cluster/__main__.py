@@ -15,8 +15,8 @@ from .common import ClusterError, clusters_folder, require_prerequisites, versio
 from .teardown import sweep
 
 # Built and fetched by `build` beside what a cluster needs: for rendering charts and checking rules.
-EXTRAS = ("helm",)
-PACKAGE_EXTRAS = ("prometheus", "images")
+EXTRAS = ("helm", "prometheus", "promtool")
+PACKAGE_EXTRAS = ("images",)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -26,7 +26,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--name", default="cclm", help="which cluster (several can be up; default: cclm)")
     commands = parser.add_subparsers(dest="command", required=True)
     build = commands.add_parser("build", help="build and fetch what is missing into the cache")
-    build.add_argument("programs", nargs="*", help="only these (default: the core, helm, prometheus, buildah)")
+    build.add_argument(
+        "programs", nargs="*", help="only these (default: the core, helm, prometheus, promtool and buildah)"
+    )
     build.add_argument("--all", action="store_true", help="what every option needs, too")
     up = commands.add_parser("up", help="bring a cluster up")
     up.add_argument("--nodes", type=int, default=2, help="worker nodes, 1 to 4 (default: 2)")

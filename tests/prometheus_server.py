@@ -1,0 +1,91 @@
+"""A real Prometheus that scrapes programs of this machine, and promtool; `tests/cluster/gobuild.py` builds both."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.cluster import gobuild
+from tests.cluster.common import ClusterError, wait_for
+from tests.stores.server import free_ports
+
+
+def program(name: str) -> Path:
+    """The file of `prometheus` or `promtool`, built if need be. The test is skipped where that cannot be done."""
+    if gobuild.binary(name).exists() or shutil.which("go"):
+        try:
+            return gobuild.build(name)
+        except ClusterError as error:
+            reason = str(error)
+    else:
+        reason = f"{name} is built by Go, which this machine does not have"
+    (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
+
+
+@dataclass(frozen=True)
+class Prometheus:
+    """One that runs."""
+
+    address: str
+
+    def query(self, expression: str) -> list[dict[str, Any]]:
+        """What an expression is now: its series, each with `metric` (labels) and `value`, or `values` of a range.
+
+        Raises:
+            OSError: it does not answer, or refuses the expression.
+        """
+        url = f"http://{self.address}/api/v1/query?query={urllib.parse.quote(expression)}"
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            found: list[dict[str, Any]] = json.load(answer)["data"]["result"]
+        return found
+
+    def value(self, expression: str) -> float:
+        """What an expression of one series is now."""
+        [series] = self.query(expression)
+        return float(series["value"][1])
+
+
+@contextmanager
+def scraping(folder: Path, target: str | None = None) -> Iterator[Prometheus]:
+    """A Prometheus that asks a target (HOST:PORT) every second; None: itself. It keeps its files in a folder."""
+    (port,) = free_ports(1)
+    address = f"127.0.0.1:{port}"
+    job = {"job_name": "tested", "scrape_interval": "1s", "static_configs": [{"targets": [target or address]}]}
+    (folder / "prometheus.yaml").write_text(yaml.safe_dump({"scrape_configs": [job]}))
+    words = [
+        program("prometheus"),
+        f"--config.file={folder / 'prometheus.yaml'}",
+        f"--storage.tsdb.path={folder / 'prometheus'}",
+        f"--web.listen-address={address}",
+    ]
+    with (folder / "prometheus.log").open("w") as log:
+        server = subprocess.Popen(words, stderr=log, stdout=log)
+    try:
+        prometheus = Prometheus(address)
+        wait_for(
+            lambda: _has_scraped(prometheus),
+            what="a scrape", timeout=60, why=(folder / "prometheus.log").read_text,
+        )  # fmt: skip
+        yield prometheus
+    finally:
+        server.kill()
+        server.wait()
+
+
+def _has_scraped(prometheus: Prometheus) -> bool:
+    try:
+        return bool(prometheus.query("up == 1"))
+    except OSError:  # refused, reset, or no answer in time
+        return False
