@@ -24,7 +24,7 @@ from cclm.parity.golden import WEIGHTS, XLM_ROBERTA, Golden
 from cclm.parity.gradients import losses_and_norms, watched_names
 from cclm.sequences import Sequences
 from cclm.tasks import losses
-from cclm.tasks.pretrain import PretrainTask
+from cclm.tasks.pretraining_task import PretrainTask
 from cclm.training.optimizer import build_optimizer, parameter_groups
 
 WATCHED = (

@@ -22,7 +22,7 @@ from cclm.parity.comparison import Item
 from cclm.parity.golden import Golden, read_golden
 from cclm.parity.gradients import gradient_norms, watched_names
 from cclm.parity.pretraining import image_batch
-from cclm.tasks.pretrain import PretrainTask
+from cclm.tasks.pretraining_task import PretrainTask
 
 PREFIX = "extra.json/two_process"
 WATCHED = (

@@ -12,7 +12,7 @@ from cclm.data.batches.loader import SourceStream, open_source
 from cclm.data.stored.quarantine import Quarantine
 from cclm.metrics.tables import mean_rows
 from cclm.model.cclm import CCLM
-from cclm.tasks.pretrain import PretrainTask
+from cclm.tasks.pretraining_task import PretrainTask
 from cclm.training.environment import StopSignal
 from cclm.training.held_out import HeldOut
 from cclm.training.identity import pretraining_identity

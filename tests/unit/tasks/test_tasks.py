@@ -22,7 +22,7 @@ from cclm.sequences import Sequences
 from cclm.tasks.answering import AnsweringTask
 from cclm.tasks.classification import ClassificationTask
 from cclm.tasks.entry_evaluation import EntryTest, evaluate_entries
-from cclm.tasks.pretrain import PretrainTask
+from cclm.tasks.pretraining_task import PretrainTask
 from cclm.tasks.reasoning import LEFT, NEITHER, RIGHT, TextAssignmentTask, draw_pairs
 from cclm.tasks.rescoring import EncodedViews, two_stage_scores
 from cclm.tasks.retrieval_evaluation import RetrievalTest, evaluate_retrieval
