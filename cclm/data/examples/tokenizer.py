@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import tokenizers
 
 from cclm.data.cleaning import EmptyTextError
-from cclm.data.examples.sentencepiece import WORD_MARK, tokenizer_of_sentencepiece
+from cclm.data.examples.sentencepiece_model import WORD_MARK, tokenizer_of_sentencepiece
 from cclm.errors import UserError, advice_on_missing
 
 # Where a folder's settings name no token for a role, these names are looked for.
