@@ -14,7 +14,7 @@ from cclm.errors import UserError
 from cclm.events import AttemptsCounted, Ended, Journal, Notice
 from cclm.launch.attempts import Attempts, AttemptsExhausted
 from cclm.launch.causes import Cause, Failure, describe
-from cclm.launch.metrics import serving_metrics
+from cclm.launch.metrics_sink import serving_metrics
 from cclm.launch_contract import (
     COLLECTIVE_TIMEOUT,
     EXIT_SUCCESS,

@@ -15,7 +15,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from cclm.launch.metrics import LauncherMetrics
+from cclm.launch.metrics_sink import LauncherMetrics
 from cclm.metrics.endpoint import Endpoint, PodCollector, open_endpoint
 from cclm.metrics.prometheus import Exported
 

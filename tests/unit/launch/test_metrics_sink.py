@@ -18,7 +18,7 @@ from cclm.events import (
     WaitingForNodes,
 )
 from cclm.launch.causes import Cause
-from cclm.launch.metrics import LauncherMetrics
+from cclm.launch.metrics_sink import LauncherMetrics
 from cclm.metrics.catalogue import PHASES
 from cclm.metrics.prometheus import Exported
 
