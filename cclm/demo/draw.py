@@ -23,7 +23,7 @@ Point = tuple[float, float]
 """x and y, px from the top left corner."""
 
 
-class Box(NamedTuple):
+class DrawnBox(NamedTuple):
     """What a thing covers, px from the top left corner of the picture."""
 
     x: float
@@ -37,7 +37,7 @@ class Drawing(NamedTuple):
 
     image: Image.Image
     """RGB."""
-    boxes: list[Box]
+    boxes: list[DrawnBox]
     """One for each thing of the scene."""
 
 
@@ -93,12 +93,12 @@ def draw(scene: Scene, side: int) -> Drawing:
     return Drawing(image, boxes)
 
 
-def _box(stamp: _Stamp, side: int) -> Box:
+def _box(stamp: _Stamp, side: int) -> DrawnBox:
     """The box of the drawn pixels. It ends at the picture's edge, beyond which a faint last pixel may lie."""
     left, top, right, bottom = stamp.mask.getbbox() or (0, 0, *stamp.mask.size)
     left, right = max(0, stamp.x + left), min(side, stamp.x + right)
     top, bottom = max(0, stamp.y + top), min(side, stamp.y + bottom)
-    return Box(float(left), float(top), float(right - left), float(bottom - top))
+    return DrawnBox(float(left), float(top), float(right - left), float(bottom - top))
 
 
 def jpeg(image: Image.Image) -> bytes:
