@@ -240,7 +240,7 @@ def _check_config(args: argparse.Namespace) -> _CheckReport:
     from cclm.cli.progress import record_bar
     from cclm.config.files import load_config
     from cclm.config.pretrain import PretrainConfig
-    from cclm.data.annotations.types import FewShot
+    from cclm.data.annotations.annotation_sets import FewShot
     from cclm.data.commands.check import check_finetuning, check_pretraining, missing_places
     from cclm.data.commands.check_report import check_table
     from cclm.data.commands.sampling import Sampling

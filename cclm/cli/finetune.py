@@ -72,7 +72,7 @@ def add_task_options(parser: argparse.ArgumentParser) -> None:
 
 def options_of(args: argparse.Namespace) -> FinetuneOptions:
     """What the command line says, as options of fine-tuning. Raises UserError for a --fewshot that cannot be parsed."""
-    from cclm.data.annotations.types import FewShot
+    from cclm.data.annotations.annotation_sets import FewShot
     from cclm.training.options import FinetuneOptions
 
     return FinetuneOptions(

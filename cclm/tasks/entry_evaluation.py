@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from cclm import distributed
-from cclm.data.annotations.types import QuestionSet
+from cclm.data.annotations.annotation_sets import QuestionSet
 from cclm.data.batches.evaluation_batches import evaluation_image_groups
 from cclm.data.examples.entries import EntryGroup, EntrySet, group_entries, images_of, text_of
 from cclm.data.examples.texts import TextRules

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from cclm import distributed
-from cclm.data.annotations.types import ImageRef, RetrievalSet
+from cclm.data.annotations.annotation_sets import ImageRef, RetrievalSet
 from cclm.data.batches.evaluation_batches import evaluation_images
 from cclm.data.examples.texts import caption_ids
 from cclm.data.examples.tokenizer import Tokenizer

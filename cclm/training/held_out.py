@@ -11,8 +11,8 @@ import torch
 
 from cclm import distributed, storage
 from cclm.config.pretrain import EvaluationConfig
+from cclm.data.annotations.annotation_sets import RetrievalSet
 from cclm.data.annotations.lists import read_retrieval_list
-from cclm.data.annotations.types import RetrievalSet
 from cclm.data.cleaning import EmptyTextError, clean_caption
 from cclm.data.examples.tokenizer import Tokenizer
 from cclm.errors import UserError, advice_on_missing

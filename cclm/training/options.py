@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cclm.data.annotations.annotation_sets import FewShot
 from cclm.data.annotations.missing import Policy
-from cclm.data.annotations.types import FewShot
 
 
 @dataclass(frozen=True)

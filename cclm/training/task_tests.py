@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from cclm.config.finetune import AnsweringConfig, RetrievalConfig
+from cclm.data.annotations.annotation_sets import AnySet, FewShot, RetrievalSet
 from cclm.data.annotations.gqa import read_answer_list
 from cclm.data.annotations.missing import Policy, missing_images
 from cclm.data.annotations.read import AnnotatedConfig, Split, languages_of, read_evaluation, read_training
-from cclm.data.annotations.types import AnySet, FewShot, RetrievalSet
 from cclm.data.examples.texts import TextRules, clean_set_caption
 from cclm.data.examples.tokenizer import Tokenizer
 from cclm.data.examples.unreadable import leave_out_unreadable

@@ -8,8 +8,8 @@ import pytest
 
 from cclm import storage
 from cclm.data.annotations import image_tables
+from cclm.data.annotations.annotation_sets import MISSING_IMAGE
 from cclm.data.annotations.missing import missing_images
-from cclm.data.annotations.types import MISSING_IMAGE
 from cclm.data.annotations.wit import read_wit
 from cclm.data.annotations.xvnli import read_xvnli
 from cclm.errors import UserError

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from cclm.data.annotations.annotation_sets import ImageRef, RetrievalSet
 from cclm.data.annotations.retrieval_sets import EMPTY_CAPTION, NO_CAPTION, RetrievalSetBuilder
 from cclm.data.annotations.source import is_blank, join, read_lines
-from cclm.data.annotations.types import ImageRef, RetrievalSet
 
 
 def read_xflickrco(paths: Sequence[str], image_roots: Mapping[str, str]) -> RetrievalSet:

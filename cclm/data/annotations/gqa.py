@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cclm import storage
+from cclm.data.annotations.annotation_sets import ImageRef, QuestionEntry, QuestionSet
 from cclm.data.annotations.source import Record, file_size, join, read_document, read_lines, records_of_list, shown
-from cclm.data.annotations.types import ImageRef, QuestionEntry, QuestionSet
 from cclm.errors import UserError
 
 _MAX_ID_DIGITS = 18

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from cclm import storage
+from cclm.data.annotations.annotation_sets import ImageRef
 from cclm.data.annotations.source import scan_lines
-from cclm.data.annotations.types import ImageRef
 from cclm.data.stored.index import sidecar_of
 from cclm.errors import UserError
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from cclm.data.annotations.annotation_sets import ImageRef, RetrievalSet
 from cclm.data.annotations.retrieval_sets import RetrievalSetBuilder
 from cclm.data.annotations.source import join, read_list, shown
-from cclm.data.annotations.types import ImageRef, RetrievalSet
 from cclm.errors import UserError
 
 

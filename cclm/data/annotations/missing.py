@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 from typing import Literal, TypeVar
 
 from cclm import storage
-from cclm.data.annotations.types import MISSING_IMAGE, AnnotationSet
+from cclm.data.annotations.annotation_sets import MISSING_IMAGE, AnnotationSet
 from cclm.data.stored.spelling import advice_on_spelling
 from cclm.errors import UserError
 

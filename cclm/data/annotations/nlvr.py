@@ -6,8 +6,8 @@ import posixpath
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from cclm.data.annotations.annotation_sets import ImageRef, PairEntry, PairSet
 from cclm.data.annotations.source import Record, join, read_lines, read_list, shown, starts_with_list
-from cclm.data.annotations.types import ImageRef, PairEntry, PairSet
 from cclm.errors import UserError
 
 _LABELS: dict[bool | str, int] = {True: 1, False: 0, "True": 1, "False": 0, "true": 1, "false": 0}

@@ -20,11 +20,11 @@ from cclm.config.finetune import (
     RetrievalConfig,
     RetrievalData,
 )
+from cclm.data.annotations.annotation_sets import AnySet, FewShot, RetrievalSet
 from cclm.data.annotations.flickr import read_xflickrco
 from cclm.data.annotations.gqa import read_answer_list, read_questions
 from cclm.data.annotations.lists import read_retrieval_lists
 from cclm.data.annotations.nlvr import PairImageRoots, read_pairs
-from cclm.data.annotations.types import AnySet, FewShot, RetrievalSet
 from cclm.data.annotations.wit import read_wit
 from cclm.data.annotations.xvnli import read_xvnli
 from cclm.errors import UserError

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from cclm.data.annotations.annotation_sets import ImageRef, RetrievalSet
 from cclm.data.annotations.source import is_blank
-from cclm.data.annotations.types import ImageRef, RetrievalSet
 from cclm.errors import UserError
 
 EMPTY_CAPTION = "empty caption"

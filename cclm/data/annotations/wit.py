@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+from cclm.data.annotations.annotation_sets import ImageOrigin, ImageRef, RetrievalSet
 from cclm.data.annotations.image_tables import find_images
 from cclm.data.annotations.retrieval_sets import EMPTY_CAPTION, RetrievalSetBuilder
 from cclm.data.annotations.source import Record, read_lines
-from cclm.data.annotations.types import ImageOrigin, ImageRef, RetrievalSet
 from cclm.data.cleaning import is_visible
 from cclm.errors import UserError
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from cclm.data.annotations.annotation_sets import ClassificationEntry, ClassificationSet, ImageRef
 from cclm.data.annotations.source import join, read_lines, shown
-from cclm.data.annotations.types import ClassificationEntry, ClassificationSet, ImageRef
 from cclm.errors import UserError
 
 LABELS = ("contradiction", "entailment", "neutral")

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cclm.data.annotations.types import ImageRef
+from cclm.data.annotations.annotation_sets import ImageRef
 from cclm.data.examples.images import Pixels, evaluation_image
 from cclm.data.stored.records import BrokenRecord
 from cclm.errors import UserError

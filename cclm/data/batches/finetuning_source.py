@@ -15,7 +15,7 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from cclm.data.annotations.types import AnySet, ClassificationSet, PairSet, RetrievalSet
+from cclm.data.annotations.annotation_sets import AnySet, ClassificationSet, PairSet, RetrievalSet
 from cclm.data.batches.finetuning_batch import FinetuneBatch
 from cclm.data.batches.finetuning_collate import (
     collate_classification,

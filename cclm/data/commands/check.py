@@ -10,9 +10,9 @@ from cclm import storage
 from cclm.config.finetune import FinetuneConfig, TextAssignmentConfig
 from cclm.config.pretrain import PretrainConfig
 from cclm.config.sources import DataConfig
+from cclm.data.annotations.annotation_sets import FewShot
 from cclm.data.annotations.lists import read_retrieval_list
 from cclm.data.annotations.read import Split, annotated, files_of, languages_of, read_evaluation, read_training
-from cclm.data.annotations.types import FewShot
 from cclm.data.commands.check_annotations import check_annotations
 from cclm.data.commands.check_records import check_plain_source, check_source
 from cclm.data.commands.check_report import SplitReport

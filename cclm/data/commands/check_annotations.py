@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from cclm.data.annotations.annotation_sets import AnySet, ImageRef
 from cclm.data.annotations.missing import Policy, missing_files
-from cclm.data.annotations.types import AnySet, ImageRef
 from cclm.data.commands.check_report import SplitReport
 from cclm.data.commands.sampling import Sampling, for_each
 from cclm.data.examples.images import decode, open_image

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from cclm.data.annotations.types import ClassificationSet, ImageRef, PairSet, QuestionSet
+from cclm.data.annotations.annotation_sets import ClassificationSet, ImageRef, PairSet, QuestionSet
 
 EntrySet = ClassificationSet | PairSet | QuestionSet
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeVar
 
 from cclm.config.sources import AugmentConfig
-from cclm.data.annotations.types import ClassificationSet, ImageRef, PairSet, QuestionSet, RetrievalSet
+from cclm.data.annotations.annotation_sets import ClassificationSet, ImageRef, PairSet, QuestionSet, RetrievalSet
 from cclm.data.examples.images import Pixels, training_image
 from cclm.data.examples.regions import says_left_or_right
 from cclm.data.examples.texts import TextRules, caption_ids

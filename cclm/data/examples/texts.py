@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cclm.data.annotations.types import RetrievalSet
+from cclm.data.annotations.annotation_sets import RetrievalSet
 from cclm.data.cleaning import EmptyTextError, clean_caption, clean_question
 from cclm.data.examples.tokenizer import Tokenizer
 from cclm.errors import UserError

@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 from concurrent.futures import ThreadPoolExecutor
 
+from cclm.data.annotations.annotation_sets import ImageRef
 from cclm.data.annotations.missing import Policy, SetT
-from cclm.data.annotations.types import ImageRef
 from cclm.data.examples.images import decode, open_image
 from cclm.data.stored.records import BrokenRecord
 from cclm.errors import UserError

@@ -19,9 +19,9 @@ import pytest
 from PIL import Image
 
 from cclm.config.files import load_config
+from cclm.data.annotations.annotation_sets import FewShot
 from cclm.data.annotations.missing import missing_images
 from cclm.data.annotations.read import AnnotatedConfig, languages_of, read_evaluation, read_training
-from cclm.data.annotations.types import FewShot
 from cclm.data.cleaning import clean_caption, clean_question
 from cclm.data.examples.tokenizer import load_tokenizer
 from cclm.demo.languages import LANGUAGES

@@ -12,7 +12,7 @@ from PIL import Image
 from cclm.checkpoints.initial import build_model
 from cclm.config.model import ModelConfig, TextConfig, VisionConfig
 from cclm.config.pretrain import ObjectiveConfig
-from cclm.data.annotations.types import ClassificationEntry, ClassificationSet, ImageRef, RetrievalSet
+from cclm.data.annotations.annotation_sets import ClassificationEntry, ClassificationSet, ImageRef, RetrievalSet
 from cclm.data.batches.batch import ImageTextBatch, MaskedText, RegionTextBatch
 from cclm.data.examples.texts import TextRules
 from cclm.errors import UserError

@@ -11,6 +11,7 @@ from record_files import b64, jpeg
 
 from cclm.config.files import load_config
 from cclm.data.annotations import image_tables
+from cclm.data.annotations.annotation_sets import MISSING_IMAGE, FewShot, ImageRef
 from cclm.data.annotations.flickr import read_xflickrco
 from cclm.data.annotations.gqa import read_answer_list, read_questions
 from cclm.data.annotations.image_tables import find_images
@@ -18,7 +19,6 @@ from cclm.data.annotations.lists import read_retrieval_lists
 from cclm.data.annotations.missing import missing_images
 from cclm.data.annotations.nlvr import PairImageRoots, read_pairs
 from cclm.data.annotations.read import languages_of, read_evaluation, read_training
-from cclm.data.annotations.types import MISSING_IMAGE, FewShot, ImageRef
 from cclm.data.annotations.wit import NO_IMAGE, read_wit
 from cclm.data.annotations.xvnli import read_xvnli
 from cclm.errors import UserError

@@ -10,10 +10,10 @@ import torch
 from record_files import jpeg
 
 from cclm.config.sources import ImageTextSource
+from cclm.data.annotations.annotation_sets import ImageRef
 from cclm.data.annotations.flickr import read_xflickrco
 from cclm.data.annotations.lists import read_retrieval_list, read_retrieval_lists
 from cclm.data.annotations.missing import missing_images
-from cclm.data.annotations.types import ImageRef
 from cclm.data.batches.evaluation_batches import evaluation_images
 from cclm.data.examples.images import evaluation_image
 from cclm.data.examples.texts import caption_ids

@@ -11,10 +11,10 @@ from record_files import b64, jpeg
 
 from cclm.cli.main import run
 from cclm.config.files import load_config
+from cclm.data.annotations.annotation_sets import ImageRef
 from cclm.data.annotations.gqa import read_questions
 from cclm.data.annotations.lists import read_retrieval_list
 from cclm.data.annotations.read import read_evaluation, read_training
-from cclm.data.annotations.types import ImageRef
 from cclm.data.annotations.wit import read_wit
 from cclm.data.batches.evaluation_batches import evaluation_images
 from cclm.data.examples.unreadable import UNREADABLE_IMAGE, leave_out_unreadable

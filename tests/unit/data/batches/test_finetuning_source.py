@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from cclm.config.sources import AugmentConfig
-from cclm.data.annotations.types import ImageRef, QuestionEntry, QuestionSet
+from cclm.data.annotations.annotation_sets import ImageRef, QuestionEntry, QuestionSet
 from cclm.data.batches.finetuning_collate import collate_questions
 from cclm.data.batches.finetuning_source import FinetuneSource
 from cclm.data.examples.entries import group_entries
