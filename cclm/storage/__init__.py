@@ -41,6 +41,7 @@ from cclm.storage.access import (
     write_atomic,
     write_new,
 )
+from cclm.storage.interface import Entry, is_partial
 from cclm.storage.observation import Outcome, StorageObserver, set_observer
 from cclm.storage.patience import (
     PATIENCE,
@@ -52,7 +53,6 @@ from cclm.storage.patience import (
     set_patience,
 )
 from cclm.storage.stores import reopen
-from cclm.storage.types import Entry, is_partial
 
 __all__ = [
     "PATIENCE", "AccessDenied", "Entry", "FileStat", "MissingBucket", "Outcome", "ShortReadError",

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from cclm.storage import local
+from cclm.storage.interface import Entry, FileInfo, chunks, is_temporary, split_url
 from cclm.storage.observation import report_read, report_written
 from cclm.storage.patience import IncompleteTransfer, MissingBucket, ShortReadError, retried
 from cclm.storage.stores import open_store
-from cclm.storage.types import Entry, FileInfo, chunks, is_temporary, split_url
 
 _CHUNK = 8 << 20  # bytes of one request of a large read
 _CHUNKS_AT_ONCE = 4

@@ -27,8 +27,8 @@ from typing import Any, TypeVar
 import fsspec
 
 from cclm.errors import UserError
+from cclm.storage.interface import Entry, FileInfo, chunks, map_threaded, temporary_name
 from cclm.storage.patience import ErrorKind, IncompleteTransfer, classify
-from cclm.storage.types import Entry, FileInfo, chunks, map_threaded, temporary_name
 
 log = logging.getLogger(__name__)
 

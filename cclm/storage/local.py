@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from typing import BinaryIO
 
-from cclm.storage.types import Entry, FileInfo
+from cclm.storage.interface import Entry, FileInfo
 
 
 def find(path: str) -> FileInfo:

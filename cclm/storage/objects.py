@@ -23,8 +23,8 @@ from typing import Any
 
 import fsspec
 
+from cclm.storage.interface import Entry, FileInfo, map_threaded
 from cclm.storage.patience import ErrorKind, IncompleteTransfer, MissingBucket, classify
-from cclm.storage.types import Entry, FileInfo, map_threaded
 
 log = logging.getLogger(__name__)
 

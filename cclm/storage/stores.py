@@ -10,9 +10,9 @@ import fsspec
 
 from cclm.errors import UserError
 from cclm.storage.hdfs import Hdfs, open_hdfs
+from cclm.storage.interface import Store, split_url
 from cclm.storage.objects import Objects, open_gcs, open_s3
 from cclm.storage.patience import retried
-from cclm.storage.types import Store, split_url
 
 _VERSION = re.compile(r"\?versionId=[^/]*$")
 """s3fs cuts this off and takes the newest object."""

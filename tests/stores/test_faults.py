@@ -21,7 +21,7 @@ from cclm import storage
 from cclm.errors import UserError
 from cclm.storage import hdfs
 from cclm.storage.hdfs import call_with_timeout
-from cclm.storage.types import split_url
+from cclm.storage.interface import split_url
 from tests.interrupts import hear_interrupts
 from tests.stores.hdfs import HdfsStore
 from tests.stores.peer import Peer
