@@ -266,7 +266,7 @@ def audit(args: argparse.Namespace) -> int:
     Raises:
         UserError: a run has no audit.
     """
-    from cclm.data.commands.audit import audit_differences, audit_table, read_audit
+    from cclm.data.commands.audit_report import audit_differences, audit_table, read_audit
     from cclm.errors import UserError
 
     if len(args.runs) > 2:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cclm.data.commands.audit import read_audit
+from cclm.data.commands.audit_report import read_audit
 from tests.stores.server import free_ports
 
 from .conftest import end, metrics, verdict

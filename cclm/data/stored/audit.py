@@ -6,7 +6,7 @@ a whole epoch of N records is known. So a line of `audit.jsonl` proves that each
 no list of the records is kept. Two data sets of N records have the same numbers and so the same hash. A line therefore
 also holds a digest of the number of records and bytes of each file, which does not depend on where the files are.
 
-`cclm.data.commands.audit` reads the files that are written here.
+`cclm.data.commands.audit_report` reads the files that are written here.
 """
 
 from __future__ import annotations

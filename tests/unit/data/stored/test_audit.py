@@ -12,7 +12,7 @@ from record_files import pair, write_lines
 
 from cclm.config.sources import BrokenRecordsConfig
 from cclm.data.batches.loader import open_source
-from cclm.data.commands.audit import read_audit
+from cclm.data.commands.audit_report import read_audit
 from cclm.data.stored.audit import (
     AuditLine,
     EpochCount,
