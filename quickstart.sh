@@ -109,6 +109,7 @@ test)
         all_tests
         ;;
     *)
+        case "$*" in *tests/stores*) for_stores ;; esac
         say pytest "$@"
         ;;
     esac

@@ -13,7 +13,7 @@ LOCK = ".writer.lock"
 
 def open_lock(folder: str) -> TextIO:
     """Open `LOCK` of a run's local folder, for `take_lock`."""
-    return open(Path(folder) / LOCK, "a")  # noqa: SIM115 - closed by the caller
+    return open(Path(folder) / LOCK, "a")  # closed by the caller
 
 
 def take_lock(lock: TextIO, seconds: float = 60.0) -> bool:

@@ -226,7 +226,7 @@ def _answer(message: Mapping[str, Any]) -> None:
         sys.stdout.write(json.dumps(message) + "\n")
         sys.stdout.flush()
     except BrokenPipeError:  # the training process is gone: what is under way is finished all the same
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        sys.stdout = open(os.devnull, "w")
 
 
 def give_way() -> None:

@@ -233,11 +233,12 @@ def _http_status(error: BaseException) -> int | None:
     """
     names = _class_names(error)
     if "botocore.ClientError" in names:
+        # The class is known by its name alone, since the library need not be installed. So are the two below.
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")  # type: ignore[attr-defined]
     elif "aiohttp.ClientResponseError" in names:
-        status = error.status  # type: ignore[attr-defined]
+        status = error.status  # type: ignore[attr-defined]  # as above
     elif "gcsfs.HttpError" in names or "google.GoogleAPICallError" in names:
-        status = error.code  # type: ignore[attr-defined]
+        status = error.code  # type: ignore[attr-defined]  # as above
     else:
         return None
     return int(status) if str(status).isdigit() and int(status) >= 400 else None

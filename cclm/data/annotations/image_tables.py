@@ -160,7 +160,7 @@ def _locked(sidecar: str) -> Iterator[None]:
     file = None
     with suppress(OSError):
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-        file = open(path, "w")  # noqa: SIM115 - closed below
+        file = open(path, "w")  # closed below
     if file is None:
         yield
         return

@@ -143,7 +143,7 @@ def run_with(monkeypatch: pytest.MonkeyPatch, error: BaseException | None, resul
 
     class Module:
         @staticmethod
-        def add_parser(subparsers) -> None:  # noqa: ANN001 - argparse's own type is private
+        def add_parser(subparsers) -> None:
             subparsers.add_parser("demo").set_defaults(func=func)
 
     monkeypatch.setattr(cli.importlib, "import_module", lambda _: Module)

@@ -20,7 +20,7 @@ def lines(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def document(path: Path):  # noqa: ANN201 - any JSON
+def document(path: Path):
     return json.loads(path.read_text(encoding="utf-8"))
 
 

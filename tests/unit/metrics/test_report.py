@@ -211,7 +211,7 @@ def test_what_no_disk_took_is_told_in_the_end(tmp_path, capsys):
 
 def test_a_screen_on_the_same_full_disk_stops_nothing(tmp_path, monkeypatch):
     journal, report = report_in(tmp_path)
-    monkeypatch.setattr(sys, "stdout", open("/dev/full", "w"))  # noqa: SIM115
+    monkeypatch.setattr(sys, "stdout", open("/dev/full", "w"))
     journal.emit(Notice("words"))
     with contextlib.suppress(OSError):
         sys.stdout.close()
