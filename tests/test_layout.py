@@ -44,6 +44,7 @@ ROOMS = {
         "distributed", "metrics", "model", "tasks", "checkpoints",
     },
     "launch": {"storage", "metrics"},
+    "curves": {"storage", "metrics"},
     "demo": {"config", "data.cleaning"},
     "parity": {
         "config", "data.cleaning", "data.batches", "distributed", "metrics", "model", "tasks", "checkpoints",
@@ -51,7 +52,7 @@ ROOMS = {
     },
     "cli": {
         "storage", "config", "data.stored", "data.annotations", "data.commands", "metrics", "model", "checkpoints",
-        "training", "launch", "demo", "parity",
+        "training", "launch", "curves", "demo", "parity",
     },
     "__main__": {"cli"},
 }  # fmt: skip

@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "data": ("cclm.cli.data", "index, re-shard and check data files, and audit what training saw of them"),
     "run": ("cclm.cli.run", "the published launcher: python3 run.py with the same flags"),
     "describe": ("cclm.cli.describe", "print a config with all its defaults, and the model's parameter counts"),
+    "report": ("cclm.cli.report", "draw losses, throughput and scores of runs, as a page or a picture"),
     "convert": ("cclm.cli.convert", "write a checkpoint in the published layout (.th)"),
     "parity": ("cclm.cli.parity", "compare this build with numbers of the published implementation"),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from pathlib import Path
 
@@ -10,6 +11,9 @@ from cclm.metrics.lines_file import LinesFile
 from cclm.metrics.sentences import sentence
 
 LOG = "log.txt"
+
+_RESUMED = re.compile(r"^\d\d\d\d-\d\d-\S+ (?:\w+: )?resuming after step (\d+):", re.MULTILINE)
+"""What `sentence` says of a start that goes on, behind the time of the line."""
 
 
 class LogFile:
@@ -27,3 +31,8 @@ class LogFile:
 
     def close(self) -> None:
         self._file.close()
+
+
+def resumed_steps(log: str) -> list[int]:
+    """The step after which each start went on that began from a checkpoint, in the order of the log."""
+    return [int(step) for step in _RESUMED.findall(log)]

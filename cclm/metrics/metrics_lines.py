@@ -91,7 +91,8 @@ class MetricsLines:
     @property
     def last_step(self) -> int | None:
         """The greatest step of any line; None for a file without lines."""
-        return max((line.step for line in [*self.intervals, *self.scores]), default=None)
+        steps = [line.step for line in self.intervals] + [line.step for line in self.scores]
+        return max(steps, default=None)
 
     def scores_of(self, split: str) -> list[ScoreLine]:
         """Evaluations of a split, by step."""

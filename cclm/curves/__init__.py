@@ -1,0 +1,1 @@
+"""Curves of runs: what `cclm report` reads, and how it is drawn."""
