@@ -100,6 +100,7 @@ def _content() -> str:
         "pyproject.toml",
         "README.md",
         "LICENSE",
+        "NOTICE",
         "cclm",
         "torchx_components",
         "configs",
