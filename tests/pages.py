@@ -52,6 +52,11 @@ NOT_RUN = {
     "sh quickstart.sh": "installs everything; its other two commands are run, and test_readme.py reads the script",
     "sh quickstart.sh test": "runs the tests; test_readme.py runs the script on a few made-up ones",
     "pip install -c constraints.txt -e '.[test]'": "changes the environment that the tests run in",
+    "pip install -e '.[benchmarks,test]'": "changes the environment that the tests run in",
+    "docker build -t REGISTRY/cclm .": "needs Docker; tests/cluster builds the Dockerfile with buildah",
+    "cclm run --dist 1 --task TASK --output_dir output/TASK --checkpoint pretrained_model.th --bs 128 --seed 42": (
+        "TASK stands for a name of the table below it; the same is run for xvnli"
+    ),
     "cclm pretrain configs/demo/pretrain.yaml --output-hdfs hdfs://namenode/runs/demo": "needs HDFS",
     "python -m benchmarks.input --stores local,s3,hdfs --rounds 3": "twenty minutes, and needs stores",
     "python -m benchmarks.checkpoint --store s3": "needs a store",
