@@ -59,13 +59,9 @@ def training_scene(rng: Random) -> Scene:
     return _scene(rng, test=False)
 
 
-def test_scene(rng: Random) -> Scene:
+def held_out_scene(rng: Random) -> Scene:
     """A scene with at least one held-out combination."""
     return _scene(rng, test=True)
-
-
-# Otherwise pytest would collect the function as a test wherever it is imported.
-test_scene.__test__ = False  # type: ignore[attr-defined]  # pytest's own attribute
 
 
 def distinct_test_scenes(number: int, rng: Random, avoid: Sequence[Scene] = ()) -> list[Scene]:
@@ -73,7 +69,7 @@ def distinct_test_scenes(number: int, rng: Random, avoid: Sequence[Scene] = ()) 
     seen = {scene.content for scene in avoid}
     scenes: list[Scene] = []
     while len(scenes) < number:
-        scene = test_scene(rng)
+        scene = held_out_scene(rng)
         if scene.content not in seen:
             seen.add(scene.content)
             scenes.append(scene)

@@ -12,7 +12,7 @@ from cclm.demo.claims import claim_text, draw_claim, draw_pair_claim, draw_quest
 from cclm.demo.draw import RGB, draw
 from cclm.demo.languages import LANGUAGES, TEST_ONLY
 from cclm.demo.languages.base import COLOURS, PLACES, SHAPES
-from cclm.demo.scenes import Scene, distinct_test_scenes, is_held_out, shows_held_out, test_scene, training_scene
+from cclm.demo.scenes import Scene, distinct_test_scenes, held_out_scene, is_held_out, shows_held_out, training_scene
 
 
 def facts(scene: Scene) -> set[tuple[str, str, str, str]]:
@@ -38,7 +38,7 @@ def test_training_scenes_avoid_and_test_scenes_show_held_out_combinations() -> N
 
 def test_scenes_have_one_to_three_things_mostly_two() -> None:
     rng = Random(1)
-    counts = Counter(len(maker(rng).things) for maker in (training_scene, test_scene) for _ in range(1000))
+    counts = Counter(len(maker(rng).things) for maker in (training_scene, held_out_scene) for _ in range(1000))
     assert set(counts) == {1, 2, 3} and counts[2] > 1400
     for _ in range(300):
         scene = training_scene(rng)
@@ -50,7 +50,7 @@ def test_scenes_have_one_to_three_things_mostly_two() -> None:
 def test_captions_are_true(code: str) -> None:
     language = (LANGUAGES | TEST_ONLY)[code]
     for seed in range(300):
-        scene = test_scene(Random(seed))
+        scene = held_out_scene(Random(seed))
         text = caption(scene, language, Random(seed))
         assert reading.things(code, text) == facts(scene), text
         assert len(text.split()) <= (30 if code in LANGUAGES or code == "cs" else 80), text
