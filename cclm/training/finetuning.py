@@ -14,7 +14,7 @@ from cclm.config.pretrain import TrainingConfig
 from cclm.data.annotations.read import AnnotatedConfig
 from cclm.training.environment import StopSignal
 from cclm.training.finetuning_inputs import read_inputs, tested_split
-from cclm.training.identity import FEW_SHOT, Identity, sizes_of_model
+from cclm.training.identity import finetuning_identity
 from cclm.training.initial_task import empty_task, initial_task, named_weights
 from cclm.training.options import FinetuneOptions
 from cclm.training.resume import Start
@@ -126,25 +126,6 @@ class OneSource:
 
     def batches_before(self, step: int) -> dict[str, int]:
         return {self.kind: step}
-
-
-def finetuning_identity(config: AnnotatedConfig, options: FinetuneOptions, examples: int) -> Identity:
-    """What decides the sizes of the model and the order of the data.
-
-    Args:
-        examples: number of training examples.
-    """
-    return {
-        **task_identity(config),
-        "training.batch_size": config.training.batch_size,
-        "number of training examples": examples,
-        FEW_SHOT: None if options.shots is None else f"{options.shots.language},{options.shots.shots}",
-    }
-
-
-def task_identity(config: FinetuneConfig) -> Identity:
-    """The part of an identity that does not depend on the data."""
-    return {"task": config.task, "seed": config.seed, **sizes_of_model(config.model.model_dump(mode="json"))}
 
 
 def build_task(config: FinetuneConfig, checkpoint: str | None, start: Start | None) -> Built[nn.Module]:

@@ -1,8 +1,9 @@
 """What must not change between the starts of a run: its identity, and the refusal of a checkpoint of another one.
 
-An identity maps names that users know (settings, numbers of records) to JSON values. Each kind of training gives its
-own. Fine-tuning and text assignment keep theirs in their checkpoints. Checkpoints of pre-training hold what it is
-derived from: config, records and layouts.
+An identity maps names that users know (settings, numbers of records) to JSON values. It is made by
+`pretraining_identity`, `finetuning_identity` or `text_assignment_identity`. Fine-tuning and text assignment keep theirs
+in their checkpoints, so its names must stay as they are. Checkpoints of pre-training hold what it is derived from:
+config, records and layouts.
 """
 
 from __future__ import annotations
@@ -11,7 +12,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from cclm.checkpoints.load import FREE_TO_CHANGE
+from cclm.config.finetune import FinetuneConfig, TextAssignmentConfig
+from cclm.data.annotations.read import AnnotatedConfig
 from cclm.errors import UserError
+from cclm.training.options import FinetuneOptions
 from cclm.training.plan import KINDS
 from cclm.training.resume import Start
 
@@ -40,7 +44,7 @@ def refuse_another_run(start: Start | None, identity: Mapping[str, Any]) -> None
 
 
 def differences(state: Mapping[str, Any], identity: Mapping[str, Any]) -> list[str]:
-    """In words, what of a checkpoint's identity differs from that of this run.
+    """Sentences on where a checkpoint's identity differs from that of this run.
 
     Args:
         state: the JSON values of the checkpoint.
@@ -53,18 +57,7 @@ def differences(state: Mapping[str, Any], identity: Mapping[str, Any]) -> list[s
     ]
 
 
-def sizes_of_model(model: Mapping[str, Any]) -> Identity:
-    """What decides the sizes of both encoders.
-
-    Args:
-        model: `ModelConfig` as JSON values.
-    """
-    return {
-        f"model.{part}.{name}": value
-        for part in ("vision", "text")
-        for name, value in model[part].items()
-        if name not in FREE_TO_CHANGE
-    }
+# ----------------------------------------------------------------------- the identity of each kind of training
 
 
 def pretraining_identity(config: Mapping[str, Any], records: Mapping[str, int], layouts: Mapping[str, str]) -> Identity:
@@ -75,8 +68,8 @@ def pretraining_identity(config: Mapping[str, Any], records: Mapping[str, int], 
         records: number of records of each source.
         layouts: checksum of how the files of each source are cut. As many records in other files come in another order.
     """
-    identity = {"task": PRETRAIN, "seed": config["seed"], "model.embed_dim": config["model"]["embed_dim"]}
-    identity |= sizes_of_model(config["model"])
+    identity = _identity_of_task(PRETRAIN, config["seed"], config["model"])
+    identity["model.embed_dim"] = config["model"]["embed_dim"]
     for kind in KINDS:
         source = config["data"][kind]
         if source is not None:
@@ -87,6 +80,57 @@ def pretraining_identity(config: Mapping[str, Any], records: Mapping[str, int], 
             if kind in layouts:
                 identity[_layout_of(kind)] = layouts[kind]
     return identity
+
+
+def finetuning_identity(config: AnnotatedConfig, options: FinetuneOptions, examples: int) -> Identity:
+    """What decides the sizes of the model and the order of the data.
+
+    Args:
+        examples: number of training examples.
+    """
+    return {
+        **_identity_of_finetuning(config),
+        "training.batch_size": config.training.batch_size,
+        "number of training examples": examples,
+        FEW_SHOT: None if options.shots is None else f"{options.shots.language},{options.shots.shots}",
+    }
+
+
+def text_assignment_identity(config: TextAssignmentConfig, records: int, layout: str) -> Identity:
+    """What decides the sizes of the model and the order of the data.
+
+    Args:
+        records: number of records of its source.
+        layout: checksum of how the files of the source are cut.
+    """
+    return {
+        **_identity_of_finetuning(config),
+        "data.images.batch_size": config.data.images.batch_size,
+        "records": records,
+        "how the files of data.images are cut": layout,
+    }
+
+
+def _identity_of_finetuning(config: FinetuneConfig) -> Identity:
+    return _identity_of_task(config.task, config.seed, config.model.model_dump(mode="json"))
+
+
+def _identity_of_task(task: str, seed: int, model: Mapping[str, Any]) -> Identity:
+    """The part of every identity that does not depend on the data: task, seed, and what decides the encoders' sizes.
+
+    Args:
+        model: `ModelConfig` as JSON values.
+    """
+    sizes = {
+        f"model.{part}.{name}": value
+        for part in ("vision", "text")
+        for name, value in model[part].items()
+        if name not in FREE_TO_CHANGE
+    }
+    return {"task": task, "seed": seed, **sizes}
+
+
+# ------------------------------------------------------------------------------------------ what checkpoints hold
 
 
 def _saved_identity(state: Mapping[str, Any], identity: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -18,7 +18,8 @@ from cclm.config.sources import DataConfig
 from cclm.data.stored.order import slots_of_rank
 from cclm.errors import UserError
 from cclm.training.environment import StopSignal
-from cclm.training.finetuning import OneSource, build_task, task_identity
+from cclm.training.finetuning import OneSource, build_task
+from cclm.training.identity import text_assignment_identity
 from cclm.training.options import FinetuneOptions
 from cclm.training.preflight import load_checked_tokenizer
 from cclm.training.pretraining import open_sources
@@ -53,14 +54,8 @@ class TextAssignment(Recipe[nn.Module]):
         self.checkpoint = options.checkpoint
         load_checked_tokenizer(config)
         sources = open_sources(as_pretraining(config), context.saving.folder)
-        records, layout = sources[KIND].num_records, sources[KIND].layout
-        training, batch_size = config.training, config.data.images.batch_size
-        identity = {
-            **task_identity(config),
-            "data.images.batch_size": batch_size,
-            "records": records,
-            "how the files of data.images are cut": layout,
-        }
+        records, training, batch_size = sources[KIND].num_records, config.training, config.data.images.batch_size
+        identity = text_assignment_identity(config, records, sources[KIND].layout)
         steps = training.epochs * math.ceil((training.dataset_size or records) / batch_size)
         self.course = Course(
             sources=sources,

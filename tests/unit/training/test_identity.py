@@ -6,8 +6,13 @@ import pytest
 
 from cclm.config.pretrain import PretrainConfig
 from cclm.errors import UserError
-from cclm.training.finetuning import finetuning_identity
-from cclm.training.identity import differences, pretraining_identity, refuse_another_run
+from cclm.training.identity import (
+    differences,
+    finetuning_identity,
+    pretraining_identity,
+    refuse_another_run,
+    text_assignment_identity,
+)
 from cclm.training.options import FinetuneOptions
 from cclm.training.resume import Start
 from tests.unit.training.test_initial_task import config_of
@@ -59,3 +64,20 @@ def test_a_checkpoint_of_another_task_is_refused(values: dict[str, Any]) -> None
     with pytest.raises(UserError, match=rf"^output/y/step-00000120 is of another run: .* {advice}$"):
         refuse_another_run(start, pretraining)
     refuse_another_run(None, pretraining)
+
+
+def test_what_checkpoints_of_finetuning_keep_has_the_names_of_older_ones() -> None:
+    sizes = [f"model.{part}.{name}" for part, name in (("vision", "embed_dim"), ("text", "hidden_size"))]
+    finetuning = finetuning_identity(config_of("classification"), FinetuneOptions(), 8)
+    rest = {name for name in finetuning if not name.startswith("model.")}
+    assert rest == {"task", "seed", "training.batch_size", "number of training examples", "--fewshot"}
+    assignment = text_assignment_identity(config_of("text_assignment"), 100, "0a")
+    rest = {name: value for name, value in assignment.items() if not name.startswith("model.")}
+    assert rest == {
+        "task": "text_assignment",
+        "seed": 42,
+        "data.images.batch_size": 2,
+        "records": 100,
+        "how the files of data.images are cut": "0a",
+    }
+    assert all(size in finetuning and size in assignment for size in sizes)
