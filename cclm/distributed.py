@@ -239,7 +239,7 @@ def gather_ragged(rows: Tensor | None) -> list[Tensor]:
 
 
 def _device() -> torch.device:
-    """Where the group's backend takes tensors from."""
+    """The device on which the backend expects tensors."""
     return torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
 
 

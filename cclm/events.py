@@ -42,7 +42,7 @@ class RecordSkipped(Warned):
     kind: str
     """Kind of batch: `images`, `regions`, ..."""
     reason: str
-    """Which kind of fault; few values, so that they can be counted."""
+    """Kind of fault. There are few kinds, so they can be counted."""
 
 
 class Sink(Protocol):
@@ -146,7 +146,7 @@ class Interval(Event):
     eta_seconds: float | None = None
     """Time that the steps left take at the speed of this interval; None where it had no step."""
     epochs: Mapping[str, float] = field(default_factory=dict)
-    """Passes over the records of each source that the run has made, in part."""
+    """How many times the run has read each source; fractions count."""
 
 
 @dataclass(frozen=True)

@@ -18,17 +18,12 @@ from torch import Tensor, nn
 
 from cclm.checkpoints.published import check_names_and_shapes, published_name, read_torch_file
 from cclm.checkpoints.resize import resize_position_table
-from cclm.config.model import TextConfig, VisionConfig
+from cclm.config.model import TextConfig
 from cclm.errors import UserError
 from cclm.model.cclm import CCLM
 from cclm.model.vision import ImageEncoder
 
 _CLASSIFIER = re.compile(r"^(head|fc_norm|head_dist)\.")
-
-
-def load_swin(encoder: ImageEncoder, config: VisionConfig, path: str) -> None:
-    """Copy Microsoft's Swin release into the encoder; raises as `read_swin` does."""
-    copy_parameters(encoder, read_swin(encoder, path))
 
 
 def read_swin(encoder: ImageEncoder, path: str) -> dict[str, Tensor]:

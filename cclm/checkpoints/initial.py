@@ -15,7 +15,7 @@ from cclm.errors import UserError
 from cclm.model.cclm import CCLM
 
 _FINETUNED = "text_encoder.encoder."
-"""How published names of fine-tuned models start, and of no others."""
+"""Prefix that only parameter names of published fine-tuned models have."""
 _WANTED = "a pre-trained model is wanted here; use a config of its task, or name a checkpoint of pre-training"
 
 

@@ -124,7 +124,7 @@ class SaveOutcome:
     error: str = ""
     """Empty: the checkpoint is committed in every place."""
     cause: FailureCause | None = None
-    """None: as `error`."""
+    """None if the save succeeded."""
     notes: list[str] = field(default_factory=list)
     """Sentences for the log."""
 

@@ -232,7 +232,7 @@ def _is_whole_pickle(file: str | Path) -> bool:
             try:
                 for _ in pickletools.genops(opened):  # runs nothing
                     pass
-            except Exception:  # whatever the bytes after the cut happen to mean
+            except Exception:  # The bytes after the cut do not matter.
                 return False
         return opened.tell() > 0
 

@@ -67,7 +67,7 @@ def prune(place: str, run: str, rule: Retention, warn: Callable[[str], None], sa
             elif step != rule.resumed_from:
                 delete_checkpoint(folder, manifest)
         except NoManifestError:
-            if kept:  # a save that never ended, behind one that did
+            if kept:  # an unfinished save that is older than a whole checkpoint
                 _clear_unfinished(folder, run, warn)
         except TornCheckpointError:
             continue  # not counted, as it is no checkpoint; not removed, as it is evidence of a fault

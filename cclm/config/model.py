@@ -40,11 +40,6 @@ class VisionConfig(Settings):
         return self.patch_size << (len(self.depths) - 1)
 
     @property
-    def num_patches(self) -> int:
-        """Output patches of an image."""
-        return (self.image_size // self.total_stride) ** 2
-
-    @property
     def width(self) -> int:
         """Width of an output patch's state."""
         return self.embed_dim << (len(self.depths) - 1)

@@ -67,7 +67,7 @@ class Throughput:
         self.restart()
 
     def restart(self) -> None:
-        """Look away from the time until now, as after an evaluation: `take` begins here."""
+        """Start a new interval; the time until now, such as that of an evaluation, does not count."""
         self._before = (self.images.total(), self.texts.total(), self.steps)
         self._since = time.perf_counter()
 

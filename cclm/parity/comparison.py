@@ -20,7 +20,8 @@ FLOOR = 0.06
 """Part of a float32 tensor's root mean square that is added to the magnitude of each element. Without it, float32 noise
 of elements near zero would be above the tolerance on another CPU than that of the published numbers. With it, the noise
 is well below the tolerance (largest at `mlm_logits`, about 3e-5)."""
-NOT_RESCORED = -100.0  # as in the folder, whatever `cclm.tasks.rescoring` has
+NOT_RESCORED = -100.0
+"""The published value, independent of `cclm.tasks.rescoring`."""
 
 Item = Tensor | float | int | str | list[Any] | dict[str, Any]
 """What JSON holds, or a tensor."""

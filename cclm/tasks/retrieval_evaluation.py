@@ -137,7 +137,8 @@ def _measure(
     packed, features = _encode_texts(model, name, dataset, shares, tokenizer, test, device)
     numbers = [images.number[image] for image in dataset.images]  # N
     similarity = similarities(images.features[torch.tensor(numbers, device=device)], features)  # (N, T)
-    refuse_scores_not_finite(similarity.float().cpu().numpy())  # what is not re-scored would hide it
+    # Checked here, because NOT_RESCORED replaces the scores of other pairs.
+    refuse_scores_not_finite(similarity.float().cpu().numpy())
     if test.candidates == 0:
         scores = TwoStageScores(similarity.cpu(), similarity.T.cpu())
     else:

@@ -66,7 +66,7 @@ def changes(
 
 
 def _named(model: Mapping[str, Any], checkpoint: str | None) -> dict[str, str]:
-    """The weights that are used: those of a whole model go before those of its encoders."""
+    """The weights that are used. Weights of the whole model take precedence over those of its encoders."""
     named: dict[str, str | None] = {"--checkpoint": checkpoint, "model.weights": model.get("weights")}
     for name, path in named.items():
         if path is not None:

@@ -65,9 +65,8 @@ class Pretraining(Recipe[CCLM]):
             model = build_model(config.model, seed=config.seed)
         else:
             if start.checkpoint is not None:
-                load_model(
-                    start.checkpoint, outline(config.model)
-                )  # checks names and shapes; the meta device copies nothing
+                # Checks names and shapes; a model on the meta device takes no copies.
+                load_model(start.checkpoint, outline(config.model))
             model = CCLM(config.model)
         return Built(PretrainTask(model, config.objective), model)
 

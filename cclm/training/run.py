@@ -1,7 +1,9 @@
-"""The only place where a config becomes objects: the course of every training, in reading order.
+"""The course of every training, in reading order.
 
 What differs between pre-training, fine-tuning and text assignment is a `Recipe`; `pretraining.py`, `finetuning.py` and
-`text_assignment.py` have one each. Whatever can be wrong is checked first, before a model is built.
+`text_assignment.py` have one each. A recipe turns its config into objects: tokenizer, sources of batches, plan of steps
+and model. `train` builds the optimizer and runs the loop. Whatever can be wrong is checked first, before a model is
+built.
 """
 
 from __future__ import annotations

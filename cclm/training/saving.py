@@ -89,7 +89,7 @@ class Saving:
         self._lineage = Lineage(new_run())
         self._snapshot: Snapshot | None = None
         self._writer: WriterProcess | None = None
-        """It and the snapshot that it reads are there from the first save, or `publish`, on."""
+        """The writer and its snapshot; None before the first save or `publish`."""
         self._requests: list[SaveRequest] = []
         """Saves of what is in the snapshot."""
         self._unsaved: set[_SaveId] = set()
@@ -123,7 +123,7 @@ class Saving:
             UserError: there are checkpoints and none is whole, or no such folder.
         """
         if self._is_first:
-            with open_lock(str(self.folder)) as lock:  # what an earlier start still saves is to be found
+            with open_lock(str(self.folder)) as lock:  # Wait for a save that an earlier start still has under way.
                 if not take_lock(lock):
                     self._notice(f"another process still saves to {self.folder}; going on beside it")
             self._lineage = find_lineage(self._places.all, self.folder, resume, self._journal)
@@ -300,7 +300,7 @@ class Saving:
         self._open_writer().save(request)
 
     def _wait_for_writer(self, step: int) -> None:
-        """Until no save is under way."""
+        """Wait until no save is under way."""
         if self._writer is None:
             return
         self._report(self._writer.outcomes(wait=False))
@@ -313,7 +313,7 @@ class Saving:
             self._report(outcomes)
 
     def _finish_saves(self, writer: WriterProcess) -> None:
-        """Until all that the snapshot was taken for is saved. What failed is tried again, however long ago it did."""
+        """Wait until everything in the snapshot is saved. Failed saves, even old ones, are tried again."""
         self._report(writer.outcomes(wait=True))
         for request in self._requests:
             if _SaveId(request.step, request.place) in self._unsaved:

@@ -45,7 +45,7 @@ def validation_steps(training: EpochTrainingConfig, examples: int) -> list[int]:
 
 
 def validation_interval(training: EpochTrainingConfig, examples: int) -> int:
-    """A number of steps of which all validations but the last are multiples."""
+    """Steps between possible validations: each but the last falls on a multiple."""
     epochs = math.gcd(training.first_validation + 1, training.validate_every)
     return epochs * steps_of_epoch(examples, training.batch_size)
 

@@ -271,7 +271,7 @@ def test_vits_are_built_where_the_widths_agree(released: Path, variant: Callable
     assert load_config(path).model.vision.architecture == "clip_vit"
     path = variant("configs/Pretrain_3m.yaml", lambda it: it.update(change))
     vision = load_config(path).model.vision
-    assert (vision.architecture, vision.depths, vision.num_patches) == ("deit", (12,), 196)
+    assert (vision.architecture, vision.depths, vision.image_size, vision.total_stride) == ("deit", (12,), 224, 16)
     path = variant("configs/Pretrain_3m.yaml", lambda it: it.update(change, text_encoder="data/xlm-roberta-large"))
     with pytest.raises(UserError, match="vision.embed_dim gives width 768"):
         load_config(path)
