@@ -58,7 +58,7 @@ _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 _REFUSED = {
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP,
 }  # fmt: skip
-"""ENOENT is not among them: a file that vanishes is often the temporary one of another process, which died."""
+"""ENOENT is left out: a missing file is often the temporary file of a process that died."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -140,7 +140,8 @@ def _build_parser(argv: Sequence[str]) -> Parser:
     )
     parser.add_argument("--version", action="version", version=f"cclm {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND")
-    chosen = next((word for word in argv if not word.startswith("-")), None)  # no option above takes a value
+    # No option before the command takes a value, so the first word is the command.
+    chosen = next((word for word in argv if not word.startswith("-")), None)
     if chosen is not None and chosen not in COMMANDS:
         guess = difflib.get_close_matches(chosen, COMMANDS, n=1)
         advice = f"did you mean {guess[0]}?" if guess else f"known are {', '.join(COMMANDS)}"

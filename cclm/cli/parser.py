@@ -11,19 +11,19 @@ Subparsers: TypeAlias = "argparse._SubParsersAction[Parser]"
 """What a command's `add_parser` adds its parser to; argparse has no public name for it."""
 
 _SIMILARITY = 0.82
-"""Cutoff of difflib with which --checkpont means --checkpoint, but --output_dir, a setting, not --output_hdfs."""
+"""Similarity from which a name is suggested: so high that --output_dir, a setting, does not suggest --output_hdfs."""
 
 
 class Parser(argparse.ArgumentParser):
     """The parser of `cclm`. argparse makes those of its subcommands of the same class."""
 
     def __init__(self, *args: Any, **settings: Any) -> None:
-        """Takes what argparse.ArgumentParser takes: Any, since argparse's own add_parser hands it on so."""
+        """Takes what argparse.ArgumentParser takes. Any, because argparse passes its arguments through."""
         super().__init__(*args, **settings)
-        self.set_defaults(parser=self)  # the subcommand's replaces this: it knows the options that the user meant
+        self.set_defaults(parser=self)  # a subcommand's parser replaces it, and knows the options that the user meant
 
     def parse_command_line(self, argv: Sequence[str]) -> argparse.Namespace:
-        """As parse_args, but the subcommand's own parser refuses what it does not know, and says what may be meant."""
+        """As parse_args, but the subcommand's parser refuses an unknown argument, and says which one may be meant."""
         parsed, unknown = self.parse_known_args(argv)
         parser: Parser = parsed.parser
         if unknown:

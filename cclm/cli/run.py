@@ -146,12 +146,12 @@ def launcher_of(dist: str) -> list[str]:
     Makes the GPUs that `--dist` names the only visible ones (CUDA_VISIBLE_DEVICES).
 
     Raises:
-        UserError: a GPU that is not there.
+        UserError: `dist` names a GPU that is not there, or cannot be understood.
     """
-    if "LOCAL_RANK" in os.environ:  # torchrun started this process, and so the others as well
+    if "LOCAL_RANK" in os.environ:  # torchrun has started this process and its peers already
         return []
     wanted = _gpus_of(dist)
-    import torch  # seconds, and wrong flags should not wait for it
+    import torch  # takes seconds, for which wrong flags should not wait
 
     gpus = torch.cuda.device_count()
     if wanted is None:

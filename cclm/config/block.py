@@ -26,13 +26,13 @@ class Block:
     """
 
     def __init__(self, values: Mapping[str, Any], where: Where, path: KeyPath = ()) -> None:
-        """`path`: of this mapping in its file."""
+        """`path`: the keys that lead to this mapping in its file."""
         self.values, self.where, self.path = values, where, path
         self._keys_read: set[str] = set()
         self._blocks: dict[str, Block] = {}
 
     def fail(self, key: str, message: str) -> UserError:
-        """The error to raise: place and key before the message."""
+        """Make the error: the place and the key, then the message."""
         path = (*self.path, key)
         return UserError(f"{self.where(path)}: {'.'.join(path)} {message}")
 

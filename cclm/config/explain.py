@@ -19,7 +19,7 @@ _MAX_SENTENCES = 8
 class _Limit(NamedTuple):
     words: str
     key: str
-    """Of the limit in pydantic's error context."""
+    """Key of the limit in pydantic's error context."""
 
 
 _LIMITS = {

@@ -55,7 +55,7 @@ class AugmentConfig(Settings):
 
 
 class SourceConfig(Settings):
-    """One source of pre-training records: line-JSON files."""
+    """One source of pre-training records: line-JSON files, or tar shards."""
 
     files: tuple[Location, ...] = Field(min_length=1)
     """Files, or folders of files."""
@@ -114,7 +114,7 @@ class BrokenRecordsConfig(Settings):
     """How many broken records of a source training puts up with before it stops."""
 
     max_rate: Probability = 1e-3
-    """Part of the records that the run read so far, over all processes and restarts; looked at with every log line."""
+    """Part of the records that the run read so far, over all processes and restarts. Checked at every log line."""
     min_records: int = Field(10_000, ge=0)
     """Records read before the rate counts."""
     max_in_a_row: int = Field(100, gt=0)

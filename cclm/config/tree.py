@@ -18,13 +18,13 @@ class SettingsTree:
     origins: dict[KeyPath, str] = field(default_factory=dict)
 
     def origin(self, path: KeyPath) -> str:
-        """Where the setting was written. A setting that is nowhere takes the place of the block around it."""
+        """Where the setting was written. A setting that was written nowhere has the origin of the block around it."""
         while path not in self.origins and path:
             path = path[:-1]
         return self.origins.get(path, "config")
 
     def origin_of_block(self, path: KeyPath) -> str:
-        """As `origin`, but for a block that an override has changed it is that override.
+        """As `origin`. If an override changed the block, the override is returned.
 
         Where settings of one block contradict each other, the override is what the user has just written.
         """

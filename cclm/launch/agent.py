@@ -1,8 +1,7 @@
-"""torchrun's agent with a judgement: it restarts what may be tried again, and ends at once what restarts cannot help.
+"""torchrun's agent that decides by the cause of a failure whether to restart or to end.
 
-Besides cclm.distributed and cclm.launch.torchrun the only module that touches torch.distributed. It overrides and calls
-parts of torch's `LocalElasticAgent` and of the c10d rendezvous that are not public; `cclm.launch.torch_internals` lists
-them.
+Only this module, cclm.distributed and cclm.launch.torchrun use torch.distributed. It overrides and calls parts of
+torch's `LocalElasticAgent` and of the c10d rendezvous that are not public; `cclm.launch.torch_internals` lists them.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from cclm.launch.causes import Cause, Failure, classify_exit_code, describe, roo
 from cclm.launch_contract import EXIT_PREEMPTED
 
 _VERDICT_KEY = "cclm/verdict"
-"""In the store of the rendezvous: why a node ended the run for all."""
+"""Key in the store of the rendezvous: why a node ended the run for all."""
 _SECONDS_TO_READ = 5.0
 """How long a node that may hold the store stays after the end, so that the others can read the verdict."""
 _FREE_CAUSES = (Cause.PEER_STOPPED,)
@@ -178,7 +177,7 @@ class Agent(LocalElasticAgent):
 
         Args:
             death_sig: the signal that makes the agent leave; None where it stops processes for another reason.
-            timeout: of torch's signature; the grace period counts instead.
+            timeout: ignored, part of torch's signature; the grace period counts instead.
 
         Raises:
             SignalException: a signal came meanwhile.
@@ -226,7 +225,7 @@ class Agent(LocalElasticAgent):
 
 
 def failure_of(failed: ProcessFailure) -> Failure:
-    """Why a process failed: by its own report if it left one, else by its exit code."""
+    """Why a process failed: by its own report if it left one, otherwise by its exit code."""
     return exit_report.parse(failed.error_file_data) or classify_exit_code(failed.exitcode)
 
 

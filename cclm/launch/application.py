@@ -6,16 +6,16 @@ from torchx.components import dist
 from torchx.specs import AppDef
 
 _TORCHRUN, _MODULE = "torchrun ", " --role '' -m cclm "
-"""What torchx's command line begins with, and what stands in it between torchrun's options and ours."""
+"""The first word of torchx's command line, and the words between torchrun's options and ours."""
 
 
 def build_app(*command: str, max_restarts: int, **settings: object) -> AppDef:
     """`cclm COMMAND` on all nodes of an application.
 
     Args:
-        command: of cclm, with its arguments.
+        command: a command of cclm, with its arguments.
         max_restarts: how often each node starts its processes again before it asks the scheduler.
-        settings: of torchx's `dist.ddp`.
+        settings: other arguments of torchx's `dist.ddp`.
 
     Raises:
         RuntimeError: torchx starts applications in another way than the version that pyproject.toml names.

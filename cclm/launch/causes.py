@@ -81,7 +81,7 @@ _FROM_CONSEQUENCE_TO_CAUSE = (
     Cause.PEER_STOPPED, Cause.LOST_PEER, Cause.PREEMPTED, Cause.COLLECTIVE_TIMEOUT, Cause.BUG, Cause.INTERRUPTED,
     Cause.STORAGE_OUTAGE, Cause.CRASHED, Cause.HARDWARE, Cause.KILLED, Cause.USER_ERROR, Cause.ATTEMPTS_EXHAUSTED,
 )  # fmt: skip
-"""Where the processes of a group end differently, the cause that stands last here made the others happen."""
+"""From consequence to cause: of different failures in a group, the one listed last caused the others."""
 
 
 def root_cause(failures: list[Failure]) -> Failure:
@@ -90,7 +90,7 @@ def root_cause(failures: list[Failure]) -> Failure:
 
 
 def classify_exit_code(code: int) -> Failure:
-    """Why a process ended that left no report.
+    """Why a process that left no report has ended.
 
     Args:
         code: as `subprocess` has it: negative for signals.
@@ -134,7 +134,7 @@ _BROKEN_GPU = ("uncorrectable ecc", "gpu is lost", "fallen off the bus", "hardwa
 
 
 def classify_exception(error: BaseException) -> Failure:
-    """Why a process failed that was ended by this exception."""
+    """Why a process that this exception ended has failed."""
     # By name, as this module must import neither torch nor the storage layer.
     names = {kind.__name__ for kind in type(error).__mro__}
     text = str(error)

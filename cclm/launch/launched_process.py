@@ -12,7 +12,7 @@ from pathlib import Path
 from cclm.launch_contract import ERROR_FILE, LAUNCHER_PID
 
 _PR_SET_PDEATHSIG = 1
-"""Of prctl(2)."""
+"""Option of prctl(2)."""
 
 
 def is_launched() -> bool:
@@ -31,7 +31,7 @@ def die_with_launcher() -> None:
     if os.getppid() == int(launcher):
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if _has_ended(launcher):  # before prctl was called, which then comes too late
+    if _has_ended(launcher):  # before prctl was called, so its signal will not come
         os.kill(os.getpid(), signal.SIGKILL)
 
 

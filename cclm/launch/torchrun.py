@@ -63,7 +63,8 @@ def parse_options(options: list[str], command: list[str], log_dir: str) -> Torch
             raise UserError(f"--nnodes is {args.nnodes!r}; give a number of machines, or MIN:MAX such as 1:4")
         low, high = torch_run.parse_min_max_nnodes(args.nnodes)
         if args.rdzv_backend == "static" and (args.rdzv_endpoint or low != high):
-            args.rdzv_backend = "c10d"  # static has no address but the master's, and keeps its members
+            # The static backend knows only the master's address and a fixed number of nodes.
+            args.rdzv_backend = "c10d"
         if args.standalone or (high == 1 and not args.rdzv_endpoint and args.master_port is None):
             args.rdzv_backend, args.rdzv_endpoint = "c10d", "localhost:0"
         elif not args.rdzv_endpoint and (args.rdzv_backend != "static" or args.master_port is None):

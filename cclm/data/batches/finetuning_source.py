@@ -38,7 +38,7 @@ from cclm.data.stored.order import CHUNK_BYTES, SampleOrder, slots_of_rank
 from cclm.data.stored.quarantine import ReadCount
 from cclm.errors import UserError
 
-_STREAM = 64  # number of the random stream: none of those of pre-training's sources, which count from 0
+_STREAM = 64  # a random stream of its own; pre-training's sources are numbered from 0
 
 E = TypeVar("E")
 E_contra = TypeVar("E_contra", contravariant=True)
@@ -101,7 +101,7 @@ class FinetuneSource:
             collate_fn=_unchanged,
             num_workers=self._num_workers,
             worker_init_fn=start_worker,
-            generator=torch.Generator(),  # else starting the loader draws from the global random state
+            generator=torch.Generator(),  # without it, starting the loader draws from the global random state
             **options,
         )
         pin = torch.cuda.is_available()
@@ -114,7 +114,7 @@ class FinetuneSource:
                 self.read += len(self._slots)
                 yield batch.pin_memory() if pin else batch
         finally:
-            del stream  # a traceback would keep its processes alive
+            del stream  # a traceback would keep the iterator, and so its processes, alive
 
     def refuse_too_many_broken(self, now: ReadCount, before: ReadCount) -> None:
         """Does nothing: no example is ever skipped here."""
@@ -165,7 +165,7 @@ class _ExampleRef(NamedTuple):
 
     epoch: int
     number: int
-    """Of the example in its set."""
+    """Number of the example in its set."""
 
 
 class _SlotSampler(Sampler[list[_ExampleRef]]):

@@ -126,7 +126,7 @@ class SourceStream:
                 yield self._assemble([next(stream) for _ in range(per_batch)], shared, batch)
                 batch += 1
         finally:
-            # A traceback would keep the iterator alive, and Python waits for its processes at exit.
+            # A traceback would keep the iterator, and so its processes, alive, and Python waits for them at exit.
             del stream
 
     def _shared_images(self) -> SharedImages | None:
@@ -173,7 +173,7 @@ class SourceStream:
             multiprocessing_context=loader_context(),
             worker_init_fn=start_worker,
             prefetch_factor=PREFETCH,
-            generator=torch.Generator(),  # else starting the loader draws from the global random state
+            generator=torch.Generator(),  # without it, starting the loader draws from the global random state
         )
 
 
@@ -212,8 +212,8 @@ def open_source(
 def loader_context() -> BaseContext:
     """How loader processes are started. The forkserver runs when this returns.
 
-    Why a forkserver: a fork of the training process would copy the locks of its threads (OpenMP, gRPC, tokenizers), in
-    whatever state they are, and CUDA.
+    A fork of the training process would copy CUDA's state and the locks of its threads (OpenMP, gRPC, tokenizers), held
+    or not. The forkserver has none of these.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["cclm.data.batches.workers"])

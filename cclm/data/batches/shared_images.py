@@ -31,7 +31,7 @@ class SharedImagesRef:
 
     worker: int
     number: int
-    """Of the worker's partial batches, from 0. Later ones overwrite earlier ones."""
+    """Number of the partial batch among those of its worker, from 0. Later ones overwrite earlier ones."""
     count: int
     """n"""
 
@@ -41,8 +41,8 @@ class SharedImages:
 
     A process to which this object is sent shares the memory; nothing is copied.
 
-    A buffer may be written again once all partial batches of its worker were taken but the last PREFETCH + 1 ones.
-    torch's DataLoader asks a worker for no more than that ahead.
+    A buffer may be written again when at most the last PREFETCH + 1 partial batches of its worker have not been taken.
+    torch's DataLoader lets a worker be no further ahead than that.
 
     Raises:
         UserError: the system has not that much shared memory. All of it is allocated here, none later.

@@ -56,9 +56,9 @@ class PartialBatch:
     examples: list[Example]
     """n examples, in the order of the slots."""
     skipped: list[Skipped] = field(default_factory=list)
-    """Broken records among those whose turn it was."""
+    """Broken records of this partial batch."""
     tally: Tally = field(default_factory=dict)
-    """All records whose turn it was, by epoch."""
+    """All records of this partial batch, broken ones included, by epoch."""
     error: str | None = None
     """Set if training has to stop: the sentence for the user."""
     is_outage: bool = False

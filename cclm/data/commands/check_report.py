@@ -20,7 +20,7 @@ class SplitReport:
     examined: int = 0
     """Records or images that were read."""
     broken: Counter[str] = field(default_factory=Counter)
-    """Those of them that cannot be used, by the kind of fault."""
+    """Examined records or images that cannot be used, by kind of fault."""
     dropped: int = 0
     """Annotations that the data set's own rules leave out."""
     detail: str = ""

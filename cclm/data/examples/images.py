@@ -28,23 +28,21 @@ _JPEG_FORMATS = ("JPEG", "MPO")
 _UNBOUNDED_MODES = {"I": "32-bit integers", "F": "floats"}  # modes of Pillow
 _MIN_ASPECT, _MAX_ASPECT = 3 / 4, 4 / 3  # of random crops
 _CROP_ATTEMPTS = 10
-_MIN_OVERSAMPLING = 2  # a JPEG decoded below its size keeps at least so many pixels, a side, for each one of the result
+_MIN_OVERSAMPLING = 2  # a JPEG that is decoded smaller keeps at least so many times the side of the result
 
 
 def open_image(data: bytes) -> Image.Image:
     """Read the header of an encoded image. Nothing is decoded yet. Raises BrokenRecord."""
     try:
         return Image.open(io.BytesIO(data))
-    except (
-        Exception
-    ) as error:  # Pillow's readers raise nearly any kind of error at damaged files; nothing else happens here
+    except Exception as error:  # Pillow's readers raise nearly any kind of error at damaged files
         raise BrokenRecord(BROKEN_IMAGE, _reason(error)) from None
 
 
 def decode(image: Image.Image) -> Image.Image:
     """All pixels as RGB. A file that ends too early is an error, never half an image.
 
-    What is not RGB, turned or transparent: docs/data.md, section "Images and weights".
+    docs/data.md says how images that are not RGB, turned or transparent are treated (section "Images and weights").
 
     Raises:
         BrokenRecord: the file is damaged, ends early, or holds values that have no known range.
@@ -89,7 +87,7 @@ def crop_and_resize(image: Image.Image, crop: Crop, side: int) -> Image.Image:
 def random_crop(width: int, height: int, scale: tuple[float, float], rng: random.Random) -> Crop:
     """A crop of an aspect from 3/4 to 4/3 that keeps between `scale[0]` and `scale[1]` of the image's area.
 
-    If no drawn one fits into the image, the largest crop of an allowed aspect around the middle.
+    If no drawn crop fits into the image, it is the largest one of an allowed aspect around the middle.
     """
     low, high = math.log(_MIN_ASPECT), math.log(_MAX_ASPECT)
     for _ in range(_CROP_ATTEMPTS):

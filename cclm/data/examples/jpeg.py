@@ -23,7 +23,7 @@ _FILL = {127, 128}  # values of the missing part: no coefficient is set, in any 
 
 
 def _meaningless_data() -> bytes:
-    """For each restart marker, so that an image which is cut at one changes too."""
+    """Random bytes behind each restart marker, so that a cut at such a marker changes the image, too."""
     rng = random.Random(0)
     parts = [bytes(rng.randrange(255) for _ in range(100)) for _ in range(9)]  # 255 would begin a marker
     return parts[0] + b"".join(bytes([0xFF, 0xD0 + i]) + part for i, part in enumerate(parts[1:]))
@@ -33,9 +33,9 @@ _MEANINGLESS = _meaningless_data()
 
 
 def may_be_cut(image: Image.Image) -> bool:
-    """Whether a decoded JPEG is progressive, or ends in the colour of a missing part: true for some whole images.
+    """Whether a decoded JPEG is progressive, or ends in the colour of a missing part. Some whole images do, too.
 
-    It takes microseconds, so that hardly any image needs the long look of `is_cut`.
+    This takes microseconds, and spares nearly all images the slow check of `is_cut`.
     """
     last = image.getpixel((image.width - 1, image.height - 1))
     return "progressive" in image.info or set(last if isinstance(last, tuple) else (last,)) <= _FILL
@@ -48,7 +48,7 @@ def is_cut(data: bytes) -> bool:
     """
     segments = list(_segments(data))
     if not segments or segments[-1].kind != _END_OF_IMAGE:
-        return False  # Pillow has found an end that is not seen here
+        return False  # Pillow accepts an end that this parser does not find
     if any(segment.kind == _PROGRESSIVE_FRAME for segment in segments):
         return _lacks_scans(data, segments)
     end = segments[-1].start
@@ -71,7 +71,7 @@ def _segments(data: bytes) -> Iterator[_Segment]:
         if kind == _END_OF_IMAGE:
             return
         if kind != _START_OF_IMAGE:
-            at += int.from_bytes(data[at : at + 2], "big")  # the data of a scan follow the segment; they hold no marker
+            at += int.from_bytes(data[at : at + 2], "big")  # the data of a scan follow its segment, and hold no marker
 
 
 def _lacks_scans(data: bytes, segments: list[_Segment]) -> bool:
@@ -85,7 +85,7 @@ def _lacks_scans(data: bytes, segments: list[_Segment]) -> bool:
         elif kind == _START_OF_SCAN:
             count = contents[0]
             first, last, bits = contents[1 + 2 * count : 4 + 2 * count]
-            if bits & 15 == 0:  # the number of bits that later scans will send
+            if bits & 15 == 0:  # how many bits are left to later scans
                 scanned = [contents[1 + 2 * i] for i in range(count)]
                 missing -= {(component, index) for component in scanned for index in range(first, last + 1)}
     return bool(missing)

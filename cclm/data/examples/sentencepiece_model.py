@@ -29,7 +29,7 @@ _CHARACTER_MAP, _ADD_PREFIX, _REMOVE_SPACES, _ESCAPE_SPACES = 2, 3, 4, 5
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types of protocol buffers
 
 Fields = dict[int, list[int | bytes]]
-"""Number of a field -> its values, in the order of the file: whole numbers, or bytes of all else."""
+"""Number of a field -> its values, in the order of the file: whole numbers, or bytes of anything else."""
 
 
 class _Piece(NamedTuple):
@@ -67,7 +67,7 @@ def tokenizer_of_sentencepiece(path: Path) -> tokenizers.Tokenizer:
     vocabulary = [*((name, 0.0) for name in special), *plain, ("<mask>", 0.0)]
     built = tokenizers.Tokenizer(models.Unigram(vocabulary, unk_id=3, byte_fallback=False))
     built.normalizer = _normalizer(normalizer, has_prefix)
-    # Word by word where no piece reaches beyond a word: the same pieces, and words are cached.
+    # Where no piece reaches beyond a word, splitting into words gives the same pieces, and lets words be cached.
     by_word = not any(WORD_MARK in piece.text[1:] for piece in pieces)
     built.pre_tokenizer = pre_tokenizers.Metaspace(WORD_MARK, prepend_scheme="never", split=by_word)
     built.decoder = decoders.Metaspace(WORD_MARK, prepend_scheme="always" if has_prefix else "never")
@@ -81,11 +81,11 @@ def _normalizer(settings: Fields, has_prefix: bool) -> normalizers.Normalizer:
     steps: list[normalizers.Normalizer] = []
     if characters := _bytes(settings.get(_CHARACTER_MAP, [b""])[-1]):
         steps.append(normalizers.Precompiled(characters))
-    if _number(settings, _REMOVE_SPACES, 1):  # of spaces alone, no other white space
+    if _number(settings, _REMOVE_SPACES, 1):  # removes spaces only, no other white space
         steps.append(normalizers.Replace(tokenizers.Regex(r"\A +| +\z"), ""))
         steps.append(normalizers.Replace(tokenizers.Regex(" {2,}"), " "))
     steps.append(normalizers.Replace(" ", WORD_MARK))
-    if has_prefix:  # here, since Metaspace adds none to a text that begins with a mark
+    if has_prefix:  # not by Metaspace, which adds none to a text that begins with a mark
         steps.append(normalizers.Prepend(WORD_MARK))
     return normalizers.Sequence(steps)
 

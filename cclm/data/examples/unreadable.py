@@ -1,4 +1,4 @@
-"""Images inside tables and annotation files that cannot be decoded: left out before the run, if it may leave some out.
+"""Leaves out, before the run, images inside tables that cannot be decoded, if the policy allows it.
 
 Such images were fetched from the web by a program (WIT), and some fetches bring a web page or half a file instead. An
 image that is a file of its own was prepared by someone, so it is an error in any case if it is broken.
