@@ -91,6 +91,8 @@ class Started(Event):
     """Of collectives: `nccl` or `gloo`; None in a single process."""
     weights: str | None = None
     """In words: what a task that begins takes its weights from. None: nothing but the config, or the task goes on."""
+    run: str = ""
+    """The name by which the run knows its own checkpoints. Only the first process knows it."""
 
 
 @dataclass(frozen=True)
@@ -176,8 +178,9 @@ class PhaseChanged(Event):
     """A process does something else from now on. Every process emits its own."""
 
     phase: str
-    """`training`, `evaluating`, `saving` (waiting for a copy to memory, or for the save before), or
-    `waiting_for_store`; `preparing` when that is over before the training begins."""
+    """`training`, `evaluating`, `saving` (waiting for a copy to memory, for the save before, or in the end for the last
+    one), or `waiting_for_store`; `preparing` when that is over before the training begins. The first process alone
+    emits `ended`, when everything is saved."""
 
 
 @dataclass(frozen=True)

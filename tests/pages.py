@@ -30,6 +30,8 @@ IN_THE_REPOSITORY = ("cclm parity tests/golden --worst 5",)
 IN_A_SMALL_WORLD = (
     "cclm data check configs/demo/pretrain.yaml --processes 2",
     "cclm launch --nproc-per-node 2 -- pretrain configs/demo/pretrain.yaml",
+    "cclm status output/demo",
+    "cclm status output/demo --watch",
     "cclm data audit output/demo",
     "cclm data audit output/demo output/demo_again",
     "cclm launch --nnodes 1:2 --max-restarts 3 --rdzv-endpoint localhost:29511 --rdzv-id try -- "

@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "finetune": ("cclm.cli.finetune", "train a downstream task, and test it in every language"),
     "evaluate": ("cclm.cli.evaluate", "test a trained model, language by language"),
     "launch": ("cclm.cli.launch", "run a command on several processes and machines; exit codes for schedulers"),
+    "status": ("cclm.cli.status", "how a run is: step, losses, speed, time left, checkpoint, restarts, warnings"),
     "data": ("cclm.cli.data", "index, re-shard and check data files, and audit what training saw of them"),
     "run": ("cclm.cli.run", "the published launcher: python3 run.py with the same flags"),
     "describe": ("cclm.cli.describe", "print a config with all its defaults, and the model's parameter counts"),

@@ -14,6 +14,7 @@ from cclm.errors import UserError
 from cclm.events import AttemptsCounted, Ended, Journal, Notice
 from cclm.launch.attempts import Attempts, AttemptsExhausted
 from cclm.launch.causes import Cause, Failure, describe
+from cclm.launch.launch_file import LaunchFile
 from cclm.launch.metrics_sink import serving_metrics
 from cclm.launch_contract import (
     COLLECTIVE_TIMEOUT,
@@ -81,6 +82,9 @@ def launch(options: LaunchOptions, journal: Journal) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _raise_stopped_early)
     log_dir = tempfile.mkdtemp(prefix="cclm-launch-")
+    if options.folders:
+        file = LaunchFile(options.folders, options.command[0], options.run_id, options.starts_anew, journal)
+        journal.sinks.append(file)
     with serving_metrics(options.metrics_port, journal):
         try:
             failure = _launch(options, journal, log_dir)

@@ -1,4 +1,4 @@
-"""Where the events of a run go: the console, and in the run's folder `log.txt` and `metrics.jsonl`.
+"""Where the events of a run go: the console, and in the run's folder `log.txt`, `metrics.jsonl` and `status.json`.
 
 Only the first process reports. Warnings of the package (skipped records) are an exception: they come from all
 processes, and each process keeps its own in `log.txt` and shows them on stderr.
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 from cclm.events import Event, FileRefused, Journal, LinesLost, Sink, Warned
 from cclm.metrics.console import Console
@@ -16,6 +18,7 @@ from cclm.metrics.metrics_file import METRICS, MetricsFile
 from cclm.metrics.package_warnings import WarningsHandler
 from cclm.metrics.progress_bar import ProgressBar
 from cclm.metrics.prometheus import sink_of_process
+from cclm.metrics.status_file import STATUS, StatusFile
 
 
 def open_journal(*, is_first: bool) -> Journal:
@@ -36,7 +39,7 @@ class Report:
         journal: from `open_journal`.
         output_dir: folder of the files; created.
         is_first: whether this is the first process of the run.
-        total: outer steps of the run, for the progress bar; 0 shows none.
+        total: outer steps of the run; 0: nothing is trained, so there is no progress bar and no `status.json`.
         start: outer steps done before.
     """
 
@@ -44,12 +47,16 @@ class Report:
         self._journal = journal
         self._log = LogFile(output_dir / LOG, journal)
         self._metrics: MetricsFile | None = None
+        self._status: StatusFile | None = None
         self._bar: ProgressBar | None = None
         self._sinks: list[Sink] = [OwnWarnings(self._log)]
         if is_first:
             output_dir.mkdir(parents=True, exist_ok=True)
             self._metrics = MetricsFile(output_dir / METRICS, journal)
             self._sinks = [self._metrics, self._log]
+            if total:
+                self._status = StatusFile(output_dir / STATUS, journal)
+                self._sinks.append(self._status)
             if total and sys.stderr.isatty():
                 self._bar = ProgressBar(total, start)
                 self._sinks.append(self._bar)
@@ -65,12 +72,24 @@ class Report:
     def close(self) -> None:
         """Write what is left, say what no disk has taken, and remove the sinks; later warnings are not reported."""
         self._warnings.remove()
+        if self._status is not None:
+            self._status.close()
         if self._metrics is not None:
             self._metrics.close()
         self._log.close()
         if self._bar is not None:
             self._bar.close()
         self._journal.sinks = [sink for sink in self._journal.sinks if sink not in self._sinks]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None and self._status is not None:
+            self._status.fail(error)
+        self.close()
 
 
 class OwnWarnings:

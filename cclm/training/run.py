@@ -11,7 +11,7 @@ from __future__ import annotations
 import platform
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -224,7 +224,7 @@ def train(recipe: Recipe[Model], context: RunContext, *, resume: str, stop: envi
         evaluate=(lambda done: recipe.evaluate(done, trained)) if course.evaluates else None,
         stop=environment.StopSignal() if stop is None else stop,
     )
-    with closing(report), saving:
+    with report, saving:
         recipe.begin(begin, trained)
         code = _finish(run, fit(run, begin), lambda done: recipe.end(done, trained))
     distributed.shutdown()
@@ -235,7 +235,7 @@ def train(recipe: Recipe[Model], context: RunContext, *, resume: str, stop: envi
 def evaluating(context: RunContext) -> Iterator[None]:
     """Around a standalone evaluation: its files are opened, and brought to all places in the end."""
     report = Report(context.journal, context.saving.folder, is_first=distributed.rank() == 0)
-    with closing(report), context.saving:
+    with report, context.saving:
         yield
     distributed.shutdown()
 
@@ -251,6 +251,7 @@ def _finish(run: Run, done: int, end: Callable[[int], None]) -> int:
         with run.stop.leave_at_once():  # the model is saved
             run.journal.emit(PhaseChanged("evaluating"))
             end(done)
+        run.journal.emit(PhaseChanged("saving"))
         return 0
     run.journal.emit(Stopped(run.stop.name, done, run.total_steps))
     return run.stop.exit_code
@@ -271,4 +272,5 @@ def _started(recipe: Recipe[Model], context: RunContext, built: Built[Model], be
         details=course.description,
         backend=distributed.backend(),
         weights=built.weights,
+        run=context.saving.run,
     )

@@ -43,7 +43,7 @@ from cclm.checkpoints.process import WriterProcess
 from cclm.checkpoints.retention import Retention
 from cclm.checkpoints.snapshot import Snapshot
 from cclm.errors import UserError
-from cclm.events import Journal, Notice, Saved, SaveFailed, Waited
+from cclm.events import Journal, Notice, PhaseChanged, Saved, SaveFailed, Waited
 from cclm.metrics.log_file import LOG
 from cclm.metrics.metrics_file import METRICS
 from cclm.training.places import OutputSettings, RunPlaces
@@ -108,6 +108,11 @@ class Saving:
     def folder(self) -> Path:
         """Local folder for log, metrics and results: what is written there and published is in every place."""
         return self._places.folder
+
+    @property
+    def run(self) -> str:
+        """The name of the run, as the first process knows it; empty before it has one."""
+        return self._lineage.run or ""
 
     # ------------------------------------------------------------------------------------------------------- starting
 
@@ -239,6 +244,7 @@ class Saving:
             if self._writer is not None:
                 try:
                     self._finish_saves(self._writer)
+                    self._journal.emit(PhaseChanged("ended"))  # before the last copies, so that these say so, too
                     problems = self._writer.flush()
                 finally:
                     self._end_writer()

@@ -1,0 +1,307 @@
+"""What a run's folder says about how the run is: everything that `cclm status` shows, from files alone."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from cclm import storage
+from cclm.checkpoints.commit import whole_manifest
+from cclm.checkpoints.manifest import MANIFEST, Manifest, TornCheckpointError, folder_name, step_of_folder
+from cclm.checkpoints.retention import checkpoint_steps
+from cclm.errors import UserError
+from cclm.launch import launch_file
+from cclm.metrics.metrics_file import METRICS
+from cclm.metrics.metrics_lines import MetricsLines, read_lines
+from cclm.metrics.status_file import ENDED, FAILED, SIGN_OF_LIFE, STATUS, STOPPED
+
+NO_SIGN_AFTER = 6 * SIGN_OF_LIFE
+"""Seconds without a sign of life after which that is said. A store gets a new copy once a minute, or less often."""
+UNKNOWN = "unknown"
+"""The phase of a run that left nothing which says it."""
+FINAL = (ENDED, STOPPED, FAILED)
+"""Phases in which no sign of life is expected."""
+
+_TAIL = 1 << 18
+"""Bytes of the end of metrics.jsonl that are read."""
+_ATTEMPTS = "attempts-"
+_STOPS = ("preempted", "interrupted", "peer_stopped")
+"""Causes by which somebody stopped a run: names of `cclm.launch.causes.Cause`."""
+
+
+@dataclass
+class RunStatus:
+    """How a run is. What its folder does not say is None or empty."""
+
+    folder: str
+    read_time: float
+    """Unix time at which the folder was read."""
+    phase: str = UNKNOWN
+    """As in `status.json`, or `rendezvous`, which the launcher says."""
+    sign_time: float | None = None
+    """Unix time of the last sign of life."""
+    silent_seconds: float | None = None
+    """Time since the last sign of life; None where there is none, and after the end."""
+    is_silent: bool = False
+    """Whether there should have been a sign of life since."""
+    task: str | None = None
+    run: str | None = None
+    """The name by which the run knows its own checkpoints."""
+    processes: int | None = None
+    device: str | None = None
+    starts: int | None = None
+    """Times that training began or went on."""
+    step: int | None = None
+    """Outer steps done."""
+    total_steps: int | None = None
+    losses: Mapping[str, float] = field(default_factory=dict)
+    """By "kind/name"; means of the last logging interval."""
+    lr: float | None = None
+    learnt: Mapping[str, float] = field(default_factory=dict)
+    images_per_second: float | None = None
+    texts_per_second: float | None = None
+    eta_seconds: float | None = None
+    """Time that the steps left take, from now on; None unless the run trains."""
+    skipped: Mapping[str, int] = field(default_factory=dict)
+    """Broken records of the run so far, by kind."""
+    checkpoint: dict[str, Any] | None = None
+    """The newest whole one: `step`, `bytes`, `time` and `age_seconds` (None where nothing says it)."""
+    save_failure: dict[str, Any] | None = None
+    """The last failed save, if none succeeded since."""
+    evaluated: dict[str, Any] | None = None
+    """The last evaluation: `split`, `step`, `metric` and `mean`, in percent."""
+    warning: dict[str, Any] | None = None
+    """The last one: `text` and `time`."""
+    error: str | None = None
+    """The exception that ended it."""
+    launcher: dict[str, Any] | None = None
+    """Contents of launch-COMMAND.json, or `attempts` alone."""
+    notes: list[str] = field(default_factory=list)
+    """Sentences on what does not fit together."""
+
+
+def read_status(folder: str) -> RunStatus:
+    """Read how the run in a folder is.
+
+    Args:
+        folder: `output_dir` or `output_hdfs` of a run, as a path or URL.
+
+    Raises:
+        UserError: there is no run.
+        StoreUnavailable: the store does not answer.
+    """
+    names = _names(folder)
+    if not any(map(_is_of_run, names)):
+        raise UserError(
+            f"{folder} is not a run's folder: it has no {STATUS}, no {METRICS} and no checkpoint; name the output_dir "
+            "or output_hdfs of a run"
+        )
+    status = RunStatus(folder, read_time=time.time())
+    written = _json_of(folder, STATUS) if STATUS in names else {}
+    lines = _last_lines(folder) if METRICS in names else MetricsLines()
+    _take_launcher(status, folder, names)
+    _take_written(status, written)
+    _take_lines(status, lines)
+    _take_checkpoint(status, folder, written)
+    _decide_phase(status)
+    return status
+
+
+def _names(folder: str) -> list[str]:
+    try:
+        entries = storage.list_entries(folder)
+    except FileNotFoundError:
+        raise UserError(f"there is no folder {folder}; name the output_dir or output_hdfs of a run") from None
+    except NotADirectoryError:
+        raise UserError(f"{folder} is a file; name the folder of a run, its output_dir or output_hdfs") from None
+    return [entry.name for entry in entries]
+
+
+def _is_of_run(name: str) -> bool:
+    is_of_launcher = name.startswith((launch_file.PREFIX, _ATTEMPTS)) and name.endswith(".json")
+    return name in (STATUS, METRICS) or is_of_launcher or step_of_folder(name) is not None
+
+
+def _json_of(folder: str, name: str) -> dict[str, Any]:
+    """A JSON object; empty where it is gone, unreadable, or something else."""
+    try:
+        found = json.loads(storage.read_bytes(storage.join(folder, name)))
+    except (FileNotFoundError, ValueError, RecursionError, storage.ShortReadError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _last_lines(folder: str) -> MetricsLines:
+    """The end of metrics.jsonl. Its first line may be cut, and is then not counted as anything."""
+    url = storage.join(folder, METRICS)
+    try:
+        size = storage.size(url)
+        return read_lines(storage.read_range(url, max(0, size - _TAIL), size))
+    except (FileNotFoundError, storage.ShortReadError):  # it is being made shorter
+        return MetricsLines()
+
+
+def _take_launcher(status: RunStatus, folder: str, names: list[str]) -> None:
+    """The file of the launcher that wrote last; the count of attempts where there is none."""
+    files = [_json_of(folder, name) for name in names if name.startswith(launch_file.PREFIX)]
+    files = [file for file in files if _number(file.get("time")) is not None]
+    if files:
+        status.launcher = max(files, key=lambda file: float(file["time"]))
+        return
+    counts = [_json_of(folder, name) for name in names if name.startswith(_ATTEMPTS)]
+    attempts = [count["attempts"] for count in counts if isinstance(count.get("attempts"), int)]
+    if attempts:
+        status.launcher = {"attempts": max(attempts)}
+
+
+def _take_written(status: RunStatus, written: Mapping[str, Any]) -> None:
+    """What status.json says. Values of another type than ours are as good as absent."""
+    for name in ("phase", "task", "run", "device", "error"):
+        if isinstance(written.get(name), str):
+            setattr(status, name, written[name])
+    for name in ("processes", "starts", "step", "total_steps"):
+        if isinstance(written.get(name), int):
+            setattr(status, name, written[name])
+    for name in ("lr", "images_per_second", "texts_per_second"):
+        setattr(status, name, _number(written.get(name)))
+    for name in ("losses", "learnt", "skipped"):
+        values = written.get(name)
+        if isinstance(values, dict):
+            setattr(status, name, {key: value for key, value in values.items() if _number(value) is not None})
+    for name in ("save_failure", "evaluated", "warning"):
+        if isinstance(written.get(name), dict):
+            setattr(status, name, written[name])
+    status.sign_time = _number(written.get("time"))
+    eta, since = _number(written.get("eta_seconds")), _number(written.get("interval_time"))
+    if eta is not None and since is not None:
+        status.eta_seconds = max(0.0, eta - (status.read_time - since))
+
+
+def _take_lines(status: RunStatus, lines: MetricsLines) -> None:
+    """What metrics.jsonl says: scores, and the last interval where status.json has none."""
+    if lines.steps_back:
+        back = lines.steps_back[-1]
+        status.notes.append(
+            f"two runs wrote to {METRICS}: step {back.step} follows step {back.last}; give each a folder of its own"
+        )
+    if lines.scores:
+        score = lines.scores[-1]
+        earlier = {} if status.evaluated is None else status.evaluated
+        is_same = (earlier.get("split"), earlier.get("step")) == (score.split, score.step)
+        status.evaluated = {
+            "split": score.split,
+            "step": score.step,
+            "metric": score.metric,
+            "mean": _number(score.value()),
+            "time": earlier.get("time") if is_same else None,
+        }
+    if not lines.intervals:
+        return
+    last = lines.intervals[-1]
+    if status.step is None:
+        status.step = last.step
+    if not status.losses:
+        status.losses, status.learnt = last.losses, last.learnt
+        status.lr = _number(last.lr)
+        status.images_per_second, status.texts_per_second = (
+            _number(last.images_per_second), _number(last.texts_per_second),
+        )  # fmt: skip
+        status.skipped = {kind: int(count) for kind, count in last.skipped.items()}
+
+
+def _take_checkpoint(status: RunStatus, folder: str, written: Mapping[str, Any]) -> None:
+    manifest = _newest(folder)
+    if manifest is None:
+        return
+    saved = written.get("checkpoint")
+    is_known = isinstance(saved, dict) and saved.get("step") == manifest.step
+    when = _number(saved.get("time")) if isinstance(saved, dict) and is_known else _time_of(folder, manifest.step)
+    status.checkpoint = {
+        "step": manifest.step,
+        "bytes": sum(file.size for file in manifest.files.values()),
+        "time": when,
+        "age_seconds": None if when is None else max(0.0, status.read_time - when),
+    }
+    if status.run and status.run != manifest.run:
+        status.notes.append(
+            f"two runs are in this folder: {STATUS} is of run {status.run}, and the newest checkpoint (step "
+            f"{manifest.step}) of run {manifest.run}; give each a folder of its own"
+        )
+    status.run = status.run or manifest.run
+    if status.step is None:
+        status.step = manifest.step
+
+
+def _newest(folder: str) -> Manifest | None:
+    """The manifest of the newest whole checkpoint; contents are not read."""
+    for step in checkpoint_steps(folder):
+        try:
+            return whole_manifest(storage.join(folder, folder_name(step)))
+        except TornCheckpointError:  # not whole yet, or being deleted
+            continue
+    return None
+
+
+def _time_of(folder: str, step: int) -> float | None:
+    """When a checkpoint was whole, by its manifest's time of change; None in a store, which does not tell it."""
+    manifest = storage.join(folder, folder_name(step), MANIFEST)
+    if not storage.is_local(manifest):
+        return None
+    try:
+        return os.stat(storage.local_path(manifest)).st_mtime
+    except OSError:
+        return None
+
+
+def _decide_phase(status: RunStatus) -> None:
+    """The phase, and whether there should have been a sign of life since the last one.
+
+    What the launcher says counts where it has said it after the last sign of life of training.
+    """
+    launcher, sign = status.launcher or {}, status.sign_time
+    launcher_time = _number(launcher.get("time"))
+    if launcher_time is not None and (sign is None or launcher_time > sign):
+        _take_launchers_phase(status, launcher)
+    if status.phase != "training":
+        status.eta_seconds = None
+    if status.phase in FINAL:
+        return
+    if status.phase == "rendezvous":
+        sign = launcher_time
+    if sign is not None:
+        status.silent_seconds = max(0.0, status.read_time - sign)
+        status.is_silent = status.silent_seconds > NO_SIGN_AFTER
+
+
+def _take_launchers_phase(status: RunStatus, launcher: Mapping[str, Any]) -> None:
+    end = launcher.get("end")
+    if isinstance(end, dict):
+        if status.phase not in FINAL:  # the processes were killed, or left before they trained
+            if end.get("exit_code") == 0:
+                status.phase = ENDED
+            elif end.get("cause") in _STOPS:
+                status.phase = STOPPED
+            else:
+                status.phase, status.error = FAILED, str(end.get("reason"))
+    elif launcher.get("phase") == "rendezvous":
+        status.phase = "rendezvous"
+    elif status.phase in FINAL:  # the launcher starts the processes again
+        status.phase, status.error = "preparing", None
+    elif status.phase == UNKNOWN:
+        status.phase = "preparing"
+
+
+def _number(value: object) -> float | None:
+    """A finite number; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None

@@ -1,0 +1,217 @@
+"""`cclm status` on folders made up: what a person reads, what a program reads, and what is said where little fits."""
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cclm.checkpoints.manifest import FileEntry, Manifest, to_bytes
+from cclm.cli.main import run
+from cclm.cli.status_reading import NO_SIGN_AFTER
+from cclm.cli.status_screen import in_words
+
+RUN = "aaaaaaaa"
+
+
+def written(**changes: Any) -> dict[str, Any]:
+    """A status.json of a run that trains."""
+    now = time.time()
+    return {
+        "task": "pretrain", "run": RUN, "phase": "training", "step": 120, "total_steps": 900, "processes": 2,
+        "device": "cpu", "starts": 2,
+        "losses": {"images/loss_itc": 1.25, "images/loss_mlm": 4.0, "texts/loss_ttc": 2.0},
+        "lr": 1e-4, "learnt": {"temperature": 0.07}, "images_per_second": 34.2, "texts_per_second": 1080.0,
+        "eta_seconds": 400.0, "interval_time": now, "skipped": {"images": 2, "texts": 1}, "time": now,
+        "checkpoint": {"step": 100, "place": "x", "bytes": 5, "seconds": 1.0, "time": now - 200},
+        "warning": {"text": "skipped a record", "time": now - 90},
+    } | changes  # fmt: skip
+
+
+LINE = {
+    "step": 119, "losses": {"images/loss_itc": 1.5}, "lr": 0.1, "grad_norms": {}, "learnt": {},
+    "images_per_second": 1.0, "texts_per_second": 2.0, "seconds": 1.0, "skipped": {"images": 4},
+}  # fmt: skip
+
+
+def put(
+    folder: Path, status: dict[str, Any] | None = None, launch: dict[str, Any] | None = None, lines: str = ""
+) -> Path:
+    folder.mkdir(exist_ok=True)
+    for name, content in (("status.json", status), ("launch-pretrain.json", launch)):
+        if content is not None:
+            (folder / name).write_text(json.dumps(content))
+    if lines:
+        (folder / "metrics.jsonl").write_text(lines)
+    return folder
+
+
+def put_checkpoint(folder: Path, step: int, name: str = RUN) -> None:
+    """A whole one, of 5 bytes."""
+    place = folder / f"step-{step:08d}"
+    place.mkdir(parents=True)
+    entry = FileEntry(f"state-{name}-00000000.json", 5, "0" * 8, "0" * 64)
+    (place / entry.name).write_bytes(bytes(5))
+    (place / "manifest.json").write_bytes(to_bytes(Manifest(name, f"{name}-00000000", step, 1, {"state": entry})))
+
+
+def shown(capsys: pytest.CaptureFixture[str], *words: object) -> str:
+    assert run(["status", *map(str, words)]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    return out
+
+
+def as_json(capsys: pytest.CaptureFixture[str], folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(shown(capsys, folder, "--json"))
+    return found
+
+
+def test_one_screen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    launch = {
+        "time": 1.0, "phase": "running", "end": None, "attempts": 1, "max_attempts": 5, "launches": 1,
+        "restarts": {"killed": 1, "lost_peer": 2},
+        "last_restart": {"cause": "killed", "reason": "rank 1 was killed", "time": time.time() - 300},
+    }  # fmt: skip
+    folder = put(tmp_path / "run", written(), launch)
+    put_checkpoint(folder, 100)
+    (folder / "step-00000110").mkdir()  # not whole yet
+    assert shown(capsys, f"{folder}/").splitlines() == [
+        f"{folder}: training, step 120 of 900 (13%), about 6 min left",
+        "  run         pretrain, aaaaaaaa, 2 processes on cpu, started 2 times",
+        "  losses      images: itc 1.250  mlm 4.000",
+        "              texts:  ttc 2.000",
+        "  learning    lr 1.00e-04, temperature 0.0700",
+        "  speed       34 images/s, 1,080 texts/s",
+        "  checkpoint  step 100, 0.0 MB, 3 min ago",
+        "  restarts    3 (killed 1, lost_peer 2); the last one, 5 min ago: rank 1 was killed",
+        "  attempts    1 of 5 in a row without a newer checkpoint",
+        "  broken      3 records (images 2, texts 1)",
+        "  warning     skipped a record, 1 min ago",
+    ]
+    found = as_json(capsys, folder)
+    assert (found["phase"], found["step"], found["is_silent"]) == ("training", 120, False)
+    assert found["checkpoint"]["step"] == 100 and 195 < found["checkpoint"]["age_seconds"] < 220
+    assert found["launcher"]["restarts"] == {"killed": 1, "lost_peer": 2}
+
+
+def test_an_old_sign_of_life_is_said_and_that_of_a_run_that_ended_is_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = time.time() - 7 * 60
+    folder = put(tmp_path / "run", written(time=old))
+    out = shown(capsys, folder)
+    assert "no sign of life for 7 min: " in out and " left" not in out
+    assert as_json(capsys, folder)["is_silent"] is True
+    put(folder, written(time=time.time() - NO_SIGN_AFTER + 20))
+    assert "no sign of life" not in shown(capsys, folder)
+    for phase in ("ended", "stopped", "failed"):
+        put(folder, written(time=old, phase=phase, error="the loss is nan"))
+        out = shown(capsys, folder)
+        assert out.startswith(f"{folder}: {phase}, step 120 of 900 (13%), 7 min ago\n") and "no sign" not in out
+        assert ("  ended by    the loss is nan\n" in out) == (phase == "failed")
+
+
+def test_what_the_launcher_says_counts_if_it_is_newer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = put(tmp_path / "run", written(time=time.time() - 1000))
+    end = {"exit_code": 137, "cause": "killed", "reason": "rank 0 was killed", "may_retry": True, "time": time.time()}
+    put(folder, launch={"time": time.time(), "phase": "ended", "end": end, "restarts": {}})
+    out = shown(capsys, folder)
+    assert "failed" in out and "  ended by    rank 0 was killed" in out and "  restarts    none" in out
+    put(folder, launch={"time": time.time(), "phase": "ended", "end": end | {"cause": "preempted"}, "restarts": {}})
+    assert ": stopped, " in shown(capsys, folder)
+    put(folder, launch={"time": time.time() - 500, "phase": "rendezvous", "end": None, "restarts": {}})
+    assert ": rendezvous, " in shown(capsys, folder)
+    assert as_json(capsys, folder)["is_silent"] is True
+    put(folder, written(phase="failed", error="a store is out", time=time.time() - 60))
+    put(folder, launch={"time": time.time(), "phase": "running", "end": None, "restarts": {"storage_outage": 1}})
+    assert ": preparing, " in shown(capsys, folder)
+    put(folder, launch={"time": time.time() - 90, "phase": "running", "end": None, "restarts": {}})
+    assert ": failed, " in shown(capsys, folder)
+
+
+def test_metrics_that_are_cut_and_no_status(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As an earlier version of cclm, or a crash, leaves it."""
+    score = {"step": 119, "retrieval": {"en": {"r_mean": 40.0}, "mean": {"r_mean": 30.0}}}
+    lines = f'{json.dumps(LINE)}\n{json.dumps(score)}\n{{"step": 120, "los'
+    folder = put(tmp_path / "run", lines=lines)
+    assert shown(capsys, folder).splitlines() == [
+        f"{folder}: unknown, step 119",
+        "  losses      images: itc 1.500",
+        "  learning    lr 1.00e-01",
+        "  speed       1 images/s, 2 texts/s",
+        "  checkpoint  none yet",
+        "  evaluated   retrieval after step 119: r_mean 30.00 %, mean over languages",
+        "  broken      4 records (images 4)",
+    ]
+    (folder / "status.json").write_text('{"phase": "training", "losses": {"a/b": nul')
+    assert as_json(capsys, folder)["losses"] == {"images/loss_itc": 1.5}
+    put(
+        folder, {"phase": 3, "losses": [], "step": "x", "time": "now", "checkpoint": 1, "warning": "w", "skipped": None}
+    )
+    assert as_json(capsys, folder)["step"] == 119
+
+
+def test_a_checkpoint_alone_has_the_age_of_its_manifest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    put_checkpoint(tmp_path, 40)
+    os.utime(tmp_path / "step-00000040" / "manifest.json", (time.time() - 7200,) * 2)
+    assert "  checkpoint  step 40, 0.0 MB, 2 h 0 min ago" in shown(capsys, tmp_path)
+    assert as_json(capsys, tmp_path)["run"] == RUN
+
+
+def test_two_runs_in_one_folder_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = put(tmp_path / "run", written(), lines="".join(f"{json.dumps(LINE | {'step': n})}\n" for n in (8, 9, 3)))
+    put_checkpoint(folder, 100, name="bbbbbbbb")
+    assert shown(capsys, folder).splitlines()[-2:] == [
+        "two runs wrote to metrics.jsonl: step 3 follows step 9; give each a folder of its own",
+        "two runs are in this folder: status.json is of run aaaaaaaa, and the newest checkpoint (step 100) of run "
+        "bbbbbbbb; give each a folder of its own",
+    ]
+
+
+def test_a_folder_that_is_no_run_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    for name, sentence in {
+        "": f"{tmp_path} is not a run's folder: it has no status.json, no metrics.jsonl and no checkpoint; name the "
+        "output_dir or output_hdfs of a run",
+        "file": f"{tmp_path}/file is a file; name the folder of a run, its output_dir or output_hdfs",
+        "none": f"there is no folder {tmp_path}/none; name the output_dir or output_hdfs of a run",
+    }.items():
+        assert run(["status", str(tmp_path / name)]) == 2
+        assert capsys.readouterr().err == f"cclm: error: {sentence}\n"
+
+
+def test_watching_ends_with_the_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = put(tmp_path / "run", written())
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        put(folder, written(phase="ended", step=900))
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    out = shown(capsys, folder, "--watch", "2")
+    assert slept == [2.0] and out.count(f"{folder}: ") == 2 and "ended, step 900 of 900 (100%)" in out
+    put(folder, written())
+    lines = shown(capsys, folder, "--watch", "--json").splitlines()
+    assert [json.loads(line)["phase"] for line in lines] == ["training", "ended"] and slept == [2.0, 5.0]
+
+
+@pytest.mark.parametrize(("words", "sentence"), [
+    (["--watch", "output/demo"], "'output/demo' is no number of seconds; write RUN before --watch"),
+    (["run", "--watch", "0"], "0 is not above 0"),
+])  # fmt: skip
+def test_seconds_that_are_none(words: list[str], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        run(["status", *words])
+    assert end.value.code == 2 and capsys.readouterr().err.endswith(f"{sentence}\n")
+
+
+def test_times_in_words() -> None:
+    assert [in_words(seconds) for seconds in (0.4, 59, 61, 3599, 3600, 11400, 187200)] == [
+        "0 s", "59 s", "1 min", "59 min", "1 h 0 min", "3 h 10 min", "2 d 4 h",
+    ]  # fmt: skip

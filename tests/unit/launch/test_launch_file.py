@@ -1,0 +1,96 @@
+"""`launch-COMMAND.json`: restarts by cause, over launches."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from cclm.events import (
+    AttemptsCounted,
+    Ended,
+    Event,
+    Journal,
+    NodeJoining,
+    NodesMet,
+    Notice,
+    Restarted,
+    WaitingForNodes,
+)
+from cclm.launch.launch_file import LaunchFile
+
+
+class Collected:
+    """A sink that keeps all events."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def handle(self, event: Event) -> None:
+        self.events.append(event)
+
+
+MET = NodesMet(nodes=1, min_nodes=1, max_nodes=1, node_rank=0, processes=2, seconds=0.1)
+KILLED = Restarted("KILLED", "rank 1 was killed", 2, 3)
+SUCCESS = Ended(0, None, "", may_retry=False)
+PREEMPTED = Ended(143, "PREEMPTED", "stopped by SIGTERM", may_retry=True)
+
+
+def launch(folders: list[str], *events: Event, starts_anew: bool = False, job: str | None = "job") -> list[Event]:
+    """One launch; returns what it emitted."""
+    collected = Collected()
+    file = LaunchFile(folders, "pretrain", job, starts_anew, Journal([collected]))
+    for event in events:
+        file.handle(event)
+    return collected.events
+
+
+def read(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "launch-pretrain.json").read_text())
+    return found
+
+
+def test_it_counts_restarts_over_launches(tmp_path: Path) -> None:
+    places = [str(tmp_path / "a"), str(tmp_path / "b")]
+    launch(places, WaitingForNodes(1, 1), MET, AttemptsCounted(1, 5), KILLED, MET, NodeJoining(1, 2), MET, PREEMPTED)
+    assert read(tmp_path / "a") == read(tmp_path / "b")
+    found = read(tmp_path / "a")
+    assert found["restarts"] == {"killed": 1, "membership": 1} and found["launches"] == 1
+    assert found["end"]["cause"] == "preempted" and found["phase"] == "ended" and found["attempts"] == 1
+    launch(places, MET, SUCCESS)
+    found = read(tmp_path / "a")
+    assert found["restarts"] == {"killed": 1, "membership": 1, "preempted": 1} and found["launches"] == 2
+    assert found["last_restart"]["cause"] == "preempted" and found["end"]["exit_code"] == 0
+    launch(places, MET, SUCCESS)
+    assert sum(read(tmp_path / "a")["restarts"].values()) == 3  # after success nothing was restarted
+
+
+def test_a_launcher_that_was_killed_counts_as_unknown(tmp_path: Path) -> None:
+    launch([str(tmp_path)], MET, SUCCESS)
+    left = read(tmp_path) | {"end": None}
+    (tmp_path / "launch-pretrain.json").write_text(json.dumps(left))
+    launch([str(tmp_path)], MET, SUCCESS)
+    assert read(tmp_path)["restarts"] == {"unknown": 1}
+
+
+def test_a_run_that_starts_anew_counts_anew(tmp_path: Path) -> None:
+    launch([str(tmp_path)], MET, KILLED, SUCCESS)
+    launch([str(tmp_path)], MET, SUCCESS, starts_anew=True)  # another start of the same job
+    assert read(tmp_path)["restarts"] == {"killed": 1}
+    launch([str(tmp_path)], MET, SUCCESS, starts_anew=True, job="another")
+    assert read(tmp_path)["restarts"] == {}
+    (tmp_path / "launch-pretrain.json").write_text('{"restarts"')
+    launch([str(tmp_path)], MET, SUCCESS)
+    assert read(tmp_path)["launches"] == 1
+
+
+def test_other_nodes_and_launches_that_never_met_write_nothing(tmp_path: Path) -> None:
+    launch([str(tmp_path)], WaitingForNodes(1, 2), PREEMPTED)
+    launch([str(tmp_path)], NodesMet(2, 1, 2, node_rank=1, processes=4, seconds=0.1), KILLED, SUCCESS)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_takes_nothing_is_one_warning(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    said = launch([str(tmp_path / "a"), str(tmp_path / "file" / "below")], MET, KILLED, MET, SUCCESS)
+    [notice] = said
+    assert isinstance(notice, Notice) and notice.text.startswith("cclm status will not know of restarts: ")
+    assert read(tmp_path / "a")["end"]["exit_code"] == 0
