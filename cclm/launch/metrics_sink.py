@@ -32,14 +32,17 @@ from cclm.metrics import catalogue
 if TYPE_CHECKING:
     from cclm.metrics.prometheus import Exported
 
+_MEMBERSHIP = "membership"
+"""The cause of a restart that follows no failure: a node joins, or comes back."""
+
 
 class LauncherMetrics:
     """A sink that keeps what only the launcher knows: nodes, restarts by cause, attempts, how it ended, the phase."""
 
     def __init__(self, exported: Exported) -> None:
         self._exported = exported
-        for cause in Cause:
-            exported.increase(catalogue.RESTARTS, 0, cause.name.lower())
+        for cause in (*(cause.name.lower() for cause in Cause), _MEMBERSHIP):
+            exported.increase(catalogue.RESTARTS, 0, cause)
         exported.set(catalogue.BUILD, 1, __version__, _version_of("torch"), platform.python_version())
         self._show_phase("preparing")
 
@@ -53,7 +56,7 @@ class LauncherMetrics:
                 self._show_phase("preparing")
                 self._exported.set(catalogue.NODES, event.nodes, "present")
             case NodeJoining() | Rejoining():
-                self._exported.increase(catalogue.RESTARTS, 1, "membership")
+                self._exported.increase(catalogue.RESTARTS, 1, _MEMBERSHIP)
             case Restarted() | NodeLeft():
                 self._exported.increase(catalogue.RESTARTS, 1, event.cause.lower())
             case AttemptsCounted():

@@ -81,6 +81,7 @@ def test_restarts_are_counted_by_cause(
     metrics: LauncherMetrics, registry: CollectorRegistry, event: Event, cause: str
 ) -> None:
     before = restarts(registry)
+    assert before[cause] == 0
     metrics.handle(event)
     assert restarts(registry) == {**before, cause: 1}
 
