@@ -103,8 +103,9 @@ def measure_launcher(out: Path) -> None:
     """Memory of a launcher, and the time of a scrape; its two training processes measure themselves."""
     import socket
 
-    import cclm.launch.agent  # noqa: F401  # as a launcher has it
     from cclm.launch.metrics import serving_metrics
+
+    import cclm.launch.agent  # noqa: F401  # as a launcher has it
 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -129,8 +130,8 @@ def measure_launcher(out: Path) -> None:
 class TakingTurns:
     """A sink that passes events on in every second block of steps only, and measures how long that takes."""
 
-    def __init__(self, sink: Sink, block: int) -> None:
-        self._sink, self._block = sink, block
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
         self._began = 0.0
         self._spent = 0.0
         self.blocks: list[tuple[bool, float, float]] = []
@@ -157,7 +158,7 @@ def measure_run(out: Path, steps: int, log_every: int) -> None:
 
     real = sink_of_process()
     assert real is not None
-    turns = TakingTurns(real, log_every)
+    turns = TakingTurns(real)
     cclm.metrics.report.sink_of_process = lambda: turns  # type: ignore[assignment, return-value]
     text, changes = re.subn(
         r"max_steps: 900\n  log_every: 50", f"max_steps: {steps}\n  log_every: {log_every}", Path(CONFIG).read_text()

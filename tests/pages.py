@@ -63,6 +63,7 @@ NOT_RUN = {
     "python -m benchmarks.input --stores local,s3,hdfs --rounds 3": "twenty minutes, and needs stores",
     "python -m benchmarks.checkpoint --store s3": "needs a store",
     "python -m benchmarks.evaluate": "takes minutes; tests/unit/benchmarks reads the command lines",
+    "python -m benchmarks.metrics --steps 60 --log-every 5": "takes minutes",
     "python -m benchmarks.transfer": "trains for hours",
 }
 """Why no test runs these as written."""

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import metrics as metrics_benchmark
 from benchmarks.input import main
+from cclm.events import Event, StepDone
 
 ROOT = Path(__file__).parents[3]
 
@@ -34,3 +36,28 @@ def test_unknown_names_are_refused_with_the_known_ones(words, said, monkeypatch,
     with pytest.raises(SystemExit) as caught:
         main()
     assert caught.value.code == 2 and said in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_run_too_short_for_a_comparison_is_refused(monkeypatch, capsys) -> None:
+    monkeypatch.setattr(sys, "argv", ["benchmarks.metrics", "--steps", "30"])
+    with pytest.raises(SystemExit) as caught:
+        metrics_benchmark.main()
+    assert caught.value.code == 2
+    assert "--steps 30: at least four intervals of 10 steps are needed" in capsys.readouterr().err
+
+
+def test_metrics_are_kept_in_every_second_block() -> None:
+    kept: list[Event] = []
+
+    class Keeping:
+        def handle(self, event: Event) -> None:
+            kept.append(event)
+
+    turns = metrics_benchmark.TakingTurns(Keeping())
+    for step in range(1, 9):
+        turns.handle(StepDone(step))
+        if step % 2 == 0:
+            turns.handle(metrics_benchmark.interval(step))
+    assert [is_kept for is_kept, _, _ in turns.blocks] == [True, False, True]
+    # The first block is not measured: it holds the start of the run.
+    assert [event.step for event in kept if isinstance(event, StepDone)] == [1, 2, 3, 4, 7, 8]
