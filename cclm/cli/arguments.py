@@ -35,6 +35,11 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
         help="a second folder for checkpoints, log, metrics and results: hdfs://, s3://, gs:// or a path "
         "(the config's output_hdfs)",
     )
+    parser.add_argument(
+        "--tensorboard",
+        action="store_true",
+        help="write curves for TensorBoard into output_dir/tensorboard, too (pip install 'cclm[tensorboard]')",
+    )
     take_any_order(parser)
 
 
@@ -106,4 +111,6 @@ def overrides_of(args: argparse.Namespace) -> list[str]:
     overrides: list[str] = list(args.overrides)
     if args.output_hdfs is not None:
         overrides.append(f"output_hdfs={json.dumps(args.output_hdfs)}")
+    if args.tensorboard:
+        overrides.append("tensorboard=true")
     return overrides

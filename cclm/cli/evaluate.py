@@ -6,6 +6,7 @@ import argparse
 
 from cclm.cli.arguments import add_config_arguments, load_any_config
 from cclm.cli.finetune import add_task_options, options_of
+from cclm.cli.metrics import add_metrics_argument, serving_metrics
 from cclm.cli.parser import Subparsers
 from cclm.config.paths import expand_home
 
@@ -43,6 +44,7 @@ def add_parser(subparsers: Subparsers) -> None:
         metavar="PATH",
         help="checkpoint folder, run folder, or .th file",
     )
+    add_metrics_argument(parser)
     parser.set_defaults(func=evaluate, load_config=load_any_config)
 
 
@@ -61,7 +63,7 @@ def evaluate(args: argparse.Namespace) -> None:
     # The next lines import torch: seconds, and a wrong config should not wait for it.
     from cclm.training.run_files import no_trace_if_refused
 
-    with no_trace_if_refused(config.output_dir, config.output_hdfs):
+    with serving_metrics(args), no_trace_if_refused(config.output_dir, config.output_hdfs):
         from cclm.training.evaluation import evaluate_finetuned, evaluate_pretrained
 
         if isinstance(config, PretrainConfig):

@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from cclm.cli.arguments import add_config_arguments, add_resume_argument, load_any_config
+from cclm.cli.metrics import add_metrics_argument, serving_metrics
 from cclm.cli.parser import Subparsers
 from cclm.config.paths import expand_home
 
@@ -53,6 +54,7 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     parser.add_argument("--evaluate", action="store_true", help="no training: test the checkpoint")
     add_resume_argument(parser)
+    add_metrics_argument(parser)
     parser.set_defaults(func=finetune, load_config=load_any_config)
 
 
@@ -104,7 +106,7 @@ def finetune(args: argparse.Namespace) -> int:
     from cclm.training.text_assignment import train_text_assignment
 
     options = options_of(args)
-    with no_trace_if_refused(config.output_dir, config.output_hdfs):
+    with serving_metrics(args), no_trace_if_refused(config.output_dir, config.output_hdfs):
         if args.evaluate:
             evaluate_finetuned(config, options)
             return 0

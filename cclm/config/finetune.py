@@ -206,6 +206,8 @@ class FinetuneConfig(Settings):
     """Folder of checkpoints, log.txt, metrics.jsonl and results: a path, or a URL of any store."""
     output_hdfs: Location | None = None
     """Second folder that is kept equal to `output_dir` during the run: a URL (hdfs://, s3://, gs:// ...) or a path."""
+    tensorboard: bool = False
+    """Whether curves for TensorBoard are written, into the folder `tensorboard` of the run; needs that package."""
     model: ModelConfig
     optimizer: FinetuneOptimizerConfig = FinetuneOptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig(warmup_fraction=0.1)

@@ -106,6 +106,8 @@ class PretrainConfig(Settings):
     """Folder of checkpoints, log.txt, metrics.jsonl and results: a path, or a URL of any store."""
     output_hdfs: Location | None = None
     """Second folder that is kept equal to `output_dir` during the run: a URL (hdfs://, s3://, gs:// ...) or a path."""
+    tensorboard: bool = False
+    """Whether curves for TensorBoard are written, into the folder `tensorboard` of the run; needs that package."""
     model: ModelConfig
     data: DataConfig
     objective: ObjectiveConfig = ObjectiveConfig()

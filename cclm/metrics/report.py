@@ -19,6 +19,8 @@ from cclm.metrics.package_warnings import WarningsHandler
 from cclm.metrics.progress_bar import ProgressBar
 from cclm.metrics.prometheus import sink_of_process
 from cclm.metrics.status_file import STATUS, StatusFile
+from cclm.metrics.tensorboard import FOLDER as TENSORBOARD
+from cclm.metrics.tensorboard import TensorBoard
 
 
 def open_journal(*, is_first: bool) -> Journal:
@@ -44,7 +46,8 @@ class Report:
     """
 
     def __init__(self, journal: Journal, output_dir: Path, *, is_first: bool, total: int = 0, start: int = 0) -> None:
-        self._journal = journal
+        self._journal, self._folder, self._is_first = journal, output_dir, is_first
+        self._tensorboard: TensorBoard | None = None
         self._log = LogFile(output_dir / LOG, journal)
         self._metrics: MetricsFile | None = None
         self._status: StatusFile | None = None
@@ -64,6 +67,13 @@ class Report:
         self._warnings = WarningsHandler(journal)
         self._warnings.install()
 
+    def add_tensorboard(self, start: int) -> None:
+        """Write curves for TensorBoard, too. Raises UserError where the package is not installed."""
+        if self._is_first:
+            self._tensorboard = TensorBoard(self._folder / TENSORBOARD, start, self._journal)
+            self._sinks.append(self._tensorboard)
+            self._journal.sinks.append(self._tensorboard)
+
     def forget_after(self, step: int, again: str | None = None) -> None:
         """As `MetricsFile.forget_after`, on the first process."""
         if self._metrics is not None:
@@ -77,6 +87,8 @@ class Report:
         if self._metrics is not None:
             self._metrics.close()
         self._log.close()
+        if self._tensorboard is not None:
+            self._tensorboard.close()
         if self._bar is not None:
             self._bar.close()
         self._journal.sinks = [sink for sink in self._journal.sinks if sink not in self._sinks]

@@ -18,7 +18,7 @@ INITIAL = "initial_weights"
 """Key of a checkpoint's state that holds what the run began with (`initial_weights`)."""
 
 NOT_REPORTED = {
-    "output_dir", "output_hdfs", "checkpoints", "index_dir", "num_workers", "log_every", "save_every",
+    "output_dir", "output_hdfs", "tensorboard", "checkpoints", "index_dir", "num_workers", "log_every", "save_every",
     "evaluation.batch_size", "evaluation.text_batch_size", "weights",
 }  # fmt: skip
 """Settings, by name or last part, that change nothing about what is learnt. Initial weights have their own event."""

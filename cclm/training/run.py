@@ -187,6 +187,8 @@ def train(recipe: Recipe[Model], context: RunContext, *, resume: str, stop: envi
 
     # 3. What happens between steps.
     report = Report(journal, saving.folder, is_first=distributed.rank() == 0, total=course.total_steps, start=begin)
+    if config.tensorboard:
+        report.add_tensorboard(begin)
     saving.publish(*KEPT_FILES)
     audit = None
     if course.audited:

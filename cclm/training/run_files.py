@@ -21,6 +21,7 @@ from cclm.metrics.log_file import LOG
 from cclm.metrics.metrics_file import METRICS
 from cclm.metrics.results import PREDICTIONS, RESULTS
 from cclm.metrics.status_file import STATUS
+from cclm.metrics.tensorboard import FOLDER as TENSORBOARD
 from cclm.training.held_out import RESULT
 
 BEST = "best"
@@ -29,7 +30,7 @@ BEST = "best"
 RUN = "run.json"
 """The name of the run, for starts that find no checkpoint."""
 
-KEPT_FILES = (METRICS, LOG, STATUS, RESULT, AUDIT, QUARANTINE, RESULTS, f"{PREDICTIONS}/*")
+KEPT_FILES = (METRICS, LOG, STATUS, RESULT, AUDIT, QUARANTINE, RESULTS, f"{PREDICTIONS}/*", f"{TENSORBOARD}/*")
 """What a run writes beside its checkpoints, as names or patterns."""
 
 

@@ -1,0 +1,80 @@
+"""Curves for TensorBoard (`--tensorboard`): the numbers of `metrics.jsonl` as event files in `OUTPUT/tensorboard`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cclm.errors import UserError
+from cclm.events import Evaluated, Event, Interval, Journal, Notice
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+FOLDER = "tensorboard"
+"""Name of the folder of event files in a run's folder."""
+
+
+class TensorBoard:
+    """A sink that writes event files. A disk that takes no more ends the curves with one notice, not the run.
+
+    Args:
+        folder: of the event files; created.
+        step: outer steps done before; curves of later steps, which a run that was cut off left, are not shown any more.
+
+    Raises:
+        UserError: the package tensorboard is not installed.
+    """
+
+    def __init__(self, folder: Path, step: int, journal: Journal) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            raise UserError(
+                "--tensorboard (the setting tensorboard) needs the package tensorboard: pip install 'cclm[tensorboard]'"
+            ) from None
+        self._journal = journal
+        self._writer: SummaryWriter | None = SummaryWriter(str(folder), purge_step=step + 1)
+
+    def handle(self, event: Event) -> None:
+        match event:
+            case Interval():
+                self._add(event.step, _scalars(event))
+            case Evaluated():
+                scores = {
+                    f"{event.split}/{language}/{metric}": percent
+                    for language, metrics in event.scores.items()
+                    for metric, percent in metrics.items()
+                }
+                self._add(event.step, scores)
+
+    def close(self) -> None:
+        """Write what is left."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def _add(self, step: int, scalars: dict[str, float]) -> None:
+        if self._writer is None:
+            return
+        try:
+            for name, value in scalars.items():
+                self._writer.add_scalar(name, value, step)
+            self._writer.flush()
+        except OSError as error:
+            self._writer = None
+            self._journal.emit(
+                Notice(f"TensorBoard's files take no more ({error.strerror or error}); no curves follow")
+            )
+
+
+def _scalars(event: Interval) -> dict[str, float]:
+    """An interval by the names under which TensorBoard groups its charts."""
+    losses = {f"loss/{key.replace('/loss_', '/')}": value for key, value in event.losses.items()}
+    norms = {f"grad_norm/{kind}": norm for kind, norm in event.grad_norms.items()}
+    learnt = {f"learnt/{name}": value for name, value in event.learnt.items()}
+    speed = {
+        "throughput/images_per_second": event.images_per_second,
+        "throughput/texts_per_second": event.texts_per_second,
+    }
+    return {**losses, **norms, **learnt, **speed, "lr": event.lr, "skipped_records": float(sum(event.skipped.values()))}
