@@ -27,7 +27,7 @@ class Notice(Event):
 
 @dataclass(frozen=True)
 class Warned(Event):
-    """A warning of this package's logging. Every process reports its own; all other events are the first process's."""
+    """A warning of this package's logging. All but this, `Worked` and `PhaseChanged` come from the first process only."""
 
     text: str
 
@@ -270,12 +270,40 @@ class SaveFailed(Event):
 
 
 @dataclass(frozen=True)
+class SavedByOther(Event):
+    """Another attempt of this run has committed the same step first. Its files are the checkpoint."""
+
+    step: int
+    place: str | None = None
+    """Where it was found; None: in all places, while this attempt was still writing."""
+
+
+@dataclass(frozen=True)
+class CleanupFailed(Event):
+    """Checkpoints that are no longer needed, or leftovers of a save, could not be deleted."""
+
+    folder: str
+    reason: str
+    is_place: bool = False
+    """Whether `folder` is a whole place, where nothing was deleted, rather than the folder of one checkpoint."""
+
+
+@dataclass(frozen=True)
+class CheckpointSkipped(Event):
+    """A torn checkpoint was passed over while the newest whole one was looked for."""
+
+    folder: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class Waited(Event):
     """Training stood still."""
 
     step: int
     seconds: float
-    reason: str
+    waited_for: str
+    """`earlier_save`: the save before, which was still under way."""
 
 
 # ------------------------------------------------------------------------------------------------------------ launcher

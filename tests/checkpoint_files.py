@@ -17,6 +17,7 @@ from cclm.config.output import CheckpointConfig
 from cclm.training.saving import Saving
 
 RUN = "0123abcd"
+OTHER_RUN = "89abcdef"
 
 
 def make_trained(seed: int, updates: int = 3) -> tuple[nn.Module, torch.optim.Optimizer]:

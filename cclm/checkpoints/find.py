@@ -23,6 +23,8 @@ from cclm.checkpoints.manifest import (
 )
 from cclm.checkpoints.retention import checkpoint_steps
 from cclm.errors import UserError
+from cclm.events import CheckpointSkipped
+from cclm.metrics.sentences import Sentences
 
 EVERYTHING = (MODEL, OPTIMIZER, STATE)
 WEIGHTS = (MODEL, STATE)
@@ -80,13 +82,15 @@ def open_checkpoint(folder: str | Path, roles: Collection[str] = EVERYTHING) -> 
 
 
 def newest_checkpoint(
-    places: Sequence[str | Path], warn: Callable[[str], None], roles: Collection[str] = EVERYTHING
+    places: Sequence[str | Path],
+    report: Callable[[CheckpointSkipped], None],
+    roles: Collection[str] = EVERYTHING,
 ) -> Checkpoint | None:
     """The newest whole checkpoint of a run's folders, or None.
 
     Args:
         places: folders of one run. Of equally new checkpoints, that of the first place is taken.
-        warn: gets a sentence about every torn checkpoint that is passed over.
+        report: gets an event for every torn checkpoint that is passed over.
     """
     found = [(step, str(place)) for place in places for step in checkpoint_steps(str(place))]
     for step, place in sorted(found, key=lambda each: -each[0]):  # stable: equally new ones stay in order of places
@@ -94,7 +98,7 @@ def newest_checkpoint(
         try:
             return open_checkpoint(folder, roles)
         except TornCheckpointError as problem:
-            warn(f"skipped checkpoint {folder}: {problem}")
+            report(CheckpointSkipped(folder, str(problem)))
     return None
 
 
@@ -111,7 +115,7 @@ def find_checkpoint(url: str | Path, roles: Collection[str] = EVERYTHING) -> Che
     """
     url = str(url)
     if checkpoint_steps(url):
-        found = newest_checkpoint([url], print, roles)
+        found = newest_checkpoint([url], Sentences(print).handle, roles)
         if found is None:
             raise UserError(f"no checkpoint in {url} is whole (see above)")
         return found

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from cclm.checkpoints.retention import Retention
+from cclm.events import CleanupFailed, SavedByOther
 
 
 @dataclass(frozen=True)
@@ -125,14 +126,21 @@ class SaveOutcome:
     """Empty: the checkpoint is committed in every place."""
     cause: FailureCause | None = None
     """None if the save succeeded."""
-    notes: list[str] = field(default_factory=list)
-    """Sentences for the log."""
+    saved_by_other: list[SavedByOther] = field(default_factory=list)
+    """Places that another attempt of the run was the first to fill."""
+    cleanup_failures: list[CleanupFailed] = field(default_factory=list)
+    """Older checkpoints that could not be deleted after this one."""
 
     @staticmethod
     def from_json(values: Mapping[str, Any]) -> SaveOutcome:
         """The outcome that `dataclasses.asdict` has described."""
         cause = values["cause"]
-        return SaveOutcome(**{**values, "cause": None if cause is None else FailureCause(cause)})
+        typed = {
+            "cause": None if cause is None else FailureCause(cause),
+            "saved_by_other": [SavedByOther(**each) for each in values["saved_by_other"]],
+            "cleanup_failures": [CleanupFailed(**each) for each in values["cleanup_failures"]],
+        }
+        return SaveOutcome(**{**values, **typed})
 
 
 def layout_to_json(layout: Layout) -> dict[str, dict[str, dict[str, Any]]]:

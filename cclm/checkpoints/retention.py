@@ -15,6 +15,7 @@ from cclm.checkpoints.manifest import (
     folder_name,
     step_of_folder,
 )
+from cclm.events import CleanupFailed
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,10 @@ def checkpoint_steps(place: str) -> list[int]:
     return sorted((step for step in steps if step is not None), reverse=True)
 
 
-def prune(place: str, run: str, rule: Retention, warn: Callable[[str], None], saved: int | None = None) -> Retention:
-    """Delete the checkpoints of `run` in `place` that `rule` does not keep. A failure is a sentence for `warn`.
+def prune(
+    place: str, run: str, rule: Retention, report: Callable[[CleanupFailed], None], saved: int | None = None
+) -> Retention:
+    """Delete the checkpoints of `run` in `place` that `rule` does not keep. A failure is reported, not raised.
 
     Args:
         saved: the step just saved. Newer checkpoints are ignored: the run passed them over as damaged when it went on
@@ -51,7 +54,7 @@ def prune(place: str, run: str, rule: Retention, warn: Callable[[str], None], sa
         The rule from now on: without `resumed_from` once a newer checkpoint has been verified.
     """
     kept = 0
-    for step in _steps(place, warn):
+    for step in _steps(place, report):
         if saved is not None and step > saved:
             continue
         folder = storage.join(place, folder_name(step))
@@ -68,51 +71,55 @@ def prune(place: str, run: str, rule: Retention, warn: Callable[[str], None], sa
                 delete_checkpoint(folder, manifest)
         except NoManifestError:
             if kept:  # an unfinished save that is older than a whole checkpoint
-                _clear_unfinished(folder, run, warn)
+                _clear_unfinished(folder, run, report)
         except TornCheckpointError:
             continue  # not counted, as it is no checkpoint; not removed, as it is evidence of a fault
         except OSError as error:
-            warn(f"could not tidy up {folder} ({type(error).__name__}: {error}); it stays")
+            report(CleanupFailed(folder, _reason(error)))
     return rule
 
 
-def _clear_unfinished(folder: str, run: str, warn: Callable[[str], None]) -> None:
+def _clear_unfinished(folder: str, run: str, report: Callable[[CleanupFailed], None]) -> None:
     """Delete what a save that never ended has left in a folder."""
     try:
         clear_leftovers(folder, run)
         if not storage.list_entries(folder):
             storage.delete_folder(folder)
     except OSError as error:
-        warn(f"could not tidy up {folder} ({type(error).__name__}: {error}); it stays")
+        report(CleanupFailed(folder, _reason(error)))
 
 
-def _steps(place: str, warn: Callable[[str], None]) -> list[int]:
+def _steps(place: str, report: Callable[[CleanupFailed], None]) -> list[int]:
     """As `checkpoint_steps`; [] if the store does not answer: old checkpoints that stay are no failure of a save."""
     try:
         return checkpoint_steps(place)
     except OSError as error:
-        warn(f"could not tidy up {place} ({type(error).__name__}: {error}); what is there stays")
+        report(CleanupFailed(place, _reason(error), is_place=True))
         return []
 
 
-def keep_only(place: str, run: str, step: int, warn: Callable[[str], None]) -> None:
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def keep_only(place: str, run: str, step: int, report: Callable[[CleanupFailed], None]) -> None:
     """Delete all checkpoints of `run` in `place` but that of `step`, if it is whole. Failures are as in `prune`."""
     try:
         whole_manifest(storage.join(place, folder_name(step)))
     except (TornCheckpointError, OSError) as error:
-        warn(f"could not tidy up {place} ({type(error).__name__}: {error}); what is there stays")
+        report(CleanupFailed(place, _reason(error), is_place=True))
         return
-    for other in _steps(place, warn):
+    for other in _steps(place, report):
         folder = storage.join(place, folder_name(other))
         try:
             if other != step and (manifest := whole_manifest(folder)).run == run:
                 delete_checkpoint(folder, manifest)
         except NoManifestError:
-            _clear_unfinished(folder, run, warn)
+            _clear_unfinished(folder, run, report)
         except TornCheckpointError:
             continue
         except OSError as error:
-            warn(f"could not tidy up {folder} ({type(error).__name__}: {error}); it stays")
+            report(CleanupFailed(folder, _reason(error)))
 
 
 def delete_checkpoint(folder: str, manifest: Manifest) -> None:

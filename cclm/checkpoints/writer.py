@@ -46,14 +46,15 @@ from cclm.checkpoints.messages import (
 )
 from cclm.checkpoints.mirror import Mirror
 from cclm.checkpoints.retention import keep_only, prune
+from cclm.events import SavedByOther
 from cclm.metrics.store_metrics import store_metrics_of_process
 
 
-def write(request: SaveRequest, setup: WriterSetup, notes: list[str]) -> Iterator[str]:
+def write(request: SaveRequest, setup: WriterSetup, saved_by_other: list[SavedByOther]) -> Iterator[str]:
     """Write a checkpoint to its places; yields the name of each phase that ended.
 
     Args:
-        notes: gets sentences for the log.
+        saved_by_other: gets an event for each place that another attempt of the run was the first to fill.
 
     Raises:
         OSError, SafetensorError: a disk or store does not take it.
@@ -70,12 +71,12 @@ def write(request: SaveRequest, setup: WriterSetup, notes: list[str]) -> Iterato
             for phase in commit(staged, storage.join(place, folder_name(request.step)), frozenset(setup.damaged)):
                 yield f"{place}: {phase}"
                 if phase == "committed by another attempt":
-                    notes.append(f"step {request.step} was already saved to {place} by another attempt of this run")
+                    saved_by_other.append(SavedByOther(request.step, place))
     except FileNotFoundError:
         # Another attempt that made the same checkpoint first takes our files for leftovers.
         if not all(is_committed(storage.join(place, folder_name(request.step)), setup.run) for place in request.places):
             raise
-        notes.append(f"step {request.step} was saved by another attempt of this run meanwhile")
+        saved_by_other.append(SavedByOther(request.step))
     except BaseException:
         if staged is not None and local is not None and not (folder / manifests.MANIFEST).exists():
             remove_files(str(folder), staged.names.values())
@@ -166,7 +167,7 @@ class Writer:
         outcome = SaveOutcome(request.step, request.place)
         began = time.monotonic()
         try:
-            for phase in write(request, self._setup, outcome.notes):
+            for phase in write(request, self._setup, outcome.saved_by_other):
                 if phase == "staged":
                     outcome.staging_seconds = time.monotonic() - began
             outcome.size = sum(place.size for tensors in request.layout.values() for place in tensors.values())
@@ -184,10 +185,10 @@ class Writer:
         retention = request.retention
         for place in request.places:
             if retention is None:
-                keep_only(place, self._setup.run, request.step, outcome.notes.append)
+                keep_only(place, self._setup.run, request.step, outcome.cleanup_failures.append)
                 continue
             rule = replace(retention, resumed_from=self._resumed_from.get(place, retention.resumed_from))
-            rule = prune(place, self._setup.run, rule, outcome.notes.append, saved=request.step)
+            rule = prune(place, self._setup.run, rule, outcome.cleanup_failures.append, saved=request.step)
             self._resumed_from[place] = rule.resumed_from
 
     def serve(self) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from cclm.events import (
+    CheckpointSkipped,
+    CleanupFailed,
     Evaluated,
     Event,
     FileRefused,
@@ -12,6 +14,7 @@ from cclm.events import (
     LinesLost,
     Notice,
     Saved,
+    SavedByOther,
     SaveFailed,
     Selected,
     SettingsChanged,
@@ -23,6 +26,8 @@ from cclm.events import (
     WeightsIgnored,
 )
 from cclm.metrics.tables import score_table
+
+_WAITED_FOR = {"earlier_save": "the save before to end"}
 
 
 class Sentences:
@@ -58,10 +63,10 @@ def sentence(event: Event) -> str | None:
             return f"{_title(event)}\n{score_table(event.scores, event.examples)}"
         case Selected():
             return f"selected step {event.step}: {event.metric} {event.score:.2f} in validation"
-        case Saved() | SaveFailed():
-            return _of_save(event)
+        case Saved() | SaveFailed() | SavedByOther() | CleanupFailed() | CheckpointSkipped():
+            return _of_checkpoint(event)
         case Waited():
-            return f"training waited {event.seconds:.1f} s at step {event.step} for {event.reason}"
+            return f"training waited {event.seconds:.1f} s at step {event.step} for {_WAITED_FOR[event.waited_for]}"
         case Stopped():
             return (
                 f"stopped by {event.signal} after step {event.step} of {event.total_steps}; "
@@ -74,16 +79,27 @@ def sentence(event: Event) -> str | None:
     return None
 
 
-def _of_save(event: Saved | SaveFailed) -> str:
-    if isinstance(event, Saved):
-        return (
-            f"saved step {event.step} to {event.place}: {event.bytes / 1e6:.1f} MB in {event.seconds:.1f} s, "
-            f"training held up for {event.held_up_seconds:.2f} s"
-        )
-    return (
-        f"step {event.step} could not be saved to {event.place} ({event.reason}); "
-        f"failure {event.failures_in_a_row} of {event.allowed} in a row"
-    )
+def _of_checkpoint(event: Saved | SaveFailed | SavedByOther | CleanupFailed | CheckpointSkipped) -> str:
+    match event:
+        case Saved():
+            return (
+                f"saved step {event.step} to {event.place}: {event.bytes / 1e6:.1f} MB in {event.seconds:.1f} s, "
+                f"training held up for {event.held_up_seconds:.2f} s"
+            )
+        case SaveFailed():
+            return (
+                f"step {event.step} could not be saved to {event.place} ({event.reason}); "
+                f"failure {event.failures_in_a_row} of {event.allowed} in a row"
+            )
+        case SavedByOther(place=None):
+            return f"step {event.step} was saved by another attempt of this run meanwhile"
+        case SavedByOther():
+            return f"step {event.step} was already saved to {event.place} by another attempt of this run"
+        case CleanupFailed():
+            what_stays = "what is there stays" if event.is_place else "it stays"
+            return f"could not tidy up {event.folder} ({event.reason}); {what_stays}"
+        case CheckpointSkipped():
+            return f"skipped checkpoint {event.folder}: {event.reason}"
 
 
 def _of_start(event: Started) -> str:

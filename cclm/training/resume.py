@@ -65,7 +65,8 @@ def find_lineage(places: Sequence[str], folder: Path, resume: str, journal: Jour
         places: folders of the run, paths and URLs.
         folder: where log and metrics of the run go on; fetched from where the checkpoint is.
         resume: auto, never, or the folder of a checkpoint or run.
-        journal: gets a notice of each checkpoint that is passed over.
+        journal: gets `CheckpointSkipped` for each torn checkpoint that is passed over, and a notice if the job has
+            begun anew before.
 
     Raises:
         UserError: there are checkpoints and none is whole, `resume` names none that a run can go on from, or it is
@@ -78,7 +79,7 @@ def find_lineage(places: Sequence[str], folder: Path, resume: str, journal: Jour
                 set_aside(place)
             return Lineage(_claim_name(places, job))
         journal.emit(Notice(f"job {job} has begun anew before (--resume never): going on with what it saved"))
-    mine = newest_checkpoint(places, lambda text: journal.emit(Notice(text)))
+    mine = newest_checkpoint(places, journal.emit)
     if resume in ("auto", "never") or (mine is not None and mine.state.get("origin") == resume):
         if mine is None:
             for place in places:

@@ -74,7 +74,7 @@ class Saving:
 
     Args:
         settings: a run's config.
-        journal: gets `Saved`, `SaveFailed`, `Waited` and notices, all on the first process.
+        journal: gets every event about checkpoints, `Waited` and notices, all on the first process.
 
     Raises:
         UserError: a place takes no files.
@@ -203,7 +203,7 @@ class Saving:
             if not self._is_first:
                 return
             if self._best_score is None:
-                best = newest_checkpoint(self._places.best, self._notice, WEIGHTS)
+                best = newest_checkpoint(self._places.best, self._journal.emit, WEIGHTS)
                 self._best_score = -math.inf if best is None or best.manifest.score is None else best.manifest.score
             if score > self._best_score:
                 self._save_best(step, model, state, score)
@@ -216,7 +216,7 @@ class Saving:
             if self._is_first:
                 if self._writer is not None:
                     self._finish_saves(self._writer)
-                best = newest_checkpoint(self._places.best, self._notice, WEIGHTS)
+                best = newest_checkpoint(self._places.best, self._journal.emit, WEIGHTS)
         return _share_start(best)
 
     def publish(self, *names: str) -> None:
@@ -315,7 +315,7 @@ class Saving:
             outcomes = self._writer.outcomes(wait=True)
             waited = time.monotonic() - began
             if waited >= _NOTICEABLE_WAIT:
-                self._journal.emit(Waited(step, waited, "the save before to end"))
+                self._journal.emit(Waited(step, waited, "earlier_save"))
             self._report(outcomes)
 
     def _finish_saves(self, writer: WriterProcess) -> None:
@@ -337,8 +337,8 @@ class Saving:
         failed = [outcome for outcome in outcomes if outcome.error]
         for outcome in outcomes:
             self.last = outcome
-            for note in outcome.notes:
-                self._notice(note)
+            for event in (*outcome.saved_by_other, *outcome.cleanup_failures):
+                self._journal.emit(event)
             if not outcome.error:
                 self._failures_in_a_row = 0
                 self._unsaved.discard(_SaveId(outcome.step, outcome.place))

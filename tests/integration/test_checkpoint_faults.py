@@ -84,10 +84,10 @@ def test_damage_in_the_store_is_found_and_repaired(any_store, tmp_path):
         else:
             content[len(content) // 2] ^= 1
         storage.write_atomic(storage.join(folder, name), bytes(content))
-        said = []
-        found = newest_checkpoint([place], said.append)
+        skipped = []
+        found = newest_checkpoint([place], skipped.append)
         assert found.step == 5
-        assert len(said) == 1 and folder in said[0] and role in said[0]
+        assert [event.folder for event in skipped] == [folder] and role in skipped[0].reason
         save_trained(place, 10, damaged=(attempt,), scratch=scratch)
         assert newest(place) == 10
         storage.delete_folder(folder)

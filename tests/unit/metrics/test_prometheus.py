@@ -163,7 +163,7 @@ def test_a_second_training_in_the_process_adds_up(sink: PrometheusSink, registry
 def test_saves_are_shown(sink: PrometheusSink, registry: CollectorRegistry) -> None:
     sink.handle(Saved(step=30, place="out", bytes=4096, seconds=1.5, held_up_seconds=0.25))
     sink.handle(SaveFailed(step=40, place="out", reason="full", failures_in_a_row=1, allowed=3))
-    sink.handle(Waited(step=40, seconds=2.0, reason="the save before"))
+    sink.handle(Waited(step=40, seconds=2.0, waited_for="earlier_save"))
     value = registry.get_sample_value
     assert (value("cclm_checkpoint_step"), value("cclm_checkpoint_bytes")) == (30, 4096)
     assert value("cclm_checkpoint_save_seconds") == 1.5

@@ -1,55 +1,23 @@
-"""Places of a run: what is kept, where a run goes on, and who may write where."""
+"""Places of a run: what is saved there, where the run goes on, and what waits for the writer."""
 
-import errno
 import os
 import signal
-import stat
 import threading
 import time
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 
 import pytest
 
-from cclm import distributed, storage
-from cclm.checkpoints.commit import OtherRunError, whole_manifest
+from cclm import distributed
 from cclm.checkpoints.find import newest_checkpoint, open_checkpoint
 from cclm.checkpoints.process import WriterProcess
-from cclm.checkpoints.retention import Retention, checkpoint_steps, keep_only, prune
+from cclm.checkpoints.retention import checkpoint_steps
 from cclm.config.output import CheckpointConfig
 from cclm.errors import UserError
 from cclm.events import Journal
 from cclm.metrics.sentences import Sentences
 from cclm.training.saving import Saving
-from tests.checkpoint_files import RUN, Output, flip, make_trained, phases, run_steps, save_trained
-
-OTHER_RUN = "89abcdef"
-
-
-# ------------------------------------------------------------------------------------------------------- retention
-
-
-def test_last_ones_and_every_nth_stay_and_no_other_runs_are_touched(tmp_path):
-    for step in (10, 20, 30, 40, 50, 60):
-        save_trained(tmp_path, step)
-    save_trained(tmp_path, 35, run=OTHER_RUN)
-    prune(str(tmp_path), RUN, Retention(keep_last=2, keep_every=20), pytest.fail)
-    assert checkpoint_steps(str(tmp_path)) == [60, 50, 40, 35, 20]
-    assert not (tmp_path / "step-00000010").exists()
-
-
-def test_the_one_resumed_from_stays_until_a_newer_one_is_verified(tmp_path):
-    for step in (10, 20, 30):
-        save_trained(tmp_path, step)
-    for step in (20, 30):
-        flip(next((tmp_path / f"step-{step:08d}").glob("model-*")))
-    rule = Retention(keep_last=1, resumed_from=10)
-    rule = prune(str(tmp_path), RUN, rule, pytest.fail)
-    assert 10 in checkpoint_steps(str(tmp_path)) and rule.resumed_from == 10
-    save_trained(tmp_path, 40)
-    rule = prune(str(tmp_path), RUN, rule, pytest.fail)
-    assert rule.resumed_from is None
-    prune(str(tmp_path), RUN, rule, pytest.fail)
-    assert 10 not in checkpoint_steps(str(tmp_path))
+from tests.checkpoint_files import Output, flip, make_trained, run_steps, save_trained
 
 
 def test_damaged_newer_ones_never_push_out_what_is_saved_after_them(tmp_path):
@@ -69,7 +37,7 @@ def test_damaged_newer_ones_never_push_out_what_is_saved_after_them(tmp_path):
 
 
 @pytest.mark.parametrize("ask", [Saving.poll, Saving.best])
-def test_a_last_save_that_failed_is_not_forgotten_once_it_was_heard(tmp_path, ask):
+def test_a_last_save_that_failed_is_not_forgotten_once_it_was_reported(tmp_path, ask):
     saving = Saving(Output(str(tmp_path)), Journal())
     saving.find_start("auto")
     (tmp_path / "step-00000010").write_text("in the way")
@@ -112,10 +80,10 @@ def test_whatever_waits_for_the_writer_waits_where_the_other_processes_do(stoppe
             return outcomes(self, wait=False)
         waits.append(inside[-1])
         os.kill(self.pid, signal.SIGCONT)
-        heard = outcomes(self, wait=True)
+        received = outcomes(self, wait=True)
         if not is_last:
             os.kill(self.pid, signal.SIGSTOP)  # the next one has to wait, too
-        return heard
+        return received
 
     outcomes = WriterProcess.outcomes
     monkeypatch.setattr(WriterProcess, "outcomes", noted)
@@ -145,138 +113,13 @@ def test_the_writer_gives_way_to_the_loop(tmp_path):
             time.sleep(0.02)
 
 
-def test_torn_ones_do_not_count_as_kept(tmp_path):
-    for step in (10, 20, 30):
-        save_trained(tmp_path, step)
-    for step in (20, 30):
-        (tmp_path / f"step-{step:08d}" / "manifest.json").unlink()
-    save_trained(tmp_path, 5)
-    (tmp_path / "step-00000005" / "manifest.json").unlink()
-    prune(str(tmp_path), RUN, Retention(keep_last=1), pytest.fail)
-    assert checkpoint_steps(str(tmp_path)) == [30, 20, 10]  # that of step 5 never ended and lies behind a whole one
-    assert newest_checkpoint([tmp_path], lambda _: None).step == 10
-
-
-def test_deletion_goes_by_the_manifest_first_and_only_warns(tmp_path, monkeypatch):
-    for step in (10, 20):
-        save_trained(tmp_path, step)
-    deleted = []
-
-    def refuse(url: str) -> None:
-        deleted.append(storage.name(url))
-        raise PermissionError("not yours")
-
-    monkeypatch.setattr(storage, "delete", refuse)
-    told = []
-    prune(str(tmp_path), RUN, Retention(keep_last=1), told.append)
-    assert deleted == ["manifest.json"]
-    assert len(told) == 1 and "step-00000010" in told[0] and "not yours" in told[0]
-    assert whole_manifest(str(tmp_path / "step-00000010")).step == 10
-
-
-def test_a_new_best_replaces_the_old_one_whatever_their_steps(tmp_path):
-    for step in (10, 30):
-        save_trained(tmp_path, step)
-    for step in (20, 40):
-        save_trained(tmp_path, step)
-        (tmp_path / f"step-{step:08d}" / "manifest.json").unlink()  # a save that never ended is in nobody's way
-    keep_only(str(tmp_path), RUN, 10, pytest.fail)
-    assert checkpoint_steps(str(tmp_path)) == [10]
-
-
-def test_a_store_that_is_away_when_old_ones_go_takes_back_no_save(tmp_path, monkeypatch):
-    places = [save_trained(tmp_path, step).parent for step in (10, 20)]
-
-    def refuse(url: str) -> None:
-        if url == str(places[0]):
-            raise storage.StoreUnavailable("away")
-        return entries(url)
-
-    entries = storage.list_entries
-    monkeypatch.setattr(storage, "list_entries", refuse)
-    rule, told = Retention(keep_last=1, resumed_from=5), []
-    assert prune(str(tmp_path), RUN, rule, told.append) == rule
-    keep_only(str(tmp_path), RUN, 20, told.append)
-    assert len(told) == 2 and all("away" in line for line in told)
-
-
-# ------------------------------------------------------------------------------------------------- one step, twice
-
-
-@pytest.mark.parametrize("moment", ["model staged", "staged"])
-def test_of_two_writers_of_a_step_the_first_to_commit_wins(tmp_path, moment):
-    """The winner takes the other's files for leftovers, whenever that is."""
-    slow = phases([str(tmp_path)], 5, *make_trained(0), {"who": "slow"})
-    for phase in slow:
-        if phase == moment:
-            break
-    fast = save_trained(tmp_path, 5, seed=1)
-    assert not any(phase.endswith(": committed") for phase in slow)
-    attempt = whole_manifest(str(fast)).attempt
-    assert all(attempt in path.name or path.name == "manifest.json" for path in fast.iterdir())
-    assert open_checkpoint(fast).state == {"config": {"seed": 1}}
-
-
-def test_on_a_disk_all_else_is_durable_before_the_manifest(tmp_path, monkeypatch):
-    synced, sync = [], os.fsync
-
-    def noted(handle: int) -> None:
-        sync(handle)
-        synced.append(os.path.relpath(os.readlink(f"/proc/self/fd/{handle}"), tmp_path))
-
-    monkeypatch.setattr(os, "fsync", noted)
-    folder = save_trained(tmp_path, 5)
-    before = set(synced[: next(i for i, name in enumerate(synced) if "manifest.json" in name)])
-    files = {f"{folder.name}/{path.name}" for path in folder.iterdir() if path.name != "manifest.json"}
-    assert len(files) == 3 and before == files | {folder.name, "."}
-    assert synced[-1] == folder.name  # and the manifest's name at last
-
-
-@pytest.mark.parametrize(
-    "what, code, is_saved",
-    [("folder", errno.EINVAL, True), ("folder", errno.EIO, False), ("file", errno.EINVAL, False)],
-)
-def test_only_folders_may_be_beyond_syncing(tmp_path, monkeypatch, what, code, is_saved):
-    sync = os.fsync
-
-    def refuse(handle: int) -> None:
-        if (what == "folder") == stat.S_ISDIR(os.fstat(handle).st_mode):
-            raise OSError(code, "not here")
-        sync(handle)
-
-    monkeypatch.setattr(os, "fsync", refuse)
-    with nullcontext() if is_saved else pytest.raises(OSError, match="not here"):
-        save_trained(tmp_path, 5)
-    assert (tmp_path / "step-00000005" / "manifest.json").exists() == is_saved
-
-
-def test_another_runs_checkpoint_is_never_replaced(tmp_path):
-    theirs = save_trained(tmp_path, 5, run=OTHER_RUN)
-    with pytest.raises(OtherRunError, match=f"another run \\({OTHER_RUN}"):
-        save_trained(tmp_path, 5)
-    assert whole_manifest(str(theirs)).run == OTHER_RUN
-    open_checkpoint(theirs)
-
-
-def test_a_damaged_one_is_replaced_and_leftovers_cleared(tmp_path):
-    path = save_trained(tmp_path, 5)
-    attempt = whole_manifest(str(path)).attempt
-    flip(next(path.glob("model-*")))
-    (path / f"model-{RUN}-00000000.safetensors").write_bytes(b"of a writer that died")
-    foreign = path / f"model-{OTHER_RUN}-00000000.safetensors"
-    foreign.write_bytes(b"of another run")
-    save_trained(tmp_path, 5, damaged=(attempt,))
-    assert open_checkpoint(path).manifest.attempt != attempt
-    assert len(list(path.iterdir())) == 5 and foreign.exists()
-
-
 # ---------------------------------------------------------------------------------------------------- whole savings
 
 
 def test_a_run_in_two_places_goes_on_from_either(tmp_path):
     output = Output(str(tmp_path / "near"), str(tmp_path / "far"))
-    said = []
-    saving = Saving(output, Journal([Sentences(said.append)]))
+    lines = []
+    saving = Saving(output, Journal([Sentences(lines.append)]))
     assert saving.find_start("auto") is None
     model, optimizer = make_trained(0)
     with saving:
@@ -299,11 +142,11 @@ def test_a_run_in_two_places_goes_on_from_either(tmp_path):
             (tmp_path / "near").rename(tmp_path / "gone")
         else:
             flip(next((tmp_path / "far" / "step-00000003").glob("optimizer-*")))
-        again = Saving(output, Journal([Sentences(said.append)]))
+        again = Saving(output, Journal([Sentences(lines.append)]))
         start = again.find_start("auto")
         assert (start.step, start.state["step"]) == (expected, expected)
         assert (again.folder / "log.txt").read_text() == "first\n"
-    assert any("skipped checkpoint" in line and "optimizer" in line for line in said)
+    assert any("skipped checkpoint" in line and "optimizer" in line for line in lines)
     other, other_optimizer = make_trained(1)
     again.restore(start, other, other_optimizer)
     with again:
@@ -330,8 +173,8 @@ def test_the_best_is_the_best_over_restarts(tmp_path):
 
 
 def test_a_writer_that_is_killed_costs_one_save(tmp_path):
-    said = []
-    saving = Saving(Output(str(tmp_path)), Journal([Sentences(said.append)]))
+    lines = []
+    saving = Saving(Output(str(tmp_path)), Journal([Sentences(lines.append)]))
     saving.find_start("auto")
     model, optimizer = make_trained(0)
     with saving:
@@ -341,7 +184,7 @@ def test_a_writer_that_is_killed_costs_one_save(tmp_path):
         os.kill(saving._writer.pid, signal.SIGKILL)
         run_steps(saving, model, optimizer, (3,))
     assert saving.committed == 3 and open_checkpoint(tmp_path / "step-00000003")
-    assert any("ended with code -9" in line and "failure 1 of 3 in a row" in line for line in said)
+    assert any("ended with code -9" in line and "failure 1 of 3 in a row" in line for line in lines)
 
 
 def test_a_start_waits_for_the_save_that_an_earlier_one_left_under_way(tmp_path):
@@ -376,15 +219,3 @@ def test_a_log_that_is_elsewhere_is_gone_on_with(tmp_path):
             log.write("after\n")
         saving.publish("log.txt")
     assert (tmp_path / "far" / "log.txt").read_text() == "before\nafter\n"
-
-
-def test_clocks_play_no_part(tmp_path, monkeypatch):
-    """The machine's time jumps back between saves, and files look younger than later ones."""
-    for step in (1, 2, 3):
-        monkeypatch.setattr(time, "time", lambda step=step: 2e9 - 1e6 * step)
-        folder = save_trained(tmp_path, step)
-        for path in (*folder.iterdir(), folder):
-            os.utime(path, (2e9 - 1e6 * step,) * 2)
-    assert newest_checkpoint([tmp_path], pytest.fail).step == 3
-    prune(str(tmp_path), RUN, Retention(keep_last=1), pytest.fail)
-    assert checkpoint_steps(str(tmp_path)) == [3]
