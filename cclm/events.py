@@ -27,7 +27,7 @@ class Notice(Event):
 
 @dataclass(frozen=True)
 class Warned(Event):
-    """A warning of this package's logging. All but this, `Worked` and `PhaseChanged` come from the first process only."""
+    """A warning of this package's logging. Only `Warned`, `Worked` and `PhaseChanged` come from every process."""
 
     text: str
 
