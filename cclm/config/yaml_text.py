@@ -36,7 +36,7 @@ class _PlainValue(NamedTuple):
 
     type: str
     pattern: str
-    """Of the whole value."""
+    """Regular expression of the whole value."""
     first_characters: list[str]
 
 

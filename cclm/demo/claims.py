@@ -41,7 +41,7 @@ class Claim:
     """One of `languages.base.STATEMENTS`, or "count"."""
     mentions: tuple[Mention, ...] = ()
     number: int = 0
-    """Of things, for kind "count"."""
+    """Number of things, for kind "count"."""
     material: str = "wood"
     """For kind "made_of"."""
 

@@ -26,7 +26,7 @@ class _CocoFiles(NamedTuple):
     valid: str
     test: str
     captions: int
-    """Of each picture."""
+    """Number of captions of each picture."""
 
 
 _COCO_FILES = {

@@ -21,7 +21,7 @@ from cclm.demo.world_writer import WorldWriter
 from cclm.errors import UserError
 
 VERSION = 2
-"""Of what is drawn and written. A folder with another version is drawn anew."""
+"""Version of what is drawn and written. A folder with another version is drawn anew."""
 _MANIFEST = "demo.json"
 TOKENIZER_FOLDER = "data/xlm-roberta-demo"
 

@@ -27,7 +27,7 @@ class AttemptsExhausted(UserError):
 class _Count:
     run_id: str
     step: int
-    """Of the newest checkpoint at the last start; 0 if there was none."""
+    """Step of the newest checkpoint at the last start; 0 if there was none."""
     attempts: int
     """Starts in a row with no newer checkpoint than that."""
 

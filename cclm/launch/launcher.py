@@ -47,7 +47,7 @@ class LaunchOptions:
     folders: list[str]
     """Where the run saves, as paths or URLs; empty if it saves nothing."""
     run_id: str | None
-    """Of the job, for counting attempts and for `--resume never`; None if it has none."""
+    """Name of the job, for counting attempts and for `--resume never`; None if it has none."""
     max_attempts: int
     """Starts in a row without a newer checkpoint."""
     shutdown_timeout: int

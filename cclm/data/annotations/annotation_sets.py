@@ -44,7 +44,7 @@ class ImageRef:
     end: int | None = None
     """The byte after the base64 text."""
     origin: ImageOrigin | None = field(default=None, compare=False)
-    """Of an image that has no file of its own."""
+    """Where an image that has no file of its own comes from."""
 
     @property
     def is_embedded(self) -> bool:

@@ -13,7 +13,7 @@ class Box(NamedTuple):
     """A box in an image, px."""
 
     x: float
-    """Of the upper left corner."""
+    """x and y are those of the upper left corner."""
     y: float
     width: float
     height: float

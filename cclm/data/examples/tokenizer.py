@@ -29,7 +29,7 @@ _USUAL_NAMES = {
 
 
 class Encoding(Protocol):
-    """Of one text."""
+    """What a tokenizer gives for one text."""
 
     @property
     def ids(self) -> list[int]: ...
