@@ -95,8 +95,8 @@ def run(argv: Sequence[str]) -> int:
         return EXIT_BROKEN_PIPE
     except Exception as error:
         failure = _failure_of(error)
-        # The launcher prints it, once for all processes.
-        is_reported = exit_report.write(failure, error) and launched_process.is_launched()
+        is_written = exit_report.write(failure, error)
+        is_reported = is_written and launched_process.is_launched()  # the launcher prints it, once for all processes
         if failure.cause is Cause.BUG and not is_reported:
             raise
         if not is_reported:

@@ -104,7 +104,9 @@ def wait_ready(cluster: Cluster, name: str, timeout: float = 180) -> None:
         api.wait(
             "deployment",
             item["metadata"]["name"],
-            lambda found: found and found.get("status", {}).get("readyReplicas", 0) >= found["spec"]["replicas"],
+            lambda found: (
+                found is not None and found.get("status", {}).get("readyReplicas", 0) >= found["spec"]["replicas"]
+            ),
             what=f"the readiness of {name}",
             timeout=timeout,
         )

@@ -277,7 +277,10 @@ def exhaust_quota(api: Kubectl, **more: str) -> None:
     quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "exhausted"}, "spec": {"hard": hard}}
     api.apply(quota)
     api.wait(
-        "resourcequota", "exhausted", lambda item: item and item.get("status", {}).get("hard") == hard, what="the quota"
+        "resourcequota",
+        "exhausted",
+        lambda item: item is not None and item.get("status", {}).get("hard") == hard,
+        what="the quota",
     )
 
 

@@ -77,7 +77,9 @@ class Space:
     def wait_phase(self, pod: str, *phases: str, timeout: float = 120) -> Any:
         """Wait until a pod is in one of these phases."""
         what = f"pod {pod} becoming {' or '.join(phases)}"
-        return self.api.wait("pod", pod, lambda item: phase(item) in phases and item, what=what, timeout=timeout)
+        return self.api.wait(
+            "pod", pod, lambda item: item if phase(item) in phases else None, what=what, timeout=timeout
+        )
 
     def wait_gone(self, pod: str, timeout: float = 120) -> None:
         """Wait until a pod does not exist."""

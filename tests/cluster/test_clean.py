@@ -17,7 +17,7 @@ from tests.cluster import cgroups, control, faults, status, traces
 from tests.cluster.cluster import Cluster
 from tests.cluster.common import PROJECT, ClusterError, locked, wait_for
 from tests.cluster.teardown import cgroup_of, life_lock, sweep
-from tests.interrupts import hear_interrupts
+from tests.interrupts import obey_interrupts
 
 pytestmark = pytest.mark.cluster
 
@@ -77,7 +77,7 @@ def test_an_up_that_is_stopped_while_it_starts_leaves_nothing(number: int) -> No
     cluster = Cluster(f"stopped-{os.getpid()}")
     words = [sys.executable, "-m", "tests.cluster", "--name", cluster.name, "up", "--nodes", "1"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    command = subprocess.Popen(words, cwd=PROJECT, preexec_fn=hear_interrupts, **pipes)
+    command = subprocess.Popen(words, cwd=PROJECT, preexec_fn=obey_interrupts, **pipes)
     try:
         wait_for(cluster.log("node-1", "containerd").exists, what="the start of containerd", timeout=120, every=0.01)
         command.send_signal(number)

@@ -152,7 +152,7 @@ def last_step(folder: Path) -> int:
 
 
 def newest_committed(places: list[str]) -> int:
-    """Of the local place and the others."""
+    """Step of the newest checkpoint that is whole in one of the places; 0: there is none."""
     for step in sorted({step for place in places for step in checkpoint_steps(place)}, reverse=True):
         for place in places:
             with contextlib.suppress(Exception):
@@ -165,7 +165,7 @@ def one_seed(folder: Path, seed: int, remote: str | None) -> dict:
     """Kill and start again until the run is through."""
     drawn = random.Random(seed)
     local = folder / str(seed)
-    far = remote and storage.join(remote, str(seed))
+    far = None if remote is None else storage.join(remote, str(seed))
     output = Output(str(local), far, CheckpointConfig(keep_last=2, save_minutes=None))
     places = [place for place in (str(local), far) if place]
     kills, lost = [], []

@@ -36,7 +36,7 @@ pytestmark = pytest.mark.slow
 
 def newest(*places: str) -> int | None:
     found = newest_checkpoint(places, lambda _: None)
-    return found and found.step
+    return None if found is None else found.step
 
 
 @pytest.mark.parametrize("second", [False, True], ids=["one-place", "second-place"])
@@ -115,8 +115,8 @@ def test_the_store_goes_down_during_an_upload(remote_store, tmp_path):
     url = remote_store.new_folder()
     output = Output(str(tmp_path / "near"), url) if remote_store.name == "gcs" else Output(url)
     output.checkpoints = CheckpointConfig(scratch=str(tmp_path), keep_last=20)
-    said = []
-    saving = Saving(output, Journal([Sentences(said.append)]))
+    lines = []
+    saving = Saving(output, Journal([Sentences(lines.append)]))
     saving.find_start("auto")
     model = nn.Linear(4000, 4000)  # 64 MB
     optimizer = torch.optim.SGD([{"params": [*model.parameters()], "names": ["weight", "bias"], "lr": 0.1}])
@@ -145,7 +145,7 @@ def test_the_store_goes_down_during_an_upload(remote_store, tmp_path):
         open_checkpoint(storage.join(url, "step-00000001"))
         third.join()
     assert saving.committed == step + 1
-    assert any("training waited" in line for line in said), said
+    assert any("training waited" in line for line in lines), lines
     for each in range(1, step + 2):
         open_checkpoint(storage.join(url, f"step-{each:08d}"))
 
@@ -154,8 +154,8 @@ def test_a_store_that_stays_away_ends_the_run_with_the_local_ones_in_place(s3_st
     monkeypatch.setenv(storage.PATIENCE, "1")
     url = s3_store.new_folder()
     output = Output(str(tmp_path), url, CheckpointConfig(max_failed_saves=2))
-    said = []
-    saving = Saving(output, Journal([Sentences(said.append)]))
+    lines = []
+    saving = Saving(output, Journal([Sentences(lines.append)]))
     saving.find_start("auto")
     model, optimizer = make_trained(0)
     saving.save(1, model, optimizer, {})

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow
 
 def newest(place: Path) -> int | None:
     found = newest_checkpoint([str(place)], lambda _: None)
-    return found and found.step
+    return None if found is None else found.step
 
 
 @pytest.fixture
@@ -43,8 +43,8 @@ def small_disk(tmp_path):
 
 def test_a_full_disk(small_disk: Path):
     """The save fails in words, leaves nothing behind, and the next one succeeds once there is room."""
-    said = []
-    saving = Saving(Output(str(small_disk)), Journal([Sentences(said.append)]))
+    lines = []
+    saving = Saving(Output(str(small_disk)), Journal([Sentences(lines.append)]))
     saving.find_start("auto")
     model = nn.Linear(1000, 250)  # 1 MB
     optimizer = torch.optim.SGD([{"params": [*model.parameters()], "names": ["weight", "bias"], "lr": 0.1}])
@@ -53,7 +53,7 @@ def test_a_full_disk(small_disk: Path):
     (small_disk / "else").write_bytes(bytes(5 * 2**19))
     saving.save(2, model, optimizer, {})
     saving._wait_for_writer(2)
-    assert "step 2 could not be saved" in said[-1] and "No space left" in said[-1]
+    assert "step 2 could not be saved" in lines[-1] and "No space left" in lines[-1]
     assert newest(small_disk) == 1
     (small_disk / "else").unlink()
     saving.save(3, model, optimizer, {})

@@ -11,7 +11,7 @@ import pytest
 from safetensors.torch import load_file
 from torch import equal
 
-from tests.interrupts import hear_interrupts
+from tests.interrupts import obey_interrupts
 
 from .conftest import metrics, run, start
 
@@ -87,7 +87,7 @@ def test_it_trains_saves_evaluates_and_goes_on_bit_for_bit(config, held_out, tmp
 @pytest.mark.parametrize(("number", "name", "code"), [(signal.SIGTERM, "SIGTERM", 143), (signal.SIGINT, "Ctrl-C", 130)])
 def test_a_signal_to_the_group_saves_and_leaves(config, tmp_path, number, name, code):
     path = config(**{"training.max_steps": 10_000, "training.save_every": None})
-    process = start("pretrain", path, preexec_fn=hear_interrupts)
+    process = start("pretrain", path, preexec_fn=obey_interrupts)
     wait_for_line(tmp_path / "run" / "metrics.jsonl", 3)
     os.killpg(process.pid, number)
     out, err = process.communicate(timeout=240)
@@ -141,10 +141,10 @@ def test_checkpoint_of_another_run_is_refused(finished, change, sentence):
 
 def test_a_run_that_goes_on_otherwise_says_so(finished, tmp_path):
     run("pretrain", finished, "optimizer.lr=1e-3", "model.weights=w.th", "training.max_steps=2")
-    told = (tmp_path / "run" / "log.txt").read_text()
-    assert "going on from step 1 with other settings than it was saved with: " in told
-    assert "optimizer.lr 0.002 -> 0.001; training.max_steps 1 -> 2\n" in told
-    assert f"model.weights w.th is not used: the run goes on from {tmp_path}/run/step-00000001 (" in told
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert "going on from step 1 with other settings than it was saved with: " in log
+    assert "optimizer.lr 0.002 -> 0.001; training.max_steps 1 -> 2\n" in log
+    assert f"model.weights w.th is not used: the run goes on from {tmp_path}/run/step-00000001 (" in log
 
 
 @pytest.fixture
@@ -202,9 +202,9 @@ def test_skipped_records_are_named_in_the_log_and_once_on_stderr(config, tmp_pat
     broken.write_bytes(b"\n".join([*good, b"no JSON"]) + b"\n")
     path = config(**{"training.max_steps": 3, "data.images.files": [str(broken)], "data.regions": None})
     done = run("pretrain", path)
-    told = f"skipped a record of data.images at {broken}:12"
-    assert done.stderr.count(told) == 1
-    assert (tmp_path / "run" / "log.txt").read_text().count(told) == 1
+    warning = f"skipped a record of data.images at {broken}:12"
+    assert done.stderr.count(warning) == 1
+    assert (tmp_path / "run" / "log.txt").read_text().count(warning) == 1
 
 
 def test_evaluate_without_a_checkpoint(config, held_out, tmp_path):

@@ -102,8 +102,8 @@ def test_an_upload_may_take_longer_than_a_collective(store, tmp_path):
         "d.barrier(); stall(); saving.close(); d.shutdown()"
     )
     processes = two_processes(store, code, timeout=wait)
-    told = [process.communicate(timeout=240)[1] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], told
+    errors = [process.communicate(timeout=240)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], errors
 
 
 def test_a_first_process_that_hangs_is_not_waited_for(store):

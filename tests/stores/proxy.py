@@ -1,4 +1,4 @@
-"""A proxy on loopback that breaks what it is told to: one HTTP request a connection, faults in the order given."""
+"""A proxy on loopback that causes the faults it is given, in their order: one HTTP request a connection."""
 
 from __future__ import annotations
 

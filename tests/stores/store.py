@@ -46,7 +46,7 @@ class RunningStore:
 
 @contextmanager
 def environment(settings: dict[str, str]) -> Iterator[None]:
-    """Variables set for a while, and heard by stores of this process and by loader processes that it starts."""
+    """Set environment variables for a while. Stores of this process and loader processes that it starts use them."""
     before = {name: os.environ.get(name) for name in settings}
     os.environ.update(settings)
     _start_anew()

@@ -22,7 +22,7 @@ from cclm.errors import UserError
 from cclm.storage import hdfs
 from cclm.storage.hdfs import call_with_timeout
 from cclm.storage.interface import split_url
-from tests.interrupts import hear_interrupts
+from tests.interrupts import obey_interrupts
 from tests.stores.hdfs import HdfsStore
 from tests.stores.peer import Peer
 from tests.stores.proxy import Answer, Cut, Proxy, Stall
@@ -224,7 +224,7 @@ def test_an_interrupt_during_a_read_ends_python_as_it_should(hdfs_store: HdfsSto
     )
     for turn in range(8):
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        reader = subprocess.Popen([sys.executable, "-c", code, url], preexec_fn=hear_interrupts, **pipes)
+        reader = subprocess.Popen([sys.executable, "-c", code, url], preexec_fn=obey_interrupts, **pipes)
         try:
             reader.stdout.readline()
             time.sleep(0.3 + 0.013 * turn)

@@ -105,8 +105,8 @@ def test_torn_and_other_files(built, tmp_path):
     whole = (GOLDEN / "pretrained.th").read_bytes()
     for content in (whole[: len(whole) // 2], b"", b"no weights", whole[:1000] + bytes(len(whole) - 1000)):
         (tmp_path / "torn.th").write_bytes(content)
-        said = refused(config(whole=tmp_path / "torn.th"), built)
-        assert f"torn.th: not a whole file of tensors ({len(content):,} bytes); fetch it anew" in said
+        message = refused(config(whole=tmp_path / "torn.th"), built)
+        assert f"torn.th: not a whole file of tensors ({len(content):,} bytes); fetch it anew" in message
 
 
 def test_files_of_old_versions_of_torch_that_were_cut_off(built, tmp_path):
@@ -125,20 +125,22 @@ def test_fine_tuned_models_are_named_as_such(built, tmp_path):
     optimizer = torch.optim.AdamW([{"params": [model.space.temperature], "names": ["space.temperature"]}])
     made = {"config": {"task": "retrieval", "model": config().model_dump(mode="json")}}
     folder = save_checkpoint(tmp_path, 1, model, optimizer, made)
-    said = f"{folder} was fine-tuned for retrieval, but a pre-trained model is wanted here; use a config of its task"
-    assert said in refused(config(whole=folder), built)
-    with pytest.raises(UserError, match=said):
+    message = f"{folder} was fine-tuned for retrieval, but a pre-trained model is wanted here; use a config of its task"
+    assert message in refused(config(whole=folder), built)
+    with pytest.raises(UserError, match=message):
         restore_model(config(), find_checkpoint(folder))
     names = to_published(model, num_text_layers=6)
     state = {name.replace(".bert.", "."): tensor for name, tensor in names.items()}
     torch.save({"model": state}, tmp_path / "tuned.th")
-    said = refused(config(whole=tmp_path / "tuned.th"), built)
-    assert "tuned.th are of a fine-tuned model, but a pre-trained model is wanted here" in said
+    message = refused(config(whole=tmp_path / "tuned.th"), built)
+    assert "tuned.th are of a fine-tuned model, but a pre-trained model is wanted here" in message
 
 
 def test_folders_without_a_checkpoint(built, tmp_path):
-    said = refused(config(whole=tmp_path), built)
-    assert f"{tmp_path} is no checkpoint" in said and "Give a checkpoint's folder" in said and ".th file" in said
+    message = refused(config(whole=tmp_path), built)
+    assert (
+        f"{tmp_path} is no checkpoint" in message and "Give a checkpoint's folder" in message and ".th file" in message
+    )
 
 
 def test_missing_files(built, tmp_path):
@@ -170,13 +172,13 @@ def test_xlm_roberta_of_another_size(built):
 )
 def test_xlm_roberta_with_an_unreadable_config(built, tmp_path, content, sentence):
     (tmp_path / "config.json").write_bytes(content)
-    said = refused(config(text=tmp_path), built)
-    assert f"{tmp_path}/config.json" in said and sentence in said
+    message = refused(config(text=tmp_path), built)
+    assert f"{tmp_path}/config.json" in message and sentence in message
 
 
 def test_whole_models_of_another_size(built, tmp_path):
-    said = refused(config(whole=GOLDEN / "pretrained.th", vocab_size=500), built)
-    assert "has shape (997, 128), the config asks for (500, 128)" in said
+    message = refused(config(whole=GOLDEN / "pretrained.th", vocab_size=500), built)
+    assert "has shape (997, 128), the config asks for (500, 128)" in message
     model = CCLM(config())
     optimizer = torch.optim.AdamW([{"params": [model.space.temperature], "names": ["space.temperature"]}])
     made = {"config": {"model": config().model_dump(mode="json")}}

@@ -33,9 +33,7 @@ def test_every_setting_has_a_docstring(block: type[Settings]) -> None:
             isinstance(part, type) and issubclass(part, Settings)
             for part in (field.annotation, *get_args(field.annotation))
         )
-        described = any(
-            name in base.model_fields and base.model_fields[name].description for base in settings_of(block)
-        )
+        described = any(base.model_fields[name].description for base in settings_of(block) if name in base.model_fields)
         assert is_block or described, f"{block.__name__}.{name} has no docstring"
 
 

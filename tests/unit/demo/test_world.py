@@ -29,7 +29,7 @@ from cclm.demo.scenes import is_held_out
 from cclm.demo.tokenizer_training import train_tokenizer
 from cclm.demo.world import TOKENIZER_FOLDER, DemoSize, _replace, make_demo_world
 from cclm.errors import UserError
-from tests.interrupts import hear_interrupts
+from tests.interrupts import obey_interrupts
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -103,7 +103,7 @@ def test_an_interrupted_run_leaves_nothing(tmp_path: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path / "world")],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
-        preexec_fn=hear_interrupts,
+        preexec_fn=obey_interrupts,
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -281,3 +281,10 @@ def test_the_vocabulary_fits_the_laptop_model_however_few_sentences_there_are() 
     tokenizer = train_tokenizer({"en": [" ".join(rng.choices(words, k=8)) for _ in range(1500)]})
     assert 900 < tokenizer.get_vocab_size() <= 1024
     assert "<unk>" not in tokenizer.encode("abcdefghijklmnop 0123456789").tokens
+
+
+def test_demo_world_where_none_can_be(tmp_path):
+    (tmp_path / "file").touch()
+    for out in (Path("/proc/zz"), tmp_path / "file" / "world"):
+        with pytest.raises(UserError, match=f"^the demo world {out} cannot be written .*; choose another folder"):
+            make_demo_world(out, size=DemoSize.TINY, progress=False)

@@ -12,7 +12,7 @@ from PIL import Image
 from cclm.config.sources import AugmentConfig, MaskingConfig, RegionSource
 from cclm.data.examples.pretraining_examples import region_example
 from cclm.data.stored.records import parse_region
-from tests.unit.training.test_preflight import TOKENIZER
+from tests.letters import TOKENIZER
 
 
 def example(attributes: object, flip: float, careful: bool) -> np.ndarray:
