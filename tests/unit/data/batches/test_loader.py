@@ -270,7 +270,7 @@ def test_a_slot_reads_ahead_in_one_request(
     assert sum(end - start for _, start, end in read) == sizes  # every byte once
 
 
-def test_contradictions_are_told_before_reading(make_config: Any, files: dict[str, str]) -> None:
+def test_contradictions_are_refused_before_reading(make_config: Any, files: dict[str, str]) -> None:
     config = _config(make_config, files)
     with pytest.raises(UserError, match=r"data\.images\.batch_size = 8 cannot be shared evenly by 3 processes"):
         open_source("images", config, rank=0, world_size=3)
@@ -285,6 +285,6 @@ def test_too_little_shared_memory_is_one_sentence(make_config: Any, files: dict[
     config = _config(make_config, files, workers=2)
     vision = config.model.vision.model_copy(update={"image_size": 1 << 22})  # 1 PB
     config = config.model_copy(update={"model": config.model.model_copy(update={"vision": vision})})
-    said = r"^data\.images: no shared memory .* MiB \(.+\); mount a larger /dev/shm, or lower num_workers"
-    with pytest.raises(UserError, match=said):
+    message = r"^data\.images: no shared memory .* MiB \(.+\); mount a larger /dev/shm, or lower num_workers"
+    with pytest.raises(UserError, match=message):
         next(open_source("images", config, rank=0, world_size=1).batches(0))
