@@ -42,9 +42,9 @@ examples:
 """
 
 TORCHRUN_OPTIONS = {
-    "nnodes": "number of machines, or MIN:MAX for a run that goes on while machines come and leave",
-    "nproc-per-node": "processes on each machine: a number, gpu, cpu or auto",
-    "max-restarts": "restarts after failures within this launch, on each machine",
+    "nnodes": "number of machines, or MIN:MAX for a run that goes on while machines come and leave (default: 1)",
+    "nproc-per-node": "processes on each machine: a number, gpu, cpu or auto (default: 1)",
+    "max-restarts": "restarts after failures within this launch, on each machine (default: 0)",
     "rdzv-endpoint": "HOST:PORT where the machines meet; HOST runs the store",
     "rdzv-id": "name of the job, the same on all machines and at each start of it",
     "rdzv-backend": "how machines meet (default c10d)",
