@@ -44,16 +44,16 @@ class LauncherMetrics:
         for cause in (*(cause.name.lower() for cause in Cause), _MEMBERSHIP):
             exported.increase(catalogue.RESTARTS, 0, cause)
         exported.set(catalogue.BUILD, 1, __version__, _version_of("torch"), platform.python_version())
-        self._show_phase("preparing")
+        exported.show_phase("preparing")
 
     def handle(self, event: Event) -> None:
         match event:
             case WaitingForNodes():
-                self._show_phase("rendezvous")
+                self._exported.show_phase("rendezvous")
                 self._exported.set(catalogue.NODES, event.min_nodes, "wanted_at_least")
                 self._exported.set(catalogue.NODES, event.max_nodes, "wanted_at_most")
             case NodesMet():
-                self._show_phase("preparing")
+                self._exported.show_phase("preparing")
                 self._exported.set(catalogue.NODES, event.nodes, "present")
             case NodeJoining() | Rejoining():
                 self._exported.increase(catalogue.RESTARTS, 1, _MEMBERSHIP)
@@ -62,12 +62,8 @@ class LauncherMetrics:
             case AttemptsCounted():
                 self._exported.set(catalogue.ATTEMPTS, event.attempts)
             case Ended():
-                self._show_phase("ended")
+                self._exported.show_phase("ended")
                 self._exported.set(catalogue.EXIT_CODE, event.exit_code)
-
-    def _show_phase(self, phase: str) -> None:
-        for each in catalogue.PHASES:
-            self._exported.set(catalogue.PHASE, float(each == phase), each)
 
 
 @contextmanager

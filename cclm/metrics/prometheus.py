@@ -73,6 +73,11 @@ class Exported:
             )
         (gauge.labels(*labels) if labels else gauge).set(value)
 
+    def show_phase(self, phase: str) -> None:
+        """Set the gauge of one phase to 1, and those of all others to 0."""
+        for each in catalogue.PHASES:
+            self.set(catalogue.PHASE, float(each == phase), each)
+
     def increase(self, metric: Metric, amount: float, *labels: str) -> None:
         """Add to a counter."""
         from prometheus_client import Counter
@@ -123,7 +128,7 @@ class PrometheusSink:
             case Started():
                 self._show_start(event)
             case PhaseChanged():
-                self.show_phase(event.phase)
+                self._exported.show_phase(event.phase)
             case Evaluated():
                 self._show_scores(event)
             case Saved():
@@ -132,11 +137,6 @@ class PrometheusSink:
                 self._exported.increase(catalogue.CHECKPOINT_FAILURES, 1)
             case Waited():
                 self._exported.increase(catalogue.CHECKPOINT_BLOCKED, event.seconds)
-
-    def show_phase(self, phase: str) -> None:
-        """One phase is on, and all others are off."""
-        for each in catalogue.PHASES:
-            self._exported.set(catalogue.PHASE, float(each == phase), each)
 
     def _count_work(self, event: Worked) -> None:
         """What every process adds to the counts of its pod."""
