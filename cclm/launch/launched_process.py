@@ -7,9 +7,9 @@ import ctypes
 import os
 import signal
 import sys
-from pathlib import Path
 
 from cclm.launch_contract import ERROR_FILE, LAUNCHER_PID
+from cclm.processes import has_ended
 
 _PR_SET_PDEATHSIG = 1
 """Option of prctl(2)."""
@@ -31,16 +31,5 @@ def die_with_launcher() -> None:
     if os.getppid() == int(launcher):
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if _has_ended(launcher):  # before prctl was called, so its signal will not come
+    if has_ended(int(launcher)):  # before prctl was called, so its signal will not come
         os.kill(os.getpid(), signal.SIGKILL)
-
-
-def _has_ended(pid: str) -> bool:
-    """Whether a process has ended. One whose parent has not yet asked how it ended is still listed in /proc (Linux)."""
-    try:
-        status = Path(f"/proc/{pid}/stat").read_bytes()
-    except (FileNotFoundError, ProcessLookupError):
-        return True
-    except OSError:  # this process may not look at it, so it exists
-        return False
-    return status.rpartition(b")")[2].split()[0] in (b"Z", b"X")

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from cclm.launch_contract import METRICS_FOLDER
+from cclm.processes import has_ended
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry, Metric
@@ -59,27 +60,8 @@ def forget_dead_processes(folder: Path) -> None:
     """Remove the gauges of processes that have ended: their last values are not true any more. Counters stay."""
     for path in folder.glob("gauge_live*.db"):
         found = _GAUGES_OF_A_PROCESS.fullmatch(path.name)
-        if found is not None and not _is_alive(int(found[1])):
+        if found is not None and has_ended(int(found[1])):
             path.unlink(missing_ok=True)
-
-
-def _is_alive(process: int) -> bool:
-    """Whether a process runs; one that has ended and was not waited for yet does not (Linux)."""
-    try:
-        status = Path(f"/proc/{process}/stat").read_bytes()
-    except FileNotFoundError:
-        if Path("/proc/self").exists():
-            return False
-        try:
-            os.kill(process, 0)
-        except ProcessLookupError:
-            return False
-        except OSError:
-            return True
-        return True
-    except OSError:
-        return True
-    return status.rpartition(b")")[2].split()[0] not in (b"Z", b"X")
 
 
 class Endpoint:
