@@ -115,7 +115,7 @@ def run(args: argparse.Namespace) -> int:
         UserError: flags, config, data or weights cannot be used.
     """
     flags = Flags(**{each.name: getattr(args, each.name) for each in fields(Flags)})
-    with tempfile.TemporaryDirectory(prefix="cclm-run-") as folder:
+    with tempfile.TemporaryDirectory(prefix="cclm-config-") as folder:
         flags = replace(flags, config=_local_config(flags.config, folder))
         commands = commands_of(flags)
         launcher = launcher_of(args.dist)
