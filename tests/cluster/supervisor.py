@@ -56,7 +56,7 @@ class Supervisor:
         self.settings: dict[str, Any] = json.loads((folder / "cluster.json").read_text())
         self.machines: dict[str, tuple[subprocess.Popen[bytes], int]] = {}
         self.programs: dict[tuple[str, str], subprocess.Popen[bytes]] = {}
-        self.forwarder: Forwarder | None = None
+        self.forwarders: dict[tuple[str, str, int], Forwarder] = {}
         self.owner: int | None = None
         if owner is not None:
             # A descriptor, not a number: the number may be given to another process later.
@@ -152,10 +152,11 @@ class Supervisor:
         return {"exit": entry.returncode}
 
     def forward(self, machine: str, host: str, port: int) -> dict[str, Any]:
-        """Open a port on the machine's loopback address that leads to an address inside."""
-        if self.forwarder is None:
-            self.forwarder = Forwarder(self.machines[machine][1], (host, port))
-        return {"port": self.forwarder.port}
+        """Open a port on the machine's loopback address that leads to an address inside; one for each address."""
+        address = (machine, host, port)
+        if address not in self.forwarders:
+            self.forwarders[address] = Forwarder(self.machines[machine][1], (host, port))
+        return {"port": self.forwarders[address].port}
 
     def list(self) -> dict[str, Any]:
         """Which machines and programs run."""
@@ -225,8 +226,8 @@ class Supervisor:
 
     def take_down(self) -> None:
         """End every machine and remove what they leave."""
-        if self.forwarder is not None:
-            self.forwarder.close()
+        for forwarder in self.forwarders.values():
+            forwarder.close()
         for machine in list(self.machines):
             with contextlib.suppress(Exception):
                 self.kill_machine(machine)

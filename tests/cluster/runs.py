@@ -1,0 +1,270 @@
+"""A run of cclm on the cluster, started and asked as a user does it: by the `torchx` command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cclm import storage
+from tests.stores.store import environment
+
+from . import demo_run, images, mounted
+from .common import PROJECT, ClusterError
+from .jobs import JOB_LABEL
+from .kubectl import kubeconfig_environment
+from .progress import Progress
+from .space import Space
+from .stores import ClusterS3
+
+SECRET = "s3"
+USER = 10001
+_HANDLE = re.compile(r"kubernetes://\S+")
+
+
+@dataclass
+class Command:
+    """What a command of torchx printed, and its exit code."""
+
+    out: str
+    err: str
+    code: int
+
+
+@dataclass
+class Workbench:
+    """What every run of a session shares: the store with the data, the tokenizer's world, and a place for configs."""
+
+    store: ClusterS3
+    world: Path
+    folder: Path
+
+    @classmethod
+    def make(cls, store: ClusterS3, folder: Path) -> Workbench:
+        """Draw the world, put its data into the store, and index it there."""
+        folder.chmod(0o755)
+        world = folder / "world"
+        demo_run.make_world(world)
+        made = cls(store, world, folder)
+        with environment(store.environment):
+            for path in (world / "data" / "pretrain").rglob("*.jsonl"):
+                name = str(path.relative_to(world / "data" / "pretrain"))
+                storage.write_atomic(storage.join(made.data, name), path.read_bytes())
+        sources = [storage.join(made.data, name) for name in ("image_text", "parallel_text")]
+        indexed = made.cclm("data", "index", *sources)
+        if indexed.code != 0:
+            raise ClusterError(f"cclm data index failed: {indexed.err}")
+        return made
+
+    @property
+    def data(self) -> str:
+        """URL of the pre-training files."""
+        return storage.join(self.store.url, "data")
+
+    def config(self, steps: int, **changes: Any) -> Path:
+        """A config for pods, with its data in the store."""
+        settings = demo_run.settings(self.world, self.data, steps, **changes)
+        return demo_run.write(self.folder / f"{random.randbytes(4).hex()}.yaml", settings)
+
+    def undisturbed(self, steps: int) -> demo_run.Undisturbed:
+        """The same run on this machine, with one process."""
+        settings = demo_run.settings(self.world, str(self.world / "data" / "pretrain"), steps)
+        config = demo_run.write(self.folder / f"undisturbed-{steps}.yaml", settings)
+        return demo_run.Undisturbed(config, self.folder / f"undisturbed-{steps}")
+
+    def cclm(self, *words: str) -> Command:
+        """Run a command of cclm on this machine, with the store."""
+        env = {**os.environ, **self.store.environment, "PYTHONPATH": str(PROJECT)}
+        command = [sys.executable, "-m", "cclm", *words]
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL)
+        return Command(done.stdout, done.stderr, done.returncode)
+
+    def mounts(self) -> str:
+        """Value of `--mounts`: this machine's Python, the working tree and the world, read-only."""
+        folders = [*mounted.folders(), self.folder]
+        return ",".join(f"type=bind,src={folder},dst={folder},readonly" for folder in folders)
+
+
+def torchx(space: Space, *words: str, timeout: float = 120, **variables: str) -> Command:
+    """Run torchx as a user of this cluster would."""
+    program = Path(sys.executable).parent / "torchx"
+    env = {**kubeconfig_environment(space.api.kubeconfig), "TORCHXCONFIG": os.devnull, **variables}
+    done = subprocess.run(
+        [str(program), *words], env=env, capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL
+    )
+    return Command(done.stdout, done.stderr, done.returncode)
+
+
+@dataclass
+class Run:
+    """A submitted run, and what is known of it."""
+
+    space: Space
+    bench: Workbench
+    name: str
+    """Name of the job."""
+    handle: str
+    """What torchx calls it."""
+    output: str
+    """URL where the run saves."""
+    steps: int
+    progress: Progress
+    faults: list[dict[str, Any]] = field(default_factory=list)
+    """What was done to the run, with the seconds until it went on."""
+
+    # --- what it is doing -------------------------------------------------------------------------------------------
+
+    def pods(self) -> list[Any]:
+        """Its pods, as the API has them."""
+        found: list[Any] = self.space.api.get("pod", None, "-l", f"{JOB_LABEL}={self.name}")
+        return found
+
+    def pod(self, index: int) -> str:
+        """Name of a worker's pod."""
+        return f"{self.name}-worker-{index}"
+
+    def node_of(self, index: int) -> str:
+        """The node that a worker's pod is on."""
+        return str(self.space.api.get("pod", self.pod(index))["spec"]["nodeName"])
+
+    def job(self) -> Any:
+        """The PyTorchJob."""
+        return self.space.api.get("pytorchjob", self.name)
+
+    def why(self) -> str:
+        """How the run stands, for whoever waited in vain."""
+        pods = "; ".join(f"{pod['metadata']['name']} {pod['status'].get('phase')}" for pod in self.pods())
+        last = {name: (sample.step, sample.world) for name, sample in self.progress.latest.items()}
+        logs = [self.space.api.attempt("logs", pod["metadata"]["name"], "--tail=4").stdout for pod in self.pods()]
+        return f"step {self.progress.step} of {self.steps}; {pods}; step and world by pod {last}; {' | '.join(logs)}"
+
+    def wait_step(self, step: int, timeout: float = 300) -> None:
+        """Wait until this step, or a later one, is made."""
+        self.wait(lambda: self.progress.step >= step, f"step {step}", timeout)
+
+    def wait_world(self, world: int, timeout: float = 300) -> None:
+        """Wait until as many processes train, and have made steps that are new."""
+
+        def trains() -> bool:
+            return bool(self.progress.advances) and self.progress.advances[-1].world == world
+
+        self.wait(trains, f"a new step of {world} processes", timeout)
+
+    def wait(self, reached: Callable[[], Any], what: str, timeout: float = 300) -> None:
+        """Wait for something of the run; an end of the job meanwhile is an error at once."""
+
+        def reached_or_over() -> Any:
+            if reached():
+                return True
+            if self.progress.ended:
+                raise ClusterError(f"the job {self.name} ended before {what}: {self.why()}")
+            return False
+
+        self.progress.wait(reached_or_over, what, self.why, timeout)
+
+    def wait_end(self, timeout: float = 600) -> str:
+        """Wait until the job is over; its last condition."""
+        self.progress.wait(lambda: self.progress.ended, f"the end of {self.name}", self.why, timeout)
+        return str(self.progress.ended)
+
+    # --- damage -----------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def fault(self, name: str, world: int | None = None, new_steps: int = 5, timeout: float = 420) -> Iterator[None]:
+        """Do damage inside; returns when training has gone on, with `world` processes if that is given.
+
+        How long training stood still is noted in `faults`.
+        """
+        pods = {pod["metadata"]["uid"] for pod in self.pods()}
+        since = time.monotonic()
+        yield
+        # Steps that were made before the damage, and are seen only now, are no sign of life after it.
+        settled = time.monotonic() + 3
+        self.wait(lambda: time.monotonic() >= settled, f"what {name} does", timeout)
+        if world is not None:
+            self.wait_world(world, timeout)
+        self.wait_step(self.progress.step + new_steps, timeout)
+        self.faults.append(
+            {
+                "fault": name,
+                "standstill_seconds": round(self.progress.standstill(since), 1),
+                "until_whole_seconds": round(time.monotonic() - since, 1),
+                "step": self.progress.step,
+                "new_pods": len({pod["metadata"]["uid"] for pod in self.pods()} - pods),
+                "attempts": self.attempts(),
+            }
+        )
+
+    def attempts(self) -> int:
+        """Starts in a row without a newer checkpoint, as the launcher counts them."""
+        with environment(self.bench.store.environment):
+            try:
+                return int(
+                    json.loads(storage.read_bytes(storage.join(self.output, "attempts-pretrain.json")))["attempts"]
+                )
+            except FileNotFoundError:
+                return 0
+
+    # --- what it left -----------------------------------------------------------------------------------------------
+
+    def losses(self) -> dict[int, dict[str, float]]:
+        """Step to its losses, from the store."""
+        with environment(self.bench.store.environment):
+            return demo_run.losses(storage.read_bytes(storage.join(self.output, "metrics.jsonl")).decode())
+
+    def audit(self) -> Command:
+        """What `cclm data audit` says of it."""
+        return self.bench.cclm("data", "audit", self.output)
+
+    def keep(self, file: Path) -> None:
+        """Append what was done to the run to a file of JSON lines."""
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("a") as lines:
+            lines.writelines(json.dumps({"run": self.name, **fault}) + "\n" for fault in self.faults)
+
+
+def start(
+    space: Space,
+    bench: Workbench,
+    *,
+    nodes: str,
+    steps: int,
+    name: str = "run",
+    options: Sequence[str] = (),
+    arguments: Sequence[str] = (),
+    config: Path | None = None,
+) -> Run:
+    """Submit `cclm.pretrain` of the demo world by torchx, in the quick image.
+
+    Args:
+        nodes: value of `-j`, such as 1:2x1.
+        steps: outer steps of the run.
+        options: further run options, as key=value.
+        arguments: further arguments of the component.
+        config: another config than the demo world's.
+    """
+    variables = bench.store.pod_environment
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": SECRET}, "stringData": variables}
+    space.api.apply(secret)
+    output = bench.store.new_folder()
+    chosen = [f"namespace={space.name}", f"secrets={SECRET}", f"run_as_user={USER}", *options]
+    env = {entry["name"]: entry["value"] for entry in mounted.pod_parts()["container"]["env"]}
+    words = ["run", "-s", "kubernetes", "-cfg", ",".join(chosen), "cclm.pretrain"]
+    words += ["--config", str(config or bench.config(steps)), "--output_hdfs", output, "-j", nodes, "--name", name]
+    words += ["--image", images.BARE, "--cpu", "1", "--memMB", "2048", "--mounts", bench.mounts()]
+    words += ["--env", ",".join(f"{key}={value}" for key, value in env.items()), *arguments]
+    said = torchx(space, *words)
+    found = _HANDLE.search(said.out)
+    if said.code != 0 or found is None:
+        raise ClusterError(f"torchx run failed ({said.code}): {said.out[-500:]} {said.err[-1500:]}")
+    job = found[0].rpartition(":")[2]
+    return Run(space, bench, job, found[0], output, steps, Progress(space.api.kubeconfig, space.name, job))
