@@ -55,6 +55,7 @@ ROOMS = {
         "training", "launch", "curves", "demo", "parity",
     },
     "__main__": {"cli"},
+    "components": {"cli", "config", "data.stored"},
 }  # fmt: skip
 
 

@@ -1,0 +1,85 @@
+"""A command of cclm on the nodes of a job, as a TorchX application."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+
+import torchx.specs as specs
+
+from cclm.components.arguments import Job
+from cclm.errors import UserError
+
+_ROLE = "cclm"
+_OWN_MACHINE = "localhost:0"
+"""Where the only node of a job meets itself: any free port."""
+
+
+def build_app(command: Sequence[str], job: Job) -> specs.AppDef:
+    """`cclm launch ... -- COMMAND` on all nodes of a job.
+
+    A shell starts it, since only on the node is it known where the nodes meet: TorchX's schedulers say it in a variable
+    whose name they put in the place of a macro, and training operators in PET_RDZV_ENDPOINT.
+
+    Args:
+        command: a command of cclm, with its arguments.
+        job: where it runs.
+
+    Raises:
+        UserError: the job asks for what there is not.
+    """
+    resource = _resource(job)
+    nodes = job.j
+    if 0 < resource.gpu < nodes.processes:
+        raise UserError(
+            f"-j asks for {nodes.processes} processes on each node, which has {resource.gpu} GPUs; each process needs "
+            "a GPU of its own"
+        )
+    endpoint = shlex.quote(_OWN_MACHINE)
+    if nodes.most > 1:
+        # $$ is a $ that TorchX leaves for the shell.
+        endpoint = f'"$${{PET_RDZV_ENDPOINT:-$${{{specs.macros.rank0_env}:-localhost}}:{job.rdzv_port}}}"'
+    options = ["--rdzv-backend", "c10d", "--rdzv-id", specs.macros.app_id, "--nnodes", nodes.range]
+    options += ["--nproc-per-node", str(nodes.processes), "--max-restarts", str(job.max_restarts)]
+    options += [] if job.metrics_port is None else ["--metrics-port", str(job.metrics_port)]
+    line = f"exec cclm launch --rdzv-endpoint {endpoint} {' '.join(options)} -- {shlex.join(command)}"
+    return specs.AppDef(
+        name=job.name,
+        roles=[
+            specs.Role(
+                name=_ROLE,
+                image=job.image,
+                entrypoint="bash",
+                args=["-c", line],
+                env=dict(job.env),
+                num_replicas=nodes.most,
+                min_replicas=nodes.least,
+                resource=resource,
+                port_map={"c10d": job.rdzv_port},
+                mounts=_mounts(job.mounts),
+            )
+        ],
+    )
+
+
+def _resource(job: Job) -> specs.Resource:
+    """What each node of the job needs."""
+    if job.h is None:
+        return specs.resource(cpu=job.cpu, gpu=job.gpu, memMB=job.memMB)
+    try:
+        return specs.resource(h=job.h)
+    except KeyError as error:
+        raise UserError(f"-h {job.h}: {error.args[0]}") from None
+
+
+def _mounts(options: Sequence[str]) -> list[specs.BindMount | specs.VolumeMount | specs.DeviceMount]:
+    """The mounts that `--mounts` describes. Raises UserError if it cannot be read."""
+    try:
+        mounts: list[specs.BindMount | specs.VolumeMount | specs.DeviceMount] = specs.parse_mounts(list(options))
+    except (KeyError, ValueError) as error:
+        problem = f"{error.args[0]} is missing" if error.args[0] in ("src", "dst") else error.args[0]
+        raise UserError(
+            f"--mounts {','.join(options)}: {problem}; give type=bind,src=/host,dst=/job[,readonly] or "
+            "type=volume,src=CLAIM,dst=/job[,readonly]"
+        ) from None
+    return mounts

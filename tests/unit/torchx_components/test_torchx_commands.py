@@ -1,0 +1,76 @@
+"""`torchx` with all that this project registers: what it lists and shows, and what its start does not import."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BEFORE_ANY_JOB = ("torch", "kubernetes", "docker", "pydantic")
+"""What would make every torchx command slow."""
+
+
+def torchx(*args: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the command line, as a user would who has activated the environment."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return subprocess.run(
+        [sys.executable, "-m", "torchx.cli.main", *args],
+        capture_output=True, text=True, cwd=cwd, env=os.environ | {"PATH": path},
+    )  # fmt: skip
+
+
+def test_torchx_lists_ours_and_its_own() -> None:
+    listed = torchx("builtins").stdout
+    for name in ("cclm.pretrain", "cclm.nlvr_domain", "dist.ddp", "utils.echo"):
+        assert f" {name}\n" in listed
+
+
+def test_torchx_shows_the_source_of_a_component() -> None:
+    shown = torchx("builtins", "--print", "cclm.xvnli").stdout
+    assert "def xvnli(options: PaperTask) -> specs.AppDef:" in shown
+
+
+@pytest.mark.parametrize("command", ["--help", "run --help", "builtins"])
+def test_start_imports_nothing_slow(command: str) -> None:
+    check = (
+        "import sys; from torchx.cli.main import main; sys.argv[1:] = sys.argv[1].split()\n"
+        "try: main()\n"
+        f"finally: print('imported:', [name for name in {BEFORE_ANY_JOB} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", check, command], capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "imported: []", done.stdout + done.stderr
+
+
+def test_schedulers_of_torchx_stay_beside_ours() -> None:
+    shown = torchx("run", "--help").stdout
+    assert "{kubernetes,kubernetes_volcano,local_cwd,local_docker,slurm}" in shown.replace("\n", "").replace(" ", "")
+
+
+def test_what_cannot_be_used_is_a_sentence_without_a_traceback() -> None:
+    done = torchx("run", "-s", "local_cwd", "cclm.xvnli", "--checkpoint", "c", "-j", "4:2x8")
+    assert done.returncode == 1
+    assert "-j 4:2x8: the least nodes come first, as 2:4x8" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_defaults_come_from_torchxconfig(tmp_path: Path) -> None:
+    (tmp_path / ".torchxconfig").write_text(
+        "[cli:run]\nscheduler = local_docker\nworkspace =\n"
+        "[component:cclm.xvnli]\nimage = registry/cclm:7\ncheckpoint = s3://bucket/4m\nenv = A=1,B=2\ngmt = true\n"
+    )
+    done = torchx("run", "--dryrun", "cclm.xvnli", "--output", "o", "training.epochs=1", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for text in ("registry/cclm:7", "s3://bucket/4m", "'A': '1'", "--gmt", "training.epochs=1"):
+        assert text in done.stdout, text
+
+
+@pytest.mark.slow
+def test_failed_run_is_reported_and_exits_with_1(tmp_path: Path) -> None:
+    logs = ("-cfg", f"log_dir={tmp_path}/logs")
+    done = torchx("run", "-s", "local_cwd", *logs, "cclm.pretrain", "--config", str(tmp_path / "absent.yaml"))
+    assert done.returncode == 1
+    assert "FAILED" in done.stderr
+    # Not the stderr of torchx: its copy of this log may lack the last lines.
+    (log,) = (tmp_path / "logs").rglob("stderr.log")
+    assert "cclm: error: " in log.read_text() and "absent.yaml" in log.read_text()
