@@ -1,0 +1,75 @@
+"""How far a run is, from the metrics that its pods serve. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Numbers of a running training; what is not known yet is None or empty."""
+
+    step: int | None = None
+    """Outer steps that are done."""
+    planned: int | None = None
+    """Outer steps of the whole run."""
+    losses: Mapping[str, float] | None = None
+    """`KIND/loss_NAME` to its mean over the last interval."""
+    eta_seconds: float | None = None
+    phase: str | None = None
+    """What the pod does: preparing, training, evaluating, saving, and the like."""
+    restarts: Mapping[str, int] | None = None
+    """Cause to how often the pod's launcher has started its processes again, in the same pod."""
+
+    def __str__(self) -> str:
+        """One line for people; empty if nothing is known."""
+        words = []
+        if self.step is not None:
+            share = f" of {self.planned} ({self.step / self.planned:.0%})" if self.planned else ""
+            words.append(f"step {self.step}{share}")
+        words += [f"{name} {value:.4g}" for name, value in sorted((self.losses or {}).items())]
+        if self.eta_seconds is not None:
+            words.append(f"{timedelta(seconds=round(self.eta_seconds))} left")
+        if self.phase is not None and (self.phase != "training" or not words):
+            words.append(self.phase.replace("_", " "))
+        return ", ".join(words)
+
+
+def read_progress(text: str) -> Progress | None:
+    """What metrics of a pod tell about its run; None if nothing.
+
+    Args:
+        text: what the pod serves at `/metrics`, in Prometheus' text format.
+    """
+    from prometheus_client.parser import text_string_to_metric_families
+
+    numbers: dict[str, float] = {}
+    losses: dict[str, float] = {}
+    restarts: dict[str, int] = {}
+    phase = None
+    try:
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                if sample.name == "cclm_loss":
+                    losses[f"{sample.labels.get('kind', '')}/{sample.labels.get('loss', '')}"] = sample.value
+                elif sample.name == "cclm_restarts_total" and sample.value > 0:
+                    restarts[sample.labels.get("cause", "")] = int(sample.value)
+                elif sample.name == "cclm_phase" and sample.value == 1:
+                    phase = sample.labels.get("phase")
+                elif not sample.labels:
+                    numbers[sample.name] = sample.value
+    except ValueError:  # an answer that is no metrics, such as the page of another server at this port
+        return None
+    if not numbers and not losses and phase is None:
+        return None
+    step, planned = numbers.get("cclm_train_step"), numbers.get("cclm_train_steps_planned")
+    return Progress(
+        int(step) if step is not None else None,
+        int(planned) if planned is not None else None,
+        losses,
+        numbers.get("cclm_eta_seconds"),
+        phase,
+        restarts,
+    )

@@ -1,0 +1,30 @@
+"""Amounts of resources as Kubernetes writes them: `100m`, `2`, `64Gi`. Pure."""
+
+from __future__ import annotations
+
+import re
+
+_FACTORS = {
+    "n": 1e-9, "u": 1e-6, "m": 1e-3, "": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18,
+    "Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40, "Pi": 2.0**50, "Ei": 2.0**60,
+}  # fmt: skip
+_FORM = re.compile(r"([0-9.]+(?:[eE][+-]?[0-9]+)?)([A-Za-z]*)")
+
+
+def amount(text: object) -> float:
+    """An amount in its unit: cores, bytes, devices.
+
+    Raises:
+        ValueError: it is none.
+    """
+    form = _FORM.fullmatch(str(text))
+    if form is None or form[2] not in _FACTORS:
+        raise ValueError(f"not an amount of a resource: {text}")
+    return float(form[1]) * _FACTORS[form[2]]
+
+
+def in_words(resource: str, value: float) -> str:
+    """An amount for people: bytes of memory in Gi or Mi, all else as a plain number."""
+    if resource in ("memory", "ephemeral-storage") or resource.startswith("hugepages-"):
+        return f"{value / 2**30:.3g}Gi" if value >= 2**30 else f"{value / 2**20:.3g}Mi"
+    return f"{value:.4g}"
