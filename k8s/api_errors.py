@@ -121,8 +121,8 @@ def _forbidden(message: str, request: Request) -> ClusterError:
         return ClusterError(f"the cluster refuses the {request.target}: {message}")
     place = f"namespace {request.namespace}" if request.namespace else "the whole cluster"
     return Forbidden(
-        f"{denied['user']} may not {denied['verb']} {request.resource.full_name}{_part(denied['resource'])} in {place}: "
-        f"ask for a Role with the verb {denied['verb']} on {denied['resource']}"
+        f"{denied['user']} may not {denied['verb']} {request.resource.full_name}{_part(denied['resource'])} in "
+        f"{place}: ask for a Role with the verb {denied['verb']} on {denied['resource']}"
         f"{f' of API group {request.resource.group}' if request.resource.group else ''}"
     )
 

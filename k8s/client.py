@@ -289,6 +289,31 @@ class Cluster:
         finally:
             answer.close()
 
+    def wait_for_change(
+        self, resource: Resource, namespace: str, name: str, since: Object | None, seconds: int
+    ) -> None:
+        """Wait until an object is created, changed or deleted, or this time has passed.
+
+        Args:
+            resource: its kind.
+            namespace: where it is.
+            name: its name.
+            since: the object as it was read last; None if there was none.
+            seconds: how long to wait at most.
+        """
+        version = since["metadata"]["resourceVersion"] if since is not None else ""
+        query = {
+            "watch": "true", "fieldSelector": f"metadata.name={name}", "resourceVersion": version,
+            "timeoutSeconds": str(seconds),
+        }  # fmt: skip
+        path = _with_query(resource.path(namespace), query)
+        request = Request("watch", resource, namespace, name)
+        answer = self._send(request, Message("GET", path, answer_seconds=seconds + CONNECT_SECONDS))
+        try:
+            next(_pieces(answer), None)
+        finally:
+            answer.close()
+
     def _object(self, request: Request, message: Message) -> Object:
         answer: Object = json.loads(self._bytes(request, message))
         return answer
@@ -324,7 +349,7 @@ def _pieces(answer: Answer) -> Iterator[bytes]:
     try:
         yield from answer.stream(1 << 16)
     except urllib3.exceptions.HTTPError as error:
-        raise Unreachable(f"the API server broke off the log: {error}") from error
+        raise Unreachable(f"the API server broke off its answer: {error}") from error
 
 
 def _with_query(path: str, query: Mapping[str, str]) -> str:
@@ -354,4 +379,3 @@ def _no_answer(host: str, error: Exception) -> str:
         return f"the cluster at {host} is not the one that the kubeconfig trusts: {reason}"
     words = reason.rpartition(": ")[2] or type(error).__name__
     return f"the cluster at {host} does not answer ({words}): is it up, and is this the right kubeconfig and context?"
-

@@ -55,7 +55,8 @@ class Replica:
 
 _IMAGE_TROUBLES = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError")
 _IMAGE_PREFIX = re.compile(
-    r"^(Back-off pulling image \S+: )?(\w+: )?(failed to pull and unpack image \S+: )?(failed to resolve reference \S+: )?"
+    r"^(Back-off pulling image \S+: )?(\w+: )?"
+    r"(failed to pull and unpack image \S+: )?(failed to resolve reference \S+: )?"
 )
 """What stands before the reason in messages about images, and repeats their name."""
 _DISRUPTIONS = {
