@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import re
 
+from cclm.errors import UserError
+
+MEGABYTE = 10**6
+"""TorchX's memMB are these."""
+
 _FACTORS = {
     "n": 1e-9, "u": 1e-6, "m": 1e-3, "": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18,
     "Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40, "Pi": 2.0**50, "Ei": 2.0**60,
@@ -21,6 +26,26 @@ def amount(text: object) -> float:
     if form is None or form[2] not in _FACTORS:
         raise ValueError(f"not an amount of a resource: {text}")
     return float(form[1]) * _FACTORS[form[2]]
+
+
+def bytes_of(text: str, what: str) -> int:
+    """Bytes of an amount of memory or disk that a user has written.
+
+    Args:
+        what: whose amount it is, for messages.
+
+    Raises:
+        UserError: it is no such amount.
+    """
+    form = _FORM.fullmatch(text)
+    if form is None or form[2] not in _FACTORS or amount(text) < 1:
+        raise UserError(f"{what}={text}: write an amount as 512Mi or 64Gi")
+    return int(amount(text))
+
+
+def in_mebibytes(size: int) -> str:
+    """So many bytes, rounded up, as Kubernetes writes them."""
+    return f"{-(-size // 2**20)}Mi"
 
 
 def in_words(resource: str, value: float) -> str:

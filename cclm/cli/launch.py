@@ -11,7 +11,7 @@ from cclm.cli.parser import Subparsers
 from cclm.config.paths import expand_home
 from cclm.launch.attempts import DEFAULT_MAX_ATTEMPTS
 from cclm.launch.causes import exit_code_table
-from cclm.launch_contract import UNNAMED_JOB
+from cclm.launch_contract import MAX_ATTEMPTS, UNNAMED_JOB
 
 DESCRIPTION = """\
 Run a command of cclm under torchrun's elastic agent: on all GPUs of a machine, and on several machines.
@@ -87,8 +87,9 @@ def add_parser(subparsers: Subparsers) -> None:
         help="seconds that a process waits for another one before it gives up (default %(default)s)",
     )  # fmt: skip
     parser.add_argument(
-        "--max-attempts", type=_positive, default=DEFAULT_MAX_ATTEMPTS, metavar="N",
-        help="starts in a row without a newer checkpoint before it gives up for good (default %(default)s)",
+        "--max-attempts", type=_positive, default=os.environ.get(MAX_ATTEMPTS, DEFAULT_MAX_ATTEMPTS), metavar="N",
+        help="starts in a row without a newer checkpoint before it gives up for good "
+        f"({MAX_ATTEMPTS}; default: {DEFAULT_MAX_ATTEMPTS})",
     )  # fmt: skip
     add_metrics_argument(parser)
     parser.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND ...", help="a command of cclm")
