@@ -38,5 +38,5 @@ ENV PATH=/opt/cclm/bin:$PATH \
 # A number, so that Kubernetes can see that it is not root (runAsNonRoot).
 USER 10001:10001
 WORKDIR /opt/cclm
-ENTRYPOINT ["cclm"]
-CMD ["--help"]
+# No ENTRYPOINT: TorchX's Docker scheduler gives a whole command, and would have it run behind the entry point.
+CMD ["cclm", "--help"]

@@ -156,9 +156,11 @@ def _nlvr_domain(flags: Flags) -> list[list[str]]:
         fewshot="", gmt=False, missing_images="",
     )  # fmt: skip
     domain_config = find_config(f"{flags.model}/{DOMAIN_CONFIG}", f"--model {flags.model}")
+    # On several machines, and on one that has replaced another, a local folder may lack the result of the first half.
+    result = flags.output_hdfs or flags.output_dir
     return [
         _finetune(domain, domain_config, flags.output_dir, flags.checkpoint),
-        _finetune(second, config, tuned, flags.output_dir),
+        _finetune(second, config, tuned, result),
     ]
 
 
