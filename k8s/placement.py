@@ -14,7 +14,6 @@ from k8s.settings import JobSettings
 
 Manifest = dict[str, Any]
 
-GPU = "nvidia.com/gpu"
 HOST = "kubernetes.io/hostname"
 ZONE = "topology.kubernetes.io/zone"
 

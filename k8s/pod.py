@@ -10,14 +10,14 @@ from torchx.specs import AppDef, Role
 
 from cclm.launch_contract import MAX_ATTEMPTS, METRICS_PORT
 from k8s.names import APP_LABEL, JOB_LABEL, MANAGED_BY, MANAGED_BY_LABEL, PART_OF_LABEL, label_value
-from k8s.placement import GPU, affinity, node_selector, tolerations
+from k8s.placement import affinity, node_selector, tolerations
 from k8s.quantities import MEGABYTE, in_mebibytes
+from k8s.resources import EFA, GPU
 from k8s.settings import JobSettings
 from k8s.storage import Storage, shared_memory_of, storage_of
 
 Manifest = dict[str, Any]
 
-EFA = "vpc.amazonaws.com/efa"
 HUGE_PAGES = "hugepages-2Mi"
 REPLICA_ID = "TORCHX_REPLICA_ID"
 RANK0_HOST = "TORCHX_RANK0_HOST"

@@ -10,13 +10,13 @@ from torchx.specs import BindMount, DeviceMount, Role, VolumeMount
 
 from cclm.errors import UserError
 from k8s.quantities import bytes_of, in_mebibytes
+from k8s.resources import SHARED_MEMORY_OF_GPU
 from k8s.settings import JobSettings
 
 Manifest = dict[str, Any]
 
 SHARED_MEMORY = "/dev/shm"
 SCRATCH = "/tmp"
-SHARED_MEMORY_OF_GPU = 8 * 2**30
 SHARED_MEMORY_WITHOUT_GPU = 512 * 2**20
 
 _KINDS = ("pvc", "secret", "configmap", "emptydir")
