@@ -25,7 +25,7 @@ from k8s.objects import POD, Object, Resource
 
 CONNECT_SECONDS, ANSWER_SECONDS = 10.0, 40.0
 """How long to wait for a connection, and for an answer. A webhook of an operator may take 30 s."""
-METRICS_SECONDS = 3.0
+METRICS_SECONDS = 1.5
 """How long to wait for a pod's metrics. A pod that hangs must not hold up who asks for its state."""
 SILENCE_SECONDS = 60.0
 """A followed log without a line for so long is opened anew, as its connection may be dead."""
@@ -252,7 +252,7 @@ class Cluster:
         message = Message("DELETE", resource.path(namespace, name), json.dumps(options).encode())
         self._object(Request("delete", resource, namespace, name), message)
 
-    def pod_metrics(self, namespace: str, pod: str, port: int | str = "metrics") -> str:
+    def pod_metrics(self, namespace: str, pod: str, port: int) -> str:
         """What a pod serves at `/metrics`, fetched through the API server: Prometheus' text format."""
         request = Request("get", POD, namespace, pod, "proxy")
         path = POD.path(namespace, f"{pod}:{port}", "proxy/metrics")

@@ -65,10 +65,8 @@ KINDS = {
 }
 """By the name that stands in an object's `kind`."""
 
-PART_OF = "app.kubernetes.io/part-of"
-"""Label of all that this project makes; its value is `cclm`."""
-OURS = f"{PART_OF}=cclm"
-"""Selects our jobs and their pods."""
+OURS = "app.kubernetes.io/managed-by=torchx"
+"""Selects the jobs that `torchx run` made, and their pods, whatever program they run."""
 APP_NAME = "torchx.pytorch.org/app-name"
 """Label of jobs and pods: the name of the TorchX application."""
 ROLE_NAME = "torchx.pytorch.org/role-name"
@@ -85,6 +83,9 @@ QUEUE_NAME = "kueue.x-k8s.io/queue-name"
 """Label of a job: its LocalQueue of Kueue."""
 CANCELLED = "cclm.dev/cancelled"
 """Annotation of a job that `torchx cancel` has ended: when, as RFC 3339."""
+
+DASHBOARD = "cclm.dev/ui-url"
+"""Annotation of a job: address of a page about it, which `torchx status` shows."""
 
 CONTAINER_OF = {PYTORCH_JOB.kind: "pytorch", TRAIN_JOB.kind: "node"}
 """Kind of a job to the name of its pods' container that trains."""

@@ -23,6 +23,11 @@ class JobSettings:
     """How a run becomes a job of a cluster. The defaults work where only the training operator is installed."""
 
     # Where the job lives.
+    context: str | None = option(
+        None,
+        "context of the kubeconfig; unset: its current one. Written into .torchxconfig, it also holds for status, log "
+        "and the other commands",
+    )
     namespace: str | None = option(None, "namespace of the job; unset: the one of kubeconfig's context")
     backend: str = option(
         "pytorchjob",
