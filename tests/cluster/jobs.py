@@ -1,4 +1,4 @@
-"""A plain elastic PyTorchJob, as a careful user would write it without this project's launcher."""
+"""Plain elastic PyTorchJobs: a training one as a careful user would write it without this project, and shells."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 from . import mounted
 from .common import HERE
 from .kubectl import Kubectl, Manifest, condition
+from .space import Space
 
 JOB_LABEL = "training.kubeflow.org/job-name"
 
@@ -53,6 +54,47 @@ def stock_job(name: str, steps: int, seconds: float = 0.5, workers: int = 2, lea
             },
         },
     }
+
+
+def shell_job(
+    space: Space, name: str, script: str, workers: int = 2, clean: str = "None", grace: int = 10, **policy: Any
+) -> Manifest:
+    """A job of shells, each with its number in $INDEX: for what the operator makes of their ends.
+
+    Args:
+        space: where it will run.
+        name: of the job.
+        script: what each shell runs.
+        workers: how many there are.
+        clean: the job's cleanPodPolicy.
+        grace: seconds that pods get to end.
+        policy: further fields of the job's runPolicy.
+    """
+    index = {"fieldRef": {"fieldPath": "metadata.labels['training.kubeflow.org/replica-index']"}}
+    container = {
+        "name": "pytorch",
+        "image": space.tools,
+        "command": ["sh", "-c", script],
+        "env": [{"name": "INDEX", "valueFrom": index}],
+    }
+    pod: dict[str, Any] = {"containers": [container], "terminationGracePeriodSeconds": grace}
+    worker = {"replicas": workers, "restartPolicy": "ExitCode", "template": {"spec": pod}}
+    return {
+        "apiVersion": "kubeflow.org/v1",
+        "kind": "PyTorchJob",
+        "metadata": {"name": name},
+        "spec": {
+            "runPolicy": {"cleanPodPolicy": clean, **policy},
+            "elasticPolicy": {"minReplicas": 1, "maxReplicas": 3, "rdzvBackend": "c10d", "rdzvId": name},
+            "pytorchReplicaSpecs": {"Worker": worker},
+        },
+    }
+
+
+def pod_spec(job: Manifest) -> dict[str, Any]:
+    """The spec of a job's pods, to be changed."""
+    spec: dict[str, Any] = job["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]
+    return spec
 
 
 def wait_condition(api: Kubectl, name: str, *kinds: str, timeout: float = 240) -> str:

@@ -50,6 +50,11 @@ class Space:
             if self.api.get("crd", addons.OPTIONS[option].definition) is None:
                 pytest.skip(f"the cluster of --kubeconfig has no {option}")
 
+    @property
+    def tools(self) -> str:
+        """An image with a shell."""
+        return images.TOOLS if self.owned else PUBLIC_TOOLS
+
     def pod_manifest(
         self, name: str, script: str = "exec sleep 100000", node: str | None = None, **spec: Any
     ) -> Manifest:
@@ -59,7 +64,7 @@ class Space:
         """
         container: dict[str, Any] = {
             "name": "main",
-            "image": images.TOOLS if self.owned else PUBLIC_TOOLS,
+            "image": self.tools,
             "command": ["sh", "-c", script],
         }
         if "resources" in spec:

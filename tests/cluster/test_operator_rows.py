@@ -1,0 +1,247 @@
+"""What the training operator makes of ends, deletions and sizes: what our launcher and scheduler rely on.
+
+A new version of the operator may change any of it. Each job is of shells, and many of them share a test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.cluster import faults
+from tests.cluster.cluster import Cluster
+from tests.cluster.common import wait_for
+from tests.cluster.jobs import JOB_LABEL, pod_spec, shell_job, wait_condition
+from tests.cluster.kubectl import condition
+from tests.cluster.space import Space
+
+pytestmark = pytest.mark.cluster
+
+
+def _until_told(code: int, seconds: int = 0) -> str:
+    """A shell that goes on until SIGTERM, and then ends with this code after some seconds."""
+    return f"trap 'sleep {seconds}; exit {code}' TERM; touch /tmp/ready; sleep 100000 & wait"
+
+
+def _conditions(job: Any) -> set[str]:
+    return {entry["type"] for entry in job["status"].get("conditions") or [] if entry["status"] == "True"}
+
+
+def _pods(space: Space, job: str) -> dict[str, Any]:
+    return {item["metadata"]["name"]: item for item in space.api.get("pod", None, "-l", f"{JOB_LABEL}={job}")}
+
+
+def _uid(space: Space, pod: str) -> str | None:
+    item = space.api.get("pod", pod)
+    return None if item is None else str(item["metadata"]["uid"])
+
+
+def _wait_ready(space: Space, *jobs: str, workers: int = 2) -> None:
+    """Wait until all shells of the jobs have set their traps."""
+    for job in jobs:
+        for index in range(workers):
+            pod = f"{job}-worker-{index}"
+            space.wait_phase(pod, "Running")
+            ready: Callable[[Any], bool] = lambda _, pod=pod: (  # noqa: E731
+                space.api.attempt("exec", pod, "--", "test", "-e", "/tmp/ready").returncode == 0
+            )
+            space.api.wait("pod", pod, ready, what=f"the trap of {pod}")
+
+
+def _wait_replaced(space: Space, pod: str, old: str | None, timeout: float = 120) -> None:
+    """Wait until another pod of this name runs."""
+
+    def replaced(item: Any) -> bool:
+        return item is not None and item["metadata"]["uid"] != old and item["status"].get("phase") == "Running"
+
+    space.api.wait("pod", pod, replaced, what=f"a new {pod}", timeout=timeout)
+
+
+def _events(space: Space, reason: str, about: str) -> list[Any]:
+    found = space.api.get("event", None, "--field-selector", f"reason={reason}")
+    return [item for item in found if item["involvedObject"]["name"].startswith(about)]
+
+
+def test_ends_of_containers(space: Space) -> None:
+    """The first exit 0 is the job's success, 1 its failure, and 143 a restart without any bound."""
+    space.need("training-operator")
+    one_ends = "if [ $INDEX = 1 ]; then echo why > /dev/termination-log; exit {}; fi; " + _until_told(143)
+    space.api.apply(
+        shell_job(space, "zero", one_ends.format(0)),
+        shell_job(space, "zero-all", one_ends.format(0), clean="All"),
+        shell_job(space, "one", one_ends.format(1)),
+        shell_job(space, "one-clean", one_ends.format(1), clean="Running"),
+        shell_job(space, "limit-0", "exit 143", workers=1, backoffLimit=0),
+        shell_job(space, "limit-1", "exit 143", workers=1, backoffLimit=1),
+    )
+    # With a deadline far away, nothing of the rest can be over but by the ends themselves.
+    for name in ("zero", "zero-all"):
+        assert wait_condition(space.api, name, "Succeeded", "Failed") == "Succeeded"
+    for name in ("one", "one-clean", "limit-0"):
+        assert wait_condition(space.api, name, "Succeeded", "Failed") == "Failed"
+
+    # A success counts for all replicas; cleanPodPolicy None leaves the others running, All deletes them.
+    zero = space.api.get("pytorchjob", "zero")
+    assert zero["status"]["replicaStatuses"]["Worker"]["succeeded"] == 2
+    assert space.api.get("pod", "zero-worker-0")["status"]["phase"] in ("Pending", "Running")
+    wait_for(lambda: not _pods(space, "zero-all"), what="the end of all pods of zero-all", timeout=60)
+
+    # A failure says neither which pod nor which code, and has no time of completion; an event has the message.
+    one = space.api.get("pytorchjob", "one")
+    (failed,) = (entry for entry in one["status"]["conditions"] if entry["type"] == "Failed")
+    assert "worker-1" not in failed["message"] and "exit" not in failed["message"].lower()
+    assert "completionTime" not in one["status"]
+    assert any("exitCode: 1" in item["message"] and "why" in item["message"] for item in _events(space, "Error", "one"))
+    # None lets the other pod run on, Running deletes it and keeps the failed one's log.
+    assert space.api.get("pod", "one-worker-0")["metadata"].get("deletionTimestamp") is None
+    wait_for(lambda: set(_pods(space, "one-clean")) == {"one-clean-worker-1"}, what="the end of its peer", timeout=60)
+
+    # A limit of 0 is the only one that works.
+    def restarted() -> bool:
+        return sum(item.get("count", 1) for item in _events(space, "SuccessfulCreatePod", "limit-1")) >= 4
+
+    wait_for(restarted, what="more restarts of limit-1 than its backoffLimit", timeout=120)
+    assert not _conditions(space.api.get("pytorchjob", "limit-1")) & {"Succeeded", "Failed"}
+
+
+def test_a_pod_that_the_kubelet_refuses_is_made_again_without_end(space: Space) -> None:
+    space.need("training-operator")
+    if space.owned is None:
+        pytest.skip("a node is chosen by its name")
+    job = shell_job(space, "refused", "true", workers=1)
+    pod_spec(job)["nodeName"] = space.owned.node_names[0]  # past the scheduler, which would let it wait
+    pod_spec(job)["containers"][0]["resources"] = {"requests": {"cpu": "500"}}
+    space.api.apply(job)
+    many = lambda: sum(item.get("count", 1) for item in _events(space, "SuccessfulCreatePod", "refused")) >= 4  # noqa: E731
+    wait_for(many, what="pod after pod that the kubelet refuses", timeout=60)
+    assert "Failed" not in _conditions(space.api.get("pytorchjob", "refused"))
+    space.api("delete", "pytorchjob", "refused")
+
+
+def test_deleted_and_evicted_pods(space: Space) -> None:
+    """What the container answers to SIGTERM decides: 143 is replaced, 1 fails the job, 0 is its success."""
+    space.need("training-operator")
+    codes = {"gone-143": 143, "gone-1": 1, "gone-0": 0, "evicted-143": 143}
+    space.api.apply(*(shell_job(space, name, _until_told(code, seconds=3)) for name, code in codes.items()))
+    _wait_ready(space, *codes)
+    old = {name: _uid(space, f"{name}-worker-0") for name in codes}
+    faults.delete_pod(space.api, "gone-143-worker-0")
+
+    # While it still runs, it already counts as failed.
+    def counted(job: Any) -> bool:
+        return job["status"]["replicaStatuses"]["Worker"].get("failed") == 1 and condition(job, "Restarting")
+
+    space.api.wait("pytorchjob", "gone-143", counted, what="a pod that counts as failed", every=0.2)
+    faults.evict_pod(space.api, "evicted-143-worker-0")
+
+    def disrupted(item: Any) -> bool:
+        entries = (item or {}).get("status", {}).get("conditions") or []
+        return any(entry["type"] == "DisruptionTarget" and "EvictionByEvictionAPI" in str(entry) for entry in entries)
+
+    space.api.wait("pod", "evicted-143-worker-0", disrupted, what="the mark of the eviction", every=0.1)
+    for name in ("gone-1", "gone-0"):
+        faults.delete_pod(space.api, f"{name}-worker-0")
+    assert wait_condition(space.api, "gone-1", "Succeeded", "Failed") == "Failed"
+    assert wait_condition(space.api, "gone-0", "Succeeded", "Failed") == "Succeeded"
+    # Restarting stays beside Failed: of two true conditions the newer one counts.
+    assert _conditions(space.api.get("pytorchjob", "gone-1")) >= {"Restarting", "Failed"}
+    for name in ("gone-143", "evicted-143"):
+        _wait_replaced(space, f"{name}-worker-0", old[name])
+        assert wait_condition(space.api, name, "Running", "Failed") == "Running"
+        # Restarting is taken out of the list, not set to False.
+        entries = space.api.get("pytorchjob", name)["status"]["conditions"]
+        assert "Restarting" not in {entry["type"] for entry in entries}
+
+
+def test_scaling_down(space: Space) -> None:
+    """The highest numbers go, with their grace, and what they end with decides over the whole job."""
+    space.need("training-operator")
+    codes = {"less-143": 143, "less-1": 1, "less-0": 0}
+    space.api.apply(*(shell_job(space, name, _until_told(code), workers=3) for name, code in codes.items()))
+    space.api.apply(shell_job(space, "none", _until_told(143), workers=1))
+    _wait_ready(space, *codes, workers=3)
+    for name in codes:
+        space.api("scale", "pytorchjob", name, "--replicas=1")
+    assert wait_condition(space.api, "less-1", "Succeeded", "Failed") == "Failed"
+    assert wait_condition(space.api, "less-0", "Succeeded", "Failed") == "Succeeded"
+    wait_for(
+        lambda: set(_pods(space, "less-143")) == {"less-143-worker-0"}, what="the end of workers 1 and 2", timeout=60
+    )
+    job = space.api.get("pytorchjob", "less-143")
+    assert _conditions(job) >= {"Running"} and not _conditions(job) & {"Failed", "Succeeded"}
+    # The variables of the pods that stay are as before.
+    assert space.shell("less-143-worker-0", "echo $PET_NNODES").strip() == "1:3"
+    # Nobody checks the bounds of elasticPolicy, and no replicas at all are a success.
+    space.api("scale", "pytorchjob", "less-143", "--replicas=5")
+    space.wait_phase("less-143-worker-4", "Running")
+    space.api("scale", "pytorchjob", "none", "--replicas=0")
+    assert wait_condition(space.api, "none", "Succeeded", "Failed") == "Succeeded"
+
+
+def test_kubelet_eviction_is_decided_by_the_exit_code_too(space: Space) -> None:
+    """A container that fills its disk is told to end; killed it comes back, with 1 the job has failed."""
+    space.need("training-operator")
+    fill = "if [ ! -e /s/again ]; then dd if=/dev/zero of=/s/f bs=1M count=3 2>/dev/null; fi; "
+    jobs = [
+        shell_job(space, "full-137", fill + "exec sleep 100000", workers=1),
+        shell_job(space, "full-1", fill + _until_told(1), workers=1),
+    ]
+    for job in jobs:
+        pod_spec(job)["volumes"] = [{"name": "s", "emptyDir": {"sizeLimit": "1Mi"}}]
+        pod_spec(job)["containers"][0]["volumeMounts"] = [{"name": "s", "mountPath": "/s"}]
+    space.api.apply(*jobs)
+    # The pod is gone within a tenth of a second, and its message with it: the event stays.
+    wait_for(lambda: _events(space, "Evicted", "full-137"), what="the event of the eviction", timeout=240)
+    made = lambda: sum(item.get("count", 1) for item in _events(space, "SuccessfulCreatePod", "full-137")) >= 2  # noqa: E731
+    wait_for(made, what="a new pod of full-137", timeout=60)
+    assert wait_condition(space.api, "full-1", "Succeeded", "Failed") == "Failed"
+    assert "exceeds the limit" in _events(space, "Evicted", "full-1")[0]["message"]
+
+
+def test_a_dead_node_holds_its_pods_until_somebody_clears_them(space: Space, machines: Cluster) -> None:
+    """No replacement until the pod is deleted by force or the Node object is."""
+    short = [
+        {"key": f"node.kubernetes.io/{key}", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 2}
+        for key in ("not-ready", "unreachable")
+    ]
+    dead = machines.node_names[0]
+    jobs = [shell_job(space, name, _until_told(143), workers=1, grace=1) for name in ("forced", "cleared")]
+    for job in jobs:
+        pod_spec(job)["tolerations"] = short
+        weighted = {"weight": 100, "preference": {"matchExpressions": [_hostname(dead)]}}
+        pod_spec(job)["affinity"] = {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [weighted]}}
+    space.api.apply(*jobs)
+    _wait_ready(space, "forced", "cleared", workers=1)
+    old = {name: space.api.get("pod", f"{name}-worker-0") for name in ("forced", "cleared")}
+    assert {item["spec"]["nodeName"] for item in old.values()} == {dead}
+    faults.kill_node(machines, dead)
+
+    def stuck(item: Any) -> bool:
+        return item["metadata"].get("deletionTimestamp") is not None and item["status"]["phase"] == "Running"
+
+    for name in old:
+        space.api.wait("pod", f"{name}-worker-0", stuck, what=f"the eviction of {name} that nobody carries out")
+        space.api.wait("pytorchjob", name, lambda job: condition(job, "Restarting"), what=f"{name} restarting")
+    faults.delete_pod(space.api, "forced-worker-0", grace_seconds=0)
+    _wait_replaced(space, "forced-worker-0", old["forced"]["metadata"]["uid"])
+    assert _uid(space, "cleared-worker-0") == old["cleared"]["metadata"]["uid"]
+    space.api("delete", "node", dead)
+    _wait_replaced(space, "cleared-worker-0", old["cleared"]["metadata"]["uid"])
+
+
+def _hostname(node: str) -> dict[str, Any]:
+    return {"key": "kubernetes.io/hostname", "operator": "In", "values": [node]}
+
+
+def test_a_pod_that_the_namespace_refuses_leaves_the_status_empty(space: Space) -> None:
+    """PodSecurity and quota: only events tell."""
+    space.need("training-operator")
+    space.api("label", "namespace", space.name, "pod-security.kubernetes.io/enforce=restricted")
+    space.api.apply(shell_job(space, "refused", "true", workers=1))
+    refused = lambda: _events(space, "FailedCreatePod", "refused")  # noqa: E731
+    (event, *_) = wait_for(refused, what="the event of the refusal", timeout=60)
+    assert event["type"] == "Warning" and "violates PodSecurity" in event["message"]
+    job = space.api.get("pytorchjob", "refused")
+    assert _conditions(job) <= {"Created"} and not _pods(space, "refused")
