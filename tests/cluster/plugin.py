@@ -13,7 +13,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -22,6 +22,9 @@ from .cluster import Cluster, build_core
 from .common import PROJECT, ClusterError, contained, digest, missing_prerequisite
 from .kubectl import Kubectl
 from .space import Space
+
+if TYPE_CHECKING:
+    from .runs import Workbench
 
 SESSION_OPTIONS = ["training-operator"]
 _IMAGE = pytest.StashKey[subprocess.Popen[bytes]]()
@@ -34,6 +37,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--cluster", metavar="NAME", help="use the cluster that `python -m tests.cluster --name NAME up` made"
     )
+    group.addoption("--soak", metavar="N", type=int, default=0, help="so many random faults more in tests of runs")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -129,6 +133,29 @@ def project_image(request: pytest.FixtureRequest, owned_cluster: Cluster | None)
         return builder.project_image()  # it is there, or what prevented it is said
     except ClusterError as error:
         pytest.fail(f"the project's image could not be built: {error}", pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def bench(owned_cluster: Cluster | None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workbench]:
+    """A store that pods reach, with the demo world in it: for runs of cclm."""
+    if owned_cluster is None:
+        pytest.skip("runs use this machine's Python, which the nodes of --kubeconfig do not have")
+    # Here, because this file is loaded for all tests, and the Kubernetes client takes seconds.
+    from tests.stores.server import StoreError
+
+    from .runs import Workbench
+    from .stores import ClusterS3
+
+    try:
+        store = ClusterS3(owned_cluster, tmp_path_factory.mktemp("cluster-s3"))
+        store.create()
+    except StoreError as error:
+        _unavailable(str(error))
+        raise
+    try:
+        yield Workbench.make(store, tmp_path_factory.mktemp("bench"))
+    finally:
+        store.kill()
 
 
 @pytest.fixture(scope="session")

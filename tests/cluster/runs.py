@@ -121,6 +121,12 @@ class Run:
     faults: list[dict[str, Any]] = field(default_factory=list)
     """What was done to the run, with the seconds until it went on."""
 
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.end()
+
     # --- what it is doing -------------------------------------------------------------------------------------------
 
     def pods(self) -> list[Any]:
