@@ -50,15 +50,20 @@ class Mirror:
     def send_all(self) -> list[str]:
         """Send every file that changed; returns what could not be sent, in words, to be tried again next time."""
         began = time.monotonic()
-        problems = []
-        for place in self._places:
-            for path in sorted({path for name in self.names for path in self._folder.glob(name)}):
-                try:
-                    self._send(place, path)
-                except OSError as error:
-                    problems.append(f"{path} could not be sent to {place} ({error})")
+        problems = [problem for place in self._places for problem in self.send_to(place)]
         took = time.monotonic() - began
         self._next = time.monotonic() + max(_INTERVAL, _REST * took)
+        return problems
+
+    def send_to(self, place: str) -> list[str]:
+        """Send every file that changed to one place, if it is one of `places`; returns as `send_all`."""
+        problems = []
+        for path in sorted({path for name in self.names for path in self._folder.glob(name)}):
+            try:
+                if place in self._places:
+                    self._send(place, path)
+            except OSError as error:
+                problems.append(f"{path} could not be sent to {place} ({error})")
         return problems
 
     def _send(self, place: str, path: Path) -> None:

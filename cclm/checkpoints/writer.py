@@ -50,11 +50,17 @@ from cclm.events import SavedByOther
 from cclm.metrics.store_metrics import store_metrics_of_process
 
 
-def write(request: SaveRequest, setup: WriterSetup, saved_by_other: list[SavedByOther]) -> Iterator[str]:
+def write(
+    request: SaveRequest, setup: WriterSetup, saved_by_other: list[SavedByOther], mirror: Mirror
+) -> Iterator[str]:
     """Write a checkpoint to its places; yields the name of each phase that ended.
+
+    Log and metrics come to a place before the checkpoint does. A machine that dies takes those it has not sent with it,
+    and a run that goes on from the checkpoint makes no line about earlier steps again.
 
     Args:
         saved_by_other: gets an event for each place that another attempt of the run was the first to fill.
+        mirror: sends the small files.
 
     Raises:
         OSError, SafetensorError: a disk or store does not take it.
@@ -68,6 +74,7 @@ def write(request: SaveRequest, setup: WriterSetup, saved_by_other: list[SavedBy
     try:
         staged = yield from stage(request, setup, folder, pool, is_kept=local is not None)
         for place in request.places:
+            mirror.send_to(place)  # what it cannot send, it sends later
             for phase in commit(staged, storage.join(place, folder_name(request.step)), frozenset(setup.damaged)):
                 yield f"{place}: {phase}"
                 if phase == "committed by another attempt":
@@ -167,7 +174,7 @@ class Writer:
         outcome = SaveOutcome(request.step, request.place)
         began = time.monotonic()
         try:
-            for phase in write(request, self._setup, outcome.saved_by_other):
+            for phase in write(request, self._setup, outcome.saved_by_other, self._mirror):
                 if phase == "staged":
                     outcome.staging_seconds = time.monotonic() - began
             outcome.size = sum(place.size for tensors in request.layout.values() for place in tensors.values())

@@ -26,7 +26,7 @@ def _until_told(code: int, seconds: int = 0) -> str:
 
 
 def _conditions(job: Any) -> set[str]:
-    return {entry["type"] for entry in job["status"].get("conditions") or [] if entry["status"] == "True"}
+    return {entry["type"] for entry in job.get("status", {}).get("conditions") or [] if entry["status"] == "True"}
 
 
 def _pods(space: Space, job: str) -> dict[str, Any]:
