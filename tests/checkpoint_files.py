@@ -10,6 +10,7 @@ from torch import nn
 from cclm.checkpoints.load import model_tensors, optimizer_tensors
 from cclm.checkpoints.manifest import folder_name, new_attempt
 from cclm.checkpoints.messages import SaveRequest, WriterSetup
+from cclm.checkpoints.mirror import Mirror
 from cclm.checkpoints.retention import Retention
 from cclm.checkpoints.snapshot import Snapshot
 from cclm.checkpoints.writer import write
@@ -54,7 +55,7 @@ class Save:
         self.request = SaveRequest(step, self._snapshot.layout, state, tuple(places), Retention(3))
 
     def phases(self) -> Iterator[str]:
-        yield from write(self.request, self.setup, [])
+        yield from write(self.request, self.setup, [], Mirror("", []))
 
     def close(self) -> None:
         self._snapshot.close()

@@ -7,6 +7,7 @@ from dataclasses import replace
 from multiprocessing.reduction import DupFd
 
 from cclm.checkpoints.messages import SaveRequest, WriterSetup
+from cclm.checkpoints.mirror import Mirror
 from cclm.checkpoints.writer import write
 
 # Not forked from the tests' process: clients of stores have threads, which do not come along.
@@ -29,6 +30,6 @@ def died(process: multiprocessing.Process) -> bool:
 
 
 def _run(request: SaveRequest, setup: WriterSetup, die_after: int, memory: DupFd) -> None:
-    for number, _ in enumerate(write(request, replace(setup, memory=memory.detach()), [])):
+    for number, _ in enumerate(write(request, replace(setup, memory=memory.detach()), [], Mirror("", []))):
         if number == die_after:
             os.kill(os.getpid(), signal.SIGKILL)

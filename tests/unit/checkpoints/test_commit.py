@@ -12,6 +12,7 @@ import pytest
 from cclm.checkpoints.commit import OtherRunError, whole_manifest
 from cclm.checkpoints.find import open_checkpoint
 from cclm.checkpoints.messages import FailureCause, SaveOutcome
+from cclm.checkpoints.mirror import Mirror
 from cclm.checkpoints.writer import write
 from cclm.events import CleanupFailed, SavedByOther
 from tests.checkpoint_files import OTHER_RUN, RUN, Save, flip, make_trained, phases, save_trained
@@ -88,10 +89,27 @@ def test_what_another_attempt_saved_first_is_reported_with_its_place(tmp_path):
     save_trained(tmp_path, 5)
     save = Save([str(tmp_path)], 5, *make_trained(0), {})
     saved_by_other = []
-    for _ in write(save.request, save.setup, saved_by_other):
+    for _ in write(save.request, save.setup, saved_by_other, Mirror("", [])):
         pass
     save.close()
     assert saved_by_other == [SavedByOther(5, str(tmp_path))]
+
+
+def test_metrics_are_in_a_place_before_the_checkpoint_is(tmp_path):
+    """A machine that dies now takes no line along that the run, which goes on from here, would not write again."""
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    (here / "metrics.jsonl").write_text('{"step": 5}\n')
+    mirror = Mirror(str(here), [str(there)])
+    mirror.names = {"metrics.jsonl"}
+    save = Save([str(here), str(there)], 5, *make_trained(0), {})
+    sent_at_commit = [
+        (there / "metrics.jsonl").exists()
+        for phase in write(save.request, save.setup, [], mirror)
+        if phase.startswith(f"{there}: ")
+    ]
+    save.close()
+    assert len(sent_at_commit) > 1 and all(sent_at_commit)
 
 
 def test_an_outcome_reaches_the_training_process_as_it_was():
