@@ -6,13 +6,17 @@ has joined no group.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
+import re
+import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
@@ -20,6 +24,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
+from cclm.errors import NodeError
 from cclm.launch_contract import COLLECTIVE_TIMEOUT
 
 if TYPE_CHECKING:
@@ -123,6 +128,67 @@ def world_size() -> int:
 def backend() -> str | None:
     """What collectives go through, `nccl` or `gloo`; None in a single process."""
     return dist.get_backend() if dist.is_initialized() else None
+
+
+def network() -> str:
+    """The network that NCCL has chosen, in its own words: `Socket` (TCP), `IB`, `AWS Libfabric`.
+
+    NCCL says it in its log alone, which `cclm launch` sends to a file. Empty for gloo, and where there is no such file.
+    """
+    log = os.environ.get("NCCL_DEBUG_FILE", "")
+    if backend() != "nccl" or not log:
+        return ""
+    path = Path(log.replace("%h", socket.gethostname()).replace("%p", str(os.getpid())))
+    with contextlib.suppress(OSError):
+        names = re.findall(r"Using network (.+)", path.read_text(errors="replace"))
+        return names[-1].strip() if names else ""
+    return ""
+
+
+def node_count() -> int:
+    """Machines of the run, as torchrun counts them; 1 without it."""
+    return int(os.environ.get("GROUP_WORLD_SIZE", 1)) if dist.is_initialized() else 1
+
+
+_MEASURED_SECONDS = 0.25
+"""Aim for the time of one measured all-reduce."""
+_FIRST_BYTES, _MOST_BYTES = 1 << 20, {"gloo": 16 << 20, "nccl": 256 << 20}
+
+
+def measure_bandwidth() -> float:
+    """Speed of an all-reduce, in bytes a second. All processes must call it.
+
+    It is the bus bandwidth of nccl-tests: what each link carries, however many processes there are. It takes about a
+    second on any network: the size of the message follows from the time that a small one takes.
+
+    Raises:
+        NodeError: the sum is wrong.
+    """
+    _time_all_reduce(_FIRST_BYTES)  # opens the connections
+    fitting = int(_FIRST_BYTES * _MEASURED_SECONDS / _time_all_reduce(_FIRST_BYTES))
+    size = gather_objects(min(max(fitting, _FIRST_BYTES), _MOST_BYTES[dist.get_backend()]))[0]
+    seconds = min(_time_all_reduce(size) for _ in range(3))
+    return 2 * (world_size() - 1) / world_size() * size / seconds
+
+
+def _time_all_reduce(size: int) -> float:
+    """Seconds that the sum of `size` bytes over all processes takes. Raises NodeError if the sum is wrong."""
+    device = _device()
+    numbers = torch.full((size // 4,), rank() + 1.0, device=device)
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    dist.all_reduce(numbers)
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    seconds = time.perf_counter() - start
+    expected = world_size() * (world_size() + 1) / 2
+    if not bool((numbers == expected).all()):
+        raise NodeError(
+            f"rank {rank()} got a wrong sum of numbers over {world_size()} processes; a GPU, its memory or a network "
+            "card of one of the machines is broken"
+        )
+    return seconds
 
 
 def barrier() -> None:

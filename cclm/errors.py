@@ -1,4 +1,4 @@
-"""Errors that the user can mend. They are shown as one sentence, without a traceback."""
+"""Errors that are shown as one sentence, without a traceback: whoever runs the command can mend what they name."""
 
 import os
 
@@ -8,6 +8,10 @@ DEMO_WORLD = "demo_world"
 
 class UserError(Exception):
     """Bad config, data or weights. The message says what, where, and what to do; the command exits with 2."""
+
+
+class NodeError(Exception):
+    """This machine cannot run what it should, but another one may. The message says what is wrong with it."""
 
 
 def advice_on_missing(path: str, otherwise: str) -> str:

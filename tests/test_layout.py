@@ -39,11 +39,12 @@ ROOMS = {
     "data.commands": {"storage", "config", "data.stored", "data.annotations", "data.examples"},
     "tasks": {"config", "data.annotations", "data.examples", "data.batches", "distributed", "metrics", "model"},
     "checkpoints": {"storage", "config", "model", "metrics"},  # the writer counts its own calls to stores
+    "preflight": {"storage"},
     "training": {
         "storage", "config", "data.cleaning", "data.stored", "data.annotations", "data.examples", "data.batches",
-        "distributed", "metrics", "model", "tasks", "checkpoints",
+        "distributed", "metrics", "model", "tasks", "checkpoints", "preflight",
     },
-    "launch": {"storage", "metrics"},
+    "launch": {"storage", "metrics", "preflight"},
     "curves": {"storage", "metrics"},
     "demo": {"config", "data.cleaning"},
     "parity": {
@@ -52,7 +53,7 @@ ROOMS = {
     },
     "cli": {
         "storage", "config", "data.stored", "data.annotations", "data.commands", "metrics", "model", "checkpoints",
-        "training", "launch", "curves", "demo", "parity",
+        "preflight", "training", "launch", "curves", "demo", "parity",
     },
     "__main__": {"cli"},
     "components": {"cli", "config", "data.stored"},

@@ -46,7 +46,7 @@ def convert(args: argparse.Namespace) -> None:
     from cclm.checkpoints.initial import restore_model
     from cclm.checkpoints.published import to_published, write_published_file
     from cclm.errors import UserError
-    from cclm.training.preflight import check_writable
+    from cclm.preflight.places import check_writable
 
     out = Path(args.out)
     if out.exists():

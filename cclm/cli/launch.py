@@ -25,6 +25,10 @@ EPILOG = f"""\
 exit codes: 128 and above may be tried again, below must not (restartPolicy: ExitCode of training operators)
 {exit_code_table()}
 
+preflight: before anything starts, this machine is checked: the GPUs that it should have and their health, EFA where
+FI_PROVIDER asks for it, room in /dev/shm, output folders, data files. What is wrong with the machine ends with 203,
+what is wrong with the config with 2. Several machines measure the network between them before they train.
+
 attempts: each start is counted in attempts-COMMAND.json beside the checkpoints. A newer checkpoint starts the count
 anew; SIGTERM, Ctrl-C, nodes that come or leave and your mistakes (exit code 2) do not count. Jobs are told apart by
 --rdzv-id, or the scheduler's id.
@@ -91,6 +95,12 @@ def add_parser(subparsers: Subparsers) -> None:
         help="starts in a row without a newer checkpoint before it gives up for good "
         f"({MAX_ATTEMPTS}; default: {DEFAULT_MAX_ATTEMPTS})",
     )  # fmt: skip
+    checks = parser.add_mutually_exclusive_group()
+    checks.add_argument(
+        "--no-preflight", action="store_true",
+        help="start without checks of GPUs, shared memory, output, inputs and network",
+    )  # fmt: skip
+    checks.add_argument("--preflight-only", action="store_true", help="make these checks and start nothing")
     add_metrics_argument(parser)
     parser.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND ...", help="a command of cclm")
     parser.set_defaults(func=launch)
@@ -102,6 +112,7 @@ def launch(args: argparse.Namespace) -> int:
     Raises:
         UserError: the options, or the command's config, cannot be used.
     """
+    from cclm.cli.launch_preflight import preflight_of
     from cclm.cli.main import parse
     from cclm.errors import UserError
     from cclm.events import Journal
@@ -116,6 +127,9 @@ def launch(args: argparse.Namespace) -> int:
     parsed = parse(command)
     load_config = getattr(parsed, "load_config", None)
     config = None if load_config is None else load_config(parsed)
+    preflight = None
+    if not args.no_preflight:
+        preflight = preflight_of(command[0], parsed, config, is_all=args.preflight_only)
     return run(
         LaunchOptions(
             command=command,
@@ -128,6 +142,7 @@ def launch(args: argparse.Namespace) -> int:
             collective_timeout=args.collective_timeout,
             starts_anew=getattr(parsed, "resume", None) == "never",
             check_processes=partial(_check_processes, command[0], config),
+            preflight=preflight,
         ),
         Journal([ConsoleSink()]),
     )

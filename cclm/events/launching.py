@@ -96,3 +96,17 @@ class Ended(Event):
     """Whether the same command may succeed, or get further, when it is given again; False after success."""
     traceback: str = ""
     """Of a bug in a training process, as Python prints it."""
+
+
+@dataclass(frozen=True)
+class PreflightChecked(Event):
+    """The launcher has made one check before the processes start."""
+
+    check: str
+    """Its name, such as `gpus`. There are few, so they can be counted."""
+    problem: str | None
+    """What is wrong, in one sentence; None if nothing is."""
+    found: str
+    """What is worth telling in the log; mostly empty."""
+    seconds: float
+    """How long it took."""

@@ -32,10 +32,28 @@ class Started(Event):
     """The training examples in words: their files, and what was left out."""
     backend: str | None = None
     """Of collectives: `nccl` or `gloo`; None in a single process."""
+    network: str = ""
+    """Of collectives, as NCCL calls it: `Socket`, `IB`, `AWS Libfabric`. Empty where NCCL does not say."""
     weights: str | None = None
     """In words: what a task that begins takes its weights from. None: nothing but the config, or the task goes on."""
     run: str = ""
     """The name by which the run knows its own checkpoints. Only the first process knows it."""
+
+
+@dataclass(frozen=True)
+class NetworkMeasured(Event):
+    """Processes of several nodes have measured an all-reduce before they train."""
+
+    nodes: int
+    processes: int
+    backend: str
+    """`nccl` or `gloo`."""
+    network: str
+    """As in `Started`."""
+    bytes_per_second: float
+    """What each link carries (bus bandwidth)."""
+    warning: str = ""
+    """What is wrong with it, in a few words; empty if nothing is."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import enum
 import signal
 from dataclasses import dataclass
 
-from cclm.errors import UserError
+from cclm.errors import NodeError, UserError
 from cclm.launch_contract import (
     EXIT_ATTEMPTS_EXHAUSTED,
     EXIT_BUG,
@@ -41,7 +41,10 @@ class Cause(enum.Enum):
     LOST_PEER = EXIT_LOST_PEER, "another process or node is gone or cannot be reached"
     STORAGE_OUTAGE = EXIT_STORAGE_OUTAGE, "a store did not answer for minutes"
     PEER_STOPPED = EXIT_PEER_STOPPED, "another process was preempted; this one saved and left with it"
-    HARDWARE = EXIT_HARDWARE, "a GPU failed, or a process hangs in the kernel"
+    HARDWARE = (
+        EXIT_HARDWARE,
+        "this machine: a GPU failed, a check before the start did not pass, or a process hangs in the kernel",
+    )
 
     def __init__(self, code: int, meaning: str) -> None:
         self.code, self.meaning = code, meaning
@@ -145,6 +148,8 @@ def classify_exception(error: BaseException) -> Failure:
         return Failure(Cause.STORAGE_OUTAGE, text)
     if isinstance(error, UserError):
         return Failure(Cause.USER_ERROR, text)
+    if isinstance(error, NodeError):
+        return Failure(Cause.HARDWARE, text)
     if "OutOfMemoryError" in names:
         advice = "lower the batch sizes, or let parts of the model be recomputed"
         return Failure(Cause.USER_ERROR, f"the GPU's memory is too small for this run ({first}); {advice}")

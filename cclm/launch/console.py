@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from cclm.events import Ended, Event, NodeJoining, NodeLeft, Notice, Rejoining, Restarted
+from cclm.events import Ended, Event, NodeJoining, NodeLeft, Notice, PreflightChecked, Rejoining, Restarted
 from cclm.launch_contract import EXIT_ATTEMPTS_EXHAUSTED, EXIT_USER_ERROR
 
 
@@ -15,6 +15,8 @@ class ConsoleSink:
         match event:
             case Notice():
                 self._print(event.text)
+            case PreflightChecked() if event.found:
+                self._print(event.found)
             case NodeJoining():
                 self._print("another node wants to join; saving, then going on together")
             case Rejoining():

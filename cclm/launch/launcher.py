@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from cclm.errors import UserError
 from cclm.events import AttemptsCounted, Ended, Journal, Notice
+from cclm.launch import preflight
 from cclm.launch.attempts import Attempts, AttemptsExhausted
 from cclm.launch.causes import Cause, Failure, describe
 from cclm.launch.launch_file import LaunchFile
@@ -25,6 +26,7 @@ from cclm.launch_contract import (
     UNNAMED_JOB,
     UNNAMED_JOB_REFUSED,
 )
+from cclm.preflight.checks import Preflight
 
 if TYPE_CHECKING:
     from cclm.launch.agent import Agent
@@ -60,6 +62,8 @@ class LaunchOptions:
     """Whether the first start of the job sets aside what is there (`--resume never`)."""
     check_processes: Callable[[int], None] | None = None
     """Raises UserError if the command cannot run on so many processes."""
+    preflight: Preflight | None = None
+    """Checks before the processes start; None: none (`--no-preflight`)."""
 
 
 class StoppedEarly(BaseException):
@@ -109,11 +113,18 @@ def _launch(options: LaunchOptions, journal: Journal, log_dir: str) -> Failure |
     from cclm.launch import torchrun  # imports torch: seconds
 
     torchrun.silence_torch()
+    if (failure := preflight.check_machine(options.preflight, journal)) is not None:
+        return failure
     settings = torchrun.parse_options(options.torchrun_options, options.command, log_dir)
     config = settings.config
     check_world_sizes(options.check_processes, config.min_nodes, config.max_nodes, config.nproc_per_node)
     if options.starts_anew and (options.run_id or config.run_id) == UNNAMED_JOB:
         raise UserError(UNNAMED_JOB_REFUSED)
+    if options.preflight is not None:
+        failure = preflight.check_run(options.preflight, config.nproc_per_node, config.min_nodes, journal)
+        if failure is not None or options.preflight.is_all:
+            return failure
+        preflight.measure_network(log_dir)
     os.environ[FULL_WORLD_SIZE] = str(config.max_nodes * config.nproc_per_node)
     return _run_agent(options, settings, journal)
 

@@ -21,6 +21,7 @@ from cclm.events import (
     NodeLeft,
     NodesMet,
     Notice,
+    PreflightChecked,
     Rejoining,
     Restarted,
     WaitingForNodes,
@@ -61,6 +62,8 @@ class LauncherMetrics:
                 self._exported.increase(catalogue.RESTARTS, 1, event.cause.lower())
             case AttemptsCounted():
                 self._exported.set(catalogue.ATTEMPTS, event.attempts)
+            case PreflightChecked():
+                self._exported.set(catalogue.PREFLIGHT, float(event.problem is None), event.check)
             case Ended():
                 self._exported.show_phase("ended")
                 self._exported.set(catalogue.EXIT_CODE, event.exit_code)

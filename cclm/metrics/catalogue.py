@@ -147,7 +147,23 @@ RESTARTS = _counter(
 )
 ATTEMPTS = _gauge("cclm_attempts", Scope.LAUNCHER, "Starts in a row without a newer checkpoint.")
 EXIT_CODE = _gauge("cclm_exit_code", Scope.LAUNCHER, "How this pod's part of the run ended; absent before.")
-TRANSPORT = _gauge("cclm_transport_info", Scope.POD, "1 for the backend that collectives use.", ("backend",))
+PREFLIGHT = _gauge(
+    "cclm_preflight_ok",
+    Scope.LAUNCHER,
+    "1 for a check before the start that passed, 0 for one that did not.",
+    ("check",),
+)
+BANDWIDTH = _gauge(
+    "cclm_preflight_bandwidth_bytes_per_second",
+    Scope.RUN,
+    "Speed of an all-reduce over several nodes before training: what each link carries (bus bandwidth).",
+)
+TRANSPORT = _gauge(
+    "cclm_transport_info",
+    Scope.POD,
+    "1 for what collectives use: the backend, and the network as NCCL calls it (Socket is TCP; empty: not known).",
+    ("backend", "network"),
+)
 BUILD = _gauge("cclm_build_info", Scope.LAUNCHER, "1, with the versions of what runs.", ("version", "torch", "python"))
 RUN = _gauge("cclm_run_info", Scope.RUN, "1, with what this run is.", ("task", "device", "parameters"))
 

@@ -17,6 +17,7 @@ from cclm.events import (
     Evaluated,
     Event,
     Interval,
+    NetworkMeasured,
     PhaseChanged,
     Saved,
     SaveFailed,
@@ -127,6 +128,8 @@ class PrometheusSink:
                 self._show_interval(event)
             case Started():
                 self._show_start(event)
+            case NetworkMeasured():
+                self._exported.set(catalogue.BANDWIDTH, event.bytes_per_second)
             case PhaseChanged():
                 self._exported.show_phase(event.phase)
             case Evaluated():
@@ -163,7 +166,7 @@ class PrometheusSink:
         self._exported.set(catalogue.WORLD_SIZE, event.processes)
         self._exported.set(catalogue.RUN, 1, event.task, event.device, str(event.parameters))
         if event.backend is not None:
-            self._exported.set(catalogue.TRANSPORT, 1, event.backend)
+            self._exported.set(catalogue.TRANSPORT, 1, event.backend, event.network)
 
     def _show_interval(self, event: Interval) -> None:
         for key, value in event.losses.items():

@@ -12,6 +12,7 @@ from cclm.events import (
     FileRefused,
     Interval,
     LinesLost,
+    NetworkMeasured,
     Notice,
     Saved,
     SavedByOther,
@@ -52,6 +53,10 @@ def sentence(event: Event) -> str | None:
         case SettingsChanged():
             changes = "; ".join(event.changes)
             return f"going on from step {event.step} with other settings than it was saved with: {changes}"
+        case NetworkMeasured():
+            over = f"{event.backend}, {event.network}" if event.network else event.backend
+            warning = f"; {event.warning}" if event.warning else ""
+            return f"network of {event.nodes} nodes: {event.bytes_per_second / 1e9:.2f} GB/s ({over}){warning}"
         case WeightsIgnored():
             return (
                 f"{event.setting} {event.path} is not used: the run goes on from {event.checkpoint} "

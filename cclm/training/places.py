@@ -12,7 +12,7 @@ from typing import Protocol
 
 from cclm import distributed, storage
 from cclm.config.output import CheckpointConfig
-from cclm.training.preflight import check_place
+from cclm.preflight.places import check_place
 from cclm.training.run_files import BEST, fetch_logs
 
 

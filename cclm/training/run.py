@@ -27,6 +27,7 @@ from cclm.training import environment
 from cclm.training.changes import changes, settings_of
 from cclm.training.identity import refuse_another_run
 from cclm.training.loop import Run, Source, StepPlan, fit
+from cclm.training.network import check_network
 from cclm.training.optimizer import build_optimizer
 from cclm.training.resume import Start
 from cclm.training.run_audit import Counted, RunAudit
@@ -150,10 +151,12 @@ def open_context(config: Config, device: torch.device) -> RunContext:
 
     Raises:
         UserError: a place takes no files.
+        NodeError: collectives compute a wrong sum.
         StoreUnavailable: a place does not answer.
     """
     journal = open_journal(is_first=distributed.rank() == 0)
     observe_stores(journal)
+    check_network(journal)
     return RunContext(device, journal, Saving(config, journal))
 
 
@@ -273,6 +276,7 @@ def _started(recipe: Recipe[Model], context: RunContext, built: Built[Model], be
         places=tuple(place for place in (config.output_dir, config.output_hdfs) if place is not None),
         details=course.description,
         backend=distributed.backend(),
+        network=distributed.network(),
         weights=built.weights,
         run=context.saving.run,
     )

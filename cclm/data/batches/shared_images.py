@@ -52,6 +52,11 @@ class SharedImages:
         self._pixels = _shared((workers, _BUFFERS, count, side, side, 3), torch.uint8)
         self._numbers = _shared((workers, _BUFFERS), torch.int64).fill_(-1)
 
+    @staticmethod
+    def size(workers: int, count: int, side: int) -> int:
+        """Bytes of shared memory that the images of such an object take."""
+        return workers * _BUFFERS * count * side * side * 3
+
     def write(self, worker: int, number: int, images: Sequence[Pixels]) -> SharedImagesRef:
         """Store the images, n times (R, R, 3) uint8, of partial batch `number` of a worker."""
         at = worker, number % _BUFFERS

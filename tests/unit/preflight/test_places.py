@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from cclm.errors import UserError
-from cclm.training.preflight import check_writable
+from cclm.preflight.places import check_writable
 
 # Folders: tests may run as root, who may write anywhere; /proc takes no files from anybody.
 

@@ -1,0 +1,68 @@
+"""Which checks `cclm launch` makes for a command and its config."""
+
+from __future__ import annotations
+
+import argparse
+from functools import cache, partial
+from typing import TYPE_CHECKING
+
+from cclm.preflight.checks import Check, Preflight
+from cclm.preflight.efa import check_efa, is_efa_wanted
+from cclm.preflight.gpus import check_enough, check_gpus, promised_gpus, torch_gpus
+from cclm.preflight.places import check_output
+from cclm.preflight.shared_memory import check_shared_memory
+
+if TYPE_CHECKING:
+    from cclm.config.finetune import FinetuneConfig
+    from cclm.config.pretrain import PretrainConfig
+    from cclm.training.preflight import InputSplit
+
+
+def preflight_of(
+    command: str, parsed: argparse.Namespace, config: PretrainConfig | FinetuneConfig | None, *, is_all: bool
+) -> Preflight:
+    """The checks before a command.
+
+    Args:
+        command: of cclm.
+        parsed: its arguments.
+        config: None for a command without one.
+        is_all: whether nothing is started after the checks.
+    """
+    usable = cache(torch_gpus)  # looked at once, and not before the checks begin
+    machine = [Check("gpus", lambda: check_gpus(promised_gpus(), usable()))]
+    if is_efa_wanted():
+        machine.append(Check("efa", check_efa))
+
+    def of_run(processes: int, fewest: int) -> list[Check]:
+        checks = [Check("enough_gpus", lambda: check_enough(processes, usable()))]
+        return checks if config is None else checks + _of_config(command, parsed, config, processes, fewest)
+
+    return Preflight(machine, of_run, is_all)
+
+
+def _of_config(
+    command: str, parsed: argparse.Namespace, config: PretrainConfig | FinetuneConfig, processes: int, fewest: int
+) -> list[Check]:
+    """What a command with a config needs: results, data, and shared memory where it trains."""
+    places = {"output_dir": config.output_dir, "output_hdfs": config.output_hdfs}
+    checks = [Check(name, partial(check_output, place, name)) for name, place in places.items() if place is not None]
+    checks.append(Check("inputs", lambda: _check_inputs(command, parsed, config)))
+    if command in ("pretrain", "finetune"):
+        checks.append(Check("shared_memory", lambda: _check_shared_memory(config, processes, fewest)))
+    return checks
+
+
+def _check_inputs(command: str, parsed: argparse.Namespace, config: PretrainConfig | FinetuneConfig) -> str:
+    from cclm.training.preflight import check_inputs
+
+    tests: InputSplit = "translated_test" if getattr(parsed, "gmt", False) else "test"
+    only_tests = command == "evaluate" or getattr(parsed, "evaluate", False)
+    check_inputs(config, [tests] if only_tests else ["training", "validation", tests])
+    return ""
+
+
+def _check_shared_memory(config: PretrainConfig | FinetuneConfig, processes: int, fewest: int) -> str:
+    from cclm.training.preflight import shared_memory_needed
+
+    return check_shared_memory(processes * shared_memory_needed(config, fewest), processes)
