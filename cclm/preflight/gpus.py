@@ -87,9 +87,16 @@ def torch_gpus() -> TorchGpus:
         try:
             torch.cuda.init()  # type: ignore[no-untyped-call]  # torch's has no types
         except (RuntimeError, AssertionError) as error:
-            problem = str(error).strip().splitlines()[0].rstrip(".")
+            problem = _reason(str(error))
     nccl = ".".join(map(str, torch.cuda.nccl.version()))  # type: ignore[no-untyped-call]  # torch's has no types
     return TorchGpus(number, problem, f"CUDA {torch.version.cuda}, NCCL {nccl}")
+
+
+def _reason(text: str) -> str:
+    """What torch says about a driver, without its advice: `Error 802: ...` if CUDA gave a number, or one sentence."""
+    line = text.strip().splitlines()[0]
+    numbered = re.search(r"Error \d+: .*", line)
+    return (numbered[0] if numbered else line.partition(". ")[0]).rstrip(".")
 
 
 def check_gpus(promised: PromisedGpus | None, usable: TorchGpus) -> str:

@@ -13,6 +13,7 @@ from cclm.events import (
     NodeLeft,
     NodesMet,
     Notice,
+    PreflightChecked,
     Rejoining,
     Restarted,
     WaitingForNodes,
@@ -29,6 +30,7 @@ def ended(cause: Cause, reason: str, traceback: str = "") -> Ended:
     ("event", "text"),
     [
         (Notice("all is well"), "cclm launch: all is well\n"),
+        (PreflightChecked("gpus", None, "8 x A100", 0.1), "cclm launch: 8 x A100\n"),
         (NodeJoining(1, 3), "cclm launch: another node wants to join; saving, then going on together\n"),
         (Rejoining(3), "cclm launch: the other nodes took this one for dead and may go on without it; joining them\n"),
         (NodeLeft("PEER_STOPPED", "rank 1 left", 3),

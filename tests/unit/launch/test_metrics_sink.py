@@ -13,6 +13,7 @@ from cclm.events import (
     NodeJoining,
     NodeLeft,
     NodesMet,
+    PreflightChecked,
     Rejoining,
     Restarted,
     WaitingForNodes,
@@ -84,6 +85,13 @@ def test_restarts_are_counted_by_cause(
     assert before[cause] == 0
     metrics.handle(event)
     assert restarts(registry) == {**before, cause: 1}
+
+
+def test_checks_before_the_start(metrics: LauncherMetrics, registry: CollectorRegistry) -> None:
+    metrics.handle(PreflightChecked("gpus", None, "8 x A100", 0.1))
+    metrics.handle(PreflightChecked("output_dir", "it is full", "", 0.1))
+    assert registry.get_sample_value("cclm_preflight_ok", {"check": "gpus"}) == 1
+    assert registry.get_sample_value("cclm_preflight_ok", {"check": "output_dir"}) == 0
 
 
 def test_attempts_and_the_end(metrics: LauncherMetrics, registry: CollectorRegistry) -> None:

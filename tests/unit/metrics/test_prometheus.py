@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry
 from cclm.events import (
     Evaluated,
     Interval,
+    NetworkMeasured,
     PhaseChanged,
     Saved,
     SaveFailed,
@@ -94,12 +95,17 @@ def test_counters_begin_with_0(sink: PrometheusSink, registry: CollectorRegistry
 
 
 def test_a_start_says_what_the_run_is(sink: PrometheusSink, registry: CollectorRegistry) -> None:
-    sink.handle(Started("pretrain", 40, 900, 1234, 2, "cuda", 1, {"images": 7}, ("out",), backend="nccl"))
+    sink.handle(Started("pretrain", 40, 900, 1234, 2, "cuda", 1, {"images": 7}, ("out",), backend="nccl", network="IB"))
     value = registry.get_sample_value
     assert (value("cclm_train_step"), value("cclm_train_steps_planned"), value("cclm_world_size")) == (40, 900, 2)
     assert value("cclm_run_info", {"task": "pretrain", "device": "cuda", "parameters": "1234"}) == 1
-    assert value("cclm_transport_info", {"backend": "nccl"}) == 1
+    assert value("cclm_transport_info", {"backend": "nccl", "network": "IB"}) == 1
     assert value("cclm_train_steps_total") == 0  # made by this process, unlike the steps that the run has done
+
+
+def test_the_network_is_measured(sink: PrometheusSink, registry: CollectorRegistry) -> None:
+    sink.handle(NetworkMeasured(2, 16, "nccl", "IB", 4.5e10))
+    assert registry.get_sample_value("cclm_preflight_bandwidth_bytes_per_second") == 4.5e10
 
 
 def test_steps_are_counted(sink: PrometheusSink, registry: CollectorRegistry) -> None:

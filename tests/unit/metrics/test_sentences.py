@@ -1,8 +1,8 @@
-"""What the log says about checkpoints."""
+"""What the log says about checkpoints and the network."""
 
 import pytest
 
-from cclm.events import CheckpointSkipped, CleanupFailed, Event, SavedByOther, Waited
+from cclm.events import CheckpointSkipped, CleanupFailed, Event, NetworkMeasured, SavedByOther, Waited
 from cclm.metrics.sentences import sentence
 
 
@@ -19,6 +19,11 @@ from cclm.metrics.sentences import sentence
         (
             CleanupFailed("out", "OSError: no", is_place=True),
             "could not tidy up out (OSError: no); what is there stays",
+        ),
+        (NetworkMeasured(2, 4, "gloo", "", 1.25e9), "network of 2 nodes: 1.25 GB/s (gloo)"),
+        (
+            NetworkMeasured(2, 16, "nccl", "Socket", 5e8, "this is slow"),
+            "network of 2 nodes: 0.50 GB/s (nccl, Socket); this is slow",
         ),
         (Waited(10, 1.25, "earlier_save"), "training waited 1.2 s at step 10 for the save before to end"),
     ],

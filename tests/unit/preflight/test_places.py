@@ -1,11 +1,11 @@
-"""Folders that take no files are found out before a model is built."""
+"""Folders that take no files are found out before a run begins."""
 
 from pathlib import Path
 
 import pytest
 
-from cclm.errors import UserError
-from cclm.preflight.places import check_writable
+from cclm.errors import NodeError, UserError
+from cclm.preflight.places import check_output, check_writable
 
 # Folders: tests may run as root, who may write anywhere; /proc takes no files from anybody.
 
@@ -29,3 +29,33 @@ def test_a_folder_that_takes_no_files(folder):
         UserError, match=rf"^output_dir {folder} cannot be written to \(.+\); make it writable or choose"
     ):
         check_writable(Path(folder), "output_dir")
+
+
+def test_a_check_makes_no_folder(tmp_path):
+    check_output(str(tmp_path / "a" / "b"), "output_dir")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_check_of_a_folder_that_takes_no_files(mount, tmp_path):
+    folder = mount("ro")
+    with pytest.raises(
+        UserError, match=rf"^output_dir {folder}/run cannot be written to \(Read-only file system\); make"
+    ):
+        check_output(f"{folder}/run", "output_dir")
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=f"cannot be a folder, since {tmp_path}/file is a file"):
+        check_output(f"{tmp_path}/file/run", "output_dir")
+
+
+def test_a_full_disk_is_the_machines(mount):
+    folder = mount("size=64k")
+    with pytest.raises(OSError, match="No space left"):
+        (folder / "all").write_bytes(bytes(1 << 20))
+    with pytest.raises(NodeError, match=rf"^output_dir {folder} cannot be written to on this machine \(No space left"):
+        check_output(str(folder), "output_dir")
+
+
+def test_a_store():
+    check_output("memory://runs/one", "output_hdfs")
+    with pytest.raises(UserError, match="^nosuchscheme://.* is no store that is known here"):
+        check_output("nosuchscheme://runs/one", "output_hdfs")
