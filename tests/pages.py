@@ -29,6 +29,7 @@ IN_THE_REPOSITORY = ("cclm parity tests/golden --worst 5",)
 
 IN_A_SMALL_WORLD = (
     "cclm data check configs/demo/pretrain.yaml --processes 2",
+    "cclm launch --preflight-only -- pretrain configs/demo/pretrain.yaml",
     "cclm launch --nproc-per-node 2 -- pretrain configs/demo/pretrain.yaml",
     "cclm status output/demo",
     "cclm status output/demo --watch",

@@ -45,15 +45,15 @@ def test_checks_alone(config, tmp_path):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a file system needs root")
 def test_a_container_with_little_shared_memory(config):
-    """In a mount namespace of its own, /dev/shm is as large as a container's, and the loaders need more."""
+    """In a mount namespace of its own, /dev/shm is small, as in a container, and the loaders need more."""
     path = config(**SMALL | {"data.images.num_workers": 2, "data.images.batch_size": 512})
     command = [sys.executable, "-m", "cclm", "launch", "--preflight-only", "--", "pretrain", str(path)]
-    script = 'mount -t tmpfs -o size=64m tmpfs /dev/shm && exec "$@"'
+    script = 'mount -t tmpfs -o size=1m tmpfs /dev/shm && exec "$@"'
     done = subprocess.run(
         ["unshare", "-m", "sh", "-c", script, "sh", *command], capture_output=True, text=True, env=environment()
     )
     assert done.returncode == 2, done.stderr
-    assert "/dev/shm has 64 MiB left, but the loader processes" in verdict(done.stderr)
+    assert "/dev/shm has 1 MiB left, but the loader processes" in verdict(done.stderr)
 
 
 def test_two_nodes_measure_their_network(config, tmp_path, launch):
