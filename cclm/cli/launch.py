@@ -141,7 +141,7 @@ def launch(args: argparse.Namespace) -> int:
             shutdown_timeout=args.shutdown_timeout,
             collective_timeout=args.collective_timeout,
             starts_anew=getattr(parsed, "resume", None) == "never",
-            check_processes=partial(_check_processes, command[0], config),
+            check_processes=partial(check_processes, command[0], config),
             preflight=preflight,
         ),
         Journal([ConsoleSink()]),
@@ -154,11 +154,11 @@ def folders_of(config: object) -> list[str]:
     return [str(value) for name in names if (value := getattr(config, name, None))]
 
 
-def _check_processes(command: str, config: object, processes: int) -> None:
+def check_processes(command: str, config: object, processes: int) -> None:
     """Raise UserError if a command that trains cannot divide its batches among so many processes."""
+    from cclm.config.batches import check_divisible
     from cclm.config.pretrain import PretrainConfig
     from cclm.data.stored.order import slots_of_rank
-    from cclm.training.preflight import check_divisible  # imports torch
 
     if command in ("pretrain", "finetune"):
         if isinstance(config, PretrainConfig):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+from cclm.config.batches import check_divisible
 from cclm.config.finetune import FinetuneConfig, ReasoningConfig, TextAssignmentConfig
 from cclm.config.pretrain import PretrainConfig
 from cclm.config.sources import ImageTextSource, RegionSource, SourceConfig
@@ -15,22 +16,6 @@ from cclm.data.examples.tokenizer import Tokenizer, load_tokenizer
 from cclm.data.stored.files import data_files
 from cclm.errors import UserError
 from cclm.training.plan import KINDS
-
-
-def check_divisible(config: PretrainConfig, processes: int) -> None:
-    """Global batch sizes must be divisible by the number of processes.
-
-    Raises:
-        UserError: names the first setting that is not.
-    """
-    sizes = {f"data.{kind}.batch_size": source.batch_size for kind in KINDS if (source := getattr(config.data, kind))}
-    if config.data.regions is not None:
-        sizes["data.regions.max_images"] = config.data.regions.max_images
-    for name, size in sizes.items():
-        if size % processes:
-            raise UserError(
-                f"{name} = {size} cannot be shared by {processes} processes: make it a multiple of {processes}"
-            )
 
 
 def load_checked_tokenizer(config: PretrainConfig | FinetuneConfig) -> Tokenizer:

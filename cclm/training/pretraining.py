@@ -7,6 +7,7 @@ from pathlib import Path
 from cclm import distributed
 from cclm.checkpoints.initial import build_model, outline
 from cclm.checkpoints.load import load_model
+from cclm.config.batches import check_divisible
 from cclm.config.pretrain import PretrainConfig
 from cclm.data.batches.loader import SourceStream, open_source
 from cclm.data.stored.quarantine import Quarantine
@@ -17,7 +18,7 @@ from cclm.training.environment import StopSignal
 from cclm.training.held_out import HeldOut
 from cclm.training.identity import pretraining_identity
 from cclm.training.plan import KINDS, Plan, steps_of_run
-from cclm.training.preflight import check_divisible, load_checked_tokenizer
+from cclm.training.preflight import load_checked_tokenizer
 from cclm.training.resume import Start
 from cclm.training.run import Built, Course, Recipe, RunContext, Trained, open_context, start_process, train
 
