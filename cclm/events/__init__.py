@@ -23,6 +23,7 @@ from cclm.events.launching import (
     PreflightChecked,
     Rejoining,
     Restarted,
+    RoundBroken,
     WaitingForNodes,
 )
 from cclm.events.training import (
@@ -69,6 +70,7 @@ __all__ = [
     "RecordSkipped",
     "Rejoining",
     "Restarted",
+    "RoundBroken",
     "SaveFailed",
     "Saved",
     "SavedByOther",

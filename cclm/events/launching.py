@@ -68,6 +68,17 @@ class NodeLeft(Event):
 
 
 @dataclass(frozen=True)
+class RoundBroken(Event):
+    """Another node was lost, or its processes have failed. All nodes stop and meet again, which uses up no restart."""
+
+    cause: str
+    """A name of `cclm.launch.causes.Cause`."""
+    reason: str
+    """What happened, in one line."""
+    restarts_left: int
+
+
+@dataclass(frozen=True)
 class NodeJoining(Event):
     """Another node wants to join. The processes save and start again together with it, which uses up no restart."""
 

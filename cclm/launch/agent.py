@@ -25,7 +25,8 @@ from cclm.events import AttemptsCounted, Journal, NodeJoining, NodeLeft, NodesMe
 from cclm.launch import exit_report
 from cclm.launch.attempts import Attempts
 from cclm.launch.causes import Cause, Failure, classify_exit_code, describe, root_cause
-from cclm.launch_contract import EXIT_PREEMPTED
+from cclm.launch.pauses import Pauses
+from cclm.launch_contract import EXIT_INTERRUPTED, EXIT_PEER_STOPPED, EXIT_PREEMPTED
 
 _VERDICT_KEY = "cclm/verdict"
 """Key in the store of the rendezvous: why a node ended the run for all."""
@@ -33,6 +34,12 @@ _SECONDS_TO_READ = 5.0
 """How long a node that may hold the store stays after the end, so that the others can read the verdict."""
 _FREE_CAUSES = (Cause.PEER_STOPPED,)
 """Causes that use up no restart: another node was taken away, which says nothing about this one."""
+_CODES_OF_STOPPED = (
+    -signal.SIGTERM, -signal.SIGINT, EXIT_PREEMPTED, EXIT_INTERRUPTED, EXIT_PEER_STOPPED,
+)  # fmt: skip
+"""Exit codes of processes that end in good order. The others then do so, too, and may still be saving."""
+BROKEN_GRACE_SECONDS = 10
+"""How long processes may take to leave when others are lost; `--shutdown-timeout` if that is shorter."""
 
 
 class Agent(LocalElasticAgent):
@@ -68,8 +75,11 @@ class Agent(LocalElasticAgent):
         )
         self._journal, self._attempts, self._grace_seconds = journal, attempts, grace_seconds
         self._min_nodes, self._max_nodes = min_nodes, max_nodes
+        self._pause = Pauses(journal)
         self._outlives_preempted_nodes = spec.max_restarts > 0 or min_nodes < max_nodes
         """Whether to meet again when another node was preempted, rather than to leave as well."""
+        self._is_free_start = False
+        """Whether the next start follows upon no failure of a process, and so is no new attempt."""
         self.failure: Failure | None = None
         """The last failure: of this node, or the verdict of another one."""
         self.killed: list[int] = []
@@ -82,6 +92,7 @@ class Agent(LocalElasticAgent):
 
     def _rendezvous(self, worker_group: WorkerGroup) -> None:
         self._journal.emit(WaitingForNodes(self._min_nodes, self._max_nodes))
+        self._prepare_to_meet()
         start = time.monotonic()
         super()._rendezvous(worker_group)
         self._journal.emit(
@@ -95,9 +106,17 @@ class Agent(LocalElasticAgent):
             )
         )
 
+    def _prepare_to_meet(self) -> None:
+        """Wait before a start that follows upon failures, as the scheduler may not."""
+        if not self._is_free_start:
+            self._pause.before_start(self._attempts)
+
     def _start_workers(self, worker_group: WorkerGroup) -> dict[int, Any]:
         if self._attempts is not None and self.is_leader:
+            if self._is_free_start:
+                self._journal.emit(AttemptsCounted(self._attempts.take_back(), self._attempts.limit))
             self._journal.emit(AttemptsCounted(self._attempts.begin(), self._attempts.limit))
+        self._is_free_start = False
         process_ids: dict[int, Any] = super()._start_workers(worker_group)
         return process_ids
 
@@ -105,23 +124,41 @@ class Agent(LocalElasticAgent):
         is_node_joining = worker_group.state == WorkerState.HEALTHY
         if is_node_joining:
             self._journal.emit(NodeJoining(worker_group.group_world_size or 1, self._remaining_restarts))
-        is_free = is_node_joining or (self.failure is not None and self.failure.cause in _FREE_CAUSES)
-        if self._attempts is not None and self.is_leader and is_free:
-            self._journal.emit(AttemptsCounted(self._attempts.take_back(), self._attempts.limit))
+        self._begin_again(worker_group, is_free=is_node_joining or self._is_free_start)
+
+    def _begin_again(self, worker_group: WorkerGroup, *, is_free: bool) -> None:
+        """Stop the processes, meet, and start them again.
+
+        Args:
+            is_free: whether no process has failed.
+        """
+        self._is_free_start = is_free
         super()._restart_workers(worker_group)
 
     def _monitor_workers(self, worker_group: WorkerGroup) -> RunResult:
         # Those that died on their own must be known before the agent stops the others.
-        died_first = {rank for rank, process in self._processes().items() if process.poll() not in (None, 0)}
+        codes = {rank: process.poll() for rank, process in self._processes().items()}
+        died_first = {rank: code for rank, code in codes.items() if code not in (None, 0)}
         if died_first:
-            self._shutdown(timeout=self._grace_seconds)
+            if any(code not in _CODES_OF_STOPPED for code in died_first.values()):
+                self._stop_soon()
+            else:
+                self._shutdown(timeout=self._grace_seconds)
         result: RunResult = super()._monitor_workers(worker_group)
         if result.state in (WorkerState.FAILED, WorkerState.UNHEALTHY):
-            self._judge(result, died_first)
+            self._judge(result, set(died_first))
         elif result.state == WorkerState.HEALTHY and not self._is_member():
             self._journal.emit(Rejoining(self._remaining_restarts))
-            super()._restart_workers(worker_group)
+            self._begin_again(worker_group, is_free=False)
         return result
+
+    def _stop_soon(self) -> None:
+        """Stop processes that have lost others. They cannot save together, and may hang in a collective."""
+        usual, self._grace_seconds = self._grace_seconds, min(self._grace_seconds, BROKEN_GRACE_SECONDS)
+        try:
+            self._shutdown()
+        finally:
+            self._grace_seconds = usual
 
     def _processes(self) -> dict[int, subprocess.Popen[bytes]]:
         """The training processes of this node, by local rank; empty before the first start."""
@@ -141,8 +178,12 @@ class Agent(LocalElasticAgent):
             return True
         return handler._this_node in handler._state_holder.state.participants
 
-    def leave(self) -> None:
-        """Tell the other nodes that this one is gone, so that they need not wait for its heartbeats to stay away."""
+    def leave(self, failure: Failure) -> None:
+        """Tell the other nodes that this one is gone, so that they need not wait for its heartbeats to stay away.
+
+        Args:
+            failure: why it goes.
+        """
         handler = self._rdzv_handler
         if not isinstance(handler, DynamicRendezvousHandler):
             return
@@ -165,12 +206,23 @@ class Agent(LocalElasticAgent):
         self.failure = failure
         if failure.cause in _FREE_CAUSES and self._outlives_preempted_nodes:
             self._journal.emit(NodeLeft(failure.cause.name, describe(failure), self._remaining_restarts))
+            self._is_free_start = True
             self._remaining_restarts += 1  # torch takes it away again
+        elif self._settle_by_others(failure):
+            self._remaining_restarts += 1
         elif failure.cause.may_restart and self._remaining_restarts > 0:
+            self._tell_others(failure)
             limit = self._worker_group.spec.max_restarts
             self._journal.emit(Restarted(failure.cause.name, describe(failure), self._remaining_restarts - 1, limit))
         else:
             self._remaining_restarts = 0
+
+    def _settle_by_others(self, failure: Failure) -> bool:
+        """Whether it is known that another node is to blame. The stock rendezvous does not tell."""
+        return False
+
+    def _tell_others(self, failure: Failure) -> None:
+        """Tell the other nodes why they should start again. With the stock rendezvous they find out by themselves."""
 
     def _shutdown(self, death_sig: signal.Signals | None = None, timeout: int | None = None) -> None:
         """Stop the processes. A signal that comes while they save must not cut that short, but is not forgotten.

@@ -82,6 +82,16 @@ class Attempts:
         self._write(_Count(self._run_id, step, attempts))
         return attempts
 
+    def so_far(self) -> int:
+        """Starts in a row without a newer checkpoint than now, the present one included.
+
+        Raises:
+            StoreUnavailable: a store does not answer.
+        """
+        last = self._read()
+        is_known = last is not None and (last.run_id, last.step) == (self._run_id, newest_step(self._folders))
+        return last.attempts if last is not None and is_known else 0
+
     def take_back(self) -> int:
         """Do not count the last start: it was stopped from outside, or refused what it was given.
 

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import sys
 
-from cclm.events import Ended, Event, NodeJoining, NodeLeft, Notice, PreflightChecked, Rejoining, Restarted
+from cclm.events import (
+    Ended,
+    Event,
+    NodeJoining,
+    NodeLeft,
+    Notice,
+    PreflightChecked,
+    Rejoining,
+    Restarted,
+    RoundBroken,
+)
 from cclm.launch_contract import EXIT_ATTEMPTS_EXHAUSTED, EXIT_USER_ERROR
 
 
@@ -23,6 +33,8 @@ class ConsoleSink:
                 self._print("the other nodes took this one for dead and may go on without it; joining them")
             case NodeLeft():
                 self._print(f"{event.reason}; going on with the nodes that are left")
+            case RoundBroken():
+                self._print(f"{event.reason}; meeting the other nodes again, then going on from the newest checkpoint")
             case Restarted():
                 which = f"restart {event.max_restarts - event.restarts_left} of {event.max_restarts}"
                 self._print(f"{event.reason}; restarting from the newest checkpoint ({which})")

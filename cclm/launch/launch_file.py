@@ -27,6 +27,7 @@ from cclm.events import (
     Notice,
     Rejoining,
     Restarted,
+    RoundBroken,
     WaitingForNodes,
 )
 
@@ -83,7 +84,7 @@ class LaunchFile:
                 }
             case AttemptsCounted():
                 self._values |= {"attempts": event.attempts, "max_attempts": event.max_attempts}
-            case Restarted() | NodeLeft():
+            case Restarted() | NodeLeft() | RoundBroken():
                 self._count(event.cause, event.reason, event.restarts_left)
             case NodeJoining():
                 self._count("membership", "another node joins", event.restarts_left)

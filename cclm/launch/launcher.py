@@ -16,6 +16,7 @@ from cclm.launch import preflight
 from cclm.launch.attempts import Attempts, AttemptsExhausted
 from cclm.launch.causes import Cause, Failure, describe
 from cclm.launch.launch_file import LaunchFile
+from cclm.launch.membership import RunIsOver
 from cclm.launch.metrics_sink import serving_metrics
 from cclm.launch_contract import (
     COLLECTIVE_TIMEOUT,
@@ -186,6 +187,8 @@ def _run_agent(options: LaunchOptions, settings: TorchrunSettings, journal: Jour
     except torchrun.SignalException as stop:
         killed = [] if agent is None else agent.killed
         failure = _stopped_by_signal(stop.sigval, killed, options.shutdown_timeout)
+    except RunIsOver:
+        failure = None
     except AttemptsExhausted as error:
         failure = Failure(Cause.ATTEMPTS_EXHAUSTED, str(error))
     except UserError as error:
@@ -202,7 +205,7 @@ def _run_agent(options: LaunchOptions, settings: TorchrunSettings, journal: Jour
         if failure is None or not failure.cause.may_retry:
             agent.end_for_all(failure)
         else:
-            agent.leave()
+            agent.leave(failure)
     return failure
 
 

@@ -24,6 +24,7 @@ from cclm.events import (
     PreflightChecked,
     Rejoining,
     Restarted,
+    RoundBroken,
     WaitingForNodes,
 )
 from cclm.launch.causes import Cause
@@ -58,7 +59,7 @@ class LauncherMetrics:
                 self._exported.set(catalogue.NODES, event.nodes, "present")
             case NodeJoining() | Rejoining():
                 self._exported.increase(catalogue.RESTARTS, 1, _MEMBERSHIP)
-            case Restarted() | NodeLeft():
+            case Restarted() | NodeLeft() | RoundBroken():
                 self._exported.increase(catalogue.RESTARTS, 1, event.cause.lower())
             case AttemptsCounted():
                 self._exported.set(catalogue.ATTEMPTS, event.attempts)

@@ -36,6 +36,7 @@ INTERNALS = (
     TorchInternal(_LOCAL_AGENT, "LocalElasticAgent._restart_workers", "cclm/launch/agent.py", ("worker_group",)),
     TorchInternal(_LOCAL_AGENT, "LocalElasticAgent._monitor_workers", "cclm/launch/agent.py", ("worker_group",)),
     TorchInternal(_LOCAL_AGENT, "LocalElasticAgent._shutdown", "cclm/launch/agent.py", ("death_sig", "timeout")),
+    TorchInternal(_LOCAL_AGENT, "LocalElasticAgent._exit_barrier", "cclm/launch/meeting_agent.py", ()),
     # Its state.
     TorchInternal(_LOCAL_AGENT, "LocalElasticAgent._worker_group", "cclm/launch/agent.py"),
     TorchInternal(_LOCAL_AGENT, "LocalElasticAgent._remaining_restarts", "cclm/launch/agent.py"),
@@ -99,5 +100,6 @@ VARIABLES = {
     "TORCHELASTIC_SIGNALS_TO_HANDLE": f"{_PROCESSES}.api",
     "TORCHELASTIC_ERROR_FILE": f"{_PROCESSES}.api",
     "TORCHELASTIC_RUN_ID": _LOCAL_AGENT,
+    "TORCH_ELASTIC_WORKER_IDENTICAL": f"{_AGENT}.api",
 }
 """Environment variables that cclm sets for torch or reads from it, and the module of torch that knows each."""

@@ -6,25 +6,33 @@ import logging
 import os
 import re
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 import torch.distributed.elastic.rendezvous.registry as rendezvous
 from torch.distributed import run as torch_run
 from torch.distributed.elastic.agent.server.api import WorkerSpec
 from torch.distributed.elastic.multiprocessing.api import SignalException
-from torch.distributed.elastic.rendezvous import RendezvousParameters
+from torch.distributed.elastic.rendezvous import RendezvousHandler, RendezvousParameters
 from torch.distributed.elastic.rendezvous.api import RendezvousClosedError, RendezvousError, RendezvousTimeoutError
 from torch.distributed.launcher.api import LaunchConfig
 
 from cclm.errors import UserError
-from cclm.events import Journal
+from cclm.events import Journal, Notice
 from cclm.launch.agent import Agent
 from cclm.launch.attempts import Attempts
 from cclm.launch.causes import Cause, Failure, classify_exception
+from cclm.launch.meeting import Limits
+from cclm.launch.meeting_addresses import addresses_of, parse_addresses
+from cclm.launch.meeting_agent import MeetingAgent, MeetingHandler
+from cclm.launch.membership import Membership
 from cclm.launch_contract import UNNAMED_JOB
 
 __all__ = ["SignalException", "build_agent", "classify_agent_error", "parse_options", "silence_torch"]
+
+_JOIN_TIMEOUT = 600
+"""Seconds that a node waits for enough others, where --rdzv-conf says nothing. torch's default."""
 
 
 @dataclass(frozen=True)
@@ -97,17 +105,14 @@ def build_agent(settings: TorchrunSettings, attempts: Attempts | None, grace_sec
     """
     config, (program, *arguments) = settings.config, settings.command
     os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] = config.signals_to_handle
-    parameters = RendezvousParameters(
-        backend=config.rdzv_backend, endpoint=config.rdzv_endpoint, run_id=config.run_id, min_nodes=config.min_nodes,
-        max_nodes=config.max_nodes, local_addr=config.local_addr, **config.rdzv_configs,
-    )  # fmt: skip
     master_addr, master_port = None, None
     if config.rdzv_backend == "static":
         master_addr, _, port = config.rdzv_endpoint.rpartition(":")
         master_port = int(port) if port else None
+    meeting = build_meeting(config, journal)
     spec = WorkerSpec(
         role=config.role, local_world_size=config.nproc_per_node, entrypoint=program, args=tuple(arguments),
-        rdzv_handler=rendezvous.get_rendezvous_handler(parameters), max_restarts=config.max_restarts,
+        rdzv_handler=meeting or build_rendezvous(config), max_restarts=config.max_restarts,
         monitor_interval=config.monitor_interval, master_addr=master_addr, master_port=master_port,
         local_addr=config.local_addr, event_log_handler=config.event_log_handler, numa_options=config.numa_options,
         duplicate_stdout_filters=config.duplicate_stdout_filters,
@@ -115,11 +120,63 @@ def build_agent(settings: TorchrunSettings, attempts: Attempts | None, grace_sec
     )  # fmt: skip
     if config.logs_specs is None:
         raise TypeError("torchrun's options came without places for the output of processes")
-    return Agent(
+    build = Agent if meeting is None else partial(MeetingAgent, handler=meeting)
+    return build(
         spec, journal=journal, attempts=attempts, grace_seconds=grace_seconds, min_nodes=config.min_nodes,
         max_nodes=config.max_nodes, logs_specs=config.logs_specs, start_method=config.start_method,
         log_line_prefix_template=config.log_line_prefix_template,
     )  # fmt: skip
+
+
+def build_rendezvous(config: LaunchConfig) -> RendezvousHandler:
+    """torch's own rendezvous, at the one place that the options name."""
+    parameters = RendezvousParameters(
+        backend=config.rdzv_backend, endpoint=config.rdzv_endpoint, run_id=config.run_id, min_nodes=config.min_nodes,
+        max_nodes=config.max_nodes, local_addr=config.local_addr, **config.rdzv_configs,
+    )  # fmt: skip
+    return rendezvous.get_rendezvous_handler(parameters)
+
+
+def build_meeting(config: LaunchConfig, journal: Journal) -> MeetingHandler | None:
+    """The meeting of a job whose nodes all can host it; None for any other job.
+
+    The operator names node 0 as the endpoint, `job-worker-0:23456`. The other nodes then have names of the same form,
+    and TORCHX_REPLICA_ID is the number of this one. Elsewhere `--rdzv-conf peers=HOST:PORT|HOST:PORT,node=N` says so.
+
+    Raises:
+        UserError: these settings, or the port, cannot be used.
+    """
+    given = config.rdzv_configs
+    if config.rdzv_backend != "c10d" or config.max_nodes == 1:
+        return None
+    if "peers" in given:
+        addresses, number = parse_addresses(str(given["peers"])), str(given.get("node", ""))
+    else:
+        addresses = addresses_of(config.rdzv_endpoint, config.max_nodes)
+        number = os.environ.get("TORCHX_REPLICA_ID", "")
+    if "peers" in given and not number.isdigit():
+        raise UserError("--rdzv-conf peers=... needs the number of this node, from 0: node=N")
+    if not addresses or not number.isdigit():
+        return None
+    # All nodes start equally many processes, so each knows the ranks of its own without a store.
+    os.environ["TORCH_ELASTIC_WORKER_IDENTICAL"] = "1"
+    default = Limits(config.min_nodes, config.max_nodes)
+    parameters = RendezvousParameters("c10d", config.rdzv_endpoint, config.run_id, 1, 1, **given)
+    interval = parameters.get_as_int("keep_alive_interval")
+    limits = replace(
+        default,
+        last_call=float(parameters.get_as_int("last_call_timeout") or default.last_call),
+        silence=float(
+            interval * (parameters.get_as_int("keep_alive_max_attempt") or 3) if interval else default.silence
+        ),
+    )
+
+    def notify(text: str) -> None:
+        journal.emit(Notice(text))
+
+    membership = Membership(addresses, int(number), config.run_id, limits, config.nproc_per_node, notify)
+    join_timeout = float(parameters.get_as_int("join_timeout") or _JOIN_TIMEOUT)
+    return MeetingHandler(membership, config.run_id, join_timeout, config.local_addr)
 
 
 def classify_agent_error(error: Exception) -> Failure:

@@ -16,6 +16,7 @@ from cclm.events import (
     PreflightChecked,
     Rejoining,
     Restarted,
+    RoundBroken,
     WaitingForNodes,
 )
 from cclm.launch.causes import Cause
@@ -35,6 +36,8 @@ def ended(cause: Cause, reason: str, traceback: str = "") -> Ended:
         (Rejoining(3), "cclm launch: the other nodes took this one for dead and may go on without it; joining them\n"),
         (NodeLeft("PEER_STOPPED", "rank 1 left", 3),
          "cclm launch: rank 1 left; going on with the nodes that are left\n"),
+        (RoundBroken("LOST_PEER", "node 1 is lost", 3),
+         "cclm launch: node 1 is lost; meeting the other nodes again, then going on from the newest checkpoint\n"),
         (Restarted("KILLED", "rank 1 was killed", 1, 3),
          "cclm launch: rank 1 was killed; restarting from the newest checkpoint (restart 2 of 3)\n"),
         (ended(Cause.PREEMPTED, "stopped by SIGTERM"),

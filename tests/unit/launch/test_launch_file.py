@@ -13,6 +13,7 @@ from cclm.events import (
     NodesMet,
     Notice,
     Restarted,
+    RoundBroken,
     WaitingForNodes,
 )
 from cclm.launch.launch_file import LaunchFile
@@ -94,3 +95,9 @@ def test_a_place_that_takes_nothing_is_one_warning(tmp_path: Path) -> None:
     [notice] = said
     assert isinstance(notice, Notice) and notice.text.startswith("cclm status will not know of restarts: ")
     assert read(tmp_path / "a")["end"]["exit_code"] == 0
+
+
+def test_a_lost_node_is_counted(tmp_path: Path) -> None:
+    launch([str(tmp_path)], MET, RoundBroken("LOST_PEER", "node 1 is lost", 3), MET, SUCCESS)
+    found = read(tmp_path)
+    assert found["restarts"] == {"lost_peer": 1} and found["last_restart"]["reason"] == "node 1 is lost"

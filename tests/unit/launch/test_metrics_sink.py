@@ -16,6 +16,7 @@ from cclm.events import (
     PreflightChecked,
     Rejoining,
     Restarted,
+    RoundBroken,
     WaitingForNodes,
 )
 from cclm.launch.causes import Cause
@@ -73,6 +74,7 @@ def test_nodes_meet(metrics: LauncherMetrics, registry: CollectorRegistry) -> No
     [
         (Restarted("KILLED", "rank 1 was killed", 2, 3), "killed"),
         (NodeLeft("LOST_PEER", "a node is gone", 3), "lost_peer"),
+        (RoundBroken("KILLED", "on another node: rank 1 was killed", 3), "killed"),
         (NodeJoining(2, 3), "membership"),
         (Rejoining(3), "membership"),
     ],

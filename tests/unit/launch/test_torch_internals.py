@@ -103,8 +103,8 @@ def test_the_list_is_whole() -> None:
 
 def test_the_agent_shares_no_other_name_with_torchs() -> None:
     """A new torch could begin to use a name that our agent has, too."""
-    used, defined = private_names_in(ROOT / "cclm/launch/agent.py")
-    shared = {name for name in used | defined
+    files = [private_names_in(ROOT / f"cclm/launch/{name}.py") for name in ("agent", "meeting_agent")]
+    shared = {name for used, defined in files for name in used | defined
               if hasattr(LocalElasticAgent, name) or is_set_on_instances(LocalElasticAgent, name)}  # fmt: skip
     assert shared == {entry.name.split(".")[1] for entry in INTERNALS if entry.name.startswith("LocalElasticAgent.")}
 

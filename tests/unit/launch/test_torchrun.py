@@ -14,6 +14,7 @@ from cclm.errors import UserError
 from cclm.launch import torchrun
 from cclm.launch.causes import Cause
 from cclm.launch.launcher import check_world_sizes
+from cclm.launch.meeting_addresses import addresses_of
 from cclm.launch.torchrun import classify_agent_error, parse_options
 
 
@@ -49,6 +50,22 @@ def test_the_operators_variables_and_options_that_beat_them(made):
     assert (config.min_nodes, config.max_nodes, config.nproc_per_node, config.max_restarts) == (2, 4, 2, 5)
     assert (config.rdzv_endpoint, config.run_id) == ("job-worker-0:23456", "job")
     assert config.rdzv_configs["join_timeout"] == "1800" and config.rdzv_configs["is_host"] == "False"
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "addresses"),
+    [
+        ("job-worker-0:23456", ["job-worker-0:23456", "job-worker-1:23456"]),
+        ("job-worker-0.team-a.svc:1", ["job-worker-0.team-a.svc:1", "job-worker-1.team-a.svc:1"]),
+        ("host1:29500", []),
+        ("localhost:29500", []),
+        ("job-worker-10:1", []),
+        ("127.0.0.1:1", []),
+        ("job-worker-0", []),
+    ],
+)
+def test_the_nodes_of_a_job_are_named_like_its_first(endpoint: str, addresses: list[str]) -> None:
+    assert [str(address) for address in addresses_of(endpoint, 2)] == addresses
 
 
 def test_an_address_is_enough_to_meet_elastically(made):
