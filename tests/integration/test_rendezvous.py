@@ -1,63 +1,132 @@
-"""Nodes that are lost, the one where all meet among them: the others go on in place. Agents on loopback."""
+"""Nodes that are lost, cut off, replaced, or come late; the host of the meeting among them. Processes are stubs."""
 
+import contextlib
+import json
+import os
+import signal
 import subprocess
-from collections.abc import Callable
+import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.stores.server import free_ports
 
-from .conftest import end
-from .test_elastic import SAME_ON_ANY_NUMBER_OF_PROCESSES, steps_done
-from .test_launch import wait_for_text
-from .test_pretrain import wait_for_line
-
 pytestmark = pytest.mark.slow
+PATIENCE = 240
 
-Start = Callable[..., subprocess.Popen[str]]
+
+class Nodes:
+    """The nodes of one job, and what they did."""
+
+    def __init__(self, folder: Path, count: int) -> None:
+        self.folder = folder
+        self.peers = "|".join(f"127.0.0.1:{port}" for port in free_ports(count))
+        self.started: dict[str, int] = {}
+        """Process ids of launchers, by name."""
+        self._farm = subprocess.Popen(
+            [sys.executable, "-m", "tests.integration.forked_nodes", str(folder)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def start(self, index: int, nodes: str, *, name: str | None = None, conf: str = "", max_restarts: int = 3) -> str:
+        """Start the launcher of a node; returns the name of its files."""
+        name = name or f"node-{index}"
+        settings = f"peers={self.peers},node={index},last_call_timeout=2{conf}"
+        options = [
+            f"--nnodes={nodes}", "--nproc-per-node=1", f"--max-restarts={max_restarts}", "--rdzv-backend=c10d",
+            "--rdzv-endpoint=node-0:1", "--rdzv-id=job", f"--rdzv-conf={settings}", "--monitor-interval=0.05",
+        ]  # fmt: skip
+        asked = {"name": name, "options": options, "max_attempts": 5}
+        self._farm.stdin.write(json.dumps(asked) + "\n")
+        self._farm.stdin.flush()
+        self.started[name] = int(self._farm.stdout.readline())
+        return name
+
+    def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
+        """Send a signal to a launcher alone."""
+        os.kill(self.started[name], number)
+
+    def ranks(self, name: str) -> list[str]:
+        """`RANK/WORLD_SIZE` of each start of its process."""
+        path = self.folder / f"{name}.starts"
+        return path.read_text().split() if path.exists() else []
+
+    def wait_for(self, name: str, *ranks: str) -> None:
+        """Until its process has started in these ways, and in no other one."""
+        self._wait(lambda: len(self.ranks(name)) >= len(ranks), f"{name} starts as {ranks}")
+        assert self.ranks(name) == list(ranks), self.said(name)
+
+    def wait_for_text(self, name: str, text: str) -> None:
+        self._wait(lambda: text in self.said(name), f"{name} says {text!r}")
+
+    def finish(self) -> None:
+        """Let all processes succeed."""
+        (self.folder / "finish").touch()
+
+    def end(self, name: str) -> int:
+        """Wait for its end; returns its exit code."""
+        path = self.folder / f"{name}.exit"
+        self._wait(path.exists, f"{name} ends")
+        return int(path.read_text())
+
+    def has_ended(self, name: str) -> bool:
+        return (self.folder / f"{name}.exit").exists()
+
+    def said(self, name: str) -> str:
+        path = self.folder / f"{name}.err"
+        return path.read_text() if path.exists() else ""
+
+    def attempts(self) -> int:
+        """Starts in a row without a newer checkpoint, as counted."""
+        return int(json.loads((self.folder / "run" / "attempts-pretrain.json").read_text())["attempts"])
+
+    def _wait(self, condition, what: str) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while not condition():
+            everything = {name: (self.ranks(name), self.said(name)) for name in self.started}
+            assert time.monotonic() < deadline, f"in vain: {what}\n{everything}"
+            time.sleep(0.02)
+
+    def close(self) -> None:
+        for process in self.started.values():
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process, signal.SIGKILL)
+        self._farm.stdin.close()
+        self._farm.wait()
 
 
 @pytest.fixture
-def node(launch: Start) -> Start:
-    """Starts a node of a job of two: `node(NUMBER, CONFIG, OPTIONS)`."""
-    peers = "|".join(f"127.0.0.1:{port}" for port in free_ports(2))
-
-    def begin(number: int, path: Path, *options: object) -> subprocess.Popen[str]:
-        conf = f"peers={peers},node={number},last_call_timeout=3"
-        settings = ("--rdzv-endpoint", "node-0:1", "--rdzv-backend", "c10d", "--rdzv-id", "job", "--rdzv-conf", conf)
-        return launch(path, *settings, *options, processes=1)
-
-    return begin
+def nodes(tmp_path) -> Iterator[Nodes]:
+    found = Nodes(tmp_path, 3)
+    yield found
+    found.close()
 
 
-class Watched:
-    """What has happened in a run's folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def starts(self, processes: str) -> int:
-        log = self.folder / "log.txt"
-        return log.read_text().count(f" {processes} on cpu") if log.exists() else 0
-
-    def wait_for(self, processes: str, before: int) -> None:
-        """Until the run has started again with so many, and made some steps."""
-        wait_for_text(self.folder / "log.txt", f" {processes} on cpu", before + 1)
-        wait_for_line(self.folder / "metrics.jsonl", steps_done(self.folder) + 4)
+def started(nodes: Nodes, count: int, between: str) -> list[str]:
+    """So many nodes in their first round, the host first."""
+    names = [nodes.start(index, between) for index in range(count)]
+    for name in names:
+        nodes._wait(lambda name=name: nodes.ranks(name), f"{name} starts")
+    names.sort(key=lambda name: nodes.ranks(name)[0])
+    for rank, name in enumerate(names):
+        nodes.wait_for(name, f"{rank}/{count}")
+    return names
 
 
-def test_first(config, tmp_path, node) -> None:
-    watched = Watched(tmp_path / "run")
-    path = config("run", **SAME_ON_ANY_NUMBER_OF_PROCESSES | {"training.max_steps": 200})
-    first = node(0, path, "--nnodes", "1:2")
-    second = node(1, path, "--nnodes", "1:2")
-    watched.wait_for("2 processes", 0)
-    before = watched.starts("1 process")
-    first.kill()
-    watched.wait_for("1 process", before)
-    before = watched.starts("2 processes")
-    third = node(0, path, "--nnodes", "1:2")
-    watched.wait_for("2 processes", before)
-    print(end(third, 0))
-    print(end(second, 0))
+def test_the_host_is_lost_and_another_node_takes_its_part(nodes):
+    host, second = started(nodes, 2, "1:2")
+    index = int(host[-1])
+    nodes.kill(host)
+    nodes.wait_for(second, "1/2", "0/1")
+    assert "lost the node where all meet" in nodes.said(second) and not nodes.has_ended(second)
+    assert nodes.attempts() == 1
+    again = nodes.start(index, "1:2", name="again")
+    nodes.wait_for(again, "1/2")
+    nodes.wait_for(second, "1/2", "0/1", "0/2")
+    assert "another node wants to join" in nodes.said(second)
+    nodes.finish()
+    assert nodes.end(again) == nodes.end(second) == 0
+    assert nodes.attempts() == 0 and "restart 1" not in nodes.said(second)
