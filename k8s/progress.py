@@ -29,7 +29,7 @@ class Progress:
         if self.step is not None:
             share = f" of {self.planned} ({self.step / self.planned:.0%})" if self.planned else ""
             words.append(f"step {self.step}{share}")
-        words += [f"{name} {value:.4g}" for name, value in sorted((self.losses or {}).items())]
+        words += [f"loss {name} {value:.4g}" for name, value in sorted((self.losses or {}).items())]
         if self.eta_seconds is not None:
             words.append(f"{timedelta(seconds=round(self.eta_seconds))} left")
         if self.phase is not None and (self.phase != "training" or not words):

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from k8s.objects import Object
+from k8s.objects import JOB_NAME, JOB_SET_NAME, Object
 from k8s.quantities import amount, in_words
 from k8s.restarts import exit_words
 
@@ -123,15 +123,28 @@ def _leaving(index: int, pod: Object, main: Object | None, nodes: Mapping[str, O
     is_running = bool((main or {}).get("state", {}).get("running"))
     state = State.RUNNING if is_running and not is_stuck else State.PENDING
     if node is not None and (is_stuck or _is_silent(pod, nodes.get(node))):
-        namespace = pod["metadata"]["namespace"]
-        sentence = (
-            f"waits for dead node {node}: Kubernetes makes no new pod while the old one may still run there. It goes "
-            f"on when the node comes back, or its Node object is deleted; if the machine is off for certain: kubectl "
-            f"taint node {node} node.kubernetes.io/out-of-service=nodeshutdown:NoExecute, or kubectl -n {namespace} "
-            f"delete pod {name} --force --grace-period=0"
-        )
-        return Replica(index, State.PENDING, name, node, sentence, lost_node=node)
+        return Replica(index, State.PENDING, name, node, _dead_node_words(pod, node), lost_node=node)
     return Replica(index, state, name, node, f"saves and leaves: {reason or 'its pod is being deleted'}")
+
+
+def _dead_node_words(pod: Object, node: str) -> str:
+    """For what a pod waits whose node does not answer, and what clears it."""
+    labels = pod["metadata"].get("labels") or {}
+    label = JOB_NAME if JOB_NAME in labels else JOB_SET_NAME
+    return (
+        f"waits for dead node {node}: Kubernetes makes no new pod while the old one may still run there. It goes on "
+        "when the node comes back, or its Node object is deleted. If the machine is off for certain, clear it with: "
+        f"kubectl taint node {node} node.kubernetes.io/out-of-service=nodeshutdown:NoExecute, or: kubectl -n "
+        f"{pod['metadata']['namespace']} delete pod -l {label}={labels.get(label)} --field-selector "
+        f"spec.nodeName={node} --force --grace-period=0"
+    )
+
+
+def is_up(pod: Object) -> bool:
+    """Whether a pod runs, as far as it tells: its node may be dead since a moment ago."""
+    entries = (pod.get("status") or {}).get("containerStatuses") or []
+    is_running = any((entry.get("state") or {}).get("running") for entry in entries)
+    return is_running and (pod.get("status") or {}).get("phase") == "Running" and not _is_silent(pod, None)
 
 
 def _is_silent(pod: Object, node: Object | None) -> bool:

@@ -32,6 +32,8 @@ _REFUSED = re.compile(r"OutOf\w+|NodeAffinity|UnexpectedAdmissionError|Topology\
 """Reasons with which a kubelet refuses a pod that was bound to its node."""
 _AT_ONCE = timedelta(seconds=10)
 """Kueue stops a job, and its pods are killed, within such a time."""
+_LONGEST = 600
+"""Characters of a container's message that are shown."""
 _MEANINGS = {cause.code: cause.meaning for cause in Cause}
 
 
@@ -82,6 +84,8 @@ def exit_words(code: int, reason: str | None, message: str) -> str:
         message: what it wrote to its termination log; empty if nothing.
     """
     text = " ".join(message.split())
+    if len(text) > _LONGEST:  # the last lines of the log, which Kubernetes takes where nothing else was written
+        text = f"... {text[-_LONGEST:]}"
     if reason == "OOMKilled":
         return "out of memory (OOMKilled): raise the memory limit, or lower what the run needs" + (
             f"; {text}" if text else ""
@@ -109,7 +113,8 @@ def read_restarts(replicas: Mapping[str, int], pods: Sequence[Object], events: S
         about = event["involvedObject"]
         if about.get("kind") == POD.kind and about["name"] in replicas:
             index = replicas[about["name"]]
-            uids[index].add(about.get("uid", ""))
+            if about.get("uid"):
+                uids[index].add(about["uid"])
             if _REFUSED.fullmatch(event.get("reason") or ""):
                 refused[index] += times_of(event)
         match = _CREATED.search(event.get("message") or "")
@@ -141,15 +146,19 @@ def _exits(replicas: Mapping[str, int], events: Iterable[Object]) -> Iterable[Po
 
 def _ends_of_pods(replicas: Mapping[str, int], present: set[str], events: Iterable[Object]) -> Iterable[PodEnd]:
     """Ends of pods by others, from the events about pods."""
-    best: dict[str, Object] = {}
-    for event in events:
-        about, reason = event["involvedObject"], event.get("reason") or ""
-        is_end = reason in _OF_POD or _REFUSED.fullmatch(reason)
-        if about.get("kind") != POD.kind or about["name"] not in replicas or not is_end:
-            continue
-        uid = about.get("uid", "")
-        if uid not in present and (uid not in best or _rank(reason) < _rank(best[uid]["reason"])):
-            best[uid] = event
+    ended = [
+        event
+        for event in events
+        if event["involvedObject"].get("kind") == POD.kind
+        and event["involvedObject"]["name"] in replicas
+        and (event.get("reason") in _OF_POD or _REFUSED.fullmatch(event.get("reason") or ""))
+        and event["involvedObject"].get("uid") not in present
+    ]
+    best: dict[tuple[str, str], Object] = {}
+    for event in ended:
+        key = event["involvedObject"]["name"], _uid_of(event, ended)
+        if key not in best or _rank(event["reason"]) < _rank(best[key]["reason"]):
+            best[key] = event
     alike: dict[tuple[int, str], list[Object]] = defaultdict(list)
     for event in best.values():
         cause = _OF_POD.get(event["reason"]) or f"refused by its node ({event['reason']})"
@@ -161,6 +170,20 @@ def _ends_of_pods(replicas: Mapping[str, int], present: set[str], events: Iterab
     for (index, cause), same in alike.items():
         moments = [moment for moment in map(time_of, same) if moment is not None]
         yield PodEnd(index, cause, len(same), max(moments, default=None))
+
+
+def _uid_of(event: Object, others: Iterable[Object]) -> str:
+    """Of the pod that an event is about. The taint manager leaves it out; then that of the pod killed at that time."""
+    about, moment = event["involvedObject"], time_of(event)
+    if about.get("uid"):
+        return str(about["uid"])
+    for other in others:
+        uid, happened = other["involvedObject"].get("uid"), time_of(other)
+        if not uid or other["involvedObject"]["name"] != about["name"]:
+            continue
+        if moment is not None and happened is not None and abs(happened - moment) < _AT_ONCE:
+            return str(uid)
+    return str(moment)
 
 
 def _stop_by_kueue(killing: Object, events: Iterable[Object]) -> str | None:

@@ -23,8 +23,8 @@ from torchx.specs import AppDef, AppDryRunInfo, AppState, ReplicaStatus, Role, R
 from cclm.errors import UserError
 from k8s import client, user_errors
 from k8s.client import Cluster
+from k8s.jobs import build_job
 from k8s.logs import Follower, Selection
-from k8s.names import job_name
 from k8s.objects import (
     APP_NAME,
     CANCELLED,
@@ -239,17 +239,6 @@ def create_scheduler(session_name: str, **settings: object) -> KubernetesSchedul
     """What TorchX calls. It passes environment variables that begin with TORCHX_ as settings, which are ignored."""
     user_errors.show_as_sentences()
     return KubernetesScheduler(session_name)
-
-
-def build_job(app: AppDef, settings: JobSettings) -> Object:
-    """The job of an application, as it is sent to the cluster.
-
-    Raises:
-        UserError: the application or a run option cannot be used.
-    """
-    from k8s.manifest import pytorchjob
-
-    return pytorchjob(app, settings, job_name(app.name, app.roles[0].num_replicas))
 
 
 def _configured_context() -> str | None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from k8s.objects import CANCELLED, CONTAINER_OF, PYTORCH_JOB, Object, queue_of, replica_index
 from k8s.progress import Progress, read_progress
 from k8s.queueing import queue_words
-from k8s.replicas import Failure, Replica, State, is_true, read_replica
+from k8s.replicas import Failure, Replica, State, is_true, is_up, read_replica
 from k8s.restarts import Restarts, exit_words, read_restarts, time_of, times_of
 
 PATIENCE = timedelta(seconds=30)
@@ -88,6 +88,7 @@ class Description:
 
 def describe(seen: Observation) -> Description:
     """What a job does."""
+    seen = replace(seen, events=[event for event in seen.events if _belongs(event, seen.job)])
     container = CONTAINER_OF[seen.job["kind"]]
     newest = newest_pods(seen.pods)
     count = max([replicas_of(seen.job), *(index + 1 for index in newest)])
@@ -110,17 +111,26 @@ def describe(seen: Observation) -> Description:
     )
 
 
+def _belongs(event: Object, job: Object) -> bool:
+    """Whether an event is not about an earlier job of the same name."""
+    about = event["involvedObject"]
+    if about.get("kind") == job["kind"]:
+        return about.get("uid") in (None, job["metadata"]["uid"])
+    moment, created = time_of(event), job["metadata"].get("creationTimestamp")
+    return moment is None or created is None or moment >= datetime.fromisoformat(created)
+
+
 def job_state(job: Object, pods: Sequence[Object]) -> State:
     """The state of a job as a whole; needs no events."""
-    is_up = any(_is_up(pod) for pod in pods)
+    is_training = any(is_up(pod) for pod in pods)
     if CANCELLED in (job["metadata"].get("annotations") or {}):
         # It is over when the last pod has saved and left.
-        return State.RUNNING if is_up else State.CANCELLED
+        return State.RUNNING if is_training else State.CANCELLED
     if is_true(job, "Failed"):
         return State.FAILED
     if is_true(job, "Succeeded") or is_true(job, "Complete"):
         return State.SUCCEEDED
-    if is_up:
+    if is_training:
         return State.RUNNING
     has_status = bool((job.get("status") or {}).get("conditions"))
     return State.PENDING if has_status or pods else State.SUBMITTED
@@ -157,17 +167,11 @@ def newest_pods(pods: Iterable[Object]) -> dict[int, Object]:
     return found
 
 
-def _is_up(pod: Object) -> bool:
-    entries = (pod.get("status") or {}).get("containerStatuses") or []
-    is_running = any((entry.get("state") or {}).get("running") for entry in entries)
-    return is_running and (pod.get("status") or {}).get("phase") == "Running"
-
-
 def _reason(state: State, seen: Observation, restarts: Restarts) -> str | None:
     job = seen.job
     if CANCELLED in (job["metadata"].get("annotations") or {}):
         when = job["metadata"]["annotations"][CANCELLED]
-        leaving = sum(1 for pod in seen.pods if _is_up(pod))
+        leaving = sum(1 for pod in seen.pods if is_up(pod))
         return f"cancelled at {when}" + (f"; {leaving} of its pods still save and leave" if leaving else "")
     if state in (State.SUCCEEDED, State.FAILED):
         return None
