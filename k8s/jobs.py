@@ -10,6 +10,7 @@ from k8s.manifest import pytorchjob
 from k8s.names import job_name
 from k8s.refusals import check
 from k8s.settings import JobSettings
+from k8s.trainjob import LONGER_POD_NAMES, trainjob
 
 
 def build_job(app: AppDef, settings: JobSettings, name: str | None = None) -> dict[str, Any]:
@@ -23,4 +24,6 @@ def build_job(app: AppDef, settings: JobSettings, name: str | None = None) -> di
     """
     check(app, settings)
     (role,) = app.roles
+    if settings.backend == "trainjob":
+        return trainjob(app, settings, name or job_name(app.name, role.num_replicas, reserved=LONGER_POD_NAMES))
     return pytorchjob(app, settings, name or job_name(app.name, role.num_replicas))

@@ -27,17 +27,18 @@ def worker_name(job: str, index: int) -> str:
     return f"{job}-worker-{index}"
 
 
-def job_name(app_name: str, pods: int) -> str:
+def job_name(app_name: str, pods: int, reserved: int = 0) -> str:
     """A name for a new job, unlike those of other jobs of the same application.
 
     Args:
         app_name: name of the application; an underscore, as in TorchX's own components, becomes a dash.
         pods: most pods of the job; the numbers of pods are part of their names.
+        reserved: characters by which the names of its pods are longer than those of a PyTorchJob.
 
     Raises:
         UserError: no such name can be made.
     """
-    check_name(app_name.replace("_", "-"), pods, reserved=_SUFFIX_LENGTH + 1)
+    check_name(app_name.replace("_", "-"), pods, reserved=reserved + _SUFFIX_LENGTH + 1)
     suffix = "".join(secrets.choice(_SUFFIX_LETTERS) for _ in range(_SUFFIX_LENGTH))
     return f"{app_name.replace('_', '-')}-{suffix}"
 

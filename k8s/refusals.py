@@ -15,6 +15,7 @@ from k8s.resources import EFA, INSTANCE_TYPE, MACHINES
 from k8s.setting_checks import check_settings
 from k8s.settings import JobSettings
 from k8s.storage import storage_of
+from k8s.trainjob import BEYOND_PATCHES
 
 _OF_OPERATOR = re.compile(r"PET_.*|MASTER_ADDR|MASTER_PORT|WORLD_SIZE|RANK")
 """Variables that training operators set, after ours, so that ours would be without effect."""
@@ -36,7 +37,8 @@ def check(app: AppDef, settings: JobSettings) -> None:
     (role,) = app.roles
     check_settings(settings)
     _check_image(role.image)
-    _check_size(role, settings)
+    _check_size(role)
+    _check_backend(role, settings)
     _check_environment(role, settings)
     _check_queue(settings)
     _check_rights(role, settings)
@@ -60,15 +62,29 @@ def _check_image(image: str) -> None:
         )
 
 
-def _check_size(role: Role, settings: JobSettings) -> None:
+def _check_size(role: Role) -> None:
     least = role.num_replicas if role.min_replicas is None else role.min_replicas
     if not 1 <= least <= role.num_replicas:
         raise UserError(f"{least} to {role.num_replicas} nodes: the least come first, and are 1 at least (-j 1:2x8)")
-    if settings.backend == "trainjob" and least < role.num_replicas:
+
+
+def _check_backend(role: Role, settings: JobSettings) -> None:
+    if settings.backend != "trainjob":
+        return
+    if role.min_replicas is not None and role.min_replicas < role.num_replicas:
         raise UserError(
             f"backend=trainjob has a fixed size, as Trainer v2 cannot grow or shrink a job; write "
-            f"-j {role.num_replicas}x... instead of {least}:{role.num_replicas}, or leave backend=pytorchjob"
+            f"-j {role.num_replicas}x... instead of {role.min_replicas}:{role.num_replicas}x..., or leave "
+            "backend=pytorchjob"
         )
+    if not settings.restart_pods:
+        raise UserError("run option restart_pods=false: with backend=trainjob the runtime says how often pods start")
+    for option in BEYOND_PATCHES:
+        if getattr(settings, option):
+            raise UserError(
+                f"run option {option}: a TrainJob cannot set this on the runtime it refers to; have the runtime "
+                f"{settings.runtime} set it, or leave backend=pytorchjob"
+            )
 
 
 def _check_environment(role: Role, settings: JobSettings) -> None:
