@@ -102,6 +102,7 @@ def _content() -> str:
         "LICENSE",
         "NOTICE",
         "cclm",
+        "k8s",
         "torchx_components",
         "configs",
     ]
