@@ -46,7 +46,7 @@ def _install(target: Path) -> None:
         constraints.write_text("\n".join(pin for pin in pins if not own.match(pin)))
         packages = Path(work) / "packages"
         subprocess.run(
-            [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
+            [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-warn-conflicts",
              f"--target={packages}", f"--constraint={constraints}",
              f"torchx-nightly=={VERSION}", f"kubernetes=={KUBERNETES}"],
             check=True, stdout=sys.stderr,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import shlex
 from collections.abc import Sequence
+from importlib import metadata
 
 import torchx.specs as specs
 
@@ -68,8 +70,11 @@ def _resource(job: Job) -> specs.Resource:
         return specs.resource(cpu=job.cpu, gpu=job.gpu, memMB=job.memMB)
     try:
         return specs.resource(h=job.h)
-    except KeyError as error:
-        raise UserError(f"-h {job.h}: {error.args[0]}") from None
+    except KeyError:
+        registered = sorted(each.name for each in metadata.entry_points(group="torchx.named_resources"))
+        near = difflib.get_close_matches(job.h, registered, n=1)
+        advice = f"did you mean {near[0]}?" if near else f"there are {', '.join(registered)}, and TorchX's own"
+        raise UserError(f"-h {job.h}: there is no named resource of this name; {advice}") from None
 
 
 def _mounts(options: Sequence[str]) -> list[specs.BindMount | specs.VolumeMount | specs.DeviceMount]:

@@ -171,7 +171,8 @@ def test_image_is_of_this_version_or_what_the_environment_says(monkeypatch: pyte
         ("-j 0x1", "-j 0x1: nodes and processes are counted from 1"),
         ("-j 2", "-j 2: give nodes x processes on each, as 2x8"),
         ("-j 1x4 --gpu 2", "each node, which has 2 GPUs"),
-        ("-h p4", "No named resource found for `p4`"),
+        ("-h a100x8_p4", "-h a100x8_p4: there is no named resource of this name; did you mean a100x8_p4d?"),
+        ("-h 8", "-h 8: there is no named resource of this name; there are a100x"),
         ("--gmt ja", "--gmt ja: give True or False"),
         ("--seed x", "--seed x: give a whole number from 0"),
         ("--metrics_port 70000", "--metrics_port 70000: give a whole number from 0 to 65535"),
@@ -222,5 +223,4 @@ def test_examples_of_the_help_are_commands_that_torchx_takes(name: str) -> None:
     assert examples
     for words in examples:
         start = words.index(next(word for word in words if word.startswith("cclm.")))
-        arguments = [word for word in words[start + 1 :] if word not in ("-h",) and "a100x" not in word]
-        launched(app_of(words[start].removeprefix("cclm."), *arguments))
+        launched(app_of(words[start].removeprefix("cclm."), *words[start + 1 :]))

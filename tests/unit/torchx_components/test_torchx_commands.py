@@ -47,6 +47,18 @@ def test_schedulers_of_torchx_stay_beside_ours() -> None:
     assert "{kubernetes,kubernetes_volcano,local_cwd,local_docker,slurm}" in shown.replace("\n", "").replace(" ", "")
 
 
+def test_commands_that_torchx_lacks_are_there() -> None:
+    shown = torchx("--help").stdout
+    for command in ("resize", "delete", "log"):
+        assert f",{command}" in shown
+    assert "--since" in torchx("log", "--help").stdout
+
+
+def test_run_options_are_shown_without_a_cluster() -> None:
+    shown = torchx("runopts", "kubernetes").stdout
+    assert shown.startswith("kubernetes:") and "namespace=NAMESPACE" in shown
+
+
 def test_what_cannot_be_used_is_a_sentence_without_a_traceback() -> None:
     done = torchx("run", "-s", "local_cwd", "cclm.xvnli", "--checkpoint", "c", "-j", "4:2x8")
     assert done.returncode == 1
