@@ -194,7 +194,8 @@ def _time_all_reduce(size: int) -> float:
 def barrier() -> None:
     """Wait until all processes have come here."""
     if dist.is_initialized():
-        dist.barrier()
+        with _collective():
+            dist.barrier()
 
 
 def wrap(task: nn.Module, device: torch.device) -> nn.Module:
@@ -252,7 +253,8 @@ class _GatherGlobalGradient(torch.autograd.Function):
     @staticmethod
     def backward(ctx: _GatherContext, gradient: Tensor) -> Tensor:  # (W * B, ...) -> (B, ...)
         gradient = gradient.contiguous()
-        dist.all_reduce(gradient)
+        with _collective():
+            dist.all_reduce(gradient)
         start = rank() * ctx.batch
         return gradient[start : start + ctx.batch]
 
@@ -265,7 +267,8 @@ def gather_rows(rows: Tensor) -> Tensor:
     if world_size() == 1:
         return rows
     parts = [torch.empty_like(rows) for _ in range(world_size())]
-    dist.all_gather(parts, rows.contiguous())
+    with _collective():
+        dist.all_gather(parts, rows.contiguous())
     return torch.cat(parts)
 
 
@@ -300,7 +303,8 @@ def gather_ragged(rows: Tensor | None) -> list[Tensor]:
     if rows is not None:
         padded[: len(rows)] = rows
     parts = [torch.empty_like(padded) for _ in shapes]
-    dist.all_gather(parts, padded)
+    with _collective():
+        dist.all_gather(parts, padded)
     return [part[: 0 if shape is None else shape[0][0]] for part, shape in zip(parts, shapes, strict=True)]
 
 
@@ -308,6 +312,58 @@ def _device() -> torch.device:
     """The device on which the backend expects tensors."""
     return torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
 
+
+# ------------------------------------------------------------------------------------------------ time of collectives
+
+_seconds_in_collectives = 0.0
+"""Of this process. Time in which gradients are exchanged while others are still being computed does not count."""
+
+
+def collective_seconds() -> float | None:
+    """Time that this process has spent in collectives, waiting for slower processes included.
+
+    Returns:
+        None in a single process, and on nccl: its collectives run on the GPU, and only handing them over takes time
+        here. To measure them, this process would have to wait for the GPU.
+    """
+    return _seconds_in_collectives if backend() == "gloo" else None
+
+
+@contextmanager
+def _collective() -> Iterator[None]:
+    """A block that is one collective. It must hold no other one."""
+    began = time.perf_counter()
+    yield
+    _count_seconds_since(began)
+
+
+def _count_seconds_since(began: float) -> None:
+    global _seconds_in_collectives
+    _seconds_in_collectives += time.perf_counter() - began
+
+
+def backward(loss: Tensor) -> None:
+    """`loss.backward()` for a loss () of all processes. Afterwards gradients are those of all processes.
+
+    DistributedDataParallel exchanges gradients while others are computed. When all are computed, it waits for the rest
+    of the exchange. That wait counts as a collective.
+    """
+    if backend() != "gloo" or world_size() == 1:
+        torch.autograd.backward(loss)
+        return
+    computed: list[float] = []
+
+    def note_end(gradient: Tensor) -> None:
+        """Callbacks of one backward pass are called in the order in which they were queued, and this is the first."""
+        engine = torch.autograd.Variable._execution_engine
+        engine.queue_callback(lambda: computed.append(time.perf_counter()))
+
+    with loss.register_hook(note_end):  # type: ignore[no-untyped-call]  # untyped in torch
+        torch.autograd.backward(loss)
+    _count_seconds_since(computed[0])
+
+
+# ------------------------------------------------------------------------------------------------------- small messages
 
 _control_group: dist.ProcessGroup | None = None
 """A gloo group for `any_process`. On GPUs it is another one than nccl's, so that the CPU does not wait for the GPU."""
@@ -321,7 +377,8 @@ def any_process(*conditions: bool) -> list[bool]:
     if _control_group is None:
         _control_group = _new_control_group()
     flags = torch.tensor([int(condition) for condition in conditions])
-    dist.all_reduce(flags, dist.ReduceOp.MAX, group=_control_group)
+    with _collective():
+        dist.all_reduce(flags, dist.ReduceOp.MAX, group=_control_group)
     return [bool(flag) for flag in flags.tolist()]
 
 
@@ -337,7 +394,8 @@ def _new_control_group() -> dist.ProcessGroup | None:
 def broadcast(tensor: Tensor) -> None:
     """Overwrite `tensor` with that of the first process. Shape and dtype must be equal on all processes."""
     if world_size() > 1:
-        dist.broadcast(tensor, src=0)
+        with _collective():
+            dist.broadcast(tensor, src=0)
 
 
 def gather_objects(value: _T) -> list[_T]:
@@ -345,7 +403,8 @@ def gather_objects(value: _T) -> list[_T]:
     if world_size() == 1:
         return [value]
     values = [value] * world_size()  # places for those of the others
-    dist.all_gather_object(values, value)
+    with _collective():
+        dist.all_gather_object(values, value)
     return values
 
 
@@ -355,5 +414,6 @@ def sum_over_processes(values: Mapping[str, float], device: torch.device) -> dic
         return dict(values)
     names = sorted(values)
     total = torch.tensor([values[name] for name in names], dtype=torch.float64, device=device)
-    dist.all_reduce(total)
+    with _collective():
+        dist.all_reduce(total)
     return dict(zip(names, total.tolist(), strict=True))

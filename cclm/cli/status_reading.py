@@ -29,6 +29,7 @@ FINAL = (ENDED, STOPPED, FAILED)
 
 _TAIL = 1 << 18
 """Bytes of the end of metrics.jsonl that are read."""
+_SPEEDS = ("images_per_second", "texts_per_second", "model_flops_per_second", "model_flops_utilization")
 _ATTEMPTS = "attempts-"
 _STOPS = ("preempted", "interrupted", "peer_stopped")
 """Causes by which somebody stopped a run: names of `cclm.launch.causes.Cause`."""
@@ -65,6 +66,8 @@ class RunStatus:
     learnt: Mapping[str, float] = field(default_factory=dict)
     images_per_second: float | None = None
     texts_per_second: float | None = None
+    model_flops_per_second: float | None = None
+    model_flops_utilization: float | None = None
     eta_seconds: float | None = None
     """Time that the steps left take, from now on; None unless the run trains."""
     skipped: Mapping[str, int] = field(default_factory=dict)
@@ -167,7 +170,7 @@ def _take_written(status: RunStatus, written: Mapping[str, Any]) -> None:
     for name in ("processes", "starts", "step", "total_steps"):
         if isinstance(written.get(name), int):
             setattr(status, name, written[name])
-    for name in ("lr", "images_per_second", "texts_per_second"):
+    for name in ("lr", *_SPEEDS):
         setattr(status, name, _number(written.get(name)))
     for name in ("losses", "learnt", "skipped"):
         values = written.get(name)
@@ -208,9 +211,8 @@ def _take_lines(status: RunStatus, lines: MetricsLines) -> None:
     if not status.losses:
         status.losses, status.learnt = last.losses, last.learnt
         status.lr = _number(last.lr)
-        status.images_per_second, status.texts_per_second = (
-            _number(last.images_per_second), _number(last.texts_per_second),
-        )  # fmt: skip
+        for name in _SPEEDS:
+            setattr(status, name, _number(getattr(last, name)))
         status.skipped = {kind: int(count) for kind, count in last.skipped.items()}
 
 

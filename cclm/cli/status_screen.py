@@ -89,7 +89,12 @@ def _learning(status: RunStatus) -> str:
 
 def _speed(status: RunStatus) -> str:
     speeds = {"images/s": status.images_per_second, "texts/s": status.texts_per_second}
-    return ", ".join(f"{speed:,.0f} {unit}" for unit, speed in speeds.items() if speed is not None)
+    parts = [f"{speed:,.0f} {unit}" for unit, speed in speeds.items() if speed is not None]
+    if status.model_flops_per_second is not None:
+        share = status.model_flops_utilization
+        of_peak = "" if share is None else f" ({share:.1%} of the devices' peak)"
+        parts.append(f"{status.model_flops_per_second / 1e12:.3g} TFLOP/s{of_peak}")
+    return ", ".join(parts)
 
 
 def _checkpoint(status: RunStatus) -> str:

@@ -110,6 +110,10 @@ class Interval(Event):
     """Time that the steps left take at the speed of this interval; None where it had no step."""
     epochs: Mapping[str, float] = field(default_factory=dict)
     """How many times the run has read each source; fractions count."""
+    model_flops_per_second: float | None = None
+    """Floating-point operations of forward and backward passes, padding left out; None where they are not counted."""
+    model_flops_utilization: float | None = None
+    """The same as a share of what all devices can do at most; None where that is not known, as on CPUs."""
 
 
 @dataclass(frozen=True)
@@ -125,13 +129,16 @@ class Worked(Event):
     computed_tokens: int
     """The same with padding."""
     seconds_by_part: Mapping[str, float]
-    """Time of steps: `data` (waiting for it), `compute` (forward and backward), `optimizer`, `between` (all else)."""
+    """Time of steps: `data` (waiting for it), `compute` (forward and backward), `optimizer`, `between` (all else), and
+    `communication`, which is in no other part, where it can be told apart."""
     records_read: Mapping[str, int]
     """By source."""
     records_skipped: Mapping[str, Mapping[str, int]]
     """Broken records by source and reason."""
     device_bytes: Mapping[str, int] = field(default_factory=dict)
     """Memory of this process's GPU: `allocated`, `reserved`, and `peak` of what was allocated. Empty on a CPU."""
+    model_flops: float = 0.0
+    """Floating-point operations of forward and backward passes, padding left out."""
 
 
 @dataclass(frozen=True)

@@ -99,7 +99,9 @@ STEP_SECONDS = _counter(
     "cclm_step_seconds_total",
     Scope.RUN,
     "Time of outer steps by part, by the clock of the first local process: waiting for data, forward and backward, "
-    "optimizer, everything between steps (log, checkpoints, evaluation).",
+    "optimizer, everything between steps (log, checkpoints, evaluation), and communication: collectives, with the wait "
+    "for slower processes, where they go through gloo. NCCL's run on the GPU beside the rest, and are in the part that "
+    "waits for it.",
     ("part",),
     ("data",),
     ("compute",),
@@ -108,6 +110,17 @@ STEP_SECONDS = _counter(
 )
 IMAGES_PER_SECOND = _gauge("cclm_images_per_second", Scope.RUN, "Images trained on a second, in the last interval.")
 TEXTS_PER_SECOND = _gauge("cclm_texts_per_second", Scope.RUN, "Texts trained on a second, in the last interval.")
+MODEL_FLOPS = _counter(
+    "cclm_model_flops_total",
+    Scope.POD,
+    "Floating-point operations of the model's forward and backward passes, padding left out.",
+)
+UTILIZATION = _gauge(
+    "cclm_model_flops_utilization_ratio",
+    Scope.RUN,
+    "Operations a second in the last interval, as a share of what the devices can do at most; absent where that is not "
+    "known, as on CPUs.",
+)
 DEVICE_MEMORY = _gauge("cclm_device_memory_bytes", Scope.POD, "Memory of the first local device by state.", ("state",))
 
 # ---------------------------------------------------------------------------------------------------------------- data

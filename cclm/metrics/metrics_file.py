@@ -50,6 +50,10 @@ def values_of(event: Event) -> dict[str, Any] | None:
     """The line of an event; None for events without one. `step` is the number of outer steps done."""
     match event:
         case Interval():
+            flops = {
+                "model_flops_per_second": event.model_flops_per_second,
+                "model_flops_utilization": event.model_flops_utilization,
+            }
             return {
                 "step": event.step,
                 "losses": dict(event.losses),
@@ -58,6 +62,7 @@ def values_of(event: Event) -> dict[str, Any] | None:
                 "learnt": dict(event.learnt),
                 "images_per_second": event.images_per_second,
                 "texts_per_second": event.texts_per_second,
+                **{key: value for key, value in flops.items() if value is not None},
                 "seconds": event.seconds,
                 "skipped": dict(event.skipped),
             }

@@ -40,6 +40,8 @@ class IntervalLine:
     """Length of the interval."""
     skipped: Mapping[str, float]
     """Broken records of the run so far, by kind."""
+    model_flops_per_second: float = math.nan
+    model_flops_utilization: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -154,6 +156,8 @@ def _interval(values: Mapping[str, Any]) -> IntervalLine:
         texts_per_second=_number(values.get("texts_per_second")),
         seconds=_number(values.get("seconds")),
         skipped=_numbers(values.get("skipped")),
+        model_flops_per_second=_number(values.get("model_flops_per_second")),
+        model_flops_utilization=_number(values.get("model_flops_utilization")),
     )
 
 

@@ -148,6 +148,7 @@ class PrometheusSink:
                 self._exported.increase_to(metric, total, kind)
         self._exported.increase_to(catalogue.TOKENS, event.real_tokens, "real")
         self._exported.increase_to(catalogue.TOKENS, event.computed_tokens, "computed")
+        self._exported.increase_to(catalogue.MODEL_FLOPS, event.model_flops)
         for source, total in event.records_read.items():
             self._exported.increase_to(catalogue.RECORDS_READ, total, source)
         for source, by_reason in event.records_skipped.items():
@@ -167,6 +168,8 @@ class PrometheusSink:
         self._exported.set(catalogue.RUN, 1, event.task, event.device, str(event.parameters))
         if event.backend is not None:
             self._exported.set(catalogue.TRANSPORT, 1, event.backend, event.network)
+        if event.backend == "gloo":
+            self._exported.increase(catalogue.STEP_SECONDS, 0, "communication")
 
     def _show_interval(self, event: Interval) -> None:
         for key, value in event.losses.items():
@@ -179,6 +182,8 @@ class PrometheusSink:
             self._exported.set(catalogue.TEMPERATURE, event.learnt["temperature"])
         self._exported.set(catalogue.IMAGES_PER_SECOND, event.images_per_second)
         self._exported.set(catalogue.TEXTS_PER_SECOND, event.texts_per_second)
+        if event.model_flops_utilization is not None:
+            self._exported.set(catalogue.UTILIZATION, event.model_flops_utilization)
         if event.eta_seconds is not None:
             self._exported.set(catalogue.ETA, event.eta_seconds)
         for source, passes in event.epochs.items():

@@ -187,6 +187,8 @@ def _of_interval(event: Interval) -> dict[str, Any]:
         "learnt": dict(event.learnt),
         "images_per_second": event.images_per_second,
         "texts_per_second": event.texts_per_second,
+        "model_flops_per_second": event.model_flops_per_second,
+        "model_flops_utilization": event.model_flops_utilization,
         "eta_seconds": event.eta_seconds,
         "epochs": dict(event.epochs),
         "skipped": dict(event.skipped),

@@ -77,4 +77,8 @@ def _scalars(event: Interval) -> dict[str, float]:
         "throughput/images_per_second": event.images_per_second,
         "throughput/texts_per_second": event.texts_per_second,
     }
+    if event.model_flops_per_second is not None:
+        speed["throughput/model_flops_per_second"] = event.model_flops_per_second
+    if event.model_flops_utilization is not None:
+        speed["throughput/model_flops_utilization"] = event.model_flops_utilization
     return {**losses, **norms, **learnt, **speed, "lr": event.lr, "skipped_records": float(sum(event.skipped.values()))}

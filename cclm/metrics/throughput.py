@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
@@ -48,9 +48,20 @@ class Throughput:
     """Counts what this process trains: since the last look, and altogether.
 
     The loop calls `add` with each batch, before it moves to the device, and `lap` after each part of a step.
+
+    Args:
+        count_flops: floating-point operations that a step with a batch asks for; None: they are not counted.
+        communication_seconds: time that this process has spent in collectives so far; None where it cannot be told.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        count_flops: Callable[[Any], float] | None = None,
+        communication_seconds: Callable[[], float | None] = lambda: None,
+    ) -> None:
+        self._count_flops = count_flops
+        self._communication_seconds = communication_seconds
+        self._last_communication = communication_seconds()
         self.images: Counter[str] = Counter()
         """By kind of batch, since the process began to train; so are all the following."""
         self.texts: Counter[str] = Counter()
@@ -60,15 +71,18 @@ class Throughput:
         """Tokens of all texts that were encoded, masked copies included."""
         self.computed_tokens = 0
         """The same with padding."""
+        self.flops = 0.0
+        """Floating-point operations of the steps, as counted by `count_flops`."""
         self.seconds_by_part: dict[str, float] = {}
         """Time of steps by part, by the clock of this process. A GPU runs behind: there `compute` is the time to hand
-        the work over, and the part that waits for the GPU shows its time."""
+        the work over, and the part that waits for the GPU shows its time. Where communication can be told apart, it is
+        a part of its own."""
         self._last_lap = time.perf_counter()
         self.restart()
 
     def restart(self) -> None:
         """Start a new interval; the time until now, such as that of an evaluation, does not count."""
-        self._before = (self.images.total(), self.texts.total(), self.steps)
+        self._before = ThroughputCount(self.images.total(), self.texts.total(), self.steps, self.flops, 0.0)
         self._since = time.perf_counter()
 
     def add(self, kind: str, batch: Any) -> None:
@@ -80,20 +94,32 @@ class Throughput:
             computed = sequences.data.shape[0] * sequences.data.shape[1]
             self.computed_tokens += computed
             self.real_tokens += computed if sequences.lengths is None else int(sequences.lengths.sum())
+        if self._count_flops is not None:
+            self.flops += self._count_flops(batch)
 
     def lap(self, part: str) -> None:
         """The time since the last lap went to `part` of a step."""
         now = time.perf_counter()
-        self.seconds_by_part[part] = self.seconds_by_part.get(part, 0.0) + now - self._last_lap
-        self._last_lap = now
+        elapsed, self._last_lap = now - self._last_lap, now
+        communication = self._communication_seconds()
+        if communication is not None:
+            communicated = communication - (self._last_communication or 0.0)
+            self._last_communication = communication
+            elapsed -= communicated
+            self._add_seconds("communication", communicated)
+        self._add_seconds(part, elapsed)
+
+    def _add_seconds(self, part: str, seconds: float) -> None:
+        self.seconds_by_part[part] = self.seconds_by_part.get(part, 0.0) + seconds
 
     def take(self) -> ThroughputCount:
         """What was trained since the last call or `restart`. Call it after waiting for the device."""
-        images, texts, steps = self._before
+        before = self._before
         taken = ThroughputCount(
-            images=self.images.total() - images,
-            texts=self.texts.total() - texts,
-            steps=self.steps - steps,
+            images=self.images.total() - before.images,
+            texts=self.texts.total() - before.texts,
+            steps=self.steps - before.steps,
+            flops=self.flops - before.flops,
             seconds=time.perf_counter() - self._since,
         )
         self.restart()
@@ -108,4 +134,6 @@ class ThroughputCount:
     texts: int
     steps: int
     """Outer steps."""
+    flops: float
+    """Floating-point operations."""
     seconds: float

@@ -65,7 +65,11 @@ class FlopCounter:
 
         Which text is drawn as a hard negative is not known beforehand: in `real`, all are taken to be equally probable.
         """
-        return StepFlops(*(self._both_ways(self._forward(batch, is_padded)) for is_padded in (False, True)))
+        return StepFlops(self.count_real(batch), self._both_ways(self._forward(batch, is_padded=True)))
+
+    def count_real(self, batch: Any) -> float:
+        """`StepFlops.real` alone."""
+        return self._both_ways(self._forward(batch, is_padded=False))
 
     def _both_ways(self, forward: _Pass) -> float:
         image = self._model.image

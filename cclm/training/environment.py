@@ -52,8 +52,13 @@ def autocast(precision: str, device: torch.device) -> torch.autocast:
     Args:
         precision: as in TrainingConfig.
     """
-    uses_bfloat16 = precision == "bfloat16" or (precision == "auto" and device.type == "cuda")
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=uses_bfloat16)
+    enabled = uses_bfloat16(precision, device)
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
+
+
+def uses_bfloat16(precision: str, device: torch.device) -> bool:
+    """Whether matrix products are computed in bfloat16; otherwise in float32. `precision` is as in TrainingConfig."""
+    return precision == "bfloat16" or (precision == "auto" and device.type == "cuda")
 
 
 def seed_of(seed: int, *place: int | str) -> int:

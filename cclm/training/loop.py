@@ -84,6 +84,10 @@ class Run:
     """What was read of the sources up to where this run goes on, over all processes."""
     poll_saves: Callable[[], None] = lambda: None
     """Report how earlier saves went; called on every process with each line of the log."""
+    count_flops: Callable[[Any], float] | None = None
+    """Floating-point operations of a step of this process with a batch, whose tensors are on the CPU."""
+    peak_flops: float | None = None
+    """Those that the device can do in a second at most; None where that is not known."""
     stop: StopSignal = field(default_factory=StopSignal)
 
 
@@ -99,7 +103,7 @@ def fit(run: Run, start: int) -> int:
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     base_rates = [group["lr"] for group in optimizer.param_groups]
     generator = torch.Generator(run.device)
-    values, throughput = RunningValues(), Throughput()
+    values, throughput = RunningValues(), Throughput(run.count_flops, distributed.collective_seconds)
     updates: list[Update] = []
     clock = IntervalClock(run.checkpoints.save_minutes)
     task.train()
@@ -123,7 +127,7 @@ def fit(run: Run, start: int) -> int:
                 generator.manual_seed(seed)
                 with autocast(settings.precision, run.device):
                     losses = task(batch, generator)
-                sum(run.loss_weights[name] * loss for name, loss in losses.items()).backward()
+                distributed.backward(sum(run.loss_weights[name] * loss for name, loss in losses.items()))
                 throughput.lap("compute")
                 norm = nn.utils.clip_grad_norm_(parameters, run.clip_grad_norm or math.inf)
                 optimizer.step()
@@ -202,7 +206,8 @@ def log(run: Run, done: int, updates: list[Update], throughput: Throughput) -> N
     mine = throughput.take()
     skipped = {f"skipped/{kind}": sum(source.skipped.values()) for kind, source in run.sources.items()}
     read = {f"read/{kind}": source.read for kind, source in run.sources.items()}
-    totals = sums_and_counts(updates) | {"images": mine.images, "texts": mine.texts, **skipped, **read}
+    counts = {"images": mine.images, "texts": mine.texts, "flops": mine.flops}
+    totals = sums_and_counts(updates) | counts | skipped | read
     run.journal.emit(
         Worked(
             images=dict(throughput.images),
@@ -213,10 +218,12 @@ def log(run: Run, done: int, updates: list[Update], throughput: Throughput) -> N
             records_read={kind: source.read for kind, source in run.sources.items()},
             records_skipped={kind: dict(source.skipped) for kind, source in run.sources.items()},
             device_bytes=device_bytes(run.device),
+            model_flops=throughput.flops,
         )
     )
     totals = distributed.sum_over_processes(totals, run.device)
-    images, texts = totals.pop("images"), totals.pop("texts")
+    images, texts, flops = (totals.pop(name) / mine.seconds for name in counts)
+    peak = None if run.peak_flops is None else run.peak_flops * distributed.world_size()
     now = {kind: ReadCount(int(totals.pop(f"read/{kind}")), int(totals.pop(f"skipped/{kind}"))) for kind in run.sources}
     before = {kind: run.read_before.get(kind, ReadCount()) for kind in run.sources}
     averages = dict(sorted(means(totals).items()))
@@ -229,14 +236,16 @@ def log(run: Run, done: int, updates: list[Update], throughput: Throughput) -> N
             lr=run.optimizer.param_groups[0]["lr"],
             grad_norms=norms,
             learnt=learnt_scalars(run.task),
-            images_per_second=images / mine.seconds,
-            texts_per_second=texts / mine.seconds,
+            images_per_second=images,
+            texts_per_second=texts,
             seconds=mine.seconds,
             skipped={kind: count for kind in run.sources if (count := now[kind].broken + before[kind].broken)},
             eta_seconds=mine.seconds / mine.steps * (run.total_steps - done) if mine.steps else None,
             epochs={
                 kind: (now[kind].read + before[kind].read) / source.num_records for kind, source in run.sources.items()
             },
+            model_flops_per_second=None if run.count_flops is None else flops,
+            model_flops_utilization=None if run.count_flops is None or peak is None else flops / peak,
         )
     )
     for kind, source in run.sources.items():  # the same answer on all processes

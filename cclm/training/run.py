@@ -23,8 +23,10 @@ from cclm.config.finetune import FinetuneConfig
 from cclm.config.pretrain import PretrainConfig, TrainingConfig
 from cclm.events import Journal, PhaseChanged, Started, Stopped
 from cclm.metrics.report import Report, open_journal
+from cclm.tasks.flops import FlopCounter
 from cclm.training import environment
 from cclm.training.changes import changes, settings_of
+from cclm.training.device_peak import peak_flops
 from cclm.training.identity import refuse_another_run
 from cclm.training.loop import Run, Source, StepPlan, fit
 from cclm.training.network import check_network
@@ -226,6 +228,8 @@ def train(recipe: Recipe[Model], context: RunContext, *, resume: str, stop: envi
         save=save,
         read_before={} if audit is None else audit.earlier,
         poll_saves=saving.poll,
+        count_flops=FlopCounter(built.task, config.model, distributed.world_size()).count_real,
+        peak_flops=peak_flops(device, uses_bfloat16=environment.uses_bfloat16(course.training.precision, device)),
         evaluate=(lambda done: recipe.evaluate(done, trained)) if course.evaluates else None,
         stop=environment.StopSignal() if stop is None else stop,
     )

@@ -121,6 +121,31 @@ def test_a_first_process_that_hangs_is_not_waited_for(store):
     first.wait()
 
 
+def test_the_wait_for_a_slower_process_is_communication(store):
+    """In a collective, and in the backward pass, which waits for gradients of the others."""
+    code = (
+        "import os, time, torch; from cclm import distributed as d\n"
+        "class Slow(torch.autograd.Function):\n"
+        "    @staticmethod\n"
+        "    def forward(ctx, x): return x.clone()\n"
+        "    @staticmethod\n"
+        "    def backward(ctx, g): time.sleep(0.5 * d.rank()); return g\n"
+        "class Task(torch.nn.Module):\n"
+        "    def __init__(self): super().__init__(); self.layer = torch.nn.Linear(4, 1)\n"
+        "    def forward(self, x): return Slow.apply(self.layer(x)).sum()\n"
+        "assert d.collective_seconds() is None\n"
+        f"{MEET}; device = d.initialize(); d.barrier(); task = d.wrap(Task(), device)\n"
+        "times = [d.collective_seconds()]\n"
+        "time.sleep(0.5 * d.rank()); d.any_process(False); times.append(d.collective_seconds())\n"
+        "d.backward(task(torch.ones(2, 4))); times.append(d.collective_seconds())\n"
+        "if d.rank() == 0: assert all(after - before > 0.4 for before, after in zip(times, times[1:])), times\n"
+        "assert task.module.layer.weight.grad.tolist() == [[2.0] * 4]; d.shutdown()"
+    )
+    processes = two_processes(store, code, timeout=60)
+    errors = [process.communicate(timeout=240)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], errors
+
+
 @pytest.fixture
 def store():
     """Where a group meets, in a process of its own, as under torchrun."""

@@ -44,6 +44,7 @@ def worked(images: int, device_bytes: dict[str, int] | None = None) -> Worked:
         records_read={"images": images + 1},
         records_skipped={"images": {"image": 1}},
         device_bytes=device_bytes or {},
+        model_flops=1e9 * images,
     )
 
 
@@ -108,6 +109,14 @@ def test_the_network_is_measured(sink: PrometheusSink, registry: CollectorRegist
     assert registry.get_sample_value("cclm_preflight_bandwidth_bytes_per_second") == 4.5e10
 
 
+def test_time_of_communication_begins_with_0_where_it_is_told_apart() -> None:
+    for backend, expected in (("gloo", 0), ("nccl", None)):
+        registry = CollectorRegistry()
+        sink = PrometheusSink(Exported(registry), is_local_first=True)
+        sink.handle(Started("pretrain", 0, 9, 1, 2, "cpu", 1, {}, ("out",), backend=backend))
+        assert registry.get_sample_value("cclm_step_seconds_total", {"part": "communication"}) == expected
+
+
 def test_steps_are_counted(sink: PrometheusSink, registry: CollectorRegistry) -> None:
     for step in (41, 42):
         sink.handle(StepDone(step))
@@ -130,6 +139,8 @@ def test_an_interval_is_shown(sink: PrometheusSink, registry: CollectorRegistry)
         skipped={},
         eta_seconds=30.0,
         epochs={"images": 1.75},
+        model_flops_per_second=3e12,
+        model_flops_utilization=0.375,
     )
     sink.handle(interval)
     value = registry.get_sample_value
@@ -140,6 +151,7 @@ def test_an_interval_is_shown(sink: PrometheusSink, registry: CollectorRegistry)
     assert value("cclm_temperature") == 0.0625
     assert (value("cclm_images_per_second"), value("cclm_texts_per_second")) == (80, 120)
     assert value("cclm_eta_seconds") == 30
+    assert value("cclm_model_flops_utilization_ratio") == 0.375
     assert value("cclm_epochs_done", {"source": "images"}) == 1.75
 
 
@@ -152,6 +164,7 @@ def test_work_adds_what_is_new(sink: PrometheusSink, registry: CollectorRegistry
     assert value("cclm_texts_total", {"kind": "texts"}) == 40
     assert value("cclm_tokens_total", {"state": "real"}) == 200
     assert value("cclm_tokens_total", {"state": "computed"}) == 320
+    assert value("cclm_model_flops_total") == 2e10
     assert value("cclm_step_seconds_total", {"part": "data"}) == 5
     assert value("cclm_step_seconds_total", {"part": "compute"}) == 20
     assert value("cclm_records_read_total", {"source": "images"}) == 21

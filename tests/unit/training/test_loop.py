@@ -5,6 +5,7 @@ import os
 import signal
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from cclm.checkpoints.load import load_model, load_optimizer
 from cclm.config.output import CheckpointConfig
 from cclm.config.pretrain import TrainingConfig
 from cclm.data.stored.quarantine import ReadCount
-from cclm.events import Journal
+from cclm.events import Interval, Journal, Worked
 from cclm.metrics.report import Report
 from cclm.training.loop import NonFiniteLossError, Run, fit
 from cclm.training.plan import Plan
@@ -270,3 +271,17 @@ def test_a_loss_of_weight_zero_trains_nothing_but_is_logged(tmp_path):
     decay = before * (1 - 0.01 * 0.05) ** 40  # AdamW's default decay is all that may touch it
     assert (run.task.head.weight.abs() >= decay.abs()).all() and (run.task.head.weight.abs() <= before.abs()).all()
     assert metrics(tmp_path)[-1]["losses"]["images/loss_head"] > 0
+
+
+def test_operations_of_all_steps_are_counted_and_compared_with_the_peak(tmp_path):
+    run, _ = make_run(tmp_path / "run", total=10, log_every=5)
+    events = []
+    run.journal.sinks.append(SimpleNamespace(handle=events.append))
+    fit(replace(run, count_flops=lambda batch: 1e6, peak_flops=1e12), 0)
+    updates = len(run.task.seen)
+    assert [event.model_flops for event in events if isinstance(event, Worked)][-1] == 1e6 * updates
+    intervals = [event for event in events if isinstance(event, Interval)]
+    assert sum(each.model_flops_per_second * each.seconds for each in intervals) == pytest.approx(1e6 * updates)
+    assert all(each.model_flops_utilization == each.model_flops_per_second / 1e12 for each in intervals)
+    lines = metrics(tmp_path / "run")
+    assert [line["model_flops_utilization"] for line in lines] == [each.model_flops_utilization for each in intervals]
