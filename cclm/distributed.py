@@ -37,14 +37,15 @@ def initialize() -> torch.device:
     """Join the process group that torchrun announced in the environment, and return this process's device.
 
     The backend is nccl on GPUs and gloo on CPUs. A collective that waits for another process fails after
-    CCLM_COLLECTIVE_TIMEOUT seconds (default 600; `cclm launch` sets it). Without torchrun's variables this is a run of
-    one process, which joins no group.
+    CCLM_COLLECTIVE_TIMEOUT seconds (default 600; `cclm launch` sets it). A process that is alone joins no group.
     """
     cuda = torch.cuda.is_available()
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if cuda else torch.device("cpu")
+    # A scheduler may show each process its own GPU alone, which is then number 0.
+    number = int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count() if cuda else 0
+    device = torch.device("cuda", number) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(device)
-    if "WORLD_SIZE" in os.environ and not dist.is_initialized():
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if cuda else "gloo", timeout=_timeout(), device_id=device if cuda else None)
     return device
 

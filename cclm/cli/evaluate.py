@@ -61,7 +61,7 @@ def evaluate(args: argparse.Namespace) -> None:
     if isinstance(config, PretrainConfig) and (args.fewshot or args.gmt):
         raise UserError(f"--fewshot and --gmt are for fine-tuning configs; {args.config} is for task pretrain")
     # The next lines import torch: seconds, and a wrong config should not wait for it.
-    from cclm.training.run_files import no_trace_if_refused
+    from cclm.training.run_folder import no_trace_if_refused
 
     with serving_metrics(args), no_trace_if_refused(config.output_dir, config.output_hdfs):
         from cclm.training.evaluation import evaluate_finetuned, evaluate_pretrained

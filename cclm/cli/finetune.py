@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from cclm.cli.arguments import add_config_arguments, add_resume_argument, load_any_config
@@ -98,15 +99,19 @@ def finetune(args: argparse.Namespace) -> int:
 
     if not isinstance(config, FinetuneConfig):
         raise UserError(f"{args.config} is a config for task {config.task}; cclm pretrain takes it")
-    # The next lines import torch: seconds, and a wrong config should not wait for it.
-    from cclm.training.environment import StopSignal
-    from cclm.training.evaluation import evaluate_finetuned
-    from cclm.training.finetuning import finetune as train_and_test
-    from cclm.training.run_files import no_trace_if_refused
-    from cclm.training.text_assignment import train_text_assignment
+    from cclm.training.run_folder import no_trace_if_refused, working_alone
 
-    options = options_of(args)
-    with serving_metrics(args), no_trace_if_refused(config.output_dir, config.output_hdfs):
+    places = (config.output_dir, config.output_hdfs)
+    with serving_metrics(args), no_trace_if_refused(*places), ExitStack() as stack:
+        if not args.evaluate:
+            stack.enter_context(working_alone(*places))
+        # The next lines import torch: seconds, and a wrong start should not wait for it.
+        from cclm.training.environment import StopSignal
+        from cclm.training.evaluation import evaluate_finetuned
+        from cclm.training.finetuning import finetune as train_and_test
+        from cclm.training.text_assignment import train_text_assignment
+
+        options = options_of(args)
         if args.evaluate:
             evaluate_finetuned(config, options)
             return 0

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from cclm import __version__
 from cclm.cli.parser import Parser
 from cclm.errors import UserError
-from cclm.launch import exit_report, launched_process
+from cclm.launch import exit_report, launched_process, process_group
 from cclm.launch.causes import Cause, Failure, classify_exception
 from cclm.launch_contract import EXIT_INTERRUPTED, EXIT_PREEMPTED, EXIT_USER_ERROR
 
@@ -37,6 +37,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "parity": ("cclm.cli.parity", "compare this build with numbers of the published implementation"),
 }
 """Name of a command -> its module, and its line in the help."""
+
+_TRAINING = ("pretrain", "finetune", "evaluate")
+"""Commands that several processes may run together."""
 
 DESCRIPTION = """\
 Cross-View Language Modeling (arXiv 2206.00621): one model for images and texts of many languages.
@@ -78,6 +81,8 @@ def run(argv: Sequence[str]) -> int:
     try:
         launched_process.die_with_launcher()
         args = parse(argv)
+        if _command_in(argv) in _TRAINING:
+            process_group.understand(os.environ)
         if not hasattr(args, "func"):
             _build_parser(argv).print_help()
             return EXIT_USER_ERROR
@@ -135,14 +140,18 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     return _build_parser(argv).parse_command_line(argv)
 
 
+def _command_in(argv: Sequence[str]) -> str | None:
+    """The command. No option before it takes a value, so it is the first word."""
+    return next((word for word in argv if not word.startswith("-")), None)
+
+
 def _build_parser(argv: Sequence[str]) -> Parser:
     parser = Parser(
         prog="cclm", description=DESCRIPTION, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--version", action="version", version=f"cclm {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND")
-    # No option before the command takes a value, so the first word is the command.
-    chosen = next((word for word in argv if not word.startswith("-")), None)
+    chosen = _command_in(argv)
     if chosen is not None and chosen not in COMMANDS:
         guess = difflib.get_close_matches(chosen, COMMANDS, n=1)
         advice = f"did you mean {guess[0]}?" if guess else f"known are {', '.join(COMMANDS)}"

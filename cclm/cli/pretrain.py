@@ -60,8 +60,11 @@ def pretrain(args: argparse.Namespace) -> int:
 
 
 def _pretrain(config: PretrainConfig, resume: str) -> int:
-    from cclm.training import environment, pretraining  # imports torch: seconds, a wrong config should not wait for it
-    from cclm.training.run_files import no_trace_if_refused
+    from cclm.training.run_folder import no_trace_if_refused, working_alone
 
-    with no_trace_if_refused(config.output_dir, config.output_hdfs), environment.StopSignal() as stop:
-        return pretraining.pretrain(config, resume=resume, stop=stop)
+    places = (config.output_dir, config.output_hdfs)
+    with no_trace_if_refused(*places), working_alone(*places):
+        from cclm.training import environment, pretraining  # imports torch: seconds, a wrong start should not wait
+
+        with environment.StopSignal() as stop:
+            return pretraining.pretrain(config, resume=resume, stop=stop)

@@ -26,7 +26,8 @@ from cclm.checkpoints.retention import checkpoint_steps
 from cclm.errors import UserError
 from cclm.events import Journal, Notice
 from cclm.launch_contract import JOB_ID, UNNAMED_JOB, UNNAMED_JOB_REFUSED
-from cclm.training.run_files import BEST, RUN, fetch_logs, set_aside
+from cclm.training.run_files import BEST, fetch_logs, set_aside
+from cclm.training.run_folder import RUN
 
 
 @dataclass(frozen=True)

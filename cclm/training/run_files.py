@@ -5,30 +5,25 @@ from __future__ import annotations
 import contextlib
 import fnmatch
 import itertools
-import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cclm import storage
-from cclm.checkpoints.lock import LOCK
 from cclm.checkpoints.manifest import MANIFEST, folder_name
 from cclm.checkpoints.retention import checkpoint_steps
 from cclm.data.stored.audit import AUDIT
 from cclm.data.stored.quarantine import QUARANTINE
-from cclm.errors import UserError
 from cclm.metrics.log_file import LOG
 from cclm.metrics.metrics_file import METRICS
 from cclm.metrics.results import PREDICTIONS, RESULTS
 from cclm.metrics.status_file import STATUS
 from cclm.metrics.tensorboard import FOLDER as TENSORBOARD
 from cclm.training.held_out import RESULT
+from cclm.training.run_folder import RUN
 
 BEST = "best"
 """Folder of the best checkpoint in each place."""
-
-RUN = "run.json"
-"""The name of the run, for starts that find no checkpoint."""
 
 KEPT_FILES = (METRICS, LOG, STATUS, RESULT, AUDIT, QUARANTINE, RESULTS, f"{PREDICTIONS}/*", f"{TENSORBOARD}/*")
 """What a run writes beside its checkpoints, as names or patterns."""
@@ -48,24 +43,6 @@ def fetch_logs(places: Sequence[str], folder: Path, newer: str | None = None) ->
                 continue
             if not local.exists() or (newer is not None and local.stat().st_size < storage.size(remote)):
                 storage.download(remote, str(local))
-
-
-@contextlib.contextmanager
-def no_trace_if_refused(*places: str | None) -> Iterator[None]:
-    """Delete the local folders that were made for a run in here, if the run is refused before it begins.
-
-    Otherwise an empty folder, or one with nothing but a name for the run, would be left and look like a run.
-    """
-    folders = [Path(storage.local_path(place)) for place in places if place is not None and storage.is_local(place)]
-    made = [folder for folder in folders if not folder.exists()]
-    try:
-        yield
-    except UserError:
-        for folder in made:
-            with contextlib.suppress(OSError):
-                if {path.name for path in folder.iterdir()} <= {RUN, LOCK}:
-                    shutil.rmtree(folder)
-        raise
 
 
 def set_aside(place: str, but: str | None = None) -> None:

@@ -129,7 +129,10 @@ class Saving:
         """
         if self._is_first:
             with open_lock(str(self.folder)) as lock:  # Wait for a save that an earlier start still has under way.
-                if not take_lock(lock):
+                is_ours = take_lock(lock, seconds=1.0)
+                if not is_ours:
+                    self._notice(f"an earlier start still saves to {self.folder}; waiting for it, at most a minute")
+                if not is_ours and not take_lock(lock):
                     self._notice(f"another process still saves to {self.folder}; going on beside it")
             self._lineage = find_lineage(self._places.all, self.folder, resume, self._journal)
         return _share_start(self._lineage.checkpoint)

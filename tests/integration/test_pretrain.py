@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch import equal
 
 from tests.interrupts import obey_interrupts
+from tests.stores.server import free_ports
 
 from .conftest import metrics, run, start
 
@@ -39,6 +40,50 @@ def wait_for_line(path: Path, number: int) -> None:
     while not path.exists() or len(path.read_text().splitlines()) < number:
         assert time.monotonic() < deadline, f"no line {number} in {path}"
         time.sleep(0.02)
+
+
+@pytest.mark.slow
+def test_a_second_run_in_the_folder_of_a_living_one_is_refused(config, tmp_path):
+    """As when `srun` starts a command twice. The first run does not notice."""
+    path = config(**{"training.max_steps": 60})
+    first = start("pretrain", path)
+    try:
+        wait_for_line(tmp_path / "run" / "metrics.jsonl", 1)
+        refused = run("pretrain", path, "optimizer.lr=0.001", code=2)
+        assert f"a run already works in {tmp_path / 'run'}: process {first.pid} on " in refused.stderr
+        out, err = first.communicate(timeout=240)
+    finally:
+        first.kill()
+    assert first.returncode == 0, err
+    assert [line["step"] for line in metrics(tmp_path / "run")] == list(range(1, 61))
+
+
+@pytest.mark.slow
+def test_two_tasks_of_srun_are_one_run(config, tmp_path, monkeypatch):
+    (port,) = free_ports(1)
+    step = {
+        "SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "2", "SLURM_NTASKS": "2",
+        "SLURM_STEP_NODELIST": "localhost", "SLURM_STEP_TASKS_PER_NODE": "2", "SLURM_NODEID": "0",
+        "MASTER_PORT": str(port),
+    }  # fmt: skip
+    for name, value in step.items():
+        monkeypatch.setenv(name, value)
+    path, tasks = config(), []
+    for task in "01":
+        monkeypatch.setenv("SLURM_PROCID", task)
+        monkeypatch.setenv("SLURM_LOCALID", task)
+        tasks.append(start("pretrain", path))
+    errors = [task.communicate(timeout=240)[1] for task in tasks]
+    assert [task.returncode for task in tasks] == [0, 0], errors
+    assert "2 processes on cpu" in (tmp_path / "run" / "log.txt").read_text()
+    assert [line["step"] for line in metrics(tmp_path / "run")] == list(range(1, 21))
+
+
+def test_left_over_variables_of_one_process_change_nothing(config, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    monkeypatch.setenv("RANK", "0")
+    run("pretrain", config(**{"training.max_steps": 1}))
+    assert "1 process on cpu" in (tmp_path / "run" / "log.txt").read_text()
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from cclm.training import environment
 from cclm.training.changes import changes, initial_weights, settings_of
 from cclm.training.identity import refuse_another_run
 from cclm.training.resume import Start
-from cclm.training.run_files import no_trace_if_refused
+from cclm.training.run_folder import no_trace_if_refused
 from cclm.training.saving import Saving
 from tests.checkpoint_files import Output, make_trained
 from tests.unit.training.test_initial_task import config_of

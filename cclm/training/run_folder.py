@@ -1,0 +1,170 @@
+"""The local folder of a run before the run begins: only one run works in it, and a refused one leaves no trace.
+
+Nothing here imports torch, so that a run that must not begin says so at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import fcntl
+import json
+import os
+import shutil
+import socket
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TextIO
+
+from cclm import storage
+from cclm.checkpoints.lock import LOCK
+from cclm.errors import UserError
+from cclm.launch_contract import JOB_ID, UNNAMED_JOB
+from cclm.metrics.status_file import ENDED, FAILED, STATUS, STOPPED
+
+RUN = "run.json"
+"""The name of the run, for starts that find no checkpoint."""
+RUN_LOCK = ".run.lock"
+"""File that the first process of a run keeps locked while it trains. It says who that is."""
+
+_PATIENCE = 0.8
+"""Seconds that a process of this machine, which may be about to end, is given."""
+_PATIENCE_FAR = 60.0
+"""Seconds that a process elsewhere is given: a machine that is gone may hold its lock on a shared disk for a while."""
+
+
+class FolderInUseError(UserError):
+    """Another run lives in the folder."""
+
+
+@dataclass(frozen=True)
+class Worker:
+    """Who works in a folder."""
+
+    host: str
+    pid: int
+    time: float
+    """Unix time at which it began."""
+    job: str
+    """Name of its job; empty where it has none."""
+    command: str
+
+    def __str__(self) -> str:
+        since = datetime.datetime.fromtimestamp(self.time).strftime("%Y-%m-%d %H:%M:%S")
+        return f"process {self.pid} on {self.host}, since {since} ({self.command})"
+
+
+@contextlib.contextmanager
+def no_trace_if_refused(*places: str | None) -> Iterator[None]:
+    """Delete the local folders that were made for a run in here, if the run is refused before it begins.
+
+    Otherwise an empty folder, or one with nothing but a name for the run, would be left and look like a run.
+    """
+    made = [folder for folder in _local_folders(*places) if not folder.exists()]
+    try:
+        yield
+    except FolderInUseError:
+        raise
+    except UserError:
+        for folder in made:
+            with contextlib.suppress(OSError):
+                if {path.name for path in folder.iterdir()} <= {RUN, LOCK, RUN_LOCK}:
+                    shutil.rmtree(folder)
+        raise
+
+
+@contextlib.contextmanager
+def working_alone(*places: str | None, environment: Mapping[str, str] = os.environ) -> Iterator[None]:
+    """A block in which no other run works in the local folders among `places`.
+
+    The first process of a run alone looks, and locks. The kernel takes the lock away when the process ends, however it
+    ends. An earlier process of the same job is waited for and, if it hangs, left alone: the others took it for dead. So
+    is a process of another machine that gives no sign of life in `status.json`: its machine may be gone.
+
+    Raises:
+        FolderInUseError: another run works there.
+    """
+    if environment.get("RANK", "0") != "0":
+        yield
+        return
+    with contextlib.ExitStack() as opened:
+        for folder in _local_folders(*places):
+            with contextlib.suppress(OSError):  # the run itself says why the folder cannot be made or written to
+                folder.mkdir(parents=True, exist_ok=True)
+                _lock(opened.enter_context(open(folder / RUN_LOCK, "a")), folder, _job_of(environment))
+        yield
+
+
+def _local_folders(*places: str | None) -> list[Path]:
+    return [Path(storage.local_path(place)) for place in places if place is not None and storage.is_local(place)]
+
+
+def _job_of(environment: Mapping[str, str]) -> str:
+    """What all starts of a job have in common; empty where nothing names it."""
+    job = environment.get(JOB_ID) or environment.get("TORCHELASTIC_RUN_ID") or ""
+    return "" if job == UNNAMED_JOB else job
+
+
+def _lock(file: TextIO, folder: Path, job: str) -> None:
+    """Lock the file of a folder, and write into it who has done that."""
+    sign = _sign_of_life(folder)
+    if not _is_locked_within(_PATIENCE, file):
+        other = _worker_in(folder)
+        is_same_job = other is not None and job != "" and other.job == job
+        if not is_same_job and (other is None or other.host == socket.gethostname()):
+            raise _refusal(folder, other)
+        print(f"{folder} is in use by {other}; waiting up to {_PATIENCE_FAR:.0f} s for its end", file=sys.stderr)
+        until = time.monotonic() + _PATIENCE_FAR
+        while not _is_locked_within(_PATIENCE, file):
+            if not is_same_job and _sign_of_life(folder) not in (None, sign):
+                raise _refusal(folder, other)
+            if time.monotonic() >= until:
+                return
+    command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    file.truncate(0)
+    file.write(json.dumps(asdict(Worker(socket.gethostname(), os.getpid(), time.time(), job, command))) + "\n")
+    file.flush()
+
+
+def _is_locked_within(seconds: float, file: TextIO) -> bool:
+    """Try to lock a file; whether it is ours now. It counts as ours where the file system has no locks."""
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            # Of the process, not of the open file: processes that are forked while it is open do not hold it.
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except (BlockingIOError, PermissionError):
+            if time.monotonic() >= until:
+                return False
+            time.sleep(0.02)
+        except OSError:
+            return True
+
+
+def _worker_in(folder: Path) -> Worker | None:
+    """Who has locked the folder; None where the file does not say it."""
+    try:
+        return Worker(**json.loads((folder / RUN_LOCK).read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _sign_of_life(folder: Path) -> object:
+    """When the run in a folder last gave one; None where it has ended, or there is nothing that says it."""
+    try:
+        status = json.loads((folder / STATUS).read_text())
+        return None if status["phase"] in (ENDED, STOPPED, FAILED) else status["time"]
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def _refusal(folder: Path, other: Worker | None) -> FolderInUseError:
+    who = "another process" if other is None else str(other)
+    return FolderInUseError(
+        f"a run already works in {folder}: {who}. Give this one another output_dir, or end that one first. Several "
+        "processes of one run are started by cclm launch --nproc-per-node N -- COMMAND, or by srun cclm COMMAND"
+    )
