@@ -24,6 +24,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
+from cclm import collective_time
 from cclm.errors import NodeError
 from cclm.launch_contract import COLLECTIVE_TIMEOUT
 
@@ -195,7 +196,7 @@ def _time_all_reduce(size: int) -> float:
 def barrier() -> None:
     """Wait until all processes have come here."""
     if dist.is_initialized():
-        with _collective():
+        with collective_time.collective():
             dist.barrier()
 
 
@@ -254,7 +255,7 @@ class _GatherGlobalGradient(torch.autograd.Function):
     @staticmethod
     def backward(ctx: _GatherContext, gradient: Tensor) -> Tensor:  # (W * B, ...) -> (B, ...)
         gradient = gradient.contiguous()
-        with _collective():
+        with collective_time.collective():
             dist.all_reduce(gradient)
         start = rank() * ctx.batch
         return gradient[start : start + ctx.batch]
@@ -268,7 +269,7 @@ def gather_rows(rows: Tensor) -> Tensor:
     if world_size() == 1:
         return rows
     parts = [torch.empty_like(rows) for _ in range(world_size())]
-    with _collective():
+    with collective_time.collective():
         dist.all_gather(parts, rows.contiguous())
     return torch.cat(parts)
 
@@ -304,7 +305,7 @@ def gather_ragged(rows: Tensor | None) -> list[Tensor]:
     if rows is not None:
         padded[: len(rows)] = rows
     parts = [torch.empty_like(padded) for _ in shapes]
-    with _collective():
+    with collective_time.collective():
         dist.all_gather(parts, padded)
     return [part[: 0 if shape is None else shape[0][0]] for part, shape in zip(parts, shapes, strict=True)]
 
@@ -314,33 +315,13 @@ def _device() -> torch.device:
     return torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
 
 
-# ------------------------------------------------------------------------------------------------ time of collectives
-
-_seconds_in_collectives = 0.0
-"""Of this process. Time in which gradients are exchanged while others are still being computed does not count."""
-
-
 def collective_seconds() -> float | None:
     """Time that this process has spent in collectives, waiting for slower processes included.
 
-    Returns:
-        None in a single process, and on nccl: its collectives run on the GPU, and only handing them over takes time
-        here. To measure them, this process would have to wait for the GPU.
+    Gradients that are exchanged while others are computed take none. Returns None in a single process, and on nccl: its
+    collectives run on the GPU, and to measure them, this process would have to wait for it.
     """
-    return _seconds_in_collectives if backend() == "gloo" else None
-
-
-@contextmanager
-def _collective() -> Iterator[None]:
-    """A block that is one collective. It must hold no other one."""
-    began = time.perf_counter()
-    yield
-    _count_seconds_since(began)
-
-
-def _count_seconds_since(began: float) -> None:
-    global _seconds_in_collectives
-    _seconds_in_collectives += time.perf_counter() - began
+    return collective_time.total() if backend() == "gloo" else None
 
 
 def backward(loss: Tensor) -> None:
@@ -361,10 +342,8 @@ def backward(loss: Tensor) -> None:
 
     with loss.register_hook(note_end):  # type: ignore[no-untyped-call]  # untyped in torch
         torch.autograd.backward(loss)
-    _count_seconds_since(computed[0])
+    collective_time.count_since(computed[0])
 
-
-# ------------------------------------------------------------------------------------------------------- small messages
 
 _control_group: dist.ProcessGroup | None = None
 """A gloo group for `any_process`. On GPUs it is another one than nccl's, so that the CPU does not wait for the GPU."""
@@ -378,7 +357,7 @@ def any_process(*conditions: bool) -> list[bool]:
     if _control_group is None:
         _control_group = _new_control_group()
     flags = torch.tensor([int(condition) for condition in conditions])
-    with _collective():
+    with collective_time.collective():
         dist.all_reduce(flags, dist.ReduceOp.MAX, group=_control_group)
     return [bool(flag) for flag in flags.tolist()]
 
@@ -395,7 +374,7 @@ def _new_control_group() -> dist.ProcessGroup | None:
 def broadcast(tensor: Tensor) -> None:
     """Overwrite `tensor` with that of the first process. Shape and dtype must be equal on all processes."""
     if world_size() > 1:
-        with _collective():
+        with collective_time.collective():
             dist.broadcast(tensor, src=0)
 
 
@@ -404,7 +383,7 @@ def gather_objects(value: _T) -> list[_T]:
     if world_size() == 1:
         return [value]
     values = [value] * world_size()  # places for those of the others
-    with _collective():
+    with collective_time.collective():
         dist.all_gather_object(values, value)
     return values
 
@@ -415,6 +394,6 @@ def sum_over_processes(values: Mapping[str, float], device: torch.device) -> dic
         return dict(values)
     names = sorted(values)
     total = torch.tensor([values[name] for name in names], dtype=torch.float64, device=device)
-    with _collective():
+    with collective_time.collective():
         dist.all_reduce(total)
     return dict(zip(names, total.tolist(), strict=True))

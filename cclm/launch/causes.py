@@ -34,7 +34,10 @@ class Cause(enum.Enum):
     USER_ERROR = EXIT_USER_ERROR, "config, data, weights or command line; one sentence says which and what to do"
     ATTEMPTS_EXHAUSTED = EXIT_ATTEMPTS_EXHAUSTED, "started --max-attempts times in a row without a newer checkpoint"
     INTERRUPTED = EXIT_INTERRUPTED, "Ctrl-C"
-    COLLECTIVE_TIMEOUT = EXIT_COLLECTIVE_TIMEOUT, "a process waited --collective-timeout for another one (NCCL, gloo)"
+    COLLECTIVE_TIMEOUT = (
+        EXIT_COLLECTIVE_TIMEOUT,
+        "a process waited --collective-timeout for another one (NCCL, gloo), or aborted (SIGABRT)",
+    )
     KILLED = EXIT_KILLED, "a process got SIGKILL, mostly for memory"
     CRASHED = EXIT_CRASHED, "a process crashed in native code (SIGSEGV, SIGBUS, SIGILL, SIGFPE)"
     PREEMPTED = EXIT_PREEMPTED, "SIGTERM: training saved and left"
@@ -104,7 +107,11 @@ def classify_exit_code(code: int) -> Failure:
             signal.SIGKILL: (Cause.KILLED, "was killed by SIGKILL, mostly a sign of too little memory"),
             signal.SIGTERM: (Cause.PREEMPTED, "was stopped by SIGTERM"),
             signal.SIGINT: (Cause.INTERRUPTED, "was interrupted"),
-            signal.SIGABRT: (Cause.COLLECTIVE_TIMEOUT, "aborted (SIGABRT), as NCCL does when a collective hangs"),
+            signal.SIGABRT: (
+                Cause.COLLECTIVE_TIMEOUT,
+                "aborted (SIGABRT): its last lines say why. NCCL ends so when a collective hangs, glibc when memory is "
+                "corrupted, and C++ after an exception that nothing caught",
+            ),
         }
         if number in by_signal:
             return Failure(*by_signal[number])
@@ -151,7 +158,7 @@ def classify_exception(error: BaseException) -> Failure:
     if isinstance(error, NodeError):
         return Failure(Cause.HARDWARE, text)
     if "OutOfMemoryError" in names:
-        advice = "lower the batch sizes, or let parts of the model be recomputed"
+        advice = "lower the batch sizes (batch_size of each source), or share them among more GPUs"
         return Failure(Cause.USER_ERROR, f"the GPU's memory is too small for this run ({first}); {advice}")
     if any(phrase in lower for phrase in _BROKEN_GPU):
         return Failure(Cause.HARDWARE, first)

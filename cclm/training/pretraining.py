@@ -11,6 +11,9 @@ from cclm.config.batches import check_divisible
 from cclm.config.pretrain import PretrainConfig
 from cclm.data.batches.loader import SourceStream, open_source
 from cclm.data.stored.quarantine import Quarantine
+from cclm.events import PhaseChanged
+from cclm.metrics.metrics_file import METRICS
+from cclm.metrics.metrics_lines import RETRIEVAL, MetricsLines, read_lines
 from cclm.metrics.tables import mean_rows
 from cclm.model.cclm import CCLM
 from cclm.tasks.pretraining_task import PretrainTask
@@ -71,17 +74,35 @@ class Pretraining(Recipe[CCLM]):
             model = CCLM(config.model)
         return Built(PretrainTask(model, config.objective), model)
 
+    def begin(self, step: int, trained: Trained[CCLM]) -> None:
+        """Make up for the evaluation of the step that the run goes on from, where it was cut off after its save."""
+        every = self.config.training.evaluate_every
+        is_due = self._held_out is not None and every is not None and step > 0 and step % every == 0
+        if is_due and step < self.course.total_steps:
+            is_done = distributed.gather_objects(is_evaluated(self._context.saving.folder, step))[0]
+            if not is_done:
+                self._context.journal.emit(PhaseChanged("evaluating"))
+                self.evaluate(step, trained)
+
     def evaluate(self, step: int, trained: Trained[CCLM]) -> None:
         """Held-out retrieval; the model with the best mean recall is kept."""
         if self._held_out is None:
             return
         config, context, model = self.config, self._context, trained.model
         scores = self._held_out.measure(model, self._tokenizer, config.model.vision.image_size, context.device)
-        self._held_out.publish_while_training(scores, step, context.journal, context.saving.folder)
         context.saving.save_if_best(step, model, trained.facts, mean_rows(scores)["mean"]["r_mean"])
+        # Last, since its line in metrics.jsonl says that all is done.
+        self._held_out.publish_while_training(scores, step, context.journal, context.saving.folder)
 
     def end(self, step: int, trained: Trained[CCLM]) -> None:
         self.evaluate(step, trained)
+
+
+def is_evaluated(folder: Path, step: int) -> bool:
+    """Whether `metrics.jsonl` in the folder holds the held-out retrieval of a step."""
+    path = folder / METRICS
+    lines = read_lines(path.read_bytes()) if path.exists() else MetricsLines()
+    return any(line.step == step for line in lines.scores_of(RETRIEVAL))
 
 
 def open_sources(config: PretrainConfig, output_dir: Path) -> dict[str, SourceStream]:

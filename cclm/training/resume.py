@@ -87,7 +87,8 @@ def find_lineage(places: Sequence[str], folder: Path, resume: str, journal: Jour
                 if holds_checkpoints(place):
                     raise UserError(f"no checkpoint in {place} is whole (see above); start anew with --resume never")
             return Lineage(_claim_name(places))
-        home = next(place for place in places if mine.source.startswith(place.rstrip("/") + "/"))
+        # One place may lie within the other: the innermost one that holds the checkpoint is its home.
+        home = max((place for place in places if mine.source.startswith(place.rstrip("/") + "/")), key=len)
         fetch_logs(places, folder, newer=home)
         return Lineage(mine.manifest.run, mine, _attempts_after(mine.step, places), mine.state.get("origin"))
     return Lineage(None, _checkpoint_of(resume), origin=resume)

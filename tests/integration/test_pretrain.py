@@ -129,6 +129,26 @@ def test_it_trains_saves_evaluates_and_goes_on_bit_for_bit(config, held_out, tmp
 
 
 @pytest.mark.slow
+def test_an_evaluation_that_was_cut_off_after_its_save_is_made_up_for(config, held_out, tmp_path):
+    changes = {"training.max_steps": 6, "training.evaluate_every": 3, "training.save_every": None}
+    path = config(evaluation=held_out("en", "de"), **changes)
+    run("pretrain", path)
+    folder = tmp_path / "run"
+    whole = metrics(folder)
+    assert [line["step"] for line in whole if "retrieval" in line] == [3, 6]
+    shutil.rmtree(folder / "step-00000006")
+    shutil.rmtree(folder / "best")
+    lines = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (folder / "metrics.jsonl").write_text("".join(lines[:3]))  # as if it was killed after the save of step 3
+    run("pretrain", path)
+    assert metrics(folder) == whole
+    assert (folder / "best").exists()
+    shutil.rmtree(folder / "step-00000006")
+    run("pretrain", path)  # what was evaluated is not evaluated again
+    assert metrics(folder) == whole
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "name", "code"), [(signal.SIGTERM, "SIGTERM", 143), (signal.SIGINT, "Ctrl-C", 130)])
 def test_a_signal_to_the_group_saves_and_leaves(config, tmp_path, number, name, code):
     path = config(**{"training.max_steps": 10_000, "training.save_every": None})

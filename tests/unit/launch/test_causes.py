@@ -103,3 +103,17 @@ def test_the_launcher_is_light_until_it_runs():
     modules = "sys, cclm.cli.main, cclm.cli.launch, cclm.launch.launcher"
     check = f"import {modules}; sys.exit(bool({{'torch', 'pydantic'}} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", check]).returncode == 0
+
+
+def test_an_abort_is_told_without_a_guess() -> None:
+    """NCCL, glibc and C++ all end so."""
+    message = classify_exit_code(-signal.SIGABRT).message
+    assert all(word in message for word in ("NCCL", "glibc", "C++", "last lines"))
+
+
+def test_the_advice_for_a_gpu_that_is_too_small_names_settings_that_exist() -> None:
+    class OutOfMemoryError(RuntimeError):
+        pass
+
+    failure = classify_exception(OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"))
+    assert failure.cause is Cause.USER_ERROR and "lower the batch sizes (batch_size of each source)" in failure.message

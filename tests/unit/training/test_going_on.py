@@ -9,6 +9,7 @@ from cclm.checkpoints.manifest import TornCheckpointError
 from cclm.checkpoints.retention import checkpoint_steps
 from cclm.errors import UserError
 from cclm.events import Journal
+from cclm.metrics.sentences import Sentences
 from cclm.training.saving import Saving
 from tests.checkpoint_files import RUN, Output, flip, make_trained, run_steps, save_trained
 
@@ -139,3 +140,24 @@ def test_all_torn_is_an_error_and_a_save_that_never_ended_is_none(tmp_path):
     assert Saving(Output(str(tmp_path)), Journal()).find_start("auto") is None
     with pytest.raises(TornCheckpointError):
         open_checkpoint(path)
+
+
+@pytest.mark.parametrize("home", ["near", "near/far"])
+def test_of_places_within_each_other_the_one_that_holds_the_checkpoint_is_its_home(tmp_path, home):
+    output = Output(str(tmp_path / "near"), str(tmp_path / "near" / "far"))
+    (tmp_path / "near" / "far").mkdir(parents=True)
+    save_trained(tmp_path / home, 5)
+    for folder in ("near", "near/far"):
+        (tmp_path / folder / "log.txt").write_text("long, of its home" if folder == home else "short")
+    saving = Saving(output, Journal())
+    assert saving.find_start("auto").step == 5
+    assert saving.folder == tmp_path / "near"
+    assert (saving.folder / "log.txt").read_text() == "long, of its home"
+
+
+def test_the_wait_for_the_save_of_an_earlier_start_is_said(tmp_path, monkeypatch):
+    lines, waits = [], []
+    monkeypatch.setattr("cclm.training.saving.take_lock", lambda lock, seconds=60.0: waits.append(seconds) or False)
+    Saving(Output(str(tmp_path)), Journal([Sentences(lines.append)])).find_start("auto")
+    assert waits == [1.0, 60.0]
+    assert "an earlier start still saves to" in lines[0] and "going on beside it" in lines[1]
