@@ -4,9 +4,9 @@ Clouds delete the Node of a machine that is gone, and with it its pods. On other
 Terminating, the training operator makes no replacement, and the job waits until somebody deletes the pod by force. That
 is what this controller does, for pods of our jobs alone. `k8s.unready` says which.
 
-A node that looks dead may be cut off and go on training beside the replacement. That harms nothing: a writer of
-checkpoints who has been overtaken is refused (docs/runs-that-survive.md). Pods of others may rely on never running
-twice, so they are left alone.
+A node that looks dead may be cut off and go on training beside the replacement. That harms nothing: each
+checkpoint is committed once, by whoever is first, and a whole one is never written again. Pods of others may rely on
+never running twice, so they are left alone.
 
 `k8s/dead_nodes.yaml` installs it.
 """

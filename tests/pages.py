@@ -61,6 +61,7 @@ NOT_RUN = {
         "TASK stands for a name of the table below it; the same is run for xvnli"
     ),
     "cclm pretrain configs/demo/pretrain.yaml --output-hdfs hdfs://namenode/runs/demo": "needs HDFS",
+    "kubectl apply -f k8s/dead_nodes.yaml": "needs a registry; tests/cluster/test_dead_nodes.py applies it",
     "python -m benchmarks.input --stores local,s3,hdfs --rounds 3": "twenty minutes, and needs stores",
     "python -m benchmarks.checkpoint --store s3": "needs a store",
     "python -m benchmarks.evaluate": "takes minutes; tests/unit/benchmarks reads the command lines",

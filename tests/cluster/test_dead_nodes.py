@@ -1,0 +1,133 @@
+"""The controller of `k8s/dead_nodes.yaml`: pods of dead nodes are cleared, if they are ours and the node stays dead."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.cluster import faults, mounted
+from tests.cluster.cluster import Cluster
+from tests.cluster.common import PROJECT, wait_for
+from tests.cluster.jobs import pod_spec, shell_job
+from tests.cluster.kubectl import Kubectl
+from tests.cluster.space import Space
+
+pytestmark = pytest.mark.cluster
+
+NAMESPACE, NAME = "cclm-system", "cclm-dead-nodes"
+SOON = [
+    {"key": f"node.kubernetes.io/{key}", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 2}
+    for key in ("unreachable", "not-ready")
+]
+
+
+@pytest.fixture
+def controller(machines: Cluster) -> Iterator[Kubectl]:
+    """The manifest as it is shipped, but for the image and a shorter wait. It runs where no test kills a node."""
+    objects = list(yaml.safe_load_all((PROJECT / "k8s" / "dead_nodes.yaml").read_text()))
+    deployment = next(item for item in objects if item["kind"] == "Deployment")
+    namespace = next(item for item in objects if item["kind"] == "Namespace")
+    parts = mounted.pod_parts()
+    pod = deployment["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    kept = [mount for mount in container["volumeMounts"] if mount["mountPath"] != "/tmp"]
+    container |= {**parts["container"], "volumeMounts": kept + parts["container"]["volumeMounts"]}
+    container["command"] = [sys.executable, "-m", "k8s.dead_nodes"]
+    container["args"] = ["--after=15", "--interval=1", "--port=9401"]
+    pod["volumes"] = parts["volumes"]
+    pod["nodeSelector"] = {"node-role.kubernetes.io/control-plane": ""}
+    # The mounts of this machine's folders are what "restricted" forbids; the rest of the manifest keeps to it.
+    namespace["metadata"]["labels"].pop("pod-security.kubernetes.io/enforce")
+    whole = machines.kubectl
+    whole.apply(*objects)
+    api = whole.within(NAMESPACE)
+    api("rollout", "status", f"deployment/{NAME}", "--timeout=120s", timeout=130)
+    yield api
+    for item in reversed(objects):
+        whole("delete", item["kind"].lower(), item["metadata"]["name"], "-n", NAMESPACE, "--ignore-not-found")
+
+
+def _job(space: Space, name: str, *, is_ours: bool) -> dict[str, Any]:
+    """A job of one shell on node-1, which does not heed SIGTERM."""
+    job = shell_job(space, name, "trap '' TERM; while true; do sleep 1; done", workers=1)
+    pod_spec(job)["tolerations"] = SOON
+    pod_spec(job)["affinity"] = _rather_on("node-1")
+    if is_ours:
+        template = job["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]
+        template["metadata"] = {"labels": {"app.kubernetes.io/part-of": "cclm"}}
+    return job
+
+
+def _rather_on(node: str) -> dict[str, Any]:
+    expression = {"key": "kubernetes.io/hostname", "operator": "In", "values": [node]}
+    preference = {"weight": 100, "preference": {"matchExpressions": [expression]}}
+    return {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [preference]}}
+
+
+def _started(space: Space, *names: str) -> dict[str, str]:
+    """Job -> uid of its pod, which runs on node-1."""
+    uids = {}
+    for name in names:
+        item = space.wait_phase(f"{name}-worker-0", "Running")
+        assert item["spec"]["nodeName"] == "node-1"
+        uids[name] = item["metadata"]["uid"]
+    return uids
+
+
+def _wait_replaced(space: Space, name: str, uid: str) -> None:
+    def replaced(item: Any) -> bool:
+        return item is not None and item["metadata"]["uid"] != uid and item["status"].get("phase") == "Running"
+
+    pod = f"{name}-worker-0"
+    space.api.wait("pod", pod, replaced, what=f"the replacement of {pod}", timeout=120)
+
+
+def _wait_deleted(space: Space, *names: str) -> None:
+    """Wait until the cluster has evicted the pods of these jobs; they stay Terminating."""
+    for name in names:
+        pod = f"{name}-worker-0"
+        space.api.wait(
+            "pod", pod, lambda item: "deletionTimestamp" in item["metadata"], what=f"eviction of {pod}", timeout=120
+        )
+
+
+def test_pods_of_a_dead_node_are_cleared_if_they_are_ours(space: Space, machines: Cluster, controller: Kubectl) -> None:
+    space.need("training-operator")
+    space.api.apply(_job(space, "ours", is_ours=True), _job(space, "theirs", is_ours=False))
+    uids = _started(space, "ours", "theirs")
+    faults.kill_node(machines, "node-1")
+    _wait_replaced(space, "ours", uids["ours"])
+    assert space.api.get("pod", "ours-worker-0")["spec"]["nodeName"] != "node-1"
+    theirs = space.api.get("pod", "theirs-worker-0")
+    assert theirs["metadata"]["uid"] == uids["theirs"] and "deletionTimestamp" in theirs["metadata"]
+    said = controller("logs", f"deployment/{NAME}")
+    assert said.count(f"deleted pod {space.name}/ours-worker-0 of job ours by force: its node node-1") == 1
+    assert "theirs" not in said and "error" not in said.lower()
+    events = space.api.get("event", None, "--field-selector", "reason=DeadNode")
+    about = {(item["involvedObject"]["kind"], item["involvedObject"]["name"]) for item in events}
+    assert about == {("Pod", "ours-worker-0"), ("PyTorchJob", "ours")}
+
+
+def test_a_node_that_is_back_in_time_is_left_alone_and_so_is_one_of_many(
+    space: Space, machines: Cluster, controller: Kubectl
+) -> None:
+    """With two of three nodes lost nothing is cleared, however long; and the one that is back ends its own pod."""
+    space.need("training-operator")
+    space.api.apply(_job(space, "ours", is_ours=True))
+    uids = _started(space, "ours")
+    faults.cut_node(machines, "node-1")
+    faults.cut_node(machines, "node-2")
+    _wait_deleted(space, "ours")
+    wait_for(
+        lambda: "2 of 3 nodes are not ready" in controller("logs", f"deployment/{NAME}"),
+        what="the reason to wait",
+        timeout=60,
+    )
+    faults.rejoin_node(machines, "node-1")
+    _wait_replaced(space, "ours", uids["ours"])
+    faults.rejoin_node(machines, "node-2")
+    assert "deleted pod" not in controller("logs", f"deployment/{NAME}")
