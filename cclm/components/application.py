@@ -44,6 +44,7 @@ def build_app(command: Sequence[str], job: Job) -> specs.AppDef:
     options = ["--rdzv-backend", "c10d", "--rdzv-id", specs.macros.app_id, "--nnodes", nodes.range]
     options += ["--nproc-per-node", str(nodes.processes), "--max-restarts", str(job.max_restarts)]
     options += [] if job.metrics_port is None else ["--metrics-port", str(job.metrics_port)]
+    options += [] if job.preflight else ["--no-preflight"]
     line = f"exec cclm launch --rdzv-endpoint {endpoint} {' '.join(options)} -- {shlex.join(command)}"
     return specs.AppDef(
         name=job.name,

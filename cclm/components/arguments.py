@@ -134,6 +134,9 @@ class Job:
         "port of each node at which metrics for Prometheus are served (CCLM_METRICS_PORT, or else not at all)",
         parse=_number(0, _MAX_PORT),
     )
+    preflight: bool = _argument(
+        "False: start without a check of GPUs, shared memory, output, data and network", default="True", parse=_flag
+    )
     max_restarts: int = _argument(
         "how often each node starts its processes again before it asks the scheduler", default=3, parse=_number(0)
     )
@@ -147,11 +150,11 @@ class Output:
     """Where a run leaves checkpoints and results, and its seed."""
 
     output: str | None = _argument(
-        "folder for checkpoints and results, a path or a URL as s3://bucket/run (the config's output_dir; with "
-        "output_hdfs a temporary folder on the node)"
+        "folder for checkpoints and results, a path or a URL as s3://bucket/run (output_hdfs, or else the config's "
+        "output_dir)"
     )
     output_hdfs: str | None = _argument(
-        "a second folder for them, which outlives the node: hdfs://, s3://, gs:// or a path"
+        "a folder that outlives the node: hdfs://, s3://, gs:// or a path; beside output, or the only one"
     )
     seed: int | None = _argument("random seed (the config's)", parse=_number(0))
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from torchx.specs import AppDef, macros
+from dataclasses import dataclass
+
+from torchx.specs import AppDef
 
 from cclm.cli.run_commands import DEFAULT_MODEL, TASKS
 from cclm.components.application import build_app
@@ -16,9 +18,6 @@ from cclm.components.arguments import (
     TaskInTwoParts,
 )
 from cclm.errors import UserError
-
-_TEMPORARY = f"/tmp/cclm/{macros.app_id}"
-"""Where a job saves first if it has a second folder, but no first one. Each job has a folder of its own."""
 
 
 def pretraining(options: Pretraining) -> AppDef:
@@ -45,9 +44,10 @@ def finetuning(options: FineTuning) -> AppDef:
 
 def task_in_two_parts(options: TaskInTwoParts) -> AppDef:
     """Text assignment, then fine-tuning from it, in one job. Raises UserError if the options cannot be used."""
-    output = options.output or (_TEMPORARY if options.output_hdfs else f"output/{options.task}")
-    command = ["run", "--dist", "1", "--task", options.task, "--output_dir", output]
-    command += ["--output_hdfs", options.output_hdfs] if options.output_hdfs else []
+    places = _places(options)
+    first = places.first or f"output/{options.task}"
+    command = ["run", "--dist", "1", "--task", options.task, "--output_dir", first]
+    command += ["--output_hdfs", places.second] if places.second else []
     command += ["--seed", str(options.seed)] if options.seed is not None else []
     command += ["--checkpoint", options.checkpoint, *_task_options(options), "--resume", options.resume]
     return build_app([*command, *options.overrides], options)
@@ -69,9 +69,25 @@ def _task_options(options: FineTuningTask | Evaluation) -> list[str]:
     return [*few_shot, "--gmt"] if options.gmt else few_shot
 
 
+@dataclass(frozen=True)
+class _Places:
+    """Where a run saves."""
+
+    first: str | None
+    """None: where the config says."""
+    second: str | None
+
+
+def _places(options: Output) -> _Places:
+    """A folder that is given alone is the only one: what a config names is a path that containers may not write to."""
+    if options.output is None:
+        return _Places(options.output_hdfs, None)
+    return _Places(options.output, options.output_hdfs)
+
+
 def _settings(options: Output) -> list[str]:
-    output = options.output or (_TEMPORARY if options.output_hdfs else None)
-    settings = [f"output_dir={output}"] if output else []
-    settings += [f"output_hdfs={options.output_hdfs}"] if options.output_hdfs else []
+    places = _places(options)
+    settings = [f"output_dir={places.first}"] if places.first else []
+    settings += [f"output_hdfs={places.second}"] if places.second else []
     settings += [f"seed={options.seed}"] if options.seed is not None else []
     return settings

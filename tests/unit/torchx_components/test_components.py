@@ -87,12 +87,15 @@ def test_every_argument_of_pretrain_reaches_the_command_line() -> None:
         "pretrain", "--checkpoint", "s3://b/c.th", "--output", "s3://b/run", "--output_hdfs", "hdfs://nn/run", "--seed",
         "7", "--resume", "never", "--metrics_port", "9400", "--max_restarts", "0", "--rdzv_port", "1234", "-j", "1:2x1",
         "--name", "run-7", "--image", "r/cclm:1", "--mounts", "type=bind,src=/a,dst=/b,readonly", "--memMB", "10",
+        "--preflight", "False",
     )  # fmt: skip
     assert launched(app) == [
         "pretrain", "--resume", "never", "configs/Pretrain_4m.yaml", "output_dir=s3://b/run",
         "output_hdfs=hdfs://nn/run", "seed=7", "model.weights=s3://b/c.th",
     ]  # fmt: skip
-    assert (options(app)["metrics_port"], options(app)["max_restarts"]) == ("9400", "0")
+    launch_options = options(app)
+    assert (launch_options["metrics_port"], launch_options["max_restarts"]) == ("9400", "0")
+    assert launch_options["no_preflight"] and not options(app_of("pretrain"))["no_preflight"]
     assert (app.name, app.roles[0].image, app.roles[0].resource.memMB) == ("run-7", "r/cclm:1", 10)
     (mount,) = app.roles[0].mounts
     assert (mount.src_path, mount.dst_path, mount.read_only) == ("/a", "/b", True)
@@ -102,12 +105,10 @@ def test_every_argument_of_pretrain_reaches_the_command_line() -> None:
 def test_each_task_runs_its_published_config(name: str) -> None:
     command = launched(app_of(name, "--checkpoint", "s3://b/4m", "--output_hdfs", "hdfs://nn/run"))
     config = f"configs/cclm-base-ft/{TASKS[name].config}"
-    temporary = "/tmp/cclm/${app_id}"
     assert command == [
-        "finetune", "--checkpoint", "s3://b/4m", "--resume", "auto", config, f"output_dir={temporary}",
-        "output_hdfs=hdfs://nn/run",
+        "finetune", "--checkpoint", "s3://b/4m", "--resume", "auto", config, "output_dir=hdfs://nn/run",
     ]  # fmt: skip
-    assert load_config(Path(config), command[6:], processes=1).output_hdfs == "hdfs://nn/run"
+    assert load_config(Path(config), command[6:], processes=1).output_dir == "hdfs://nn/run"
 
 
 @pytest.mark.parametrize("name", [name for name in PLAIN_TASKS if TASKS[name].few_shot])
@@ -127,6 +128,17 @@ def test_text_assignment_and_fine_tuning_are_one_job() -> None:
         "run", "--dist", "1", "--task", "nlvr_domain", "--output_dir", "o", "--seed", "1", "--checkpoint", "c", "--gmt",
         "--resume", "auto", "a=1", "domain.b=2",
     ]  # fmt: skip
+
+
+def test_both_parts_of_a_job_save_where_it_says() -> None:
+    def folders(*arguments: str) -> list[str]:
+        command = launched(app_of("nlvr_domain", "--checkpoint", "c", *arguments))
+        return command[command.index("--output_dir") : command.index("--checkpoint")]
+
+    assert folders() == ["--output_dir", "output/nlvr_domain"]
+    assert folders("--output_hdfs", "s3://b/x") == ["--output_dir", "s3://b/x"]
+    both = ("--output", "/data/x", "--output_hdfs", "s3://b/x")
+    assert folders(*both) == ["--output_dir", "/data/x", "--output_hdfs", "s3://b/x"]
 
 
 def test_finetune_and_evaluate_take_any_config() -> None:
