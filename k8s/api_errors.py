@@ -154,7 +154,7 @@ def _not_found(answer: Object, message: str, request: Request) -> ClusterError:
 
 def _silent_webhook(name: str, message: str, request: Request) -> ClusterError:
     operator = _OPERATORS.get(request.resource.kind, "an operator")
-    if "kueue" in name:
+    if "kueue" in message:
         operator = "Kueue (kubectl get pods -A -l control-plane=controller-manager)"
     reason = message.rpartition(": ")[2]
     return ClusterError(f"{operator} does not answer, so nothing was created: its webhook {name}: {reason}")

@@ -226,9 +226,10 @@ class Follower:
         known = seen.repetitions()
         name = pod["metadata"]["name"]
         with self.cluster.pod_log(self.namespace, name, self._container, options, is_followed=is_followed) as pieces:
-            # The log is asked for by the pod's name. Another pod may have taken it since it was looked at.
+            # The log is asked for by the pod's name. Another pod, or another start of the container, may have taken
+            # that name since it was looked at. Its lines are not this one's.
             current = self.cluster.find(POD, self.namespace, name)
-            if current is not None and current["metadata"]["uid"] != pod["metadata"]["uid"]:
+            if current is not None and _identity(current, self._container) != _identity(pod, self._container):
                 return
             for raw in whole_lines(pieces, keeps_rest=not is_followed):
                 line = parse_line(raw)
