@@ -60,6 +60,10 @@ class EpochTrainingConfig(Settings):
     """Loader processes for each training process."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """auto: bfloat16 autocast on a GPU, float32 on a CPU."""
+    on_divergence: Literal["stop", "skip"] = "stop"
+    """What gradients that are not finite do. stop: end the run. skip: leave out that update, which is counted."""
+    max_skipped_updates: int = Field(20, gt=0)
+    """With on_divergence skip: more updates in a row than these end the run."""
     log_every: int = Field(50, gt=0)
     """Steps between lines of the log."""
     first_validation: int = Field(0, ge=0)

@@ -70,6 +70,10 @@ class TrainingConfig(Settings):
     """Outer steps; overrides `epochs`."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """auto: bfloat16 autocast on a GPU, float32 on a CPU."""
+    on_divergence: Literal["stop", "skip"] = "stop"
+    """What gradients that are not finite do. stop: end the run. skip: leave out that update, which is counted."""
+    max_skipped_updates: int = Field(20, gt=0)
+    """With on_divergence skip: more updates in a row than these end the run."""
     log_every: int = Field(50, gt=0)
     """Outer steps between lines of the log."""
     save_every: int | None = Field(None, gt=0)

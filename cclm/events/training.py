@@ -110,10 +110,24 @@ class Interval(Event):
     """Time that the steps left take at the speed of this interval; None where it had no step."""
     epochs: Mapping[str, float] = field(default_factory=dict)
     """How many times the run has read each source; fractions count."""
+    skipped_updates: Mapping[str, int] = field(default_factory=dict)
+    """Updates left out since the run was started last, by kind; kinds without any are left out."""
     model_flops_per_second: float | None = None
     """Floating-point operations of forward and backward passes, padding left out; None where they are not counted."""
     model_flops_utilization: float | None = None
     """The same as a share of what all devices can do at most; None where that is not known, as on CPUs."""
+
+
+@dataclass(frozen=True)
+class UpdatesSkipped(Event):
+    """Updates were left out, as their gradients were not finite."""
+
+    step: int
+    """Outer step, from 0, of the last one."""
+    kinds: Mapping[str, int]
+    """Their number by kind of batch, since the last such event."""
+    total: int
+    """Since this process began to train."""
 
 
 @dataclass(frozen=True)

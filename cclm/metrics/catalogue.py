@@ -64,6 +64,12 @@ STEPS = _counter("cclm_train_steps_total", Scope.RUN, "Outer steps made, those t
 STEP = _gauge("cclm_train_step", Scope.RUN, "Outer steps of the run that are done.")
 STEPS_PLANNED = _gauge("cclm_train_steps_planned", Scope.RUN, "Outer steps of the whole run.")
 LAST_STEP_TIME = _gauge("cclm_last_step_timestamp_seconds", Scope.RUN, "Unix time at which the last outer step ended.")
+SKIPPED_UPDATES = _counter(
+    "cclm_updates_skipped_total",
+    Scope.RUN,
+    "Updates left out, as their gradients were not finite (`training.on_divergence`).",
+    ("kind",),
+)
 EPOCHS = _gauge(
     "cclm_epochs_done", Scope.RUN, "Passes over the records of a source that are done, in part.", ("source",)
 )

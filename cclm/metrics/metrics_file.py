@@ -65,6 +65,7 @@ def values_of(event: Event) -> dict[str, Any] | None:
                 **{key: value for key, value in flops.items() if value is not None},
                 "seconds": event.seconds,
                 "skipped": dict(event.skipped),
+                **({"skipped_updates": dict(event.skipped_updates)} if event.skipped_updates else {}),
             }
         case Evaluated(split="retrieval"):
             return {"step": event.step, "retrieval": {**event.scores, **mean_rows(event.scores)}}

@@ -23,6 +23,7 @@ from cclm.events import (
     SaveFailed,
     Started,
     StepDone,
+    UpdatesSkipped,
     Waited,
     Worked,
 )
@@ -126,6 +127,9 @@ class PrometheusSink:
                 self._exported.set(catalogue.LAST_STEP_TIME, time.time())
             case Interval():
                 self._show_interval(event)
+            case UpdatesSkipped():
+                for kind, count in event.kinds.items():
+                    self._exported.increase(catalogue.SKIPPED_UPDATES, count, kind)
             case Started():
                 self._show_start(event)
             case NetworkMeasured():

@@ -21,6 +21,7 @@ from cclm.events import (
     SettingsChanged,
     Started,
     Stopped,
+    UpdatesSkipped,
     Validated,
     Waited,
     Warned,
@@ -70,6 +71,12 @@ def sentence(event: Event) -> str | None:
             return f"selected step {event.step}: {event.metric} {event.score:.2f} in validation"
         case Saved() | SaveFailed() | SavedByOther() | CleanupFailed() | CheckpointSkipped():
             return _of_checkpoint(event)
+        case UpdatesSkipped():
+            kinds = ", ".join(f"{kind} {count}" for kind, count in event.kinds.items())
+            return (
+                f"left out updates whose gradients are not finite: {kinds}, the last one in step {event.step}; "
+                f"{event.total} since the start"
+            )
         case Waited():
             return f"training waited {event.seconds:.1f} s at step {event.step} for {_WAITED_FOR[event.waited_for]}"
         case Stopped():

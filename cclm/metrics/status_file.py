@@ -25,6 +25,7 @@ from cclm.events import (
     Started,
     StepDone,
     Stopped,
+    UpdatesSkipped,
     Warned,
 )
 from cclm.metrics.sentences import sentence
@@ -126,7 +127,7 @@ class StatusFile:
             case Stopped():
                 self._stopped_by = event.signal
                 self._values |= {"phase": "saving", "step": event.step, "stopped_by": event.signal}
-            case Warned() | FileRefused():
+            case Warned() | FileRefused() | UpdatesSkipped():
                 self._values["warning"] = {"text": sentence(event), "time": now}
                 return False  # there may be many
             case _:

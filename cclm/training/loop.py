@@ -15,14 +15,14 @@ from cclm import distributed
 from cclm.config.output import CheckpointConfig
 from cclm.config.pretrain import TrainingConfig
 from cclm.data.stored.quarantine import ReadCount
-from cclm.errors import UserError
 from cclm.events import Interval, Journal, PhaseChanged, StepDone, Worked
 from cclm.metrics.running import RunningValues, Update, means, sums_and_counts
 from cclm.metrics.throughput import Throughput
+from cclm.training.divergence import GRADIENT_NORM, Divergence
 from cclm.training.environment import IntervalClock, StopSignal, autocast, seed_of
 from cclm.training.schedule import lr_factor
 
-_NORM = "/grad_norm"
+_NORM = f"/{GRADIENT_NORM}"
 """End of the keys under which the norms of the gradients are averaged, beside the losses."""
 
 
@@ -49,10 +49,6 @@ class StepPlan(Protocol):
     def kinds_of_step(self, step: int) -> tuple[str, ...]: ...
 
     def batches_before(self, step: int) -> dict[str, int]: ...
-
-
-class NonFiniteLossError(UserError):
-    """Training has diverged. Going on, or saving, would only hide when it happened."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +93,7 @@ def fit(run: Run, start: int) -> int:
     Everything random in a step follows from (seed, step, kind, rank), so no random state is carried from step to step.
 
     Raises:
-        NonFiniteLossError: a loss is infinite or not a number; found at the end of its logging interval.
+        NonFiniteLossError: training has diverged; found at the end of the logging interval.
     """
     task, optimizer, settings = run.task, run.optimizer, run.training
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -105,6 +101,7 @@ def fit(run: Run, start: int) -> int:
     generator = torch.Generator(run.device)
     values, throughput = RunningValues(), Throughput(run.count_flops, distributed.collective_seconds)
     updates: list[Update] = []
+    divergence = Divergence(settings, optimizer, run.journal)
     clock = IntervalClock(run.checkpoints.save_minutes)
     task.train()
     run.journal.emit(PhaseChanged("training"))
@@ -130,10 +127,11 @@ def fit(run: Run, start: int) -> int:
                 distributed.backward(sum(run.loss_weights[name] * loss for name, loss in losses.items()))
                 throughput.lap("compute")
                 norm = nn.utils.clip_grad_norm_(parameters, run.clip_grad_norm or math.inf)
+                divergence.watch(norm)
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
                 throughput.lap("optimizer")
-                values.add(step, kind, {**losses, "grad_norm": norm})
+                values.add(step, kind, {**losses, GRADIENT_NORM: norm})
 
             done = step + 1
             throughput.steps += 1
@@ -149,11 +147,10 @@ def fit(run: Run, start: int) -> int:
             save_due = is_last or evaluate_due or is_time
             save_due = save_due or is_due(done, settings.save_every, run.checkpoints.keep_every)
             if log_due or save_due:
-                updates += values.take()
-                refuse_non_finite(updates)
+                updates += divergence.made(values.take())
             if log_due:
                 run.poll_saves()
-                log(run, done, updates, throughput)
+                log(run, done, updates, throughput, divergence.skipped)
                 updates = []
             if save_due:
                 run.journal.emit(PhaseChanged("saving"))
@@ -183,25 +180,7 @@ def is_due(done: int, *intervals: int | None) -> bool:
     return any(every is not None and done % every == 0 for every in intervals)
 
 
-def refuse_non_finite(updates: list[Update]) -> None:
-    """Stop all processes together when one of them met a loss that is not finite.
-
-    Raises:
-        NonFiniteLossError: names the first such step, its kind of batch, and the losses.
-    """
-    bad = next((update for update in updates if update.non_finite), None)
-    found = [(update.step, rank, update) for rank, update in enumerate(distributed.gather_objects(bad)) if update]
-    if found:
-        step, rank, update = min(found, key=lambda item: item[:2])
-        lost = ", ".join(update.non_finite)
-        raise NonFiniteLossError(
-            f"training diverged: {lost} of the {update.kind} batch is not finite in step {step} (process {rank}); "
-            "nothing was saved since. Lower optimizer.lr, lengthen the warm-up, or look at the data "
-            "of that step"
-        )
-
-
-def log(run: Run, done: int, updates: list[Update], throughput: Throughput) -> None:
+def log(run: Run, done: int, updates: list[Update], throughput: Throughput, skipped_updates: Mapping[str, int]) -> None:
     """Report the means of all updates since the last report, over all processes."""
     mine = throughput.take()
     skipped = {f"skipped/{kind}": sum(source.skipped.values()) for kind, source in run.sources.items()}
@@ -244,6 +223,7 @@ def log(run: Run, done: int, updates: list[Update], throughput: Throughput) -> N
             epochs={
                 kind: (now[kind].read + before[kind].read) / source.num_records for kind, source in run.sources.items()
             },
+            skipped_updates=dict(skipped_updates),
             model_flops_per_second=None if run.count_flops is None else flops,
             model_flops_utilization=None if run.count_flops is None or peak is None else flops / peak,
         )

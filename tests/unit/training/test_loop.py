@@ -16,9 +16,10 @@ from cclm.checkpoints.load import load_model, load_optimizer
 from cclm.config.output import CheckpointConfig
 from cclm.config.pretrain import TrainingConfig
 from cclm.data.stored.quarantine import ReadCount
-from cclm.events import Interval, Journal, Worked
+from cclm.events import Interval, Journal, UpdatesSkipped, Worked
 from cclm.metrics.report import Report
-from cclm.training.loop import NonFiniteLossError, Run, fit
+from cclm.training.divergence import NonFiniteLossError
+from cclm.training.loop import Run, fit
 from cclm.training.plan import Plan
 from tests.checkpoint_files import save_checkpoint
 
@@ -285,3 +286,34 @@ def test_operations_of_all_steps_are_counted_and_compared_with_the_peak(tmp_path
     assert all(each.model_flops_utilization == each.model_flops_per_second / 1e12 for each in intervals)
     lines = metrics(tmp_path / "run")
     assert [line["model_flops_utilization"] for line in lines] == [each.model_flops_utilization for each in intervals]
+
+
+@pytest.mark.parametrize("poison", [("images", 2), ("images", 0)])
+def test_an_update_that_is_not_finite_is_left_out_and_counted(tmp_path, poison):
+    """The weights are those of a run in which that update changes nothing, and no number of the log is lost by it."""
+    run, _ = make_run(tmp_path / "run", task=NumberTask(poison), on_divergence="skip", log_every=4)
+    events, steps = [], []
+    run.journal.sinks.append(SimpleNamespace(handle=events.append))
+    original = run.optimizer.step
+    run.optimizer.step = lambda: (steps.append([*map(torch.clone, run.task.parameters())]), original())
+    fit(run, 0)
+    at = run.task.seen.index(poison)
+    assert all(torch.equal(before, after) for before, after in zip(steps[at], steps[at + 1], strict=True))
+    assert not torch.equal(steps[at + 1][0], steps[-1][0])
+    assert all(parameter.isfinite().all() for parameter in run.task.parameters())
+    [skipped] = [event for event in events if isinstance(event, UpdatesSkipped)]
+    assert (skipped.kinds, skipped.total) == ({"images": 1}, 1)
+    lines = metrics(tmp_path / "run")
+    assert lines[-1]["skipped_updates"] == {"images": 1}
+    assert all(value == value for line in lines for value in line["losses"].values())
+
+
+def test_updates_that_keep_diverging_end_the_run(tmp_path):
+    run, _ = make_run(tmp_path, on_divergence="skip", max_skipped_updates=3, log_every=1)
+    hook = run.task.register_forward_hook(
+        lambda task, args, losses: {name: loss * float("nan") for name, loss in losses.items()}
+    )
+    with pytest.raises(NonFiniteLossError, match="4 updates in a row .* training.max_skipped_updates allows 3"):
+        fit(run, 0)
+    hook.remove()
+    assert all(parameter.isfinite().all() for parameter in run.task.parameters())
