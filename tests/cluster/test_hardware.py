@@ -69,9 +69,10 @@ def _full_size(space: Space, kind: str, name: str, **changes: str) -> dict[str, 
     """A pod that asks for a whole machine, with a tenth of CPU and memory left for the machine's own pods."""
     shape = hardware.machine_types()[kind]
     memory = int(shape["capacity"]["memory"].removesuffix("Gi")) * 85 // 100
-    asks = {"cpu": "86", "memory": f"{memory}Gi", hardware.GPU: "8"}
+    cpu = int(shape["capacity"]["cpu"]) * 9 // 10
+    asks = {"cpu": str(cpu), "memory": f"{memory}Gi", hardware.GPU: shape["capacity"][hardware.GPU]}
     if hardware.EFA in shape["capacity"]:
-        asks[hardware.EFA] = "4"
+        asks[hardware.EFA] = shape["capacity"][hardware.EFA]
     asks.update(changes)
     manifest = space.pod_manifest(name, resources={"limits": asks})
     gpu_taint = {"key": hardware.GPU, "operator": "Exists", "effect": "NoSchedule"}
@@ -82,10 +83,11 @@ def _full_size(space: Space, kind: str, name: str, **changes: str) -> dict[str, 
 
 def test_a_full_size_pod_fits_every_machine_and_one_gpu_more_does_not(space: Space, fleet: dict[str, str]) -> None:
     for kind in fleet:
-        space.api.apply(_full_size(space, kind, kind), _full_size(space, kind, f"{kind}-nine", **{hardware.GPU: "9"}))
+        more = str(int(hardware.machine_types()[kind]["capacity"][hardware.GPU]) + 1)
+        space.api.apply(_full_size(space, kind, kind), _full_size(space, kind, f"{kind}-more", **{hardware.GPU: more}))
     for kind, node in fleet.items():
         assert space.wait_phase(kind, "Running")["spec"]["nodeName"] == node
-        _wait_refused(space, f"{kind}-nine", f"Insufficient {hardware.GPU}")
+        _wait_refused(space, f"{kind}-more", f"Insufficient {hardware.GPU}")
 
 
 def test_the_stock_resource_for_p4d_never_fits_a_p4d(space: Space, fleet: dict[str, str]) -> None:

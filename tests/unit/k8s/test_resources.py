@@ -38,9 +38,7 @@ def test_shapes_are_those_of_the_fake_nodes() -> None:
     """tests/cluster/machines.toml has the shapes on which pods are scheduled in earnest."""
     shapes = tomllib.loads((ROOT / "tests" / "cluster" / "machines.toml").read_text())
     by_type = {shape["instance_type"]: shape for shape in shapes.values()}
-    found = [machine for machine in MACHINES.values() if machine.instance_type in by_type]
-    assert len(found) >= 4
-    for machine in found:
+    for machine in MACHINES.values():
         allocatable = by_type[machine.instance_type]["allocatable"]
         assert machine.memory * 2**20 <= amount(allocatable["memory"])
         assert machine.millicpu <= amount(allocatable["cpu"]) * 1000
