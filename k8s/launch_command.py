@@ -9,10 +9,14 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from torchx.specs import Role
 
 from cclm.errors import UserError
+
+if TYPE_CHECKING:
+    from cclm.cli.launch_parts import Part
 
 
 @dataclass(frozen=True)
@@ -23,14 +27,36 @@ class LaunchCommand:
     """Those of `cclm launch`."""
     command: argparse.Namespace
     """The command that runs on each process, with its options."""
-    name: str
-    """Of that command."""
+    words: Sequence[str]
+    """That command, as it was given."""
+
+    @property
+    def name(self) -> str:
+        """Of that command."""
+        return self.words[0]
 
     @property
     def processes_per_node(self) -> int | None:
         """Processes on each node; None where only the node can tell."""
         text = str(self.options.nproc_per_node or 1)
         return int(text) if text.isdecimal() else None
+
+    def parts(self, processes: int) -> list[Part]:
+        """The parts of the command with their configs; none where a config is not at hand.
+
+        Args:
+            processes: of the run.
+
+        Raises:
+            UserError: a config cannot be used.
+        """
+        from cclm.cli.launch_parts import parts_of
+
+        if self.name == "run":
+            is_at_hand = Path("configs").is_dir()
+        else:
+            is_at_hand = hasattr(self.command, "load_config") and Path(self.command.config).is_file()
+        return parts_of(self.words, processes) if is_at_hand else []
 
 
 def read(role: Role) -> LaunchCommand | None:
@@ -46,7 +72,7 @@ def read(role: Role) -> LaunchCommand | None:
     command = options.command[1:] if options.command[:1] == ["--"] else options.command
     if not command:
         raise UserError("cclm launch needs a command to run, for example: cclm launch -- pretrain CONFIG")
-    return LaunchCommand(options, _parse(command), command[0])
+    return LaunchCommand(options, _parse(command), command)
 
 
 def _words_of(role: Role) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from functools import partial
-from pathlib import Path
 
 from torchx.specs import AppDef, Role
 
@@ -173,15 +172,13 @@ def _check_batches(role: Role, launched: LaunchCommand) -> None:
 
     The config's path is one inside the image. What lies here at the same path is taken for the same file.
     """
-    from cclm.cli.arguments import overrides_of
     from cclm.cli.launch import check_processes
-    from cclm.config.files import load_config
     from cclm.launch.launcher import check_world_sizes
 
-    command, each = launched.command, launched.processes_per_node
-    if not hasattr(command, "load_config") or each is None or not Path(command.config).is_file():
+    each = launched.processes_per_node
+    if each is None:
         return
     # Batch sizes of published configs are per process, and are multiplied by the whole number of them.
-    config = load_config(command.config, overrides_of(command), processes=role.num_replicas * each)
+    parts = launched.parts(role.num_replicas * each)
     least = role.num_replicas if role.min_replicas is None else role.min_replicas
-    check_world_sizes(partial(check_processes, launched.name, config), least, role.num_replicas, each)
+    check_world_sizes(partial(check_processes, parts), least, role.num_replicas, each)

@@ -84,8 +84,10 @@ def load_any_config(args: argparse.Namespace) -> PretrainConfig | FinetuneConfig
     from cclm.config.files import load_config  # here, since `cclm --help` must not wait for pydantic
 
     # Batch sizes of published configs are per process. Where nodes come and go, they are meant for all of them.
-    processes = os.environ.get(FULL_WORLD_SIZE) or os.environ.get("WORLD_SIZE", "1")
-    return load_config(args.config, overrides_of(args), processes=int(processes))
+    processes = getattr(args, "processes", None) or int(
+        os.environ.get(FULL_WORLD_SIZE) or os.environ.get("WORLD_SIZE", "1")
+    )
+    return load_config(args.config, overrides_of(args), processes=processes)
 
 
 def load_pretrain_config(args: argparse.Namespace, command: str) -> PretrainConfig:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
-from functools import partial
+from collections.abc import Sequence
+from functools import cache, partial
 
+from cclm.cli.launch_parts import Part
 from cclm.cli.metrics import add_metrics_argument, metrics_port_of
 from cclm.cli.parser import Subparsers
 from cclm.config.paths import expand_home
@@ -112,8 +114,8 @@ def launch(args: argparse.Namespace) -> int:
     Raises:
         UserError: the options, or the command's config, cannot be used.
     """
+    from cclm.cli.launch_parts import parts_of
     from cclm.cli.launch_preflight import preflight_of
-    from cclm.cli.main import parse
     from cclm.errors import UserError
     from cclm.events import Journal
     from cclm.launch.console import ConsoleSink
@@ -124,47 +126,43 @@ def launch(args: argparse.Namespace) -> int:
     if not command or command[0] == "launch":
         raise UserError("cclm launch needs a command to run, for example: cclm launch -- pretrain CONFIG")
     # Mistakes in the command show here: once, and before any process starts.
-    parsed = parse(command)
-    load_config = getattr(parsed, "load_config", None)
-    config = None if load_config is None else load_config(parsed)
+    parts = parts_of(command)
+    # Batch sizes of published configs are per process. The launcher says how many there are before it asks for these.
+    final_parts = cache(partial(parts_of, command))
     preflight = None
     if not args.no_preflight:
-        preflight = preflight_of(command[0], parsed, config, is_all=args.preflight_only)
+        preflight = preflight_of(final_parts, is_all=args.preflight_only)
     return run(
         LaunchOptions(
             command=command,
             torchrun_options=_torchrun_options(args),
-            folders=folders_of(config),
+            folders=parts[0].folders,
+            later_folders=[part.folders for part in parts[1:]],
             run_id=_job_id(args),
             metrics_port=metrics_port_of(args),
             max_attempts=args.max_attempts,
             shutdown_timeout=args.shutdown_timeout,
             collective_timeout=args.collective_timeout,
-            starts_anew=getattr(parsed, "resume", None) == "never",
-            check_processes=partial(check_processes, command[0], config),
+            starts_anew=getattr(parts[0].arguments, "resume", None) == "never",
+            check_processes=lambda processes: check_processes(final_parts(), processes),
             preflight=preflight,
         ),
         Journal([ConsoleSink()]),
     )
 
 
-def folders_of(config: object) -> list[str]:
-    """Where a run with this config saves. A folder in a store, which outlives the machine, comes last."""
-    names = ("output_dir", "output_hdfs")
-    return [str(value) for name in names if (value := getattr(config, name, None))]
-
-
-def check_processes(command: str, config: object, processes: int) -> None:
+def check_processes(parts: Sequence[Part], processes: int) -> None:
     """Raise UserError if a command that trains cannot divide its batches among so many processes."""
     from cclm.config.batches import check_divisible
     from cclm.config.pretrain import PretrainConfig
     from cclm.data.stored.order import slots_of_rank
 
-    if command in ("pretrain", "finetune"):
-        if isinstance(config, PretrainConfig):
-            check_divisible(config, processes)
-        elif size := getattr(getattr(config, "training", None), "batch_size", None):
-            slots_of_rank("training.batch_size", size, 0, processes)
+    for part in parts:
+        if part.name in ("pretrain", "finetune"):
+            if isinstance(part.config, PretrainConfig):
+                check_divisible(part.config, processes)
+            elif size := getattr(getattr(part.config, "training", None), "batch_size", None):
+                slots_of_rank("training.batch_size", size, 0, processes)
 
 
 def _torchrun_options(args: argparse.Namespace) -> list[str]:

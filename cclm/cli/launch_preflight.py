@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from typing import TYPE_CHECKING
 
+from cclm.cli.launch_parts import Part
 from cclm.preflight.checks import Check, Preflight
 from cclm.preflight.efa import check_efa, is_efa_wanted
 from cclm.preflight.gpus import check_enough, check_gpus, promised_gpus, torch_gpus
@@ -18,15 +19,11 @@ if TYPE_CHECKING:
     from cclm.training.preflight import InputSplit
 
 
-def preflight_of(
-    command: str, parsed: argparse.Namespace, config: PretrainConfig | FinetuneConfig | None, *, is_all: bool
-) -> Preflight:
-    """The checks before a command.
+def preflight_of(parts: Callable[[], Sequence[Part]], *, is_all: bool) -> Preflight:
+    """The checks before the parts of a command.
 
     Args:
-        command: of cclm.
-        parsed: its arguments.
-        config: None for a command without one.
+        parts: gives them, once it is known how many processes the run has.
         is_all: whether nothing is started after the checks.
     """
     usable = cache(torch_gpus)  # looked at once, and not before the checks begin
@@ -36,28 +33,29 @@ def preflight_of(
 
     def of_run(processes: int, fewest: int) -> list[Check]:
         checks = [Check("enough_gpus", lambda: check_enough(processes, usable()))]
-        return checks if config is None else checks + _of_config(command, parsed, config, processes, fewest)
+        for part in parts():
+            if part.config is not None:
+                checks += _of_config(part, part.config, processes, fewest)
+        return checks
 
     return Preflight(machine, of_run, is_all)
 
 
-def _of_config(
-    command: str, parsed: argparse.Namespace, config: PretrainConfig | FinetuneConfig, processes: int, fewest: int
-) -> list[Check]:
+def _of_config(part: Part, config: PretrainConfig | FinetuneConfig, processes: int, fewest: int) -> list[Check]:
     """What a command with a config needs: results, data, and shared memory where it trains."""
     places = {"output_dir": config.output_dir, "output_hdfs": config.output_hdfs}
     checks = [Check(name, partial(check_output, place, name)) for name, place in places.items() if place is not None]
-    checks.append(Check("inputs", lambda: _check_inputs(command, parsed, config)))
-    if command in ("pretrain", "finetune"):
+    checks.append(Check("inputs", lambda: _check_inputs(part, config)))
+    if part.name in ("pretrain", "finetune"):
         checks.append(Check("shared_memory", lambda: _check_shared_memory(config, processes, fewest)))
     return checks
 
 
-def _check_inputs(command: str, parsed: argparse.Namespace, config: PretrainConfig | FinetuneConfig) -> str:
+def _check_inputs(part: Part, config: PretrainConfig | FinetuneConfig) -> str:
     from cclm.training.preflight import check_inputs
 
-    tests: InputSplit = "translated_test" if getattr(parsed, "gmt", False) else "test"
-    only_tests = command == "evaluate" or getattr(parsed, "evaluate", False)
+    tests: InputSplit = "translated_test" if getattr(part.arguments, "gmt", False) else "test"
+    only_tests = part.name == "evaluate" or getattr(part.arguments, "evaluate", False)
     check_inputs(config, [tests] if only_tests else ["training", "validation", tests])
     return ""
 

@@ -7,7 +7,8 @@ import os
 import shlex
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, replace
 
 from cclm.cli.arguments import add_overrides, take_any_order
@@ -114,16 +115,25 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         UserError: flags, config, data or weights cannot be used.
     """
-    flags = Flags(**{each.name: getattr(args, each.name) for each in fields(Flags)})
-    with tempfile.TemporaryDirectory(prefix="cclm-config-") as folder:
-        flags = replace(flags, config=_local_config(flags.config, folder))
-        commands = commands_of(flags)
+    with commands_to_run(args) as commands:
         launcher = launcher_of(args.dist)
         for command in commands:
             code = _run([*launcher, *command])
             if code:
                 return code
     return 0
+
+
+@contextmanager
+def commands_to_run(args: argparse.Namespace) -> Iterator[list[list[str]]]:
+    """The commands of cclm that do the task, in order. A config from a store that they name is there until the end.
+
+    Raises:
+        UserError: flags contradict each other, or there is no such config.
+    """
+    flags = Flags(**{each.name: getattr(args, each.name) for each in fields(Flags)})
+    with tempfile.TemporaryDirectory(prefix="cclm-config-") as folder:
+        yield commands_of(replace(flags, config=_local_config(flags.config, folder)))
 
 
 def _local_config(config: str, folder: str) -> str:
@@ -184,6 +194,7 @@ def _gpus_of(dist: str) -> list[int] | None:
 def _run(command: Sequence[str]) -> int:
     from cclm.cli.main import parse
 
-    print(f"$ cclm {shlex.join(command)}", file=sys.stderr, flush=True)
+    if os.environ.get("RANK", "0") == "0":
+        print(f"$ cclm {shlex.join(command)}", file=sys.stderr, flush=True)
     args = parse(command)
     return int(args.func(args) or 0)

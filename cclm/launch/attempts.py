@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cclm import storage
@@ -35,7 +36,9 @@ class _Count:
 class Attempts:
     """The count of one run. Only the launcher of node rank 0 may call what writes."""
 
-    def __init__(self, folders: list[str], command: str, run_id: str, limit: int) -> None:
+    def __init__(
+        self, folders: list[str], command: str, run_id: str, limit: int, later_folders: Sequence[list[str]] = ()
+    ) -> None:
         """
         Args:
             folders: where the run's checkpoints are, as paths or URLs. The count lies in the last one. While that
@@ -43,8 +46,10 @@ class Attempts:
             command: of cclm. Each command has a count of its own.
             run_id: of the job; another job in the same folders starts to count anew.
             limit: starts in a row without a newer checkpoint that are allowed.
+            later_folders: those of what the command trains after that, whose steps count from 0.
         """
         self._folders, self._command, self._run_id, self.limit = folders, command, run_id, limit
+        self._later_folders = later_folders
         self.url = storage.join(folders[-1], f"attempts-{command}.json")
 
     def begin(self) -> int:
@@ -60,21 +65,23 @@ class Attempts:
         try:
             return self._count()
         except storage.StoreUnavailable as outage:
-            if local := [folder for folder in self._folders if storage.is_local(folder)]:
+            if local := _local(self._folders):
                 try:
-                    Attempts(local, self._command, self._run_id, self.limit)._count()
+                    later = [kept for each in self._later_folders if (kept := _local(each))]
+                    Attempts(local, self._command, self._run_id, self.limit, later)._count()
                 except AttemptsExhausted as error:
                     raise AttemptsExhausted(f"{outage}; {error}") from None
             raise
 
     def _count(self) -> int:
-        last, step = self._read(), newest_step(self._folders)
+        last, step = self._read(), self._steps()
         attempts = 1
         # A step below the last one is a new beginning as well: --resume never.
         if last is not None and (last.run_id, last.step) == (self._run_id, step):
             attempts = last.attempts + 1
         if attempts > self.limit:
             since = f"the checkpoint of step {step}" if step else "any checkpoint"
+            since = f"checkpoints of {step} steps in all" if step and self._later_folders else since
             raise AttemptsExhausted(
                 f"{self.limit} attempts in a row got no further than {since}: giving up. Look at what ended them, "
                 f"then delete {self.url} to try again, or allow more with --max-attempts"
@@ -89,7 +96,7 @@ class Attempts:
             StoreUnavailable: a store does not answer.
         """
         last = self._read()
-        is_known = last is not None and (last.run_id, last.step) == (self._run_id, newest_step(self._folders))
+        is_known = last is not None and (last.run_id, last.step) == (self._run_id, self._steps())
         return last.attempts if last is not None and is_known else 0
 
     def take_back(self) -> int:
@@ -115,7 +122,11 @@ class Attempts:
             StoreUnavailable: a store does not answer.
             UserError: the count cannot be written.
         """
-        self._write(_Count(self._run_id, newest_step(self._folders), 0))
+        self._write(_Count(self._run_id, self._steps(), 0))
+
+    def _steps(self) -> int:
+        """How far the run has come: the step of its newest checkpoint, summed over what it trains one after another."""
+        return sum(newest_step(folders) for folders in (self._folders, *self._later_folders))
 
     def _read(self) -> _Count | None:
         """The stored count. None if there is none or it cannot be parsed: a lost count must not stop a run."""
@@ -132,6 +143,10 @@ class Attempts:
             raise
         except OSError as error:
             raise UserError(f"{self.url} cannot be written: {error}") from error
+
+
+def _local(folders: list[str]) -> list[str]:
+    return [folder for folder in folders if storage.is_local(folder)]
 
 
 def newest_step(folders: list[str]) -> int:

@@ -6,7 +6,7 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
@@ -57,6 +57,8 @@ class LaunchOptions:
     """Seconds that processes get to save and leave."""
     collective_timeout: int
     """Seconds that a process waits for another one."""
+    later_folders: Sequence[list[str]] = ()
+    """Where a command that trains several times in a row saves the later times. Steps count from 0 in each of them."""
     metrics_port: int | None = None
     """Where the metrics of this node are served; None: nowhere."""
     starts_anew: bool = False
@@ -118,6 +120,7 @@ def _launch(options: LaunchOptions, journal: Journal, log_dir: str) -> Failure |
         return failure
     settings = torchrun.parse_options(options.torchrun_options, options.command, log_dir)
     config = settings.config
+    os.environ[FULL_WORLD_SIZE] = str(config.max_nodes * config.nproc_per_node)
     check_world_sizes(options.check_processes, config.min_nodes, config.max_nodes, config.nproc_per_node)
     if options.starts_anew and (options.run_id or config.run_id) == UNNAMED_JOB:
         raise UserError(UNNAMED_JOB_REFUSED)
@@ -126,7 +129,6 @@ def _launch(options: LaunchOptions, journal: Journal, log_dir: str) -> Failure |
         if failure is not None or options.preflight.is_all:
             return failure
         preflight.measure_network(log_dir)
-    os.environ[FULL_WORLD_SIZE] = str(config.max_nodes * config.nproc_per_node)
     return _run_agent(options, settings, journal)
 
 
@@ -174,7 +176,13 @@ def _run_agent(options: LaunchOptions, settings: TorchrunSettings, journal: Jour
 
     attempts = None
     if options.folders:
-        attempts = Attempts(options.folders, options.command[0], options.run_id or _LOCAL_JOB, options.max_attempts)
+        attempts = Attempts(
+            options.folders,
+            options.command[0],
+            options.run_id or _LOCAL_JOB,
+            options.max_attempts,
+            later_folders=options.later_folders,
+        )
     agent: Agent | None = None
     failure: Failure | None = None
     try:

@@ -154,6 +154,11 @@ def test_the_shells_line_of_a_component_is_read() -> None:
     assert "cannot be shared by 7 processes" in refused(torchx_components.pretrain(j="1x7", config=CONFIG, image="a:1"))
 
 
+def test_both_trainings_of_a_task_are_looked_at() -> None:
+    app = torchx_components.nlvr_domain("training.batch_size=6", checkpoint="c", j="1x4", image="a:1")
+    assert "training.batch_size = 6 cannot be shared evenly by 4 processes" in refused(app)
+
+
 def test_mistakes_in_the_command_and_config(tmp_path: Path) -> None:
     assert "unrecognized arguments: --no-such" in refused(launch("--no-such"))
     assert "needs a command to run" in refused(application("launch"))

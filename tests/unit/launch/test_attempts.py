@@ -39,6 +39,22 @@ def test_progress_starts_the_count_anew_but_a_folder_without_manifest_is_none(tm
         attempts(tmp_path).begin()
 
 
+def test_steps_of_what_trains_one_after_another_add_up(tmp_path):
+    """The second training has far fewer steps than the first."""
+    later = tmp_path / "nlvr_ft"
+    later.mkdir()
+
+    def both() -> Attempts:
+        return Attempts([str(tmp_path)], "run", "job", 2, later_folders=[[str(later)]])
+
+    checkpoint(tmp_path, 900)
+    assert [both().begin() for _ in range(2)] == [1, 2]
+    checkpoint(later, 10)
+    assert [both().begin() for _ in range(2)] == [1, 2]
+    with pytest.raises(AttemptsExhausted, match="no further than checkpoints of 910 steps in all"):
+        both().begin()
+
+
 def test_stops_from_outside_and_success_do_not_count(tmp_path):
     mine = attempts(tmp_path)
     for _ in range(5):

@@ -1,0 +1,50 @@
+"""What `cclm launch` knows of a command before any process starts."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cclm.cli.launch import check_processes
+from cclm.cli.launch_parts import parts_of
+from cclm.errors import UserError
+
+ROOT = Path(__file__).parents[3]
+DOMAIN = ["run", "--dist", "1", "--task", "nlvr_domain", "--output_dir", "out", "--output_hdfs", "s3://b/x"]
+
+
+def test_a_command_is_one_part() -> None:
+    [part] = parts_of(["finetune", "configs/cclm-base-ft/WIT.yaml", "output_dir=a", "output_hdfs=s3://b/c"])
+    assert (part.name, part.folders) == ("finetune", ["a", "s3://b/c"])
+    [part] = parts_of(["describe", "configs/cclm-base-ft/WIT.yaml"])
+    assert (part.name, part.folders) == ("describe", [])
+
+
+def test_a_task_of_two_trainings_is_two_parts() -> None:
+    first, second = parts_of([*DOMAIN, "training.batch_size=12", "domain.training.max_steps=3"])
+    assert (first.name, first.folders) == ("finetune", ["out", "s3://b/x"])
+    assert second.folders == ["out/nlvr_ft", "s3://b/x/nlvr_ft"]
+    assert first.config is not None and first.config.training.max_steps == 3
+    assert second.config is not None and second.config.training.max_steps is None
+    check_processes([second], 6)
+    with pytest.raises(UserError, match="training.batch_size = 12 cannot be shared evenly by 8 processes"):
+        check_processes([first, second], 8)
+
+
+def test_a_mistake_in_any_part_shows() -> None:
+    with pytest.raises(UserError, match="training.batchsize"):
+        parts_of([*DOMAIN, "training.batchsize=12"])
+
+
+def test_published_batches_are_per_process(tmp_path: Path) -> None:
+    """Otherwise 128 pictures could not be shared by 3 processes."""
+    settings = json.loads((ROOT / "tests/data/published_settings.json").read_text())
+    path = tmp_path / "published.yaml"
+    path.write_text(yaml.safe_dump(settings["configs/Pretrain_3m.yaml"]))
+    (tmp_path / "configs").mkdir()
+    vision = "configs/config_swinB_224.json"
+    (tmp_path / vision).write_text(json.dumps(settings[vision]))
+    check_processes(parts_of(["pretrain", str(path)], processes=3), 3)
+    with pytest.raises(UserError, match="cannot be shared by 3 processes"):
+        check_processes(parts_of(["pretrain", str(path)], processes=1), 3)
