@@ -88,20 +88,21 @@ class Workbench:
         done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL)
         return Command(done.stdout, done.stderr, done.returncode)
 
+    def torchx(self, space: Space, *words: str, timeout: float = 120) -> Command:
+        """Run torchx as a user of the cluster would who has no settings of his own."""
+        nothing = self.folder / "torchxconfig"
+        nothing.touch()
+        env = {**kubeconfig_environment(space.api.kubeconfig), "TORCHXCONFIG": str(nothing), "PYTHONPATH": str(PROJECT)}
+        command = [str(Path(sys.executable).parent / "torchx"), *words]
+        done = subprocess.run(
+            command, env=env, cwd=self.folder, capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL
+        )
+        return Command(done.stdout, done.stderr, done.returncode)
+
     def mounts(self) -> str:
         """Value of `--mounts`: this machine's Python, the working tree and the world, read-only."""
         folders = [*mounted.folders(), self.folder]
         return ",".join(f"type=bind,src={folder},dst={folder},readonly" for folder in folders)
-
-
-def torchx(space: Space, *words: str, timeout: float = 120, **variables: str) -> Command:
-    """Run torchx as a user of this cluster would."""
-    program = Path(sys.executable).parent / "torchx"
-    env = {**kubeconfig_environment(space.api.kubeconfig), "TORCHXCONFIG": os.devnull, **variables}
-    done = subprocess.run(
-        [str(program), *words], env=env, capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL
-    )
-    return Command(done.stdout, done.stderr, done.returncode)
 
 
 @dataclass
@@ -268,7 +269,7 @@ def start(
     words += ["--config", str(config or bench.config(steps)), "--output_hdfs", output, "-j", nodes, "--name", name]
     words += ["--image", images.BARE, "--cpu", "1", "--memMB", "2048", "--mounts", bench.mounts()]
     words += ["--env", ",".join(f"{key}={value}" for key, value in env.items()), *arguments]
-    said = torchx(space, *words)
+    said = bench.torchx(space, *words)
     found = _HANDLE.search(said.out)
     if said.code != 0 or found is None:
         raise ClusterError(f"torchx run failed ({said.code}): {said.out[-500:]} {said.err[-1500:]}")
