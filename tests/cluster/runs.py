@@ -228,6 +228,13 @@ class Run:
         with environment(self.bench.store.environment):
             return demo_run.losses(storage.read_bytes(storage.join(self.output, "metrics.jsonl")).decode())
 
+    def stored_step(self) -> int:
+        """The newest step whose numbers are in the store; known while the cluster's API is down, too."""
+        try:
+            return max(self.losses(), default=0)
+        except FileNotFoundError:
+            return 0
+
     def audit(self) -> Command:
         """What `cclm data audit` says of it."""
         return self.bench.cclm("data", "audit", self.output)
