@@ -27,6 +27,8 @@ from .space import Space
 from .stores import ClusterS3
 
 SECRET = "s3"
+WORLD = Path("/opt/world")
+"""Where pods also find the folder of configs, and this machine does not."""
 USER = 10001
 _HANDLE = re.compile(r"kubernetes://\S+")
 
@@ -101,8 +103,8 @@ class Workbench:
 
     def mounts(self) -> str:
         """Value of `--mounts`: this machine's Python, the working tree and the world, read-only."""
-        folders = [*mounted.folders(), self.folder]
-        return ",".join(f"type=bind,src={folder},dst={folder},readonly" for folder in folders)
+        places = {folder: folder for folder in (*mounted.folders(), self.folder)} | {WORLD: self.folder}
+        return ",".join(f"type=bind,src={folder},dst={place},readonly" for place, folder in places.items())
 
 
 @dataclass
@@ -246,6 +248,32 @@ class Run:
             lines.writelines(json.dumps({"run": self.name, **fault}) + "\n" for fault in self.faults)
 
 
+def submit(
+    space: Space, bench: Workbench, *arguments: str, steps: int, name: str = "run", options: Sequence[str] = ()
+) -> Run:
+    """Submit `cclm.pretrain` by torchx, with the store's credentials from a Secret, and watch it.
+
+    Args:
+        space: the namespace of the job.
+        bench: where its output goes.
+        arguments: of the component; its name and its output are added.
+        steps: outer steps of the run, for whoever waits for them.
+        name: of the job, to which torchx adds a few letters.
+        options: run options, as key=value.
+    """
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": SECRET}}
+    space.api.apply({**secret, "stringData": bench.store.pod_environment})
+    output = bench.store.new_folder()
+    chosen = [f"namespace={space.name}", f"secrets={SECRET}", *options]
+    words = ["run", "-s", "kubernetes", "-cfg", ",".join(chosen), "cclm.pretrain", "--name", name]
+    said = bench.torchx(space, *words, "--output_hdfs", output, *arguments)
+    found = _HANDLE.search(said.out)
+    if said.code != 0 or found is None:
+        raise ClusterError(f"torchx run failed ({said.code}): {said.out[-500:]} {said.err[-1500:]}")
+    job = found[0].rpartition(":")[2]
+    return Run(space, bench, job, found[0], output, steps, Progress(space.api.kubeconfig, space.name, job))
+
+
 def start(
     space: Space,
     bench: Workbench,
@@ -257,28 +285,20 @@ def start(
     arguments: Sequence[str] = (),
     config: Path | None = None,
 ) -> Run:
-    """Submit `cclm.pretrain` of the demo world by torchx, in the quick image.
+    """Submit the demo world's run, in the quick image.
 
     Args:
+        space: the namespace of the job.
+        bench: what it reads, and where its output goes.
         nodes: value of `-j`, such as 1:2x1.
         steps: outer steps of the run.
+        name: of the job.
         options: further run options, as key=value.
         arguments: further arguments of the component.
         config: another config than the demo world's.
     """
-    variables = bench.store.pod_environment
-    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": SECRET}, "stringData": variables}
-    space.api.apply(secret)
-    output = bench.store.new_folder()
-    chosen = [f"namespace={space.name}", f"secrets={SECRET}", f"run_as_user={USER}", *options]
     env = {entry["name"]: entry["value"] for entry in mounted.pod_parts()["container"]["env"]}
-    words = ["run", "-s", "kubernetes", "-cfg", ",".join(chosen), "cclm.pretrain"]
-    words += ["--config", str(config or bench.config(steps)), "--output_hdfs", output, "-j", nodes, "--name", name]
-    words += ["--image", images.BARE, "--cpu", "1", "--memMB", "2048", "--mounts", bench.mounts()]
+    words = ["--config", str(config or bench.config(steps)), "-j", nodes, "--image", images.BARE]
+    words += ["--cpu", "1", "--memMB", "2048", "--mounts", bench.mounts()]
     words += ["--env", ",".join(f"{key}={value}" for key, value in env.items()), *arguments]
-    said = bench.torchx(space, *words)
-    found = _HANDLE.search(said.out)
-    if said.code != 0 or found is None:
-        raise ClusterError(f"torchx run failed ({said.code}): {said.out[-500:]} {said.err[-1500:]}")
-    job = found[0].rpartition(":")[2]
-    return Run(space, bench, job, found[0], output, steps, Progress(space.api.kubeconfig, space.name, job))
+    return submit(space, bench, *words, steps=steps, name=name, options=[f"run_as_user={USER}", *options])

@@ -9,7 +9,7 @@ import yaml
 
 from tests.cluster import faults, run_faults, runs
 from tests.cluster.cluster import Cluster
-from tests.cluster.common import wait_for
+from tests.cluster.common import ClusterError, wait_for
 from tests.cluster.demo_run import WARM
 from tests.cluster.runs import Command, Run, Workbench
 from tests.cluster.space import Space
@@ -91,20 +91,27 @@ def _failed(run: Run) -> str:
 
 
 def test_mistakes_fail_at_once_and_status_says_the_sentence(space: Space, bench: Workbench) -> None:
-    """A setting that cannot be, data that is not there, and training that diverges."""
-    mistakes = {
-        "setting": "data.images.batch_size=-1",
-        "data": f"data.images.files=[{bench.store.url}/nothing]",
-        "diverged": "optimizer.lr=1e30",
-    }
+    """A setting that cannot be, data that is not there, and training that diverges.
+
+    torchx run sees a bad setting itself where it can read the config. So this one lies where only pods can.
+    """
+    bad = bench.config(100, data__images__batch_size=-1)
     started = {
-        name: runs.start(space, bench, nodes="1:2x1", steps=100, name=name, arguments=[override])
-        for name, override in mistakes.items()
+        "setting": runs.start(space, bench, nodes="1:2x1", steps=100, name="setting", config=runs.WORLD / bad.name),
+        "data": _start_with(space, bench, "data", f"data.images.files=[{bench.store.url}/nothing]"),
+        "diverged": _start_with(space, bench, "diverged", "optimizer.lr=1e30"),
     }
     said = {name: _failed(run) for name, run in started.items()}
     assert "data.images.batch_size must be greater than 0, but it is -1" in said["setting"]
     assert f"data.images.files: {bench.store.url}/nothing does not exist" in said["data"]
     assert "training diverged: " in said["diverged"] and "Lower optimizer.lr" in said["diverged"]
+    with pytest.raises(ClusterError, match="data.images.batch_size must be greater than 0, but it is -1"):
+        _start_with(space, bench, "seen", "data.images.batch_size=-1")
+    assert len(space.api.get("pytorchjob")) == 3
+
+
+def _start_with(space: Space, bench: Workbench, name: str, override: str) -> Run:
+    return runs.start(space, bench, nodes="1:2x1", steps=100, name=name, arguments=[override])
 
 
 def test_retries_are_bounded_and_status_says_what_ended_them(space: Space, bench: Workbench) -> None:
@@ -113,13 +120,15 @@ def test_retries_are_bounded_and_status_says_what_ended_them(space: Space, bench
     options = ["max_attempts=2"]
     run = runs.start(space, bench, nodes="1:2x1", steps=100_000, config=config, options=options)
     with run:
-        for _ in range(2):
-            made = run.progress.step
-            run.wait_world(2)
-            run_faults.kill_rank(run, 0)
-            run.progress.wait(lambda made=made: run.progress.ended or run.progress.latest[run.pod(0)].step < made,
-                              "another start", run.why, timeout=240)  # fmt: skip
-        assert run.wait_end() == "Failed"
+        run.wait_step(1)
+        killed = 0
+        while not run.progress.ended:
+            found = run_faults.processes(run, 0)
+            if found is not None and set(found.ranks) and run.trains_since(found.ranks[0]):
+                run_faults.kill_rank(run, 0)
+                killed += 1
+            time.sleep(0.5)
+        assert run.progress.ended == "Failed" and killed == 2
         said = _message(bench.torchx(space, "status", run.handle))
         assert "2 attempts in a row got no further than any checkpoint" in said, said
 

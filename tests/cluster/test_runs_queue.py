@@ -1,0 +1,46 @@
+"""Runs in a queue of Kueue with quota for one: the second waits and says so, and an urgent one goes first."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.cluster import queues, runs
+from tests.cluster.common import wait_for
+from tests.cluster.demo_run import SAVE_EVERY
+from tests.cluster.runs import Workbench
+from tests.cluster.space import Space
+
+pytestmark = pytest.mark.cluster
+
+_PODS = 2
+
+
+def test_one_run_waits_and_one_is_preempted_and_goes_on_from_its_checkpoint(space: Space, bench: Workbench) -> None:
+    space.need("training-operator", "kueue")
+    with queues.queue(space, cpu=str(_PODS), memory="100Gi") as line:
+
+        def start(name: str, steps: int, *options: str) -> runs.Run:
+            chosen = [f"queue={line}", *options]
+            return runs.start(space, bench, nodes=f"{_PODS}x1", steps=steps, name=name, options=chosen)
+
+        with start("first", 200) as first:
+            first.wait_step(SAVE_EVERY + 1)
+            with start("second", 20) as second:
+                queues.wait_workload(space, second.name, "QuotaReserved", "False")
+                waiting = bench.torchx(space, "status", second.handle).out
+                assert "State: PENDING" in waiting and "place 1 of 1 of queue" in waiting.replace("\n", " "), waiting
+                assert not second.pods()
+
+                with start("urgent", 20, f"kueue_priority={queues.urgent(space)}") as urgent:
+                    assert queues.wait_workload(space, first.name, "Evicted")["reason"] == "Preempted"
+                    wait_for(lambda: not first.pods(), what="the end of the pods of first", timeout=120, every=1)
+                    saved = first.stored_step()
+                    evicted = bench.torchx(space, "status", first.handle).out
+                    assert "State: PENDING" in evicted and "preempted" in evicted.lower(), evicted
+                    assert urgent.wait_end() == "Succeeded"
+                assert second.wait_end() == "Succeeded"
+            assert first.wait_end() == "Succeeded"
+        log = first.bench.torchx(space, "log", first.handle).out
+        assert f"resuming after step {saved}" in log, log[:2000]
+        assert sorted(first.losses()) == list(range(1, first.steps + 1))
+        assert first.audit().code == 0
