@@ -51,12 +51,38 @@ PUBLISHED = (
 )
 """The same file, in this order; the world is drawn with --tiny."""
 
+_ON_KUBERNETES = (
+    "cclm.pretrain --config configs/Pretrain_4m.yaml --image REGISTRY/cclm:1 -h a100x8_p4d -j 1:2x8 "
+    "--output_hdfs s3://bucket/4m"
+)
+IN_A_CLUSTER = (
+    f"torchx run -s kubernetes --dryrun -cfg namespace=team,secrets=store {_ON_KUBERNETES}",
+    "torchx list -s kubernetes",
+)
+"""tests/cluster/test_docs.py."""
+
+_OPERATOR = "github.com/kubeflow/training-operator.git/manifests/overlays/standalone?ref=v1.9.4"
+_HANDLE = "HANDLE stands for a run's; tests/cluster gives the same command for its own runs"
 NOT_RUN = {
+    f"torchx run -s kubernetes -cfg namespace=team,secrets=store {_ON_KUBERNETES}": (
+        "needs GPUs; its dry run is made, and tests/cluster starts the demo world's run by the same command"
+    ),
+    "torchx status HANDLE": _HANDLE,
+    "torchx log HANDLE": _HANDLE,
+    "torchx cancel HANDLE": _HANDLE,
+    "torchx delete HANDLE": _HANDLE,
+    "torchx resize HANDLE 1": _HANDLE,
+    "kind create cluster": "needs Docker",
+    f'kubectl apply --server-side -k "{_OPERATOR}"': (
+        "fetches from GitHub; tests/cluster applies the same manifests, from the Go module of that version"
+    ),
+    "kubectl create secret generic store -n team --from-literal=AWS_ACCESS_KEY_ID=KEY "
+    "--from-literal=AWS_SECRET_ACCESS_KEY=SECRET": "KEY and SECRET stand for real ones; tests/cluster applies a secret",
     "sh quickstart.sh": "installs everything; its other two commands are run, and test_readme.py reads the script",
     "sh quickstart.sh test": "runs the tests; test_readme.py runs the script on a few made-up ones",
     "pip install -c constraints.txt -e '.[test]'": "changes the environment that the tests run in",
     "pip install -e '.[benchmarks,test]'": "changes the environment that the tests run in",
-    "docker build -t REGISTRY/cclm .": "needs Docker; tests/cluster builds the Dockerfile with buildah",
+    "docker build -t REGISTRY/cclm:1 .": "needs Docker; tests/cluster builds the Dockerfile with buildah",
     "cclm run --dist 1 --task TASK --output_dir output/TASK --checkpoint pretrained_model.th --bs 128 --seed 42": (
         "TASK stands for a name of the table below it; the same is run for xvnli"
     ),
@@ -70,7 +96,7 @@ NOT_RUN = {
 }
 """Why no test runs these as written."""
 
-RUN = (*DEMO_RUN, *AFTER_THE_DEMO_RUN, *IN_THE_REPOSITORY, *IN_A_SMALL_WORLD, *PUBLISHED)
+RUN = (*DEMO_RUN, *AFTER_THE_DEMO_RUN, *IN_THE_REPOSITORY, *IN_A_SMALL_WORLD, *PUBLISHED, *IN_A_CLUSTER)
 
 
 def commands(page: Path) -> list[str]:

@@ -12,6 +12,7 @@ from . import faults
 from .cluster import Cluster
 from .common import ClusterError
 from .runs import Run
+from .space import Space
 
 
 @dataclass(frozen=True)
@@ -24,24 +25,44 @@ class Processes:
     """The training processes."""
 
 
-def processes(run: Run, index: int) -> Processes:
-    """Those of a worker. Raises ClusterError if it does not train."""
-    uid = run.space.api.get("pod", run.pod(index))["metadata"]["uid"]
-    parents: dict[int, int] = {}
-    words: dict[int, list[str]] = {}
+@dataclass(frozen=True)
+class _Process:
+    number: int
+    parent: int
+    words: list[str]
+
+
+def _in_pod(space: Space, pod: str) -> list[_Process]:
+    """What runs in a pod, with the numbers that it has on this machine."""
+    uid = space.api.get("pod", pod)["metadata"]["uid"]
+    found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             if uid in (folder / "cgroup").read_text():
-                number = int(folder.name)
-                parents[number] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-                words[number] = (folder / "cmdline").read_text().split("\0")
+                parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+                found.append(_Process(int(folder.name), parent, (folder / "cmdline").read_text().split("\0")))
         except OSError:  # it has just ended
             continue
-    agents = [number for number in words if "launch" in words[number] and parents[number] not in words]
+    return found
+
+
+def processes(run: Run, index: int) -> Processes:
+    """Those of a worker. Raises ClusterError if no launcher runs there."""
+    running = _in_pod(run.space, run.pod(index))
+    numbers = {process.number for process in running}
+    agents = [item.number for item in running if "launch" in item.words and item.parent not in numbers]
     if len(agents) != 1:
-        raise ClusterError(f"{run.pod(index)} has no launcher, or several: {words}")
-    ranks = [number for number in words if parents[number] == agents[0] and "pretrain" in words[number]]
-    return Processes(agents[0], ranks)
+        raise ClusterError(f"{run.pod(index)} has no launcher: {running}")
+    return Processes(
+        agents[0], [item.number for item in running if item.parent == agents[0] and "pretrain" in item.words]
+    )
+
+
+def kill_in_pod(space: Space, pod: str, word: str, but: str | None = None) -> None:
+    """SIGKILL to every process of a pod with a word in its command, unless that has another word, too."""
+    for process in _in_pod(space, pod):
+        if any(part.endswith(word) for part in process.words) and (but is None or but not in process.words):
+            os.kill(process.number, signal.SIGKILL)
 
 
 def kill_rank(run: Run, index: int) -> None:

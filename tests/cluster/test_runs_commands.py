@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
+import signal
 
 import pytest
 import yaml
@@ -120,15 +123,18 @@ def test_retries_are_bounded_and_status_says_what_ended_them(space: Space, bench
     options = ["max_attempts=2"]
     run = runs.start(space, bench, nodes="1:2x1", steps=100_000, config=config, options=options)
     with run:
-        run.wait_step(1)
-        killed = 0
-        while not run.progress.ended:
-            found = run_faults.processes(run, 0)
-            if found is not None and set(found.ranks) and run.trains_since(found.ranks[0]):
-                run_faults.kill_rank(run, 0)
-                killed += 1
-            time.sleep(0.5)
-        assert run.progress.ended == "Failed" and killed == 2
+        killed: set[int] = set()
+
+        def kill_each_start() -> bool:
+            """Kill the rank of worker-0 whenever it is a new one; whether the job has ended."""
+            with contextlib.suppress(ClusterError):  # the pod is starting, or has ended
+                for rank in set(run_faults.processes(run, 0).ranks) - killed:
+                    os.kill(rank, signal.SIGKILL)
+                    killed.add(rank)
+            return run.progress.ended is not None
+
+        run.progress.wait(kill_each_start, "the end of all attempts", run.why, timeout=300)
+        assert run.progress.ended == "Failed" and len(killed) == 2
         said = _message(bench.torchx(space, "status", run.handle))
         assert "2 attempts in a row got no further than any checkpoint" in said, said
 
