@@ -11,9 +11,12 @@ from cclm.cli.launch_parts import Part
 from cclm.cli.metrics import add_metrics_argument, metrics_port_of
 from cclm.cli.parser import Subparsers
 from cclm.config.paths import expand_home
+from cclm.errors import UserError
+from cclm.events import Ended, Journal
 from cclm.launch.attempts import DEFAULT_MAX_ATTEMPTS
-from cclm.launch.causes import exit_code_table
-from cclm.launch_contract import MAX_ATTEMPTS, UNNAMED_JOB
+from cclm.launch.causes import Cause, exit_code_table
+from cclm.launch.termination_log import TerminationLog
+from cclm.launch_contract import EXIT_USER_ERROR, MAX_ATTEMPTS, UNNAMED_JOB
 
 DESCRIPTION = """\
 Run a command of cclm under torchrun's elastic agent: on all GPUs of a machine, and on several machines.
@@ -34,6 +37,9 @@ what is wrong with the config with 2. Several machines measure the network betwe
 attempts: each start is counted in attempts-COMMAND.json beside the checkpoints. A newer checkpoint starts the count
 anew; SIGTERM, Ctrl-C, nodes that come or leave and your mistakes (exit code 2) do not count. Jobs are told apart by
 --rdzv-id, or the scheduler's id.
+
+waits: of starts in a row that got no further, the second follows at once, the third after 10 s, the fourth after 20 s,
+and so on up to 5 minutes. What SIGTERM or the loss of a node ends goes on at once.
 
 SIGTERM (to this process, its group, or one training process): training finishes its step, saves, and leaves within
 --shutdown-timeout; give the scheduler a longer grace period than that.
@@ -112,12 +118,18 @@ def launch(args: argparse.Namespace) -> int:
     """Run the command on the processes of this machine; returns the exit code.
 
     Raises:
-        UserError: the options, or the command's config, cannot be used.
+        UserError: the options, or the command's config, cannot be used. The termination log of the pod has it, too.
     """
+    try:
+        return _launch(args)
+    except UserError as error:
+        TerminationLog().handle(Ended(EXIT_USER_ERROR, Cause.USER_ERROR.name, str(error), may_retry=False))
+        raise
+
+
+def _launch(args: argparse.Namespace) -> int:
     from cclm.cli.launch_parts import parts_of
     from cclm.cli.launch_preflight import preflight_of
-    from cclm.errors import UserError
-    from cclm.events import Journal
     from cclm.launch.console import ConsoleSink
     from cclm.launch.launcher import LaunchOptions
     from cclm.launch.launcher import launch as run
@@ -147,7 +159,7 @@ def launch(args: argparse.Namespace) -> int:
             check_processes=lambda processes: check_processes(final_parts(), processes),
             preflight=preflight,
         ),
-        Journal([ConsoleSink()]),
+        Journal([ConsoleSink(), TerminationLog()]),
     )
 
 

@@ -25,6 +25,7 @@ from cclm.events import AttemptsCounted, Journal, NodeJoining, NodeLeft, NodesMe
 from cclm.launch import exit_report
 from cclm.launch.attempts import Attempts
 from cclm.launch.causes import Cause, Failure, classify_exit_code, describe, root_cause
+from cclm.launch.memory_limit import MemoryLimit
 from cclm.launch.pauses import Pauses
 from cclm.launch_contract import EXIT_INTERRUPTED, EXIT_PEER_STOPPED, EXIT_PREEMPTED
 
@@ -75,7 +76,7 @@ class Agent(LocalElasticAgent):
         )
         self._journal, self._attempts, self._grace_seconds = journal, attempts, grace_seconds
         self._min_nodes, self._max_nodes = min_nodes, max_nodes
-        self._pause = Pauses(journal)
+        self._pause, self._memory = Pauses(journal), MemoryLimit()
         self._outlives_preempted_nodes = spec.max_restarts > 0 or min_nodes < max_nodes
         """Whether to meet again when another node was preempted, rather than to leave as well."""
         self._is_free_start = False
@@ -203,7 +204,7 @@ class Agent(LocalElasticAgent):
             failure = root_cause(failures)
         elif failure is None:
             failure = Failure(Cause.HARDWARE, "hangs in the kernel, as it does when a GPU or a network card fails")
-        self.failure = failure
+        self.failure = failure = self._memory.explain(failure)
         if failure.cause in _FREE_CAUSES and self._outlives_preempted_nodes:
             self._journal.emit(NodeLeft(failure.cause.name, describe(failure), self._remaining_restarts))
             self._is_free_start = True
@@ -248,6 +249,16 @@ class Agent(LocalElasticAgent):
         self.killed = [rank for rank, process in alive.items() if process.poll() == -signal.SIGKILL]
         if received and alive and death_sig is None:
             raise SignalException("a signal came while processes were stopped", signal.Signals(received[0]))
+
+    def failure_behind(self, result: RunResult | None) -> Failure | None:
+        """Why `run` has ended as it did; None after success.
+
+        Args:
+            result: what `run` returned; None: the others need this node no longer.
+        """
+        if result is not None and result.state == WorkerState.SUCCEEDED:
+            return None
+        return self.failure or Failure(Cause.LOST_PEER, "the other nodes went on without this one")
 
     def end_for_all(self, failure: Failure | None) -> None:
         """End the rendezvous: no node needs to wait for this run any more.

@@ -188,10 +188,7 @@ def _run_agent(options: LaunchOptions, settings: TorchrunSettings, journal: Jour
     try:
         agent = torchrun.build_agent(settings, attempts, options.shutdown_timeout, journal)
         result = agent.run()
-        if result is None or result.is_failed():
-            failure = agent.failure
-        if failure is None and result is None:
-            failure = Failure(Cause.LOST_PEER, "the other nodes went on without this one")
+        failure = agent.failure_behind(result)
     except torchrun.SignalException as stop:
         killed = [] if agent is None else agent.killed
         failure = _stopped_by_signal(stop.sigval, killed, options.shutdown_timeout)

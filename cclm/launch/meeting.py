@@ -203,6 +203,10 @@ class Meeting:
     _enough_since: float | None = None
     """Since when enough nodes are ready."""
     _last_tick: float | None = None
+    losses: int = 0
+    """Nodes that were lost without a word."""
+    _losses_looked_into: int = 0
+    """Losses that were known when the host last looked for other meetings."""
 
     def receive(self, report: Report) -> View | None:
         """Take in a report; returns the answer. None: this node was taken for lost, and must enter anew."""
@@ -227,9 +231,10 @@ class Meeting:
         if attendee is None:
             return
         self._gone.add(token)
-        is_lost = attendee.report.status is not Status.LEAVING and not self.is_finished
-        if is_lost and self._is_member(token) and self.trouble is None:
-            self.trouble = Trouble(None, f"node {attendee.report.node.index} is lost ({reason})")
+        if attendee.report.status is not Status.LEAVING and not self.is_finished:
+            self.losses += 1
+            if self._is_member(token) and self.trouble is None:
+                self.trouble = Trouble(None, f"node {attendee.report.node.index} is lost ({reason})")
         self._advance()
 
     def tick(self) -> None:
@@ -244,11 +249,27 @@ class Meeting:
                 self.lose(token, f"silent for {self.limits.silence:g} s")
         self._advance()
 
-    def yield_to(self, others: list[Standing]) -> None:
-        """Dissolve this meeting if one of the others is better."""
+    @property
+    def should_look_around(self) -> bool:
+        """Whether the next round waits until the host has looked for other meetings.
+
+        From inside, the loss of other nodes looks like the loss of one's own connection: the others may have met
+        elsewhere already.
+        """
+        return self.losses > self._losses_looked_into
+
+    def yield_to(self, others: list[Standing], losses: int) -> None:
+        """Dissolve this meeting if one of the others is better.
+
+        Args:
+            others: all that a look at the nodes that are not here has found.
+            losses: those that were known when the look began.
+        """
+        self._losses_looked_into = max(self._losses_looked_into, losses)
         own = self.standing()
         if not self.is_finished and self.verdict is None and any(other.beats(own) for other in others):
             self.is_dissolved = True
+        self._advance()
 
     def standing(self) -> Standing:
         """What this meeting counts for."""
@@ -340,8 +361,11 @@ class Meeting:
 
     def _can_begin(self, now: float, gathering_seconds: float) -> bool:
         """Whether the next round can begin with the nodes that are ready."""
-        members = [member for member in self._members() if member.report.status is not Status.LEAVING]
-        if any(member.report.status is not Status.READY for member in members):
+        if self.should_look_around:
+            return False
+        reports = [attendee.report for attendee in self._attendees.values()]
+        known = [report for report in reports if report.former or self._is_member(report.node.token)]
+        if any(report.status not in (Status.READY, Status.LEAVING) for report in known):
             return False  # their processes are still being stopped
         chosen = self._choose()
         if len(chosen) < self.limits.min_nodes or chosen[0] != self.host:
@@ -351,7 +375,6 @@ class Meeting:
             self._enough_since = now
         if len(chosen) == self.limits.max_nodes:
             return True
-        reports = [attendee.report for attendee in self._attendees.values()]
         former = {token for report in reports for token in report.former}
         if former or self.round is not None:
             missing = former - self._gone - self._attendees.keys()

@@ -26,6 +26,8 @@ from cclm.launch.meeting_messages import Line, connect, report_from, standing_fr
 TICK_SECONDS = 0.5
 _LOOK_GATHERING, _LOOK_RUNNING = 1.0, 5.0
 """Seconds between looks at other nodes for a better meeting, before and during a round."""
+_LOOK_LOST = 0.1
+"""Seconds until such a look where a node was lost."""
 _IDLE_SECONDS = 120.0
 """A connection on which nothing comes for so long is given up, so that its thread ends."""
 ASK_SECONDS = 2.0
@@ -177,17 +179,20 @@ class MeetingServer:
 
     def _look_around(self) -> None:
         """Find other meetings of this run, and dissolve the one here if another one is better."""
+        next_look = time.monotonic()
         while not self._is_closed:
+            time.sleep(_LOOK_LOST)
             with self._lock:
                 meeting = self._meeting
-                here = () if meeting is None else meeting.indexes()
-                is_running = meeting is not None and meeting.standing().is_running
-            if meeting is not None:
-                absent = {index: address for index, address in self._peers.items() if index not in here}
-                found = [answer for answer in ask_all(absent, self._run_id).values() if answer is not None]
-                with self._lock:
-                    meeting.yield_to(found)
-            time.sleep(_LOOK_RUNNING if is_running else _LOOK_GATHERING)
+                if meeting is None or (time.monotonic() < next_look and not meeting.should_look_around):
+                    continue
+                here, losses = meeting.indexes(), meeting.losses
+                pause = _LOOK_RUNNING if meeting.standing().is_running else _LOOK_GATHERING
+            absent = {index: address for index, address in self._peers.items() if index not in here}
+            found = [answer for answer in ask_all(absent, self._run_id).values() if answer is not None]
+            with self._lock:
+                meeting.yield_to(found, losses)
+            next_look = time.monotonic() + pause
 
 
 def _free_port() -> int:

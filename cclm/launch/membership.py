@@ -306,10 +306,9 @@ class Membership:
 
     def _report(self) -> Report:
         with self._lock:
-            former = tuple(token for token in self._former if token not in self._lost)
             return Report(
                 node=self._node, status=self._status, round_number=self._round_number, processes=self._processes,
-                former=former, lost=tuple(self._lost), trouble=self._trouble, verdict=self._verdict,
+                former=self._former, lost=tuple(self._lost), trouble=self._trouble, verdict=self._verdict,
             )  # fmt: skip
 
     def _set(self, *, status: Status | None = None, trouble: Trouble | None = None, verdict: str | None = None) -> None:

@@ -1,4 +1,7 @@
-"""Nodes that are lost, cut off, replaced, or come late; the host of the meeting among them. Processes are stubs."""
+"""Nodes that are lost, cut off, replaced, or come late; the host of the meeting among them.
+
+Processes are stubs that only wait, but for the last test, which trains.
+"""
 
 import contextlib
 import json
@@ -12,24 +15,36 @@ from pathlib import Path
 
 import pytest
 
+from cclm.data.commands.audit_report import read_audit
 from tests.stores.server import free_ports
+
+from .conftest import end, metrics
+from .test_elastic import SAME_ON_ANY_NUMBER_OF_PROCESSES
+from .test_launch import wait_for_text
+from .test_pretrain import wait_for_line
 
 pytestmark = pytest.mark.slow
 PATIENCE = 240
 
 
+@pytest.fixture(scope="module")
+def farm() -> Iterator[subprocess.Popen[str]]:
+    """What forks launchers."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.integration.forked_nodes"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        yield process
+
+
 class Nodes:
     """The nodes of one job, and what they did."""
 
-    def __init__(self, folder: Path, count: int) -> None:
-        self.folder = folder
+    def __init__(self, farm: subprocess.Popen[str], folder: Path, count: int) -> None:
+        self._farm, self.folder = farm, folder
         self.peers = "|".join(f"127.0.0.1:{port}" for port in free_ports(count))
         self.started: dict[str, int] = {}
         """Process ids of launchers, by name."""
-        self._farm = subprocess.Popen(
-            [sys.executable, "-m", "tests.integration.forked_nodes", str(folder)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
 
     def start(self, index: int, nodes: str, *, name: str | None = None, conf: str = "", max_restarts: int = 3) -> str:
         """Start the launcher of a node; returns the name of its files."""
@@ -39,7 +54,7 @@ class Nodes:
             f"--nnodes={nodes}", "--nproc-per-node=1", f"--max-restarts={max_restarts}", "--rdzv-backend=c10d",
             "--rdzv-endpoint=node-0:1", "--rdzv-id=job", f"--rdzv-conf={settings}", "--monitor-interval=0.05",
         ]  # fmt: skip
-        asked = {"name": name, "options": options, "max_attempts": 5}
+        asked = {"folder": str(self.folder), "name": name, "options": options}
         self._farm.stdin.write(json.dumps(asked) + "\n")
         self._farm.stdin.flush()
         self.started[name] = int(self._farm.stdout.readline())
@@ -59,12 +74,30 @@ class Nodes:
         self._wait(lambda: len(self.ranks(name)) >= len(ranks), f"{name} starts as {ranks}")
         assert self.ranks(name) == list(ranks), self.said(name)
 
+    def wait_for_round(self, starts: dict[str, int]) -> None:
+        """Until nodes have started so often; in the last start they are together. Either may have become the host."""
+        for name, number in starts.items():
+            self._wait(lambda name=name, number=number: len(self.ranks(name)) >= number, f"start {number} of {name}")
+        last = sorted(self.ranks(name)[number - 1] for name, number in starts.items())
+        assert last == [f"{rank}/{len(starts)}" for rank in range(len(starts))]
+        assert {name: len(self.ranks(name)) for name in starts} == starts
+
+    def wait_for_file(self, name: str) -> None:
+        self._wait((self.folder / name).exists, f"a file {name}")
+
     def wait_for_text(self, name: str, text: str) -> None:
         self._wait(lambda: text in self.said(name), f"{name} says {text!r}")
 
-    def finish(self) -> None:
-        """Let all processes succeed."""
-        (self.folder / "finish").touch()
+    def finish(self, *names: str) -> None:
+        """Let the processes of some nodes succeed; of all, if none is named."""
+        for name in names or ("",):
+            (self.folder / "-".join(filter(None, ("finish", name)))).touch()
+
+    def fail(self, name: str, code: int) -> None:
+        """Let a node's process end so, or by a signal."""
+        part = self.folder / f"part-{name}"
+        part.write_text(str(code))
+        part.rename(self.folder / f"fail-{name}")
 
     def end(self, name: str) -> int:
         """Wait for its end; returns its exit code."""
@@ -94,20 +127,31 @@ class Nodes:
         for process in self.started.values():
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process, signal.SIGKILL)
-        self._farm.stdin.close()
-        self._farm.wait()
 
 
 @pytest.fixture
-def nodes(tmp_path) -> Iterator[Nodes]:
-    found = Nodes(tmp_path, 3)
+def nodes(farm, tmp_path) -> Iterator[Nodes]:
+    found = Nodes(farm, tmp_path, 3)
     yield found
     found.close()
 
 
-def started(nodes: Nodes, count: int, between: str) -> list[str]:
+@pytest.fixture
+def launch_node(launch):
+    """Starts a node of a job of two that trains: `launch_node(INDEX, CONFIG)`."""
+    peers = "|".join(f"127.0.0.1:{port}" for port in free_ports(2))
+
+    def begin(index: int, path: Path) -> subprocess.Popen[str]:
+        conf = f"peers={peers},node={index},last_call_timeout=240"
+        place = ("--rdzv-endpoint", "node-0:1", "--rdzv-backend", "c10d", "--rdzv-id", "job", "--rdzv-conf", conf)
+        return launch(path, "--nnodes", "1:2", *place, processes=1)
+
+    return begin
+
+
+def started(nodes: Nodes, count: int, between: str, **settings: object) -> list[str]:
     """So many nodes in their first round, the host first."""
-    names = [nodes.start(index, between) for index in range(count)]
+    names = [nodes.start(index, between, **settings) for index in range(count)]
     for name in names:
         nodes._wait(lambda name=name: nodes.ranks(name), f"{name} starts")
     names.sort(key=lambda name: nodes.ranks(name)[0])
@@ -130,3 +174,124 @@ def test_the_host_is_lost_and_another_node_takes_its_part(nodes):
     nodes.finish()
     assert nodes.end(again) == nodes.end(second) == 0
     assert nodes.attempts() == 0 and "restart 1" not in nodes.said(second)
+
+
+def test_of_several_nodes_one_becomes_the_host(nodes):
+    host, second, third = started(nodes, 3, "1:3")
+    nodes.kill(host)
+    nodes.wait_for(second, "1/3", "0/2")
+    nodes.wait_for(third, "2/3", "1/2")
+    nodes.finish()
+    assert nodes.end(second) == nodes.end(third) == 0 and nodes.attempts() == 0
+
+
+def test_too_few_nodes_wait_in_place_for_a_replacement(nodes):
+    host, second = started(nodes, 2, "2")
+    nodes.kill(host)
+    nodes.wait_for_text(second, "lost the node where all meet")
+    again = nodes.start(int(host[-1]), "2", name="again")
+    nodes.wait_for_round({again: 1, second: 2})
+    assert nodes.attempts() == 1
+    nodes.finish()
+    assert nodes.end(again) == nodes.end(second) == 0
+
+
+def test_a_killed_process_uses_up_a_restart_of_its_own_node_only(nodes):
+    host, second = started(nodes, 2, "2")
+    nodes.fail(second, -signal.SIGKILL)
+    nodes.wait_for(second, "1/2", "1/2")
+    nodes.wait_for(host, "0/2", "0/2")
+    assert "restart 1 of 3" in nodes.said(second)
+    assert "on another node: rank 1 was killed by SIGKILL" in nodes.said(host)
+    assert "restart 1" not in nodes.said(host)
+    assert nodes.attempts() == 2
+    nodes.finish()
+    assert nodes.end(host) == nodes.end(second) == 0
+
+
+@pytest.mark.parametrize("who", ["host", "other"])
+def test_a_node_without_restarts_leaves_and_the_other_waits_for_the_next_one(nodes, who):
+    names = started(nodes, 2, "2", max_restarts=0)
+    failing, healthy = names if who == "host" else reversed(names)
+    nodes.fail(failing, -signal.SIGKILL)
+    assert nodes.end(failing) == 137
+    again = nodes.start(int(failing[-1]), "2", name="again", max_restarts=0)
+    nodes.wait_for_round({again: 1, healthy: 2})
+    nodes.finish()
+    assert nodes.end(again) == nodes.end(healthy) == 0
+
+
+def test_a_mistake_ends_the_run_for_all_at_once(nodes):
+    host, second = started(nodes, 2, "1:2")
+    nodes.fail(second, 2)
+    assert nodes.end(host) == nodes.end(second) == 2
+    assert "refused what it was given" in nodes.said(host)
+
+
+@pytest.mark.parametrize("who", ["host", "other"])
+def test_a_node_that_is_preempted_leaves_the_others_to_go_on(nodes, who):
+    names = started(nodes, 2, "1:2")
+    leaving, staying = names if who == "host" else reversed(names)
+    nodes.kill(leaving, signal.SIGTERM)
+    assert nodes.end(leaving) == 143
+    nodes.wait_for_round({staying: 2})
+    assert nodes.attempts() == 1
+    nodes.finish()
+    assert nodes.end(staying) == 0
+
+
+def test_a_node_that_was_cut_off_comes_back(nodes):
+    """Its launcher stands still, so the other takes it for lost, and goes on. Later both meet again."""
+    host, second = started(nodes, 2, "1:2", conf=",keep_alive_interval=1,keep_alive_max_attempt=3")
+    nodes.kill(host, signal.SIGSTOP)
+    nodes.wait_for(second, "1/2", "0/1")
+    nodes.kill(host, signal.SIGCONT)
+    nodes.wait_for(host, "0/2", "1/2")
+    nodes.wait_for(second, "1/2", "0/1", "0/2")
+    assert nodes.attempts() == 1
+    nodes.finish()
+    assert nodes.end(host) == nodes.end(second) == 0
+
+
+def test_nobody_leaves_with_success_before_all_have_succeeded(nodes):
+    host, second = started(nodes, 2, "2")
+    nodes.finish(host)
+    nodes.wait_for_file(f"{host}.done")
+    late = nodes.start(2, "2")  # there is no room for it
+    nodes.kill(second, signal.SIGSTOP)
+    nodes.finish(second)
+    nodes.wait_for_file(f"{second}.done")
+    assert not nodes.has_ended(host)
+    nodes.kill(second, signal.SIGCONT)
+    assert nodes.end(host) == nodes.end(second) == 0
+    assert nodes.ranks(late) == []
+
+
+def test_a_node_that_is_lost_after_another_has_succeeded_is_made_up_for(nodes):
+    host, second = started(nodes, 2, "1:2")
+    nodes.finish(second)
+    nodes.kill(host)
+    nodes.wait_for(second, "1/2", "0/1")
+    assert nodes.end(second) == 0
+
+
+def test_the_loss_of_the_host_changes_nothing_in_what_is_trained(config, tmp_path, launch, launch_node):
+    """2 -> 1 -> 2 nodes: each record once, and the losses of an undisturbed run."""
+    changes = SAME_ON_ANY_NUMBER_OF_PROCESSES | {"training.max_steps": 60}
+    whole = launch(config("whole", **changes), processes=1)
+    folder, path = tmp_path / "run", config("run", **changes)
+    # Both wait for each other at the start; later one alone is enough.
+    first, second = launch_node(0, path), launch_node(1, path)
+    wait_for_line(folder / "metrics.jsonl", 5)
+    first.kill()
+    wait_for_text(folder / "log.txt", " 1 process on cpu")
+    again = launch_node(0, path)
+    assert "another node wants to join" in end(second, 0)
+    end(again, 0)
+    end(whole, 0)
+    pairs = list(zip(metrics(folder), metrics(tmp_path / "whole"), strict=True))
+    assert [mine["step"] for mine, _ in pairs] == list(range(1, 61))
+    for mine, theirs in pairs:
+        assert mine["losses"]["images/loss_itc"] == pytest.approx(theirs["losses"]["images/loss_itc"], rel=1e-4), mine
+    verdicts = [line.verdict for _, line in sorted(read_audit(str(folder)).items())]
+    assert verdicts[:-1] and set(verdicts[:-1]) == {"each once"}

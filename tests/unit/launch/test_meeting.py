@@ -51,6 +51,12 @@ class Place:
     def number(self) -> int:
         return 0 if self.meeting.round is None else self.meeting.round.number
 
+    def lose(self, token: str, *, looks_around: bool = True) -> None:
+        """A node's connection ends; the host finds no other meeting."""
+        self.meeting.lose(token, "its connection ended")
+        if looks_around:
+            self.meeting.yield_to([], self.meeting.losses)
+
     def wait(self, seconds: float) -> None:
         """Time passes while all that have reported go on to do so."""
         self.clock.now += seconds
@@ -101,7 +107,7 @@ def test_too_few_nodes_never_begin() -> None:
 
 
 def test_a_node_that_is_busy_with_itself_is_waited_for(three: Place) -> None:
-    three.meeting.lose("n2", "its connection ended")
+    three.lose("n2")
     assert three.meeting.trouble == LOST
     three.report(0, Status.READY)
     three.wait(1000)
@@ -111,10 +117,23 @@ def test_a_node_that_is_busy_with_itself_is_waited_for(three: Place) -> None:
 
 
 def test_a_lost_node_is_not_waited_for_if_the_others_are_enough(three: Place) -> None:
-    three.meeting.lose("n2", "its connection ended")
+    three.lose("n2")
     three.report(1, Status.READY)
     three.report(0, Status.READY)
     assert three.members() == ["n0", "n1"]
+
+
+def test_a_host_that_lost_nodes_looks_around_before_it_goes_on(three: Place) -> None:
+    """It may be the one that is cut off."""
+    three.lose("n1", looks_around=False)
+    began = three.meeting.losses
+    three.lose("n2", looks_around=False)
+    three.report(0, Status.READY)
+    assert three.meeting.should_look_around and three.number() == 1
+    three.meeting.yield_to([], began)  # a look that began before the second loss
+    assert three.meeting.should_look_around and three.number() == 1
+    three.meeting.yield_to([standing(1, 2)], three.meeting.losses)
+    assert three.meeting.is_dissolved and three.number() == 1
 
 
 def test_a_silent_node_is_lost(three: Place) -> None:
@@ -164,7 +183,7 @@ def test_a_node_that_joins_ends_the_round_softly() -> None:
 def test_a_node_for_which_there_is_no_room_waits(three: Place) -> None:
     view = three.report(3, Status.READY)
     assert not view.is_node_joining
-    three.meeting.lose("n1", "its connection ended")
+    three.lose("n1")
     three.report(0, Status.READY)
     three.report(2, Status.READY)
     assert three.members() == ["n0", "n2", "n3"]
@@ -174,7 +193,7 @@ def test_of_two_nodes_with_one_number_the_member_stays(three: Place) -> None:
     """A node that was cut off, and its replacement."""
     view = three.report(1, Status.READY, token="again")
     assert not view.is_node_joining
-    three.meeting.lose("n1", "its connection ended")
+    three.lose("n1")
     three.report(0, Status.READY)
     three.report(2, Status.READY)
     assert three.members() == ["n0", "again", "n2"]
@@ -183,7 +202,7 @@ def test_of_two_nodes_with_one_number_the_member_stays(three: Place) -> None:
 def test_a_node_that_leaves_in_good_order_ends_the_round_softly(three: Place) -> None:
     view = three.report(1, Status.LEAVING)
     assert view.has_node_left and view.trouble is None
-    three.meeting.lose("n1", "its connection ended")
+    three.lose("n1")
     assert three.meeting.view().has_node_left and three.meeting.trouble is None
     three.report(0, Status.READY)
     three.report(2, Status.READY)
@@ -204,7 +223,7 @@ def test_nobody_is_finished_before_all_are(three: Place) -> None:
     assert not three.report(1, Status.DONE).is_finished
     assert not three.report(3, Status.READY).is_node_joining
     assert three.report(2, Status.DONE).is_finished
-    three.meeting.lose("n1", "its connection ended")
+    three.lose("n1")
     assert three.meeting.trouble is None
     assert three.report(4, Status.READY).is_finished  # for a pod that comes too late
 
@@ -212,7 +231,7 @@ def test_nobody_is_finished_before_all_are(three: Place) -> None:
 def test_a_node_that_is_lost_before_all_are_done_begins_a_new_round(three: Place) -> None:
     three.report(0, Status.DONE)
     three.report(1, Status.DONE)
-    three.meeting.lose("n2", "its connection ended")
+    three.lose("n2")
     assert three.meeting.trouble == LOST
     three.report(0, Status.READY)
     three.report(1, Status.READY)
@@ -235,8 +254,16 @@ def test_at_a_new_host_nobody_is_waited_for_if_all_are_back() -> None:
     place = Place(Limits(1, 3), host=1)
     place.report(1, Status.READY, former=("old0", "old2"), lost=("old0", "old1"))
     assert place.members() == []
+    place.report(2, Status.BUSY, former=("old0", "old1"), lost=("old0", "old2"))
+    assert place.members() == []
     place.report(2, Status.READY, former=("old0", "old1"), lost=("old0", "old2"))
     assert place.members() == ["n1", "n2"]
+
+
+def test_at_a_new_host_that_is_left_alone_there_is_no_last_call() -> None:
+    place = Place(Limits(1, 2), host=1)
+    place.report(1, Status.READY, former=("old0", "old1"), lost=("old0", "old1"))
+    assert place.members() == ["n1"]
 
 
 def test_a_verdict_is_for_all(three: Place) -> None:
@@ -274,9 +301,9 @@ def test_of_two_meetings_one_is_better(better: Standing, worse: Standing) -> Non
 
 
 def test_a_meeting_dissolves_for_a_better_one(three: Place) -> None:
-    three.meeting.yield_to([standing(1, 2), standing(2)])
+    three.meeting.yield_to([standing(1, 2), standing(2)], 0)
     assert not three.meeting.is_dissolved
-    three.meeting.yield_to([standing(1, 4)])
+    three.meeting.yield_to([standing(1, 4)], 0)
     assert three.report(0, Status.BUSY).is_dissolved
 
 
