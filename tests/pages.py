@@ -37,6 +37,15 @@ IN_A_SMALL_WORLD = (
     "cclm data audit output/demo output/demo_again",
     "cclm launch --nnodes 1:2 --max-restarts 3 --rdzv-endpoint localhost:29511 --rdzv-id try -- "
     "pretrain configs/demo/pretrain.yaml",
+    "torchx run -s local_cwd cclm.pretrain --config configs/demo/pretrain.yaml -j 1x2 --output output/two",
+    "torchx run -s local_cwd cclm.xvnli --config configs/demo/xvnli.yaml --checkpoint output/two",
+    "torchx run -s kubernetes --dryrun cclm.xvnli -h a100x8_p4d -j 1:2x8 --checkpoint s3://bucket/4m "
+    "--output_hdfs hdfs://nn/xvnli",
+    "torchx builtins",
+    "torchx run -s local_cwd cclm.xvnli --help",
+    "torchx runopts kubernetes",
+    'torchx run -s local_docker --workspace "" --dryrun cclm.gqa -j 2x4 --checkpoint s3://bucket/4m '
+    "--output_hdfs s3://bucket/gqa",
     "cclm data shard demo_world/data/pretrain/image_text shards --size 1G",
     "cclm data index shards",
 )
@@ -93,6 +102,7 @@ NOT_RUN = {
     "python -m benchmarks.evaluate": "takes minutes; tests/unit/benchmarks reads the command lines",
     "python -m benchmarks.metrics --steps 60 --log-every 5": "takes minutes",
     "python -m benchmarks.transfer": "trains for hours",
+    "python -m pytest tests/integration/test_torchx.py": "is a part of the tests",
 }
 """Why no test runs these as written."""
 

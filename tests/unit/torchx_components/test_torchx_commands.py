@@ -1,12 +1,17 @@
 """`torchx` with all that this project registers: what it lists and shows, and what its start does not import."""
 
+import inspect
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+import torchx_components
+
+ROOT = Path(__file__).parents[3]
 BEFORE_ANY_JOB = ("torch", "kubernetes", "docker", "pydantic")
 """What would make every torchx command slow."""
 
@@ -75,6 +80,38 @@ def test_defaults_come_from_torchxconfig(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     for text in ("registry/cclm:7", "s3://bucket/4m", "'A': '1'", "--gmt", "training.epochs=1"):
         assert text in done.stdout, text
+
+
+def block(language: str) -> str:
+    """The only block of that language in docs/torchx.md."""
+    page = (ROOT / "docs/torchx.md").read_text()
+    (text,) = re.findall(rf"```{language}\n(.*?)```", page, flags=re.DOTALL)
+    return text
+
+
+def test_torchxconfig_of_the_page_makes_a_whole_job(tmp_path: Path) -> None:
+    (tmp_path / ".torchxconfig").write_text(block("ini"))
+    done = torchx("run", "--dryrun", "cclm.xvnli", "--output_hdfs", "s3://bucket/x", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for text in ("namespace: team-a", "kueue.x-k8s.io/queue-name: training", "serviceAccountName: trainer"):
+        assert text in done.stdout, text
+    done = torchx("run", "--dryrun", "cclm.pretrain", "--output_hdfs", "s3://bucket/4m", cwd=tmp_path)
+    assert "--nnodes 2:4 --nproc-per-node 8" in re.sub(r"\s+", " ", done.stdout.partition("REQUEST")[2])
+
+
+def test_python_of_the_page(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", block("python")], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "kind: PyTorchJob" in done.stdout
+
+
+def test_the_page_has_every_component_and_argument() -> None:
+    page = (ROOT / "docs/torchx.md").read_text()
+    for name, component in inspect.getmembers(torchx_components, inspect.isfunction):
+        assert f"| `cclm.{name}` |" in page
+        for argument in inspect.signature(component).parameters:
+            option = f"-{argument}" if len(argument) == 1 else f"--{argument}"
+            assert argument == "overrides" or f"`{option}`" in page, option
 
 
 @pytest.mark.slow
