@@ -164,6 +164,19 @@ def test_a_job_runs_in_a_restricted_namespace(restricted: Space) -> None:
         raise AssertionError(restricted.api("logs", f"{name}-worker-0")) from None
 
 
+def node_of_test(space: Space, kind: str, name: str) -> dict[str, Any]:
+    """A fake node that the pods of this test select, and no others."""
+    node = hardware.fake_node(kind, name)
+    node["metadata"]["labels"]["test"] = space.name
+    return node
+
+
+def on_nodes_of_test(space: Space) -> JobSettings:
+    return JobSettings(
+        namespace=space.name, tolerations=("kwok.x-k8s.io/node:NoSchedule",), node_selectors={"test": space.name}
+    )
+
+
 @pytest.fixture
 def machine(request: pytest.FixtureRequest, space: Space) -> Iterator[str]:
     """Two fake nodes of a machine type, for a job of three pods; the name of the resource."""
@@ -172,7 +185,7 @@ def machine(request: pytest.FixtureRequest, space: Space) -> Iterator[str]:
     instance_type = MACHINES[resource].instance_type
     (kind,) = (key for key, shape in hardware.machine_types().items() if shape["instance_type"] == instance_type)
     nodes = [f"{space.name[-6:]}-{kind}-{number}" for number in range(2)]
-    space.api.apply(*(hardware.fake_node(kind, node) for node in nodes))
+    space.api.apply(*(node_of_test(space, kind, node) for node in nodes))
     try:
         yield resource
     finally:
@@ -189,7 +202,6 @@ def unschedulable(item: Any) -> str:
 
 @pytest.mark.parametrize("machine", MACHINES, indirect=True)
 def test_full_pods_are_scheduled_and_one_more_waits(space: Space, machine: str) -> None:
-    settings = JobSettings(namespace=space.name, tolerations=("kwok.x-k8s.io/node:NoSchedule",))
     job = build_job(
         application(
             "launch",
@@ -199,7 +211,7 @@ def test_full_pods_are_scheduled_and_one_more_waits(space: Space, machine: str) 
             image=IMAGE,
             resource=MACHINES[machine].resource,
         ),
-        settings,
+        on_nodes_of_test(space),
     )
     space.api.apply(job)
     pods = [f"{job['metadata']['name']}-worker-{number}" for number in range(3)]
@@ -228,10 +240,10 @@ def test_torchx_s_own_resource_for_p4d_never_fits(space: Space) -> None:
 
     space.need("kwok")
     node = f"{space.name[-6:]}-p4d"
-    space.api.apply(hardware.fake_node("p4d-24xlarge", node))
+    space.api.apply(node_of_test(space, "p4d-24xlarge", node))
     try:
-        settings = JobSettings(namespace=space.name, tolerations=("kwok.x-k8s.io/node:NoSchedule",))
-        job = build_job(application(num_replicas=1, image=IMAGE, resource=aws_p4d_24xlarge()), settings)
+        app = application(num_replicas=1, image=IMAGE, resource=aws_p4d_24xlarge())
+        job = build_job(app, on_nodes_of_test(space))
         space.api.apply(job)
         pod = f"{job['metadata']['name']}-worker-0"
         space.api.wait("pod", pod, lambda item: "Insufficient cpu" in unschedulable(item), what="the refusal")
