@@ -9,13 +9,17 @@ from cclm.cli.parser import Subparsers
 from cclm.config.paths import expand_home
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from cclm.checkpoints.find import Checkpoint
+    from cclm.config.finetune import FinetuneConfig
     from cclm.config.pretrain import PretrainConfig
 
 _DESCRIPTION = """\
-Write a checkpoint of ours in the published layout: one file {"model": state dict, "config": settings} with the
-published parameter names, readable by the published code and by anything that reads its .th files.
-The other way round nothing needs converting: give a published file as model.weights=FILE.th."""
+Write a checkpoint of ours, pre-trained or fine-tuned for any task, in the published layout: one file
+{"model": state dict, "config": settings} with the published parameter names, readable by the published code and by
+anything that reads its .th files. The other way round nothing needs converting: give a published file as
+model.weights=FILE.th in pre-training, and as --checkpoint FILE.th in fine-tuning."""
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -24,7 +28,8 @@ def add_parser(subparsers: Subparsers) -> None:
         "convert",
         help="write a checkpoint in the published layout (.th)",
         description=_DESCRIPTION,
-        epilog="examples:\n  cclm convert output/demo demo.th\n  cclm convert output/demo/step-00000900 demo.th",
+        epilog="examples:\n  cclm convert output/demo demo.th\n  cclm convert output/demo/step-00000900 demo.th\n"
+        "  cclm convert output/xvnli/best xvnli.th",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
@@ -38,12 +43,11 @@ def convert(args: argparse.Namespace) -> None:
     """Read a checkpoint, rename its parameters, and write them.
 
     Raises:
-        UserError: there is no whole checkpoint of pre-training, or OUT exists already or cannot be written.
+        UserError: there is no whole checkpoint, or OUT exists already or cannot be written.
     """
     from pathlib import Path
 
     from cclm.checkpoints.find import WEIGHTS, find_checkpoint, is_checkpoint_folder
-    from cclm.checkpoints.initial import restore_model
     from cclm.checkpoints.published import to_published, write_published_file
     from cclm.errors import UserError
     from cclm.preflight.places import check_writable
@@ -58,8 +62,8 @@ def convert(args: argparse.Namespace) -> None:
         raise UserError(f"{args.checkpoint} is not a checkpoint folder of cclm")
     checkpoint = find_checkpoint(args.checkpoint, WEIGHTS)
     config = _config_of(checkpoint)
-    model = restore_model(config.model, checkpoint)
-    state = to_published(model, num_text_layers=config.model.text.num_text_layers)
+    model = _model_of(checkpoint, config)
+    state = to_published(model, num_text_layers=config.model.text.num_text_layers, finetuned=config.task != "pretrain")
     try:
         write_published_file(out, state, config.model_dump(mode="json"))
     except (OSError, RuntimeError) as error:  # torch raises RuntimeError on a full disk
@@ -68,20 +72,34 @@ def convert(args: argparse.Namespace) -> None:
     print(f"wrote {out}: {len(state)} tensors of step {checkpoint.step}")
 
 
-def _config_of(checkpoint: Checkpoint) -> PretrainConfig:
-    """The config that a checkpoint was trained with. Raises UserError if it is not one of pre-training."""
+def _model_of(checkpoint: Checkpoint, config: PretrainConfig | FinetuneConfig) -> nn.Module:
+    """The model, or the task around it, with the weights of its checkpoint."""
+    from cclm.checkpoints.initial import restore_model
+    from cclm.checkpoints.load import load_model
+    from cclm.config.pretrain import PretrainConfig
+    from cclm.training.initial_task import empty_task
+
+    if isinstance(config, PretrainConfig):
+        return restore_model(config.model, checkpoint)
+    task = empty_task(config)
+    load_model(checkpoint, task)
+    return task
+
+
+def _config_of(checkpoint: Checkpoint) -> PretrainConfig | FinetuneConfig:
+    """The config that a checkpoint was trained with. Raises UserError if it cannot be used."""
     from pydantic import ValidationError
 
-    from cclm.config.pretrain import PretrainConfig
+    from cclm.config.files import CONFIGS
     from cclm.errors import UserError
 
     settings = checkpoint.state.get("config")
     if not isinstance(settings, dict):
-        raise UserError(f"{checkpoint.source} does not tell its config, so it was not written by cclm pretrain")
-    if (task := settings.get("task", "pretrain")) != "pretrain":
-        raise UserError(f"{checkpoint.source} is of task {task}; only checkpoints of pre-training are converted")
+        raise UserError(f"{checkpoint.source} does not tell its config, so cclm did not write it")
+    if (task := settings.get("task", "pretrain")) not in CONFIGS:
+        raise UserError(f"{checkpoint.source} is of task {task}, which this version of cclm does not know")
     try:
-        return PretrainConfig.model_validate(settings)
+        return CONFIGS[task].model_validate(settings)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
