@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import re
 from collections.abc import Mapping
@@ -16,18 +17,23 @@ from timm.layers.patch_embed import PatchEmbed
 from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor, nn
 
-from cclm.checkpoints.published import check_names_and_shapes, published_name, read_torch_file
+from cclm.checkpoints.published import check_names_and_shapes, published_name, read_torch_file, without_wrapper
 from cclm.checkpoints.resize import resize_position_table
 from cclm.config.model import TextConfig
 from cclm.errors import UserError
 from cclm.model.cclm import CCLM
 from cclm.model.vision import ImageEncoder
 
+log = logging.getLogger(__name__)
+
+_DOWNSAMPLING = re.compile(r"^layers\.\d+\.downsample\.")
 _CLASSIFIER = re.compile(r"^(head|fc_norm|head_dist)\.")
 
 
 def read_swin(encoder: ImageEncoder, path: str) -> dict[str, Tensor]:
-    """Microsoft's Swin release ({"model": state dict}), position tables resampled to the encoder's windows.
+    """Microsoft's Swin release ({"model": state dict}), or timm's of the same; position tables are resampled.
+
+    timm merges patches at the start of a stage, Microsoft at the end of the one before.
 
     As all `read_...` functions of this module, it uses only names and shapes of the encoder, which may be on the meta
     device.
@@ -38,11 +44,15 @@ def read_swin(encoder: ImageEncoder, path: str) -> dict[str, Tensor]:
     Raises:
         UserError: absent, unsafe or unfitting file.
     """
-    content = read_torch_file(path)
+    content = _read_state(path) if path.endswith(".safetensors") else read_torch_file(path)
     state = content.get("model", content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
         raise UserError(f'weights {path}: expected {{"model": state dict}} as in Microsoft\'s Swin release')
-    names = _published_vision_names(encoder)
+    state = without_wrapper(state)
+    is_timms = any(_DOWNSAMPLING.match(name) for name in state) and not any(
+        name.startswith("layers.0.downsample.") for name in state
+    )
+    names = _timm_vision_names(encoder) if is_timms else _published_vision_names(encoder)
     parameters = dict(encoder.named_parameters())
     wanted = {published: parameters[name] for name, published in names.items()}
     given = {}
@@ -68,6 +78,11 @@ def _is_other_window(table: Tensor, wanted: Tensor) -> bool:
     return _is_square(len(table)) and len(table) >= 25
 
 
+def _timm_vision_names(encoder: ImageEncoder) -> dict[str, str]:
+    """The trunk's parameter names -> timm's, which are the trunk's own."""
+    return {name: name.removeprefix("trunk.") for name, _ in encoder.named_parameters()}
+
+
 def _published_vision_names(encoder: ImageEncoder) -> dict[str, str]:
     """The trunk's parameter names -> Microsoft's."""
     return {
@@ -85,8 +100,8 @@ def read_vit(encoder: ImageEncoder, path: str) -> dict[str, Tensor]:
     Raises:
         UserError: absent, unsafe or unfitting file.
     """
-    content = _read_state(Path(path))
-    state = _checked_tensors(content.get("model", content), path)
+    content = _read_state(path)
+    state = without_wrapper(_checked_tensors(content.get("model", content), path))
     given = {name: tensor for name, tensor in state.items() if not _CLASSIFIER.match(name)}
     grid = _patch_grid(encoder)
     wanted = dict(encoder.trunk.named_parameters())
@@ -113,7 +128,8 @@ def load_xlm_roberta(model: CCLM, config: TextConfig, folder: str) -> None:
 def read_xlm_roberta(model: CCLM, config: TextConfig, folder: str) -> dict[str, Tensor]:
     """A Hugging Face XLM-R folder with twice as many layers: every second one (1, 3, 5, ...), embeddings and LM head.
 
-    Embeddings are taken row for row. Cross-attention has no counterpart in XLM-R and keeps its fresh weights.
+    Embeddings are taken row for row. Cross-attention has no counterpart in XLM-R and keeps its fresh weights, as does
+    the head for masked tokens where the folder holds an encoder alone (XLMRobertaModel), which is a warning.
 
     Returns:
         the model's parameter names -> values that fit.
@@ -122,17 +138,22 @@ def read_xlm_roberta(model: CCLM, config: TextConfig, folder: str) -> dict[str, 
         UserError: absent or unsafe files, or sizes that are not the config's.
     """
     _check_sizes(folder, config)
-    state = _checked_tensors(_read_state(_weights_file(Path(folder))), folder)
+    state = without_wrapper(_checked_tensors(_read_folder(Path(folder)), folder))
+    if not any(name.startswith("roberta.") for name in state):  # of XLMRobertaModel, without head
+        state = {name if name.startswith("lm_head.") else f"roberta.{name}": tensor for name, tensor in state.items()}
     given = {}
     for name, tensor in state.items():
-        renamed = _from_xlm_roberta(name.removeprefix("module."), config.num_layers)
+        renamed = _from_xlm_roberta(name, config.num_layers)
         if renamed is not None:
             given[renamed] = tensor
+    has_head = any(name.startswith("lm_head.") for name in state)
+    if not has_head:
+        log.warning("text weights %s have no head that predicts masked tokens; ours starts from random numbers", folder)
     parameters = dict(model.named_parameters())
     names = {
         name: published_name(name, num_text_layers=config.num_text_layers)
         for name in parameters
-        if _in_text_stack(name) and "cross_attention." not in name
+        if _in_text_stack(name) and "cross_attention." not in name and (has_head or not name.startswith("token_head."))
     }
     wanted = {published: parameters[name] for name, published in names.items()}
     words = "text_encoder.bert.embeddings.position_embeddings.weight"
@@ -190,14 +211,37 @@ def _check_sizes(folder: str, config: TextConfig) -> None:
             )
 
 
-def _weights_file(folder: Path) -> Path:
+def _read_folder(folder: Path) -> dict[str, Any]:
+    """The state dict in a Hugging Face folder: one file, or several that an index names."""
     for name in ("model.safetensors", "pytorch_model.bin"):
         if (folder / name).is_file():
-            return folder / name
-    raise UserError(f"text weights {folder}: neither model.safetensors nor pytorch_model.bin is there")
+            return _read_state(folder / name)
+        index = folder / f"{name}.index.json"
+        if index.is_file():
+            return _read_shards(index)
+    raise UserError(f"text weights {folder}: neither model.safetensors nor pytorch_model.bin is there, nor an index")
 
 
-def _read_state(path: Path) -> dict[str, Any]:
+def _read_shards(index: Path) -> dict[str, Any]:
+    """The state dict whose parts an index names: {"weight_map": {name of a tensor: file}}."""
+    try:
+        files = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        names = sorted({str(file) for file in files.values()})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise UserError(f"text weights {index}: not an index of weights; fetch the folder again") from None
+    state: dict[str, Any] = {}
+    for name in names:
+        if Path(name).name != name or not (index.parent / name).is_file():
+            raise UserError(f"text weights {index}: {name}, which it names, is not there; fetch the folder again")
+        state |= _read_state(index.parent / name)
+    missing = sorted(files.keys() - state.keys())
+    if missing:
+        raise UserError(f"text weights {index}: no file holds {missing[0]}; fetch the folder again")
+    return state
+
+
+def _read_state(path: str | Path) -> dict[str, Any]:
+    path = Path(path)
     if path.suffix != ".safetensors":
         state = read_torch_file(path)
         if not isinstance(state, dict):

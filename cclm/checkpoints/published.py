@@ -13,6 +13,7 @@ import pickle
 import pickletools
 import re
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -60,6 +61,8 @@ _EMBEDDINGS = {
     "norm.": "LayerNorm.",
 }
 _TOKEN_HEAD = {"transform.": "transform.dense.", "norm.": "transform.LayerNorm.", "bias": "bias"}
+_SAFE_PROTOCOL = 3
+"""Pickles of later protocols hold instructions that torch does not follow with weights_only."""
 _LEGACY_PICKLES = 5
 """torch.save before 1.6 wrote this many pickles, one after the other, and then the numbers."""
 _WRAPPERS = re.compile(r"^(model|encoders)\.")
@@ -206,8 +209,15 @@ def read_torch_file(path: str | Path) -> Any:
 def _load(file: str | Path, path: str | Path) -> Any:
     """Read `file`, which messages call `path`."""
     try:
-        return torch.load(file, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():  # torch warns of pickle protocols of which what follows is better said
+            warnings.simplefilter("ignore")
+            return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises zip, runtime and EOF errors alike, in words that say nothing to a user
+        if isinstance(error, pickle.UnpicklingError) and (protocol := _pickle_protocol(file)) > _SAFE_PROTOCOL:
+            raise UserError(
+                f"weights {path}: saved with pickle protocol {protocol}, of which PyTorch's safe reader knows not all; "
+                "save it again with torch.save(content, file), without pickle_protocol"
+            ) from None
         if isinstance(error, pickle.UnpicklingError) and _is_whole_pickle(file):
             # torch's own text would advise to load it unsafely.
             raise UserError(
@@ -218,6 +228,20 @@ def _load(file: str | Path, path: str | Path) -> Any:
             f"weights {path}: not a whole file of tensors ({Path(file).stat().st_size:,} bytes); fetch it anew if "
             "it is torn, or save it with torch.save"
         ) from None
+
+
+def _pickle_protocol(file: str | Path) -> int:
+    """The protocol of the pickle in a file that torch.save wrote; 0 where that cannot be seen."""
+    try:
+        if not zipfile.is_zipfile(file):
+            with open(file, "rb") as opened:
+                start = opened.read(2)
+            return int(start[1]) if start[:1] == b"\x80" else 0
+        with zipfile.ZipFile(file) as archive:
+            name = next(name for name in archive.namelist() if name.endswith("data.pkl"))
+            return int(archive.read(name)[1])  # b"\x80" and the protocol
+    except (OSError, zipfile.BadZipFile, StopIteration, IndexError):
+        return 0
 
 
 def _is_whole_pickle(file: str | Path) -> bool:
@@ -243,6 +267,14 @@ def read_published_file(path: str | Path) -> dict[str, Tensor]:
     state = content.get("model") if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(f'weights {path}: expected {{"model": state dict, "config": ...}} as in published checkpoints')
+    return without_wrapper(state)
+
+
+def without_wrapper(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict without the prefix `module.` that DistributedDataParallel and DataParallel give to all names."""
+    prefix = "module."
+    while state and all(name.startswith(prefix) for name in state):
+        state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
     return state
 
 

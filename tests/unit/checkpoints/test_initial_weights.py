@@ -1,10 +1,12 @@
 """Weights that do not serve are refused before the model is built."""
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from cclm.checkpoints import initial
@@ -205,3 +207,107 @@ def test_published_weights_come_from_any_store(built):
     assert near.keys() == far.keys() and all(torch.equal(near[name], far[name]) for name in near)
     with pytest.raises(UserError, match="memory://there/absent.th: no such file"):
         read_published_file("memory://there/absent.th")
+
+
+# ----------------------------------------------------------------------------------------- other ways to store weights
+
+
+def xlm_roberta_state() -> dict[str, torch.Tensor]:
+    return torch.load(XLM_ROBERTA / "pytorch_model.bin", weights_only=True)
+
+
+def folder_with(folder: Path, state: dict[str, torch.Tensor], kind: str) -> Path:
+    """An XLM-R folder that holds `state` in two files with an index, or in one."""
+    folder.mkdir()
+    shutil.copy(XLM_ROBERTA / "config.json", folder)
+    save = {"safetensors": save_file, "bin": torch.save}
+    if kind in save:
+        start, end = ("model", "safetensors") if kind == "safetensors" else ("pytorch_model", "bin")
+        names = sorted(state)
+        parts = {f"{start}-0000{i + 1}-of-00002.{end}": names[i::2] for i in range(2)}
+        for file, part in parts.items():
+            save[kind]({name: state[name].clone() for name in part}, folder / file)
+        index = {"metadata": {}, "weight_map": {name: file for file, part in parts.items() for name in part}}
+        (folder / f"{start}.{end}.index.json").write_text(json.dumps(index))
+    else:
+        torch.save(state, folder / "pytorch_model.bin")
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "bin"])
+def test_text_weights_in_several_files_are_those_in_one(tmp_path, kind):
+    state = {name: tensor for name, tensor in xlm_roberta_state().items() if not name.endswith("decoder.weight")}
+    folder = folder_with(tmp_path / "xlmr", state, kind)
+    assert_equal_models(build_model(config(text=folder)), build_model(config(text=XLM_ROBERTA)))
+    shard = next(folder.glob("*00002-of-00002*"))
+    shard.unlink()
+    with pytest.raises(UserError, match=f"{shard.name}, which it names, is not there"):
+        build_model(config(text=folder))
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", "{", '{"weight_map": {"a": "../other"}}'])
+def test_an_index_that_is_none(tmp_path, content):
+    folder = folder_with(tmp_path / "xlmr", {}, "bin")
+    (folder / "pytorch_model.bin.index.json").write_text(content)
+    with pytest.raises(UserError, match="not an index of weights|is not there"):
+        build_model(config(text=folder))
+
+
+def test_an_encoder_without_head_is_loaded_and_the_head_is_said_to_be_fresh(tmp_path, caplog):
+    """XLMRobertaModel, which has a pooler and names without `roberta.`."""
+    state = {
+        name.removeprefix("roberta."): tensor
+        for name, tensor in xlm_roberta_state().items()
+        if name.startswith("roberta.")
+    }
+    bare = build_model(config(text=folder_with(tmp_path / "xlmr", state | {"pooler.dense.bias": torch.ones(3)}, "one")))
+    assert "have no head that predicts masked tokens" in caplog.text
+    whole, fresh = build_model(config(text=XLM_ROBERTA)), build_model(config())
+    assert_equal_models(bare.encoders, whole.encoders)
+    assert_equal_models(bare.token_head, fresh.token_head)
+    assert not torch.equal(whole.token_head.bias, fresh.token_head.bias)
+
+
+def test_names_that_data_parallel_training_has_wrapped(tmp_path):
+    def wrapped(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {f"module.{name}": tensor for name, tensor in state.items()}
+
+    torch.save({"model": wrapped(read_published_file(GOLDEN / "pretrained.th"))}, tmp_path / "whole.th")
+    torch.save({"model": wrapped(trunk())}, tmp_path / "swin.pth")
+    folder = folder_with(tmp_path / "xlmr", wrapped(xlm_roberta_state()), "one")
+    assert read_published_file(tmp_path / "whole.th").keys() == read_published_file(GOLDEN / "pretrained.th").keys()
+    assert_equal_models(
+        build_model(config(vision=tmp_path / "swin.pth", text=folder)),
+        build_model(config(vision=swin_file(tmp_path / "plain.pth"), text=XLM_ROBERTA)),
+    )
+
+
+@pytest.mark.parametrize("kind", ["pth", "safetensors"])
+def test_swin_in_timms_layout(tmp_path, kind):
+    """Patches are merged at the start of a stage there, at the end of the one before in Microsoft's files."""
+    expected = build_model(config(vision=swin_file(tmp_path / "swin.pth")))
+    state = {name: tensor.clone() for name, tensor in expected.encoders.image_encoder.trunk.state_dict().items()}
+    assert any(name.startswith("layers.1.downsample.") for name in state)
+    state["head.fc.weight"] = torch.zeros(2, 2)
+    path = tmp_path / f"timm.{kind}"
+    save_file(state, path) if kind == "safetensors" else torch.save(state, path)
+    found = build_model(config(vision=path))
+    assert_equal_models(found.encoders.image_encoder, expected.encoders.image_encoder)
+
+
+@pytest.mark.parametrize("protocol", [4, 5])
+def test_a_file_with_a_newer_pickle_protocol_is_named_as_such(built, tmp_path, protocol):
+    path = tmp_path / "new.pth"
+    torch.save({"model": trunk()}, path, pickle_protocol=protocol)
+    sentence = refused(config(vision=path), built)
+    assert f"saved with pickle protocol {protocol}" in sentence and "save it again with torch.save" in sentence
+    torch.save({"model": trunk()}, path, pickle_protocol=3)
+    assert build_model(config(vision=path)) is not None
+
+
+def assert_equal_models(one: nn.Module, other: nn.Module) -> None:
+    """Equal names and numbers."""
+    mine, theirs = one.state_dict(), other.state_dict()
+    assert mine.keys() == theirs.keys()
+    for name, tensor in mine.items():
+        assert torch.equal(tensor, theirs[name]), name
