@@ -37,7 +37,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--cluster", metavar="NAME", help="use the cluster that `python -m tests.cluster --name NAME up` made"
     )
-    group.addoption("--soak", metavar="N", type=int, default=0, help="so many random faults more in tests of runs")
+    group.addoption(
+        "--soak", metavar="N", type=int, help="the tests of runs that CI leaves out, too, and N more random faults"
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -133,6 +135,15 @@ def project_image(request: pytest.FixtureRequest, owned_cluster: Cluster | None)
         return builder.project_image()  # it is there, or what prevented it is said
     except ClusterError as error:
         pytest.fail(f"the project's image could not be built: {error}", pytrace=False)
+
+
+@pytest.fixture
+def soak(pytestconfig: pytest.Config) -> int:
+    """For tests that take minutes and are no part of the usual run: how many random faults they add."""
+    number = pytestconfig.getoption("--soak")
+    if number is None:
+        pytest.skip("takes minutes: run it with --soak N")
+    return int(number)
 
 
 @pytest.fixture(scope="session")

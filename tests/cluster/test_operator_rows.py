@@ -180,6 +180,7 @@ def test_scaling_down(space: Space) -> None:
     assert wait_condition(space.api, "none", "Succeeded", "Failed") == "Succeeded"
 
 
+@pytest.mark.usefixtures("soak")
 def test_kubelet_eviction_is_decided_by_the_exit_code_too(space: Space) -> None:
     """A container that fills its disk is told to end; killed it comes back, with 1 the job has failed."""
     space.need("training-operator")
@@ -200,6 +201,7 @@ def test_kubelet_eviction_is_decided_by_the_exit_code_too(space: Space) -> None:
     assert "exceeds the limit" in _events(space, "Evicted", "full-1")[0]["message"]
 
 
+@pytest.mark.usefixtures("soak")
 def test_a_dead_node_holds_its_pods_until_somebody_clears_them(space: Space, machines: Cluster) -> None:
     """No replacement until the pod is deleted by force or the Node object is."""
     short = [

@@ -117,6 +117,7 @@ def _start_with(space: Space, bench: Workbench, name: str, override: str) -> Run
     return runs.start(space, bench, nodes="1:2x1", steps=100, name=name, arguments=[override])
 
 
+@pytest.mark.usefixtures("soak")
 def test_retries_are_bounded_and_status_says_what_ended_them(space: Space, bench: Workbench) -> None:
     """A rank that is killed before each first checkpoint: the second start is the last one."""
     config = bench.config(100_000, training__save_every=None)

@@ -44,7 +44,7 @@ def test_a_run_goes_on_after_each_fault(
     space: Space, machines: Cluster, bench: Workbench, pytestconfig: pytest.Config
 ) -> None:
     """Each fault in turn on one run, and at last the power of worker-0's node, which never comes back."""
-    more = pytestconfig.getoption("--soak")
+    more = pytestconfig.getoption("--soak") or 0
     seed = random.randrange(1000)
     chance = random.Random(seed)
     plan = [
@@ -56,7 +56,7 @@ def test_a_run_goes_on_after_each_fault(
     ]
     plan += [(chance.choice(list(run_faults.ON_A_WORKER)), chance.randrange(2)) for _ in range(more)]
     print(f"seed {seed}, plan {plan}")
-    run = runs.start(space, bench, nodes="1:2x1", steps=450 + 40 * more)
+    run = runs.start(space, bench, nodes="1:2x1", steps=400 + 40 * more)
     with run:
         run.wait_step(WARM)
         for name, index in plan:
@@ -65,6 +65,7 @@ def test_a_run_goes_on_after_each_fault(
         _check(run, pytestconfig)
 
 
+@pytest.mark.usefixtures("soak")
 def test_a_node_that_is_cut_off_and_goes_on_harms_nothing(
     space: Space, machines: Cluster, bench: Workbench, pytestconfig: pytest.Config
 ) -> None:
@@ -79,6 +80,7 @@ def test_a_node_that_is_cut_off_and_goes_on_harms_nothing(
         _check(run, pytestconfig)
 
 
+@pytest.mark.usefixtures("soak")
 def test_a_run_grows_and_shrinks(space: Space, bench: Workbench, pytestconfig: pytest.Config) -> None:
     """2 -> 3 -> 1 -> 2 pods."""
     run = runs.start(space, bench, nodes="1:3x1", steps=300)
