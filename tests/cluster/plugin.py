@@ -163,9 +163,13 @@ def bench(owned_cluster: Cluster | None, tmp_path_factory: pytest.TempPathFactor
     except StoreError as error:
         _unavailable(str(error))
         raise
+    made = None
     try:
-        yield Workbench.make(store, tmp_path_factory.mktemp("bench"))
+        made = Workbench.make(store, tmp_path_factory.mktemp("bench"))
+        yield made
     finally:
+        if made is not None:
+            made.end()
         store.kill()
 
 

@@ -49,6 +49,7 @@ class Workbench:
     store: ClusterS3
     world: Path
     folder: Path
+    _undisturbed: dict[int, demo_run.Undisturbed] = field(default_factory=dict)
 
     @classmethod
     def make(cls, store: ClusterS3, folder: Path) -> Workbench:
@@ -78,10 +79,17 @@ class Workbench:
         return demo_run.write(self.folder / f"{random.randbytes(4).hex()}.yaml", settings)
 
     def undisturbed(self, steps: int) -> demo_run.Undisturbed:
-        """The same run on this machine, with one process."""
-        settings = demo_run.settings(self.world, str(self.world / "data" / "pretrain"), steps)
-        config = demo_run.write(self.folder / f"undisturbed-{steps}.yaml", settings)
-        return demo_run.Undisturbed(config, self.folder / f"undisturbed-{steps}")
+        """The same run on this machine, with one process; once for each number of steps."""
+        if steps not in self._undisturbed:
+            settings = demo_run.settings(self.world, str(self.world / "data" / "pretrain"), steps)
+            config = demo_run.write(self.folder / f"undisturbed-{steps}.yaml", settings)
+            self._undisturbed[steps] = demo_run.Undisturbed(config, self.folder / f"undisturbed-{steps}")
+        return self._undisturbed[steps]
+
+    def end(self) -> None:
+        """End what still runs on this machine."""
+        for run in self._undisturbed.values():
+            run.end()
 
     def cclm(self, *words: str) -> Command:
         """Run a command of cclm on this machine, with the store."""
@@ -249,7 +257,13 @@ class Run:
 
 
 def submit(
-    space: Space, bench: Workbench, *arguments: str, steps: int, name: str = "run", options: Sequence[str] = ()
+    space: Space,
+    bench: Workbench,
+    *arguments: str,
+    steps: int,
+    name: str = "run",
+    options: Sequence[str] = (),
+    output: str | None = None,
 ) -> Run:
     """Submit `cclm.pretrain` by torchx, with the store's credentials from a Secret, and watch it.
 
@@ -260,11 +274,13 @@ def submit(
         steps: outer steps of the run, for whoever waits for them.
         name: of the job, to which torchx adds a few letters.
         options: run options, as key=value.
+        output: URL where the run saves; None: a new folder of the store.
     """
     secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": SECRET}}
     space.api.apply({**secret, "stringData": bench.store.pod_environment})
-    output = bench.store.new_folder()
-    chosen = [f"namespace={space.name}", f"secrets={SECRET}", *options]
+    output = output or bench.store.new_folder()
+    given = {option.partition("=")[0] for option in options}
+    chosen = [f"namespace={space.name}", *([] if "secrets" in given else [f"secrets={SECRET}"]), *options]
     words = ["run", "-s", "kubernetes", "-cfg", ",".join(chosen), "cclm.pretrain", "--name", name]
     said = bench.torchx(space, *words, "--output_hdfs", output, *arguments)
     found = _HANDLE.search(said.out)

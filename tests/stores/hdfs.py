@@ -57,13 +57,18 @@ def archives() -> Path:
 class HdfsStore(RunningStore):
     """HDFS with one DataNode, which can be killed alone."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, address: str = "127.0.0.1", inside: tuple[str, ...] = ()) -> None:
+        """
+        Args:
+            address: where it listens.
+            inside: words that run the rest of a command line in another network, which has this address.
+        """
         self._rpc, *data_ports = free_ports(5)
-        super().__init__("hdfs", f"hdfs://127.0.0.1:{self._rpc}/tests", {"HADOOP_USER_NAME": _USER})
-        _configure(folder, self._rpc, data_ports)
+        super().__init__("hdfs", f"hdfs://{address}:{self._rpc}/tests", {"HADOOP_USER_NAME": _USER})
+        _configure(folder, address, self._rpc, data_ports)
         self._folder = folder
         classes = f"{folder / 'conf'}:{archives()}/*"
-        java = ["java", _MEMORY, "-XX:TieredStopAtLevel=1", *_OPEN, "-cp", classes]
+        java = [*inside, "java", _MEMORY, "-XX:TieredStopAtLevel=1", *_OPEN, "-cp", classes]
         server = "org.apache.hadoop.hdfs.server"
         self._name_class = [*java, f"{server}.namenode.NameNode"]
         env = {"HADOOP_USER_NAME": _USER}
@@ -80,7 +85,7 @@ class HdfsStore(RunningStore):
     def start(self) -> None:
         self.name_node.start()
         self.data_node.start()
-        self.name_node.wait_until(lambda: listens(self._rpc))
+        self.name_node.wait_until(self._listens)
         self.data_node.wait_until(self._takes_files)
 
     def kill(self) -> None:
@@ -90,6 +95,9 @@ class HdfsStore(RunningStore):
     @property
     def pids(self) -> list[int]:
         return [self.name_node.pid, self.data_node.pid]
+
+    def _listens(self) -> bool:
+        return listens(self._rpc)
 
     def _takes_files(self) -> bool:
         """A file can be written: the DataNode has come and safe mode is over."""
@@ -109,26 +117,27 @@ class HdfsStore(RunningStore):
         return call_with_timeout(20, write)
 
 
-def _configure(folder: Path, rpc: int, ports: list[int]) -> None:
+def _configure(folder: Path, address: str, rpc: int, ports: list[int]) -> None:
     name_http, data, data_http, data_ipc = ports
     conf = folder / "conf"
     for page in ("hdfs", "datanode"):  # the servers look for their web pages; empty will do
         (conf / "webapps" / page).mkdir(parents=True)
     _write(conf / "core-site.xml", {
-        "fs.defaultFS": f"hdfs://127.0.0.1:{rpc}",
+        "fs.defaultFS": f"hdfs://{address}:{rpc}",
         "hadoop.tmp.dir": str(folder / "data"),
     })  # fmt: skip
     _write(conf / "hdfs-site.xml", {
         "dfs.replication": "1",
         "dfs.blocksize": str(16 << 20),
         "dfs.permissions.enabled": "true",
-        "dfs.namenode.rpc-bind-host": "127.0.0.1",
-        "dfs.namenode.http-address": f"127.0.0.1:{name_http}",
+        "dfs.namenode.rpc-bind-host": address,
+        "dfs.namenode.http-address": f"{address}:{name_http}",
         "dfs.namenode.safemode.extension": "0",
-        "dfs.datanode.address": f"127.0.0.1:{data}",
-        "dfs.datanode.http.address": f"127.0.0.1:{data_http}",
-        "dfs.datanode.ipc.address": f"127.0.0.1:{data_ipc}",
-        "dfs.datanode.hostname": "127.0.0.1",
+        "dfs.namenode.datanode.registration.ip-hostname-check": "false",  # not every address has a name
+        "dfs.datanode.address": f"{address}:{data}",
+        "dfs.datanode.http.address": f"{address}:{data_http}",
+        "dfs.datanode.ipc.address": f"{address}:{data_ipc}",
+        "dfs.datanode.hostname": address,
     })  # fmt: skip
 
 
