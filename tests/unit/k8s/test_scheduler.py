@@ -248,7 +248,7 @@ def test_a_fleet_is_listed_in_three_calls() -> None:
     assert len(server.asked) == 3
 
 
-def test_a_job_of_a_fleet_is_described_in_nine_calls_at_most() -> None:
+def test_a_job_of_a_fleet_is_described_in_five_calls() -> None:
     server = _fleet()
     found = _scheduler(server).describe("team-a:job-7")
     assert found is not None and "498 too few" in found.msg
