@@ -1,8 +1,8 @@
 """Reads what `k8s.state` needs to know of jobs, in few calls.
 
 One job takes at most ten: the job (two if it is a TrainJob), its pods, events about it, events about pods, Workloads
-of Kueue, nodes (all of them in one, or up to three), and the metrics of a pod. All jobs together take three, and three more where the user may not list
-the whole cluster. A call returns up to 500 objects; more take further calls.
+of Kueue, nodes (all of them in one, or up to three), and the metrics of a pod. All jobs together take three, and three
+more where the user may not list the whole cluster. A call returns up to 500 objects; more take further calls.
 """
 
 from __future__ import annotations
