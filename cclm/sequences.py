@@ -4,13 +4,15 @@ Dimension letters: S sequences, L positions of the longest one, H width, M selec
 all positions).
 
 Only attention needs the padded layout (`padded`, `padding_mask`). Everything else works position by position, or
-through methods that both classes have. So evaluation can run the same layers on `PackedSequences`, without padding.
+through methods that both classes have. So training and evaluation run the same layers on `PackedSequences`, without
+padding.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -134,14 +136,14 @@ class Sequences:
 class PackedSequences:
     """S sequences one after the other, without padding: M positions in all. Build with `of`, `pack` or `from_lists`.
 
-    Made for evaluation: layers that work position by position compute nothing for padding. Attention alone sees the
-    padded layout.
+    Layers that work position by position compute nothing for padding. Attention does neither on a CPU
+    (`cclm.model.packed_attention`); elsewhere it sees the padded layout.
     """
 
     data: Tensor
     """(M, ...)"""
     lengths: Tensor
-    """(S,) int64, at least 1."""
+    """(S,) int64."""
     starts: Tensor
     """(S,) int64: index into `data` of each sequence's position 0."""
     places: Tensor
@@ -149,6 +151,8 @@ class PackedSequences:
     is to wait for the GPU."""
     longest: int
     """L"""
+    cache: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    """What others derive from the lengths. All contents of the same sequences (`with_data`) share it."""
 
     @staticmethod
     def of(data: Tensor, lengths: Tensor) -> PackedSequences:
@@ -160,16 +164,20 @@ class PackedSequences:
 
     @staticmethod
     def pack(sequences: Sequences) -> PackedSequences:
-        """The same sequences without padding.
-
-        Raises:
-            ValueError: only some positions are visible.
-        """
+        """The same sequences without padding. Where only some positions are visible, the others are left out, too."""
+        data = sequences.data
         if sequences.visible is not None:
-            raise ValueError("sequences of which only some positions are visible have no packed layout")
-        lengths = sequences._explicit_lengths()
-        packed = PackedSequences.of(sequences.data, lengths)
-        return packed.with_data(sequences.data[:, : packed.longest].flatten(0, 1)[packed.places])
+            places = sequences.visible.flatten().nonzero()[:, 0]
+            return PackedSequences.of(data.flatten(0, 1).index_select(0, places), sequences.visible.sum(dim=1))
+        packed = PackedSequences.of(data, sequences._explicit_lengths())
+        if sequences.lengths is None:
+            return packed.with_data(data.flatten(0, 1))
+        return packed.with_data(data[:, : packed.longest].flatten(0, 1).index_select(0, packed.places))
+
+    @staticmethod
+    def concat(parts: Sequence[PackedSequences]) -> PackedSequences:
+        """All sequences of all `parts`, in order."""
+        return PackedSequences.of(torch.cat([part.data for part in parts]), torch.cat([part.lengths for part in parts]))
 
     @staticmethod
     def from_lists(token_ids: Sequence[Sequence[int]]) -> PackedSequences:
@@ -208,13 +216,30 @@ class PackedSequences:
 
     def first(self) -> Tensor:
         """(S, ...): the contents at position 0."""
-        return self.data[self.starts]
+        return self.data.index_select(0, self.starts)
+
+    def first_positions(self) -> PackedSequences:
+        """S sequences of one number: (S,) int64, place in `data` of position 0."""
+        return PackedSequences.of(self.starts, torch.ones_like(self.lengths))
+
+    def at(self, rows: Tensor, columns: Tensor) -> Tensor:
+        """(M', ...): the contents at some positions: `rows` int64 are sequences, `columns` positions in them."""
+        return self.data.index_select(0, self.starts[rows] + columns)
+
+    def split(self, sizes: Sequence[int]) -> list[PackedSequences]:
+        """Split into consecutive groups of `sizes` sequences. The sizes must add up to S."""
+        groups = torch.split(self.lengths, list(sizes))
+        positions = [int(group.sum()) for group in groups]
+        return [
+            PackedSequences.of(data, group)
+            for data, group in zip(torch.split(self.data, positions), groups, strict=True)
+        ]
 
     def select(self, rows: Tensor) -> PackedSequences:
         """The sequences numbered `rows` (K,) int64, in that order; repeats are allowed."""
         chosen = PackedSequences.of(self.data, self.lengths[rows])
         of_position = chosen.places // chosen.longest  # (M',): index into `rows` of each position's sequence
-        return chosen.with_data(self.data[self.starts[rows][of_position] + chosen.positions()])
+        return chosen.with_data(self.data.index_select(0, self.starts[rows][of_position] + chosen.positions()))
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> PackedSequences:
         """The same on `device`."""

@@ -12,6 +12,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from cclm.config.base import Location, Settings
+from cclm.config.compute import ComputeConfig
 from cclm.config.model import ModelConfig
 from cclm.config.optimization import OptimizerConfig, ScheduleConfig
 from cclm.config.output import CheckpointConfig
@@ -118,6 +119,7 @@ class PretrainConfig(Settings):
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     training: TrainingConfig = TrainingConfig()
+    compute: ComputeConfig = ComputeConfig()
     checkpoints: CheckpointConfig = CheckpointConfig()
     evaluation: EvaluationConfig | None = None
 

@@ -58,6 +58,10 @@ class CCLM(nn.Module):
         self.match_head = MlpHead(hidden_size, 2)
         self.box_head = MlpHead(hidden_size, 4)
 
+    def token_projection(self, states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """States (M, H) -> what logits come from: vectors (M, H), word embeddings (V, H), and biases (V,)."""
+        return self.token_head.hidden(states), self.encoders.text_encoder.embeddings.word.weight, self.token_head.bias
+
     def token_logits(self, states: Tensor) -> Tensor:
         """States (M, H) -> logits over the vocabulary (M, V). They share the text encoder's word embeddings."""
         logits: Tensor = self.token_head(states, self.encoders.text_encoder.embeddings.word.weight)

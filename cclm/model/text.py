@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from cclm.config.model import TextConfig
 from cclm.model.attention import Context, CrossAttention, SelfAttention, SequencesT
+from cclm.model.dropout import Dropout
 from cclm.model.layers import LayerList
 from cclm.sequences import AnySequences, PackedSequences, Sequences
 
@@ -30,7 +31,7 @@ class Embeddings(nn.Module):
         self.position = nn.Embedding(config.max_positions, config.hidden_size)
         self.token_type = nn.Embedding(1, config.hidden_size)
         self.norm = nn.LayerNorm(config.hidden_size, eps=1e-5)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, tokens: SequencesT, positions: Tensor | None = None) -> SequencesT:
         """Token ids (S, L) -> states (S, L, H). `positions` (S, L) int64 are those of the tokens; None: 0, 1, 2 ..."""
@@ -46,7 +47,7 @@ class FeedForward(nn.Module):
         super().__init__()
         self.up = nn.Linear(config.hidden_size, config.intermediate_size)
         self.down = nn.Linear(config.intermediate_size, config.hidden_size)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.norm = nn.LayerNorm(config.hidden_size, eps=1e-5)
 
     def forward(self, states: SequencesT) -> SequencesT:
@@ -55,7 +56,7 @@ class FeedForward(nn.Module):
 
     def transform(self, states: Tensor) -> Tensor:
         """States of any positions, (..., H) -> (..., H)."""
-        transformed: Tensor = self.norm(self.dropout(self.down(F.gelu(self.up(states)))) + states)
+        transformed: Tensor = self.norm(self.dropout.added(self.down(F.gelu(self.up(states))), states))
         return transformed
 
 
@@ -103,8 +104,16 @@ class FusionLayer(nn.Module):
 
     def forward_first(self, states: AnySequences, context: Context) -> Tensor:
         """The result of `forward` at position 0 alone: states (S, L, H) -> (S, H)."""
+        if isinstance(states, PackedSequences):
+            return self.forward_at(states, context, states.first_positions()).data
         alone = Sequences.full(self.self_attention.forward_first(states)[:, None])  # (S, 1, H)
         return self.feed_forward.transform(self.cross_attention(alone, context).first())
+
+    def forward_at(
+        self, states: PackedSequences, context: Context | None, positions: PackedSequences
+    ) -> PackedSequences:
+        """The result of `forward` at some positions alone; `positions` as in `SelfAttention.forward_at`."""
+        return self.forward_after_self_attention(self.self_attention.forward_at(states, positions), context)
 
 
 class TextEncoder(nn.Module):
@@ -145,6 +154,23 @@ class FusionEncoder(nn.Module):
             texts = layer(texts, context)
         return self.layers[-1].forward_first(texts, context)
 
+    def forward_at(
+        self, texts: PackedSequences, context: Context | None, positions: PackedSequences
+    ) -> PackedSequences:
+        """The result of `forward` at some positions. The last layer computes those alone.
+
+        Args:
+            positions: as in `SelfAttention.forward_at`.
+        """
+        for layer in self.layers[:-1]:
+            texts = layer(texts, context)
+        return self.layers[-1].forward_at(texts, context, positions)
+
+    @property
+    def can_prepare(self) -> bool:
+        """Whether there is more than one layer, so that `prepare` leaves all positions to be read."""
+        return len(self.layers) > 1
+
     def prepare(self, texts: PackedSequences) -> PackedSequences:
         """The part of `forward_first` that does not depend on the context: the self-attention of the first layer.
 
@@ -155,6 +181,22 @@ class FusionEncoder(nn.Module):
             return PackedSequences.of(self_attention.forward_first(texts), torch.ones_like(texts.lengths))
         prepared: PackedSequences = self_attention(texts)
         return prepared
+
+    def forward_prepared(self, prepared: PackedSequences, context: Context) -> PackedSequences:
+        """The rest of `forward`, for texts that went through `prepare`, which needs `can_prepare`."""
+        states = self.layers[0].forward_after_self_attention(prepared, context)
+        for layer in self.layers[1:]:
+            states = layer(states, context)
+        return states
+
+    def forward_at_prepared(
+        self, prepared: PackedSequences, context: Context, positions: PackedSequences
+    ) -> PackedSequences:
+        """The rest of `forward_at`, for texts that went through `prepare`, which needs `can_prepare`."""
+        states = self.layers[0].forward_after_self_attention(prepared, context)
+        for layer in self.layers[1:-1]:
+            states = layer(states, context)
+        return self.layers[-1].forward_at(states, context, positions)
 
     def forward_first_prepared(self, prepared: PackedSequences, context: Context) -> Tensor:
         """The rest of `forward_first`, for texts that went through `prepare`: (S, H)."""

@@ -12,7 +12,7 @@ import functools
 
 import torch
 from timm.layers import QuickGELU
-from timm.models.swin_transformer import SwinTransformer
+from timm.models.swin_transformer import SwinTransformer, WindowAttention
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
@@ -54,6 +54,10 @@ def _vit(config: VisionConfig) -> VisionTransformer:
 class ImageEncoder(nn.Module):
     """Pixels -> states. Position 0 represents the whole image."""
 
+    unfused_windows: bool = True
+    """Whether a CPU attends inside Swin's windows by matrix products and a softmax (`cclm.model.fast_paths`). torch's
+    fused attention cannot learn the bias of positions; what it does instead is slower there."""
+
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
         self.is_swin = config.architecture == "swin"
@@ -63,6 +67,10 @@ class ImageEncoder(nn.Module):
         """Pixels (N, R, R, 3) uint8, or normalised by `cclm.pixels`, (N, 3, R, R) float -> states (N, 1 + P, H)."""
         if images.dtype == torch.uint8:
             images = normalised(images)
+        if self.is_swin and images.device.type == "cpu":
+            for module in self.trunk.modules():
+                if isinstance(module, WindowAttention):
+                    module.fused_attn = not self.unfused_windows
         states = self.trunk.forward_features(images)
         if self.is_swin:
             patches = states.flatten(1, 2)  # (N, P, H)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from cclm.config.compute import ComputeConfig
 from cclm.config.pretrain import ObjectiveConfig
 from cclm.data.batches.batch import (
     ImageTextBatch,
@@ -28,18 +29,23 @@ from cclm.data.batches.batch import (
 )
 from cclm.model.attention import Context
 from cclm.model.cclm import CCLM
+from cclm.model.fast_paths import set_fast_paths
 from cclm.model.vision import region_states
-from cclm.sequences import Sequences
+from cclm.sequences import AnySequences, PackedSequences, Sequences
 from cclm.tasks import losses
+from cclm.tasks.fused_cross_entropy import fused_cross_entropy
 
 
 class PretrainTask(nn.Module):
     """Model and pre-training objective. DDP wraps this module, since all uses of the model lie inside its forward."""
 
-    def __init__(self, model: CCLM, objective: ObjectiveConfig) -> None:
+    def __init__(self, model: CCLM, objective: ObjectiveConfig, compute: ComputeConfig | None = None) -> None:
+        """`compute` says how; None: with all fast paths."""
         super().__init__()
         self.model = model
         self.objective = objective
+        self.compute = ComputeConfig() if compute is None else compute
+        set_fast_paths(model, self.compute)
 
     def fresh_parameters(self) -> set[str]:
         """Names of parameters without initial weights. As published, their learning rate is `lr_mult` times as high."""
@@ -74,7 +80,7 @@ class PretrainTask(nn.Module):
             result["loss_itc"] = (result["loss_itc"] + self._contrast(image_features, second_features)) / 2
             result["loss_ttc"] = self._contrast(text_features, second_features)
         negatives = self._negatives(image_features, text_features, generator)
-        fused = self._fuse_pairs(images, text, negatives, masked=masked, masked_context=images)
+        fused = self._fuse_pairs(images, text, negatives, masked=masked, masked_context=images, places=batch.masked)
         result["loss_itm"] = self._matching(fused, negatives)
         result["loss_mlm"] = self._masked_tokens(fused.masked, batch.masked)
         return result
@@ -87,9 +93,9 @@ class PretrainTask(nn.Module):
         region_features = self.model.space.image_features(regions.first())  # (B, E)
         text_features = self.model.space.text_features(text.first())  # (B, E)
         negatives = self._negatives(region_features, text_features, generator)
-        fused = self._fuse_pairs(regions, text, negatives, masked=masked, masked_context=regions)
-        in_image = self.model.encoders.fuse(text, Context(images, batch.image_of_text))  # (B, L, H)
-        predicted = self.model.box_head(in_image.first()).float().sigmoid()  # (B, 4)
+        fused = self._fuse_pairs(regions, text, negatives, masked=masked, masked_context=regions, places=batch.masked)
+        in_image = self._fuse_first(text, Context(images, batch.image_of_text))  # (B, H)
+        predicted = self.model.box_head(in_image).float().sigmoid()  # (B, 4)
         counted = ~batch.is_whole_image
         if self.objective.box_loss_on_whole_images:
             counted = torch.ones_like(counted)
@@ -108,7 +114,9 @@ class PretrainTask(nn.Module):
         source_features = self.model.space.text_features(source.first())  # (B, E)
         target_features = self.model.space.text_features(target.first())  # (B, E)
         negatives = self._negatives(source_features, target_features, generator)
-        fused = self._fuse_pairs(source, target, negatives, masked=masked, masked_context=target)
+        fused = self._fuse_pairs(
+            source, target, negatives, masked=masked, masked_context=target, places=batch.source_masked
+        )
         return {
             "loss_ttc": self._contrast(source_features, target_features),
             "loss_ttm": self._matching(fused, negatives),
@@ -123,14 +131,22 @@ class PretrainTask(nn.Module):
             "loss_ttc": self._contrast(
                 self.model.space.text_features(source.first()), self.model.space.text_features(target.first())
             ),
-            "loss_mlm": self._masked_tokens(completed, batch.joined),
+            "loss_mlm": self._masked_tokens(completed.at(batch.joined.rows, batch.joined.columns), batch.joined),
         }
 
-    def _encode_texts(self, *texts: Sequences | None) -> list[Sequences]:
-        """Encode groups of texts as one batch: token ids -> states of each group. Absent groups are left out."""
+    def _encode_texts(self, *texts: Sequences | None) -> list[AnySequences]:
+        """Encode groups of texts: token ids -> states of each group. Absent groups are left out."""
         present = [text for text in texts if text is not None]
-        states = self.model.encoders.encode_text(Sequences.concat(present))
-        return states.split([len(text) for text in present])
+        if not self.compute.one_text_pass:
+            return [self.model.encoders.encode_text(self._packed(text)) for text in present]
+        states = self.model.encoders.encode_text(self._packed(Sequences.concat(present)))
+        return list(states.split([len(text) for text in present]))
+
+    def _packed(self, sequences: AnySequences) -> AnySequences:
+        """The same without padding, where that is wanted."""
+        if isinstance(sequences, PackedSequences) or not self.compute.packed_texts or sequences.device.type != "cpu":
+            return sequences
+        return PackedSequences.pack(sequences)
 
     def _contrast(self, left: Tensor, right: Tensor) -> Tensor:
         return losses.contrastive(
@@ -145,35 +161,73 @@ class PretrainTask(nn.Module):
 
     def _fuse_pairs(
         self,
-        left: Sequences,
-        right: Sequences,
+        left: AnySequences,
+        right: AnySequences,
         negatives: losses.HardNegatives,
         *,
-        masked: Sequences,
-        masked_context: Sequences,
+        masked: AnySequences,
+        masked_context: AnySequences,
+        places: MaskedText,
     ) -> FusedPairs:
         """Run the fusion encoder on all pairs of a step as one batch. Keys and values of a left view are computed once.
 
         For matching, right texts attend to left views. For masked tokens, text i of `masked` attends to row i of
-        `masked_context`.
+        `masked_context`; `places` are the positions that are read of it.
         """
-        own = torch.arange(len(right), device=right.device)
-        texts = Sequences.concat([right, right, right.select(negatives.right_of_left), masked])
-        rows = [own, negatives.left_of_right, own]
-        if masked_context is left:
-            context = Context(left, torch.cat([*rows, own]))
-        else:
-            context = Context(Sequences.concat([left, masked_context]), torch.cat([*rows, len(left) + own]))
-        fused = self.model.encoders.fuse(texts, context)  # (4B, L, H)
-        pairs, completed = fused.split([3 * len(right), len(masked)])
-        return FusedPairs(matching=pairs.first(), masked=completed)
+        count = len(right)
+        own = torch.arange(count, device=right.device)
+        rows = torch.cat([own, own, negatives.right_of_left, count + own])  # (4B,) of `right` and `masked`
+        of_texts = torch.cat([own, negatives.left_of_right, own])  # (3B,) of `left`
+        is_same = masked_context is left
+        contexts = self._packed(left) if is_same else _joined(self._packed(left), self._packed(masked_context))
+        context = Context(contexts, torch.cat([of_texts, own if is_same else len(left) + own]))
+        if not self.compute.shared_views:
+            assert context.rows is not None
+            context = Context(contexts.select(context.rows))
+        return self._fuse(_joined(right, masked), rows, context, places)
+
+    def _fuse(self, texts: AnySequences, rows: Tensor, context: Context, places: MaskedText) -> FusedPairs:
+        """Fuse the texts numbered `rows` (4B,): the last B of them are masked, of the others position 0 is read."""
+        pairs, fusion = len(rows) // 4 * 3, self.model.encoders.fusion_encoder
+        if not isinstance(texts, PackedSequences):
+            fused = self.model.encoders.fuse(texts.select(rows), context)  # (4B, L, H)
+            return FusedPairs(fused.first()[:pairs], fused.at(pairs + places.rows, places.columns))
+        shares = self.compute.shared_self_attention and fusion.can_prepare
+        chosen = fusion.prepare(texts).select(rows) if shares else texts.select(rows)
+        masked = chosen.starts[pairs + places.rows] + places.columns  # (M,)
+        if not self.compute.read_positions:
+            fused = fusion.forward_prepared(chosen, context) if shares else fusion(chosen, context)
+            return FusedPairs(fused.first()[:pairs], fused.data.index_select(0, masked))
+        counts = torch.cat([torch.ones_like(rows[:pairs]), places.rows.bincount(minlength=len(rows) - pairs)])
+        order = places.rows.argsort(stable=True)
+        read = PackedSequences.of(torch.cat([chosen.starts[:pairs], masked[order]]), counts)
+        fuse = fusion.forward_at_prepared if shares else fusion.forward_at
+        matching, completed = fuse(chosen, context, read).data.split([pairs, len(masked)])
+        return FusedPairs(matching, completed.index_select(0, order.argsort()))
+
+    def _fuse_first(self, texts: AnySequences, context: Context) -> Tensor:
+        """States (B, L, H) -> fused states at position 0, (B, H)."""
+        if self.compute.read_positions:
+            return self.model.encoders.fuse_first(texts, context)
+        return self.model.encoders.fuse(texts, context).first()
 
     def _matching(self, fused: FusedPairs, negatives: losses.HardNegatives) -> Tensor:
         return losses.matching(self.model.match_head(fused.matching), negatives.exist)
 
-    def _masked_tokens(self, states: Sequences, masked: MaskedText) -> Tensor:
-        picked = states.at(masked.rows, masked.columns)  # (M, H)
-        return losses.masked_tokens(self.model.token_logits(picked), masked.labels)
+    def _masked_tokens(self, states: Tensor, masked: MaskedText) -> Tensor:
+        """Loss of the masked positions, whose states (M, H) are given."""
+        if self.compute.fused_cross_entropy:
+            return fused_cross_entropy(*self.model.token_projection(states), masked.labels)
+        return losses.masked_tokens(self.model.token_logits(states), masked.labels)
+
+
+def _joined(first: AnySequences, second: AnySequences) -> AnySequences:
+    """All sequences of both, which have the same layout."""
+    if isinstance(first, PackedSequences) and isinstance(second, PackedSequences):
+        return PackedSequences.concat([first, second])
+    if isinstance(first, Sequences) and isinstance(second, Sequences):
+        return Sequences.concat([first, second])
+    raise TypeError("one of the two is packed, the other padded")
 
 
 @dataclass(frozen=True)
@@ -182,8 +236,8 @@ class FusedPairs:
 
     matching: Tensor
     """(3B, H) states at position 0: B true pairs, then B of (drawn left, right) and B of (left, drawn right)."""
-    masked: Sequences
-    """(B, L, H) states of the masked texts."""
+    masked: Tensor
+    """(M, H) states of the masked positions."""
 
 
 _FRESH = ("space.", "match_head.", "box_head.", "cross_attention.", "class_head.")

@@ -72,7 +72,7 @@ class Pretraining(Recipe[CCLM]):
                 # Checks names and shapes; a model on the meta device takes no copies.
                 load_model(start.checkpoint, outline(config.model))
             model = CCLM(config.model)
-        return Built(PretrainTask(model, config.objective), model)
+        return Built(PretrainTask(model, config.objective, config.compute), model)
 
     def begin(self, step: int, trained: Trained[CCLM]) -> None:
         """Make up for the evaluation of the step that the run goes on from, where it was cut off after its save."""
