@@ -36,6 +36,16 @@ def test_a_broken_machine_may_be_replaced(config, tmp_path, launch, monkeypatch)
     end(launch(config(**SMALL | {"training.max_steps": 1}), "--no-preflight", processes=1), 0)
 
 
+def test_weights_are_looked_for_as_long_as_the_run_has_not_begun(config, tmp_path):
+    path = config(**SMALL | {"model.weights": str(tmp_path / "nowhere.th")})
+    err = end(start("launch", "--preflight-only", "--", "pretrain", path), 2)
+    assert "model.weights: " in verdict(err) and "nowhere.th does not exist" in verdict(err)
+    begun = tmp_path / "run" / "step-00000003"
+    begun.mkdir(parents=True)
+    (begun / "manifest.json").touch()
+    end(start("launch", "--preflight-only", "--", "pretrain", path), 0)
+
+
 def test_checks_alone(config, tmp_path):
     run = start("launch", "--preflight-only", "--", "pretrain", config(**SMALL))
     err = end(run, 0)
