@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import os
 import signal
 import threading
@@ -15,6 +16,8 @@ from types import FrameType
 import torch
 
 from cclm.launch_contract import EXIT_INTERRUPTED, EXIT_PEER_STOPPED, EXIT_PREEMPTED
+
+log = logging.getLogger(__name__)
 
 _Handler = Callable[[int, FrameType | None], object] | int | signal.Handlers | None
 """What `signal.signal` takes and returns."""
@@ -59,6 +62,24 @@ def autocast(precision: str, device: torch.device) -> torch.autocast:
 def uses_bfloat16(precision: str, device: torch.device) -> bool:
     """Whether matrix products are computed in bfloat16; otherwise in float32. `precision` is as in TrainingConfig."""
     return precision == "bfloat16" or (precision == "auto" and device.type == "cuda")
+
+
+def warn_of_slow_bfloat16(precision: str, device: torch.device) -> None:
+    """Warn where a processor computes bfloat16 without units for it. `precision` is as in TrainingConfig."""
+    if device.type == "cpu" and uses_bfloat16(precision, device) and not has_bfloat16_units():
+        log.warning(
+            "training.precision=bfloat16: this processor has no units for it (avx512_bf16, amx_bf16), so matrix "
+            "products take 20 to 30 times as long as in float32"
+        )
+
+
+def has_bfloat16_units(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether the processor can multiply matrices in bfloat16; True where that cannot be seen."""
+    with contextlib.suppress(OSError):
+        lines = cpuinfo.read_text().splitlines()
+        flags = next((line.split() for line in lines if line.startswith(("flags", "Features"))), None)  # x86, Arm
+        return flags is None or not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(flags)
+    return True
 
 
 def seed_of(seed: int, *place: int | str) -> int:

@@ -208,6 +208,8 @@ def train(recipe: Recipe[Model], context: RunContext, *, resume: str, stop: envi
 
     # 4. Train.
     report.forget_after(begin, again=course.repeated)
+    if distributed.rank() == 0:
+        environment.warn_of_slow_bfloat16(course.training.precision, device)
     journal.emit(_started(recipe, context, built, begin))
     for change in changes(start, config, recipe.checkpoint):
         journal.emit(change)

@@ -33,8 +33,8 @@ def _parser() -> argparse.ArgumentParser:
     up = commands.add_parser("up", help="bring a cluster up")
     up.add_argument("--nodes", type=int, default=2, help="worker nodes, 1 to 4 (default: 2)")
     up.add_argument(
-        "--with", dest="options", action="append", default=[], metavar="OPTION",
-        help=f"install this too, may be repeated: {', '.join(addons.OPTIONS)}",
+        "--with", dest="options", action="extend", nargs="+", default=[], metavar="OPTION", type=_words,
+        help=f"install these too, with spaces or commas between them: {', '.join(addons.OPTIONS)}",
     )  # fmt: skip
     commands.add_parser("status", help="what runs, what does not and why; exits 1 if something is unhealthy")
     run = commands.add_parser("run", help="run a command that finds the cluster by KUBECONFIG")
@@ -44,6 +44,11 @@ def _parser() -> argparse.ArgumentParser:
     load.add_argument("image", type=Path)
     commands.add_parser("down", help="take the cluster down and remove everything it made")
     return parser
+
+
+def _words(text: str) -> list[str]:
+    """What commas separate."""
+    return [word for word in text.split(",") if word]
 
 
 def _build(programs: list[str], everything: bool) -> None:
@@ -121,7 +126,7 @@ def main(arguments: list[str]) -> int:
     if chosen.command == "build":
         _build(chosen.programs, chosen.all)
     elif chosen.command == "up":
-        _up(cluster, chosen.nodes, chosen.options)
+        _up(cluster, chosen.nodes, [name for names in chosen.options for name in names])
     elif chosen.command == "status":
         return _status(cluster)
     elif chosen.command == "run":

@@ -7,7 +7,8 @@ import sys
 import pytest
 import torch
 
-from cclm.training.environment import StopSignal, autocast, seed_of, usable_cores
+from cclm.training import environment
+from cclm.training.environment import StopSignal, autocast, has_bfloat16_units, seed_of, usable_cores
 
 
 @pytest.mark.parametrize(
@@ -117,3 +118,31 @@ def test_who_was_signalled_is_settled_when_all_agree_to_stop(own, code):
         stop.settle(own)
         sigterm()  # as the launcher sends it to those that have not left yet
         assert stop.exit_code == code
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("flags\t\t: fpu avx2 avx512f avx512_bf16", True),
+        ("flags\t\t: fpu avx2 amx_bf16", True),
+        ("flags\t\t: fpu avx2 avx512f", False),
+        ("Features\t: fp asimd bf16", True),
+        ("Features\t: fp asimd", False),
+        ("model name: unknown", True),
+    ],
+)
+def test_units_for_bfloat16(tmp_path, line, expected):
+    path = tmp_path / "cpuinfo"
+    path.write_text(f"processor\t: 0\n{line}\n")
+    assert has_bfloat16_units(path) == expected
+    assert has_bfloat16_units(tmp_path / "absent")
+
+
+def test_slow_bfloat16_is_warned_of(monkeypatch, caplog):
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    monkeypatch.setattr(environment, "has_bfloat16_units", lambda: False)
+    for precision, device in (("auto", cpu), ("float32", cpu), ("auto", cuda), ("bfloat16", cuda)):
+        environment.warn_of_slow_bfloat16(precision, device)
+    assert not caplog.records
+    environment.warn_of_slow_bfloat16("bfloat16", cpu)
+    assert [record.message for record in caplog.records][0].startswith("training.precision=bfloat16: this processor")
