@@ -113,8 +113,8 @@ def observe(cluster: Cluster, job: Object) -> Observation:
         nodes = pool.submit(_nodes, cluster, pods)
         metrics = pool.submit(_metrics, cluster, pods)
         names = {pod["metadata"]["name"] for pod in pods}
-        events = [*about_job.result()]
-        events += [event for event in about_pods.result() if _is_about(event, name, names)]
+        events = [*(about_job.result() or ())]
+        events += [event for event in about_pods.result() or () if _is_about(event, name, names)]
         return Observation(
             job,
             pods,
@@ -131,11 +131,12 @@ def _is_about(event: Object, job: str, pods: set[str]) -> bool:
     return name in pods or name.startswith((f"{job}-worker-", f"{job}-node-"))
 
 
-def _readable(cluster: Cluster, resource: Resource, namespace: str, fields: str = "") -> list[Object]:
+def _readable(cluster: Cluster, resource: Resource, namespace: str, fields: str = "") -> list[Object] | None:
+    """Objects of a kind, None if the user may not read them."""
     try:
         return cluster.list(resource, namespace, fields=fields, pages=EVENT_PAGES)
     except (Forbidden, MissingDefinition):
-        return []
+        return None
 
 
 def _nodes(cluster: Cluster, pods: Sequence[Object]) -> Mapping[str, Object]:

@@ -21,16 +21,19 @@ def workload_of(job: Object, workloads: Sequence[Object]) -> Object | None:
     return None
 
 
-def queue_words(job: Object, workloads: Sequence[Object]) -> str | None:
+def queue_words(job: Object, workloads: Sequence[Object] | None, *, is_training: bool) -> str | None:
     """Why a job waits in its queue, in words; None if it does not wait.
 
     Args:
         job: with a queue.
-        workloads: all of the job's namespace.
+        workloads: all of the job's namespace; None if they may not be read.
+        is_training: whether pods of it run.
     """
-    queue, workload = queue_of(job), workload_of(job, workloads)
-    if queue is None:
+    queue, workload = queue_of(job), workload_of(job, workloads or ())
+    if queue is None or (workload is None and is_training):
         return None
+    if workloads is None:
+        return f"waits in queue {queue} of Kueue; the reason stands in its Workload, which you may not read"
     if workload is None:
         return (
             f"Kueue has not taken the job into queue {queue} yet; if that lasts, Kueue is down, or its integration "

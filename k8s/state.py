@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from k8s.objects import CANCELLED, CONTAINER_OF, PYTORCH_JOB, Object, queue_of, replica_index
 from k8s.progress import Progress, read_progress
 from k8s.queueing import queue_words
-from k8s.replicas import Failure, Replica, State, is_true, is_up, read_replica
+from k8s.replicas import Failure, Replica, State, condition, is_true, is_up, read_replica
 from k8s.restarts import Restarts, exit_words, read_restarts, time_of, times_of
 
 PATIENCE = timedelta(seconds=30)
@@ -19,6 +19,8 @@ PATIENCE = timedelta(seconds=30)
 MANY_REFUSALS = 5
 """So often has a kubelet refused pods of one replica when that is called a loop."""
 
+_DEADLINE = "active longer than specified deadline"
+"""How the operator words that a job's time is over."""
 _FAILED_EVENT = re.compile(
     r"Error pod (?P<pod>\S+) container \S+ exitCode: (?P<code>\d+) terminated message: ?(?P<message>.*)$", re.DOTALL
 )
@@ -33,8 +35,8 @@ class Observation:
     now: datetime
     events: Sequence[Object] = ()
     """About the job and its pods."""
-    workloads: Sequence[Object] = ()
-    """Kueue's, of the job's namespace."""
+    workloads: Sequence[Object] | None = ()
+    """Kueue's, of the job's namespace; None if they may not be read."""
     nodes: Mapping[str, Object] = field(default_factory=dict)
     """By name."""
     metrics: str | None = None
@@ -176,7 +178,7 @@ def _reason(state: State, seen: Observation, restarts: Restarts) -> str | None:
     if state in (State.SUCCEEDED, State.FAILED):
         return None
     if queue_of(job) is not None:
-        words = queue_words(job, seen.workloads)
+        words = queue_words(job, seen.workloads, is_training=state is State.RUNNING)
         if words is not None:
             return words
     elif is_true(job, "Suspended"):
@@ -222,6 +224,10 @@ def _refusal_words(looping: Mapping[int, int], events: Sequence[Object]) -> str:
 
 def _failure(seen: Observation, replicas: Sequence[Replica]) -> Failure:
     """Why a job failed: what its own pods tell, else the events about pods that are gone, else the job's condition."""
+    message = str((condition(seen.job, "Failed") or {}).get("message") or "")
+    if _DEADLINE in message:  # its pods were stopped by that, and tell nothing
+        limit = (seen.job["spec"].get("runPolicy") or {}).get("activeDeadlineSeconds")
+        return Failure(f"it was stopped after {limit} s, as the run option deadline_seconds says", None, None)
     failed = [(replica.index, replica.failure) for replica in replicas if replica.failure]
     # A code below 128 is what the operator took for final. The others ended because of it.
     first = [entry for entry in failed if (entry[1].exit_code or 0) < 128] or failed
@@ -238,10 +244,7 @@ def _failure(seen: Observation, replicas: Sequence[Replica]) -> Failure:
         event, match = known[0]
         words = exit_words(int(match["code"]), event.get("reason"), match["message"])
         return Failure(f"pod {match['pod']} failed: {words}", int(match["code"]), time_of(event))
-    message = next(
-        (entry.get("message") for entry in seen.job["status"]["conditions"] if entry["type"] == "Failed"), None
-    )
-    return Failure(str(message or "the job failed, and its events are gone"), None, None)
+    return Failure(message or "the job failed, and its events are gone", None, None)
 
 
 def _times(count: int) -> str:

@@ -195,6 +195,22 @@ def test_a_job_that_kueue_does_not_know_is_told() -> None:
     assert line.startswith("Kueue has not taken the job into queue line yet")
 
 
+def test_without_the_right_to_read_workloads_the_queue_is_told() -> None:
+    (line, *_) = describe(replace(recorded("kueue-waiting"), workloads=None)).lines()
+    assert line == "waits in queue line of Kueue; the reason stands in its Workload, which you may not read"
+    assert describe(replace(recorded("kueue-resumed"), workloads=None)).reason is None
+
+
+def test_a_job_that_was_stopped_at_its_deadline_says_so() -> None:
+    """Earlier ends of its pods, which were made good, are not the cause."""
+    seen = copy.deepcopy(recorded("out-of-memory"))
+    seen.job["spec"]["runPolicy"]["activeDeadlineSeconds"] = 600
+    message = 'job "oom" has failed because it was active longer than specified deadline'
+    seen.job["status"]["conditions"].append({"type": "Failed", "status": "True", "message": message})
+    line = describe(replace(seen, pods=())).lines()[0]
+    assert line == "it was stopped after 600 s, as the run option deadline_seconds says"
+
+
 def test_a_job_suspended_by_hand_is_told() -> None:
     seen = copy.deepcopy(recorded("cancelled"))
     seen.job["metadata"]["annotations"].clear()
