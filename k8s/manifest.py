@@ -6,6 +6,7 @@ from typing import Any
 
 from torchx.specs import AppDef, Role
 
+from k8s import overlay
 from k8s.names import check_name, worker_name
 from k8s.pod import labels, pod_annotations, pod_spec
 from k8s.settings import JobSettings
@@ -48,10 +49,12 @@ def pytorchjob(app: AppDef, settings: JobSettings, name: str) -> Manifest:
     """
     (role,) = app.roles
     check_name(name, role.num_replicas)
-    template = {
+    template: Manifest = {
         "metadata": {"labels": labels(app, settings, name), "annotations": pod_annotations(settings)},
         "spec": pod_spec(app, settings, name, rank0_host=worker_name(name, 0), replica_label=REPLICA_LABEL),
     }
+    if settings.overlay is not None:
+        template = overlay.merge(template, overlay.read(settings.overlay))
     return {
         "apiVersion": "kubeflow.org/v1",
         "kind": "PyTorchJob",

@@ -38,6 +38,12 @@ class JobSettings:
     labels: Mapping[str, str] = option({}, "labels on the job and its pods")
     annotations: Mapping[str, str] = option({}, "annotations on the job and its pods")
 
+    overlay: str | None = option(
+        None,
+        "YAML file with metadata and spec of a pod, for what no option has; it is merged into the pod, lists by the "
+        "name of their items (the container is pytorch), and null takes a key away",
+    )
+
     # Queue and priority.
     queue: str | None = option(
         None, "Kueue's LocalQueue; the job waits there until there is quota for all its nodes, and cannot be resized"

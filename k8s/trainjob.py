@@ -35,7 +35,7 @@ _PATCHED_IN_CONTAINER = ("volumeMounts", "securityContext")
 
 BEYOND_PATCHES = (
     "secrets", "config_maps", "priority_class", "scheduler_name", "host_network", "image_pull_policy",
-    "service_account_token", "gang_queue", "gang_timeout",
+    "service_account_token", "gang_queue", "gang_timeout", "overlay",
 )  # fmt: skip
 """Run options that no patch of a runtime can carry out."""
 

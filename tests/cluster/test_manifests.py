@@ -52,6 +52,16 @@ def affinity_file(tmp_path: Path) -> str:
 
 
 @pytest.fixture
+def overlay_file(tmp_path: Path) -> str:
+    pod = {
+        "dnsConfig": {"options": [{"name": "ndots", "value": "1"}]},
+        "containers": [{"name": "pytorch", "tty": True}],
+    }
+    (tmp_path / "overlay.yaml").write_text(yaml.safe_dump({"spec": pod}))
+    return str(tmp_path / "overlay.yaml")
+
+
+@pytest.fixture
 def cast(space: Space) -> Iterator[None]:
     """What pods need to be admitted: their service account and their priority."""
     space.api("create", "serviceaccount", "robot")
@@ -84,10 +94,10 @@ def pod_of(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_every_component_with_every_pair_of_run_options_is_accepted(
-    space: Space, affinity_file: str, cast: None
+    space: Space, affinity_file: str, overlay_file: str, cast: None
 ) -> None:
     space.need("kueue")
-    changes = {"affinity": [affinity_file], "priority_class": [f"urgent-{space.name[-6:]}"]}
+    changes = {"affinity": [affinity_file], "overlay": [overlay_file], "priority_class": [f"urgent-{space.name[-6:]}"]}
     rows = combinations(
         [(name, j) for name in COMPONENTS for j in ("1x2", "1:2x2", "4x2")], changes, JobSettings(namespace=space.name)
     )

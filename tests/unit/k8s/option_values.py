@@ -20,6 +20,7 @@ VALUES: dict[str, list[Any]] = {
     "runtime": ["torch-distributed"],
     "labels": [{"team": "vision", "example.com/cost-centre": "12"}],
     "annotations": [{"example.com/why": "a test: of options"}],
+    "overlay": [],  # the test's file
     "queue": ["team-a"],
     "kueue_priority": ["high"],
     "kueue_required_topology": ["cloud.example.com/rack"],
