@@ -49,6 +49,8 @@ class Workbench:
     store: ClusterS3
     world: Path
     folder: Path
+    packages: Path | None = None
+    """A folder whose packages come before those of this environment, such as another TorchX."""
     _undisturbed: dict[int, demo_run.Undisturbed] = field(default_factory=dict)
 
     @classmethod
@@ -102,7 +104,8 @@ class Workbench:
         """Run torchx as a user of the cluster would who has no settings of his own."""
         nothing = self.folder / "torchxconfig"
         nothing.touch()
-        env = {**kubeconfig_environment(space.api.kubeconfig), "TORCHXCONFIG": str(nothing), "PYTHONPATH": str(PROJECT)}
+        paths = os.pathsep.join(str(path) for path in (self.packages, PROJECT) if path is not None)
+        env = {**kubeconfig_environment(space.api.kubeconfig), "TORCHXCONFIG": str(nothing), "PYTHONPATH": paths}
         command = [str(Path(sys.executable).parent / "torchx"), *words]
         done = subprocess.run(
             command, env=env, cwd=self.folder, capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL
