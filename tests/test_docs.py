@@ -1,11 +1,13 @@
 """README and docs/: short, and true of what is there. Their commands are run by tests/integration."""
 
+import argparse
 import re
 import runpy
 from pathlib import Path
 
 import pytest
 
+from cclm.cli import launch
 from cclm.cli.main import COMMANDS
 from tests.pages import NOT_RUN, PAGES, ROOT, RUN, commands
 
@@ -98,3 +100,14 @@ def test_the_picture_is_what_its_script_draws() -> None:
         )
     )
     assert drawn == kept
+
+
+def test_every_option_of_launch_is_explained() -> None:
+    parser = argparse.ArgumentParser()
+    commands_of_parser = parser.add_subparsers()
+    launch.add_parser(commands_of_parser)
+    page = (ROOT / "docs/runs-that-survive.md").read_text(encoding="utf-8")
+    for action in commands_of_parser.choices["launch"]._actions:
+        option = next((each for each in action.option_strings if each.startswith("--") and "_" not in each), None)
+        if option is not None and option != "--help":
+            assert f"`{option}`" in page, option
