@@ -75,6 +75,8 @@ def measure_ours(cluster: Cluster, rounds: int, names: list[str]) -> dict[str, l
                     for name in names:
                         run_faults.break_worker(run, name, random.randrange(2), world=2)
                         print(run.faults[-1], flush=True)
+                    while run.node_of(0) == run.node_of(1):
+                        run_faults.break_worker(run, "pod deleted", 1, world=2)
                     run_faults.lose_node(run, cluster, 0, world=1)
                     print(run.faults[-1], flush=True)
                     run.keep(ROOT / "build" / "faults.jsonl")

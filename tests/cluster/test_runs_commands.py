@@ -135,7 +135,9 @@ def test_retries_are_bounded_and_status_says_what_ended_them(space: Space, bench
             return run.progress.ended is not None
 
         run.progress.wait(kill_each_start, "the end of all attempts", run.why, timeout=300)
-        assert run.progress.ended == "Failed" and len(killed) == 2
+        assert run.progress.ended == "Failed"
+        # This node may have begun a third start before the node that counts has refused it.
+        assert len(killed) in (2, 3)
         said = _message(bench.torchx(space, "status", run.handle))
         assert "2 attempts in a row got no further than any checkpoint" in said, said
 
