@@ -33,8 +33,11 @@ class _Process:
 
 
 def _in_pod(space: Space, pod: str) -> list[_Process]:
-    """What runs in a pod, with the numbers that it has on this machine."""
-    uid = space.api.get("pod", pod)["metadata"]["uid"]
+    """What runs in a pod, with the numbers that it has on this machine. Raises ClusterError if there is no such pod."""
+    item = space.api.get("pod", pod)
+    if item is None:
+        raise ClusterError(f"there is no pod {pod}")
+    uid = item["metadata"]["uid"]
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
