@@ -7,6 +7,7 @@ torch's `LocalElasticAgent` and of the c10d rendezvous that are not public; `ccl
 from __future__ import annotations
 
 import contextlib
+import enum
 import json
 import signal
 import subprocess
@@ -41,6 +42,17 @@ _CODES_OF_STOPPED = (
 """Exit codes of processes that end in good order. The others then do so, too, and may still be saving."""
 BROKEN_GRACE_SECONDS = 10
 """How long processes may take to leave when others are lost; `--shutdown-timeout` if that is shorter."""
+
+
+class Start(enum.Enum):
+    """What a start of the processes counts as, by how the last one ended."""
+
+    COUNTED = enum.auto()
+    """A new attempt: a process has failed, or this is the first start."""
+    FREE = enum.auto()
+    """None: nodes came or left in good order."""
+    AFTER_LOSS = enum.auto()
+    """None either, unless nodes are lost again and again."""
 
 
 class Agent(LocalElasticAgent):
@@ -79,8 +91,7 @@ class Agent(LocalElasticAgent):
         self._pause, self._memory = Pauses(journal), MemoryLimit()
         self._outlives_preempted_nodes = spec.max_restarts > 0 or min_nodes < max_nodes
         """Whether to meet again when another node was preempted, rather than to leave as well."""
-        self._is_free_start = False
-        """Whether the next start follows upon no failure of a process, and so is no new attempt."""
+        self._next_start = Start.COUNTED
         self.failure: Failure | None = None
         """The last failure: of this node, or the verdict of another one."""
         self.killed: list[int] = []
@@ -109,15 +120,16 @@ class Agent(LocalElasticAgent):
 
     def _prepare_to_meet(self) -> None:
         """Wait before a start that follows upon failures, as the scheduler may not."""
-        if not self._is_free_start:
+        if self._next_start is Start.COUNTED:
             self._pause.before_start(self._attempts)
 
     def _start_workers(self, worker_group: WorkerGroup) -> dict[int, Any]:
         if self._attempts is not None and self.is_leader:
-            if self._is_free_start:
-                self._journal.emit(AttemptsCounted(self._attempts.take_back(), self._attempts.limit))
+            if self._next_start is not Start.COUNTED:
+                before = self._attempts.take_back(is_loss=self._next_start is Start.AFTER_LOSS)
+                self._journal.emit(AttemptsCounted(before, self._attempts.limit))
             self._journal.emit(AttemptsCounted(self._attempts.begin(), self._attempts.limit))
-        self._is_free_start = False
+        self._next_start = Start.COUNTED
         process_ids: dict[int, Any] = super()._start_workers(worker_group)
         return process_ids
 
@@ -125,15 +137,11 @@ class Agent(LocalElasticAgent):
         is_node_joining = worker_group.state == WorkerState.HEALTHY
         if is_node_joining:
             self._journal.emit(NodeJoining(worker_group.group_world_size or 1, self._remaining_restarts))
-        self._begin_again(worker_group, is_free=is_node_joining or self._is_free_start)
+        self._begin_again(worker_group, Start.FREE if is_node_joining else self._next_start)
 
-    def _begin_again(self, worker_group: WorkerGroup, *, is_free: bool) -> None:
-        """Stop the processes, meet, and start them again.
-
-        Args:
-            is_free: whether no process has failed.
-        """
-        self._is_free_start = is_free
+    def _begin_again(self, worker_group: WorkerGroup, start: Start) -> None:
+        """Stop the processes, meet, and start them again."""
+        self._next_start = start
         super()._restart_workers(worker_group)
 
     def _monitor_workers(self, worker_group: WorkerGroup) -> RunResult:
@@ -150,7 +158,7 @@ class Agent(LocalElasticAgent):
             self._judge(result, set(died_first))
         elif result.state == WorkerState.HEALTHY and not self._is_member():
             self._journal.emit(Rejoining(self._remaining_restarts))
-            self._begin_again(worker_group, is_free=False)
+            self._begin_again(worker_group, Start.COUNTED)
         return result
 
     def _stop_soon(self) -> None:
@@ -207,7 +215,7 @@ class Agent(LocalElasticAgent):
         self.failure = failure = self._memory.explain(failure)
         if failure.cause in _FREE_CAUSES and self._outlives_preempted_nodes:
             self._journal.emit(NodeLeft(failure.cause.name, describe(failure), self._remaining_restarts))
-            self._is_free_start = True
+            self._next_start = Start.FREE
             self._remaining_restarts += 1  # torch takes it away again
         elif self._settle_by_others(failure):
             self._remaining_restarts += 1

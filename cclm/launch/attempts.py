@@ -2,7 +2,8 @@
 
 Schedulers restart what exits with 128 and above, some without any bound (a PyTorchJob with restartPolicy ExitCode).
 So the launcher counts by itself. A start counts once for all processes and machines. A newer checkpoint and success
-start the count anew. A stop from outside (SIGTERM, nodes that join or leave) takes the last start back.
+start the count anew. A stop from outside (SIGTERM, nodes that join or leave) takes the last start back. So does the
+loss of a node, but not without end: a run may be what its nodes die of.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from cclm import storage
 from cclm.errors import UserError
 
 DEFAULT_MAX_ATTEMPTS = 5
+_LOSSES_PER_ATTEMPT = 10
+"""A run may lose nodes so many times `--max-attempts` in a row without a newer checkpoint."""
 _MANIFEST = "manifest.json"
 _STEP = re.compile(r"step-(\d+)")
 
@@ -31,6 +34,8 @@ class _Count:
     """Step of the newest checkpoint at the last start; 0 if there was none."""
     attempts: int
     """Starts in a row with no newer checkpoint than that."""
+    losses: int = 0
+    """Starts since that checkpoint that were taken back because a node was lost."""
 
 
 class Attempts:
@@ -75,18 +80,21 @@ class Attempts:
 
     def _count(self) -> int:
         last, step = self._read(), self._steps()
-        attempts = 1
+        attempts, losses = 1, 0
         # A step below the last one is a new beginning as well: --resume never.
         if last is not None and (last.run_id, last.step) == (self._run_id, step):
-            attempts = last.attempts + 1
-        if attempts > self.limit:
+            attempts, losses = last.attempts + 1, last.losses
+        is_lossy = losses > _LOSSES_PER_ATTEMPT * self.limit
+        if attempts > self.limit or is_lossy:
             since = f"the checkpoint of step {step}" if step else "any checkpoint"
             since = f"checkpoints of {step} steps in all" if step and self._later_folders else since
+            what = f"{losses} starts in a row, each ended by the loss of a node," if is_lossy else None
+            what = what or f"{self.limit} attempts in a row"
             raise AttemptsExhausted(
-                f"{self.limit} attempts in a row got no further than {since}: giving up. Look at what ended them, "
+                f"{what} got no further than {since}: giving up. Look at what ended them, "
                 f"then delete {self.url} to try again, or allow more with --max-attempts"
             )
-        self._write(_Count(self._run_id, step, attempts))
+        self._write(_Count(self._run_id, step, attempts, losses))
         return attempts
 
     def so_far(self) -> int:
@@ -99,8 +107,11 @@ class Attempts:
         is_known = last is not None and (last.run_id, last.step) == (self._run_id, self._steps())
         return last.attempts if last is not None and is_known else 0
 
-    def take_back(self) -> int:
+    def take_back(self, *, is_loss: bool = False) -> int:
         """Do not count the last start: it was stopped from outside, or refused what it was given.
+
+        Args:
+            is_loss: whether it ended because a node was lost.
 
         Returns:
             The starts in a row that remain.
@@ -112,7 +123,7 @@ class Attempts:
         last = self._read()
         if last is None or last.run_id != self._run_id or last.attempts <= 0:
             return 0
-        self._write(_Count(last.run_id, last.step, last.attempts - 1))
+        self._write(_Count(last.run_id, last.step, last.attempts - 1, last.losses + is_loss))
         return last.attempts - 1
 
     def reset(self) -> None:
@@ -132,13 +143,15 @@ class Attempts:
         """The stored count. None if there is none or it cannot be parsed: a lost count must not stop a run."""
         try:
             found = json.loads(storage.read_bytes(self.url))
-            return _Count(str(found["run_id"]), int(found["step"]), int(found["attempts"]))
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            losses = int(found.get("losses", 0))
+            return _Count(str(found["run_id"]), int(found["step"]), int(found["attempts"]), losses)
+        except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
             return None
 
     def _write(self, count: _Count) -> None:
         try:
-            storage.write_atomic(self.url, (json.dumps(vars(count)) + "\n").encode())
+            values = {name: value for name, value in vars(count).items() if name != "losses" or value}
+            storage.write_atomic(self.url, (json.dumps(values) + "\n").encode())
         except storage.StoreUnavailable:
             raise
         except OSError as error:

@@ -6,7 +6,9 @@ processes when a round has broken, and meets the others again where they are.
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from typing import Any
 
 from torch.distributed import HashStore  # type: ignore[attr-defined]  # torch makes it public in another way
@@ -16,13 +18,22 @@ from torch.distributed.elastic.rendezvous.api import RendezvousTimeoutError
 
 from cclm.events import NodeJoining, NodeLeft, RoundBroken
 from cclm.launch import exit_report
-from cclm.launch.agent import Agent
+from cclm.launch.agent import Agent, Start
 from cclm.launch.causes import Cause, Failure, describe
 from cclm.launch.meeting import Trouble
 from cclm.launch.membership import MeetingTimeout, Membership
 
-_EXPLANATION_SECONDS = 5.0
-"""How long a node whose processes lost others waits to hear why. The nodes learn of a loss within a second or two."""
+_CONSEQUENCES = {Cause.LOST_PEER: 5.0, Cause.COLLECTIVE_TIMEOUT: 0.0}
+"""Causes that may have their cause on another node, and the seconds to wait for what that says. Nodes learn of a loss
+within a second or two; who has waited for the end of a collective has waited long enough."""
+
+
+@contextlib.contextmanager
+def _timeouts_of_torch() -> Iterator[None]:
+    try:
+        yield
+    except MeetingTimeout:
+        raise RendezvousTimeoutError from None
 
 
 class MeetingHandler(RendezvousHandler):
@@ -33,7 +44,7 @@ class MeetingHandler(RendezvousHandler):
     """
 
     def __init__(self, membership: Membership, run_id: str, join_timeout: float, local_addr: str | None) -> None:
-        self.membership, self._run_id, self.join_timeout = membership, run_id, join_timeout
+        self.membership, self._run_id, self._join_timeout = membership, run_id, join_timeout
         self._local_addr = local_addr
 
     def get_backend(self) -> str:
@@ -50,14 +61,17 @@ class MeetingHandler(RendezvousHandler):
             RunIsOver, RunEnded: there will be none.
             RendezvousTimeoutError: too few nodes came within the join timeout.
         """
-        try:
-            joined = self.membership.next_round(self.join_timeout)
-        except MeetingTimeout:
-            raise RendezvousTimeoutError from None
+        with _timeouts_of_torch():
+            joined = self.membership.next_round(self._join_timeout)
         # The agent keeps nothing in the store, as `cclm.launch.torchrun` lets it compute ranks without one.
         address = joined.host_address if joined.rank or self._local_addr is None else self._local_addr
         place = RendezvousStoreInfo(address, joined.round.master_port)
         return RendezvousInfo(HashStore(), joined.rank, len(joined.round.members), place)
+
+    def enter(self) -> None:
+        """Be in a meeting before the next round. Raises RendezvousTimeoutError."""
+        with _timeouts_of_torch():
+            self.membership.enter(self._join_timeout)
 
     def is_closed(self) -> bool:
         return self.membership.is_finished or self.membership.verdict is not None
@@ -88,7 +102,7 @@ class MeetingAgent(Agent):
         """Of the processes of this node, while those of other nodes still run."""
 
     def _prepare_to_meet(self) -> None:
-        self._membership.enter(self._handler.join_timeout)
+        self._handler.enter()
         if self._membership.is_host:  # the others need not wait a second time
             super()._prepare_to_meet()
 
@@ -116,17 +130,17 @@ class MeetingAgent(Agent):
             self._say_broken(trouble)
             if not _is_in_good_order(trouble):
                 self._stop_soon()
-            self._begin_again(worker_group, is_free=_is_free(trouble))
+            self._begin_again(worker_group, _start_after(trouble))
         elif self._membership.has_node_left():
             self._journal.emit(NodeLeft(Cause.PEER_STOPPED.name, "another node has left", restarts_left))
-            self._begin_again(worker_group, is_free=True)
+            self._begin_again(worker_group, Start.FREE)
         elif self._success is None and self._membership.is_node_joining():
             self._journal.emit(NodeJoining(worker_group.group_world_size or 1, restarts_left))
-            self._begin_again(worker_group, is_free=True)
+            self._begin_again(worker_group, Start.FREE)
 
-    def _begin_again(self, worker_group: WorkerGroup, *, is_free: bool) -> None:
+    def _begin_again(self, worker_group: WorkerGroup, start: Start) -> None:
         self._success = None
-        super()._begin_again(worker_group, is_free=is_free)
+        super()._begin_again(worker_group, start)
 
     def _say_broken(self, trouble: Trouble) -> None:
         cause = trouble.cause or Cause.LOST_PEER.name
@@ -134,13 +148,13 @@ class MeetingAgent(Agent):
 
     def _settle_by_others(self, failure: Failure) -> bool:
         """Whether another node is to blame for a failure here: then it uses up no restart."""
-        if failure.cause is not Cause.LOST_PEER:
+        if failure.cause not in _CONSEQUENCES:
             return False
-        trouble = self._membership.explain(_EXPLANATION_SECONDS)
+        trouble = self._membership.explain(_CONSEQUENCES[failure.cause])
         if trouble is None:
             return False
         self._say_broken(trouble)
-        self._is_free_start = _is_free(trouble)
+        self._next_start = _start_after(trouble)
         return True
 
     def _tell_others(self, failure: Failure) -> None:
@@ -166,9 +180,12 @@ class MeetingAgent(Agent):
         return None if verdict is None else exit_report.parse(json.loads(verdict))
 
 
-def _is_free(trouble: Trouble) -> bool:
-    """Whether the start that follows is no attempt: no process has failed."""
-    return trouble.cause in (None, Cause.PEER_STOPPED.name, Cause.PREEMPTED.name, Cause.INTERRUPTED.name)
+def _start_after(trouble: Trouble) -> Start:
+    """What the start that follows counts as."""
+    if trouble.cause is None:
+        return Start.AFTER_LOSS
+    is_free = trouble.cause in (Cause.PEER_STOPPED.name, Cause.PREEMPTED.name, Cause.INTERRUPTED.name)
+    return Start.FREE if is_free else Start.COUNTED
 
 
 def _is_in_good_order(trouble: Trouble) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from cclm.launch.meeting import Report, View
 from cclm.launch.meeting_addresses import Address
-from cclm.launch.meeting_messages import connect, report_to, view_from
+from cclm.launch.meeting_messages import Line, connect, report_to, view_from
 
 REPORT_SECONDS = 0.5
 """Between two reports, where nothing happens."""
@@ -18,13 +18,21 @@ class Link(threading.Thread):
     """Reports to a host until the connection ends.
 
     Args:
+        second_address: of the same host, for when the first one cannot be reached; None if there is none.
         make_report: called in this thread.
         silence: seconds without an answer after which the host is lost.
     """
 
-    def __init__(self, address: Address, run_id: str, make_report: Callable[[], Report], silence: float) -> None:
+    def __init__(
+        self,
+        address: Address,
+        second_address: Address | None,
+        run_id: str,
+        make_report: Callable[[], Report],
+        silence: float,
+    ) -> None:
         super().__init__(name="meeting-link", daemon=True)
-        self.address = address
+        self.address, self._second_address = address, second_address
         self._run_id, self._make_report, self._silence = run_id, make_report, silence
         self._wake = threading.Event()
         self._is_closed = False
@@ -54,7 +62,7 @@ class Link(threading.Thread):
             self.lost = getattr(error, "strerror", None) or str(error) or type(error).__name__
 
     def _report(self) -> None:
-        line = connect(self.address, min(self._silence, _CONNECT_SECONDS))
+        line = self._connect()
         try:
             line.wait_at_most(self._silence)
             self.host_address = line.peer_host()
@@ -72,3 +80,12 @@ class Link(threading.Thread):
                 self._wake.wait(REPORT_SECONDS)
         finally:
             line.close()
+
+    def _connect(self) -> Line:
+        seconds = min(self._silence, _CONNECT_SECONDS)
+        try:
+            return connect(self.address, seconds)
+        except OSError:
+            if self._second_address is None:
+                raise
+            return connect(self._second_address, seconds)

@@ -7,11 +7,12 @@ signals are handled at once. No torch.
 
 from __future__ import annotations
 
+import errno
 import itertools
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from cclm.errors import UserError
@@ -24,7 +25,13 @@ from cclm.launch.meeting_server import MeetingServer, ask_all
 _LOOK_SECONDS = 0.05
 _ASK_AGAIN_SECONDS = 0.5
 _GOODBYE_SECONDS = 5.0
-"""How long a node that leaves waits until the host has heard so, and a host until the others are gone."""
+"""How long a node that leaves waits until the host has heard so."""
+_LAST_SECONDS = 30.0
+"""How long a host waits at the end until the others are gone. Those that missed the end would begin again."""
+_FOUND_ANYWAY_SECONDS = 15.0
+"""How long a node waits for one of a lower index to host. That one may take long to stop its processes."""
+_PORT_SECONDS = 30.0
+"""How long a port may be in use by a launcher that is about to end."""
 _NOTICE_SECONDS = 30.0
 """A longer wait for nodes is told, and again each time it has become twice as long."""
 _KEPT_TOKENS = 1000
@@ -88,14 +95,13 @@ class Membership:
         self._verdict: str | None = None
         self._link: Link | None = None
         self._server: MeetingServer | None = None
+        self._has_said_goodbye = False
+        self._seeking_since: float | None = None
+        """Since when this node looks for a place to meet; None while it has one."""
         others = {other: address for other, address in self._addresses.items() if other != index}
         self._others = others
         if index in self._addresses:
-            port = self._addresses[index].port
-            try:
-                self._server = MeetingServer(port, run_id, others)
-            except OSError as error:
-                raise UserError(f"the rendezvous port {port} cannot be used: {error.strerror or error}") from None
+            self._server = _listen(self._addresses[index].port, run_id, others)
 
     @property
     def is_host(self) -> bool:
@@ -135,6 +141,8 @@ class Membership:
                 if view is None:
                     self._pause(deadline, _LOOK_SECONDS)
                     continue
+            if self._link is not None and self._link.view is None:  # the host has gone meanwhile
+                self._pause(deadline, _ASK_AGAIN_SECONDS)
             self._forget_meeting()
             self._find_meeting(deadline)
 
@@ -251,7 +259,10 @@ class Membership:
         Args:
             until_alone: as host, wait until the others are gone.
         """
-        deadline = time.monotonic() + _GOODBYE_SECONDS
+        if self._has_said_goodbye:
+            return
+        self._has_said_goodbye = True
+        deadline = time.monotonic() + (_LAST_SECONDS if until_alone else _GOODBYE_SECONDS)
         link, report = self._link, self._report()
         if link is not None:
             while link.lost is None and link.answered != report and time.monotonic() < deadline:
@@ -282,12 +293,19 @@ class Membership:
     def _find_meeting(self, deadline: float) -> None:
         answers = ask_all(self._others, self._run_id)
         place = best_place(self._index, answers)
+        now = time.monotonic()
+        self._seeking_since = now if self._seeking_since is None else self._seeking_since
+        if place is None and now - self._seeking_since > _FOUND_ANYWAY_SECONDS:
+            place = self._index
         if place == self._index and self._server is not None:
             self._server.host(self._node, self._limits)
         if place not in self._addresses:
             self._pause(deadline, _ASK_AGAIN_SECONDS)
             return
-        self._link = Link(self._addresses[place], self._run_id, self._report, self._limits.silence)
+        self._seeking_since = None
+        # This node need not know itself by its name.
+        own = Address("localhost", self._addresses[place].port) if place == self._index else None
+        self._link = Link(self._addresses[place], own, self._run_id, self._report, self._limits.silence)
 
     def _forget_meeting(self) -> None:
         """Enter the next meeting as somebody new."""
@@ -339,3 +357,15 @@ class Membership:
         here = ", ".join(map(str, view.indexes))
         wanted = f"{self._limits.min_nodes} to {self._limits.max_nodes} nodes"
         return f"waiting for nodes since {seconds:.0f} s: of {wanted}, node {here} is here"
+
+
+def _listen(port: int, run_id: str, peers: Mapping[int, Address]) -> MeetingServer:
+    """A server at the port of this node. Raises UserError."""
+    deadline = time.monotonic() + _PORT_SECONDS
+    while True:
+        try:
+            return MeetingServer(port, run_id, peers)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or time.monotonic() > deadline:
+                raise UserError(f"the rendezvous port {port} cannot be used: {error.strerror or error}") from None
+        time.sleep(_ASK_AGAIN_SECONDS)

@@ -6,6 +6,7 @@ Processes are stubs that only wait, but for the last test, which trains.
 import contextlib
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -25,6 +26,10 @@ from .test_pretrain import wait_for_line
 
 pytestmark = pytest.mark.slow
 PATIENCE = 240
+FAULTS = ("killed", "preempted", "stands still", "process killed")
+LOSSES = int(os.environ.get("CCLM_TEST_LOSSES", 3))
+"""How often a node is lost at random."""
+SEED = int(os.environ.get("CCLM_TEST_SEED", random.randrange(1000)))
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +87,18 @@ class Nodes:
         assert last == [f"{rank}/{len(starts)}" for rank in range(len(starts))]
         assert {name: len(self.ranks(name)) for name in starts} == starts
 
+    def wait_for_more(self, before: dict[str, int], what: str, world: int | None = None) -> None:
+        """Until nodes have started more often than `before`, and their last starts make up a world of that size."""
+
+        def are_there() -> bool:
+            ranks = {name: self.ranks(name) for name in before}
+            if any(len(ranks[name]) <= count for name, count in before.items()):
+                return False
+            together = [f"{rank}/{world}" for rank in range(world or 0)]
+            return world is None or sorted(each[-1] for each in ranks.values()) == together
+
+        self._wait(are_there, what)
+
     def wait_for_file(self, name: str) -> None:
         self._wait((self.folder / name).exists, f"a file {name}")
 
@@ -111,6 +128,12 @@ class Nodes:
     def said(self, name: str) -> str:
         path = self.folder / f"{name}.err"
         return path.read_text() if path.exists() else ""
+
+    def save(self, step: int) -> None:
+        """Leave a checkpoint, so that starts get further."""
+        folder = self.folder / "run" / f"step-{step:08d}"
+        folder.mkdir()
+        (folder / "manifest.json").touch()
 
     def attempts(self) -> int:
         """Starts in a row without a newer checkpoint, as counted."""
@@ -273,6 +296,34 @@ def test_a_node_that_is_lost_after_another_has_succeeded_is_made_up_for(nodes):
     nodes.kill(host)
     nodes.wait_for(second, "1/2", "0/1")
     assert nodes.end(second) == 0
+
+
+def test_whatever_is_lost_all_nodes_are_together_again(nodes):
+    """At random: launchers killed or preempted, and replaced; launchers that stand still; processes killed."""
+    chance = random.Random(SEED)
+    settings = {"conf": ",keep_alive_interval=1,keep_alive_max_attempt=3", "max_restarts": 100}
+    now = {int(name[-1]): name for name in started(nodes, 3, "1:3", **settings)}
+    faults = []
+    for number in range(LOSSES):
+        nodes.save(number + 1)
+        before = {name: len(nodes.ranks(name)) for name in now.values()}
+        fault, index = chance.choice(FAULTS), chance.randrange(3)
+        victim = now[index]
+        faults.append((fault, victim))
+        if fault == "process killed":
+            nodes.fail(victim, -signal.SIGKILL)
+        elif fault == "stands still":
+            nodes.kill(victim, signal.SIGSTOP)
+            others = {name: count for name, count in before.items() if name != victim}
+            nodes.wait_for_more(others, f"seed {SEED}: {faults}")
+            nodes.kill(victim, signal.SIGCONT)
+        else:
+            nodes.kill(victim, signal.SIGTERM if fault == "preempted" else signal.SIGKILL)
+            assert nodes.end(victim) == (143 if fault == "preempted" else -signal.SIGKILL)
+            now[index] = nodes.start(index, "1:3", name=f"again-{number}", **settings)
+        nodes.wait_for_more({name: before.get(name, 0) for name in now.values()}, f"seed {SEED}: {faults}", world=3)
+    nodes.finish()
+    assert [nodes.end(name) for name in now.values()] == [0, 0, 0], (SEED, faults)
 
 
 def test_the_loss_of_the_host_changes_nothing_in_what_is_trained(config, tmp_path, launch, launch_node):

@@ -66,6 +66,21 @@ def test_stops_from_outside_and_success_do_not_count(tmp_path):
     assert mine.begin() == 1
 
 
+def test_losses_of_nodes_do_not_count_but_are_bounded(tmp_path):
+    """Ten times as many as attempts: here the run may be what its nodes die of."""
+    for _ in range(30):
+        assert attempts(tmp_path).begin() == 1
+        attempts(tmp_path).take_back(is_loss=True)
+    checkpoint(tmp_path, 10)
+    for _ in range(31):
+        assert attempts(tmp_path).begin() == 1
+        attempts(tmp_path).take_back(is_loss=True)
+    with pytest.raises(AttemptsExhausted, match=r"^31 starts in a row, each .* no further than the checkpoint of step"):
+        attempts(tmp_path).begin()
+    checkpoint(tmp_path, 20)
+    assert attempts(tmp_path).begin() == 1
+
+
 def test_starts_are_bounded_while_the_store_is_away(tmp_path, monkeypatch):
     def away(url: str) -> bytes:
         raise storage.StoreUnavailable(f"{url} does not answer")
