@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import subprocess
+import warnings
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -81,7 +82,10 @@ def torch_gpus() -> TorchGpus:
 
     if torch.version.cuda is None:
         return TorchGpus(0, "this PyTorch is built without CUDA", "")
-    number = torch.cuda.device_count()
+    # The count alone may come from the driver's library NVML, which also works where CUDA does not.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        number = torch.cuda.device_count() if torch.cuda.is_available() else 0
     problem = ""
     if number == 0:
         try:

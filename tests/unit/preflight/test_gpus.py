@@ -67,6 +67,17 @@ def test_torch_answers_here() -> None:
     assert (gpus.number > 0) == (gpus.problem == "")
 
 
+def test_a_driver_that_counts_gpus_while_cuda_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise RuntimeError(NO_FABRIC_MANAGER)
+
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 8)  # as NVML has it
+    monkeypatch.setattr("torch.cuda.init", fail)
+    gpus = torch_gpus()
+    assert (gpus.number, gpus.problem) == (0, "Error 802: system not yet initialized")
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
