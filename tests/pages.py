@@ -101,6 +101,7 @@ NOT_RUN = {
     "python -m benchmarks.checkpoint --store s3": "needs a store",
     "python -m benchmarks.evaluate": "takes minutes; tests/unit/benchmarks reads the command lines",
     "python -m benchmarks.metrics --steps 60 --log-every 5": "takes minutes",
+    "python -m benchmarks.scale": "minutes, and what it measures takes no files",
     "python -m benchmarks.step --plain --threads 1": "takes minutes; tests/unit/tasks compares both steps",
     "python -m benchmarks.transfer": "trains for hours",
     "python -m pytest tests/integration/test_torchx.py": "is a part of the tests",

@@ -22,15 +22,16 @@ are the same in every version of numpy.
 
 from __future__ import annotations
 
-import zlib
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cclm.data.stored.chunks import ChunkCut, EpochChunks
 from cclm.errors import UserError
 
 CHUNK_BYTES = 4 << 20  # of one read: large enough to pay for a request to a store; each slot holds one in memory
@@ -54,17 +55,17 @@ class RecordRef:
     """How many records of the run come after this one."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Epoch:
-    chunks: NDArray[np.int64]
-    """(C,): the C chunks in the order of the epoch."""
-    ends: NDArray[np.int64]
-    """(C,): the place after the last one of each of these chunks."""
+class _Run(NamedTuple):
+    """The records of a chunk that lie in a slot's slice."""
 
-
-class _RunOrder(NamedTuple):
     start: int
     """Place of the stream at which the run starts."""
+    end: int
+    """Place after its last one."""
+    epoch: int
+    file: int
+    first: int
+    """Its first record in the file."""
     order: NDArray[np.int32]
     """(records of the run,): which of its records comes first, second ..."""
 
@@ -86,28 +87,27 @@ class SampleOrder:
         self._seed, self._source = seed, source
         self._file_starts = np.concatenate([[0], np.cumsum(records)]).astype(np.int64)
         most = max(1, self.num_records // (CHUNKS_PER_SLOT * batch_size))
-        files, firsts, counts = [], [], []
-        for file, (count, size) in enumerate(zip(records, sizes, strict=True)):
-            chunk = min(most, max(1, CHUNK_BYTES * count // max(size, 1)))
-            first = np.arange(0, count, chunk, dtype=np.int64)
-            files.append(np.full(len(first), file, dtype=np.int64))
-            firsts.append(first)
-            counts.append(np.minimum(chunk, count - first))
-        self._chunk_file = np.concatenate(files)
-        self._chunk_first = np.concatenate(firsts)
-        self._chunk_count = np.concatenate(counts)
-        self._epochs: OrderedDict[int, _Epoch] = OrderedDict()
-        self._runs: dict[int, _RunOrder] = {}  # slot -> order of its current run
+        chunk_sizes = [
+            min(most, max(1, CHUNK_BYTES * count // max(size, 1))) for count, size in zip(records, sizes, strict=True)
+        ]
+        self._cut = ChunkCut(records, chunk_sizes)
+        self._epochs: OrderedDict[int, EpochChunks] = OrderedDict()
+        self._runs: dict[int, _Run] = {}  # slot -> its current run
+        self._most = 64  # pieces of an epoch that are kept in memory
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what was computed from it: a loader process gets little to read, and computes its own part."""
+        return {**self.__dict__, "_epochs": OrderedDict(), "_runs": {}}
 
     @property
     def num_chunks(self) -> int:
         """Chunks of an epoch."""
-        return len(self._chunk_file)
+        return len(self._cut)
 
     @property
     def layout(self) -> str:
         """A checksum of how the files are cut: the records of each chunk of each file. The order depends on it."""
-        return f"{zlib.crc32(np.stack([self._chunk_file, self._chunk_count]).astype('<i8').tobytes()):08x}"
+        return f"{self._cut.checksum():08x}"
 
     def first_batch(self, epoch: int) -> int:
         """The first batch of stretch `epoch`. Its first slots begin with what the epoch before left over."""
@@ -124,52 +124,65 @@ class SampleOrder:
         first = self.first_batch(stretch)
         length = self.first_batch(stretch + 1) - first  # S
         place = batch - first
-        start = first * self.batch_size
-        return [self._at(slot, start + slot * length, length, place) for slot in slots]
+        starts = [first * self.batch_size + slot * length for slot in slots]
+        if self._lacks_runs(slots, starts, place):
+            self._prepare([start + place for start in starts])
+        return [self._at(slot, start, length, place) for slot, start in zip(slots, starts, strict=True)]
+
+    def _lacks_runs(self, slots: range, starts: list[int], place: int) -> bool:
+        """Whether some slot has come to another run."""
+        runs = self._runs
+        return any(
+            slot not in runs or not runs[slot].start <= start + place < runs[slot].end
+            for slot, start in zip(slots, starts, strict=True)
+        )
+
+    def _prepare(self, places: list[int]) -> None:
+        """Compute what the places of the stream need together; one by one would take much longer."""
+        by_epoch: dict[int, list[int]] = {}
+        for place in places:
+            epoch, within = divmod(place, self.num_records)
+            by_epoch.setdefault(epoch, []).append(within)
+        for epoch, within in by_epoch.items():
+            self._most = max(self._most, 2 * len(within))
+            self._epoch(epoch).prepare(within, self._most)
 
     def _at(self, slot: int, slice_start: int, length: int, place: int) -> RecordRef:
         """The record at `place` of the slot's slice, which is the places [slice_start, slice_start + length)."""
-        epoch, within = divmod(slice_start + place, self.num_records)
-        table = self._epoch(epoch)
-        position = int(np.searchsorted(table.ends, within, side="right"))
-        chunk = int(table.chunks[position])
-        end = int(table.ends[position])
-        begin = end - int(self._chunk_count[chunk])
-        base = epoch * self.num_records
-        low = max(begin, slice_start - base)  # the part of the chunk that lies in this slice
-        high = min(end, slice_start + length - base)
-        shuffled = self._run(slot, base + low, epoch, high - low)[within - low]
-        file = int(self._chunk_file[chunk])
-        run_first = int(self._chunk_first[chunk]) + low - begin
-        record = run_first + int(shuffled)
-        number = int(self._file_starts[file]) + record
-        return RecordRef(file, record, number, epoch, (run_first, run_first + high - low), high - within - 1)
+        at = slice_start + place
+        run = self._runs.get(slot)
+        if run is None or not run.start <= at < run.end:
+            run = self._runs[slot] = self._run(at, slice_start, slice_start + length)
+        record = run.first + int(run.order[at - run.start])
+        number = int(self._file_starts[run.file]) + record
+        records = (run.first, run.first + run.end - run.start)
+        return RecordRef(run.file, record, number, run.epoch, records, run.end - at - 1)
 
-    def _epoch(self, epoch: int) -> _Epoch:
+    def _run(self, at: int, slice_start: int, slice_end: int) -> _Run:
+        """The run at a place of the stream, in a slice of it."""
+        epoch, within = divmod(at, self.num_records)
+        base = epoch * self.num_records
+        chunk, begin, end = self._epoch(epoch).find(within)
+        low, high = max(begin, slice_start - base), min(end, slice_end - base)  # the part that lies in this slice
+        file = int(self._cut.files(np.array([chunk]))[0])
+        first = self._cut.first_record(chunk, file) + low - begin
+        order = np.argsort(self._words(_RUN_STREAM, epoch, base + low).random_raw(high - low), kind="stable")
+        return _Run(base + low, base + high, epoch, file, first, order.astype(np.int32))
+
+    def _epoch(self, epoch: int) -> EpochChunks:
         if epoch not in self._epochs:
-            chunks = self._permutation(_CHUNK_STREAM, epoch, 0, self.num_chunks)
-            self._epochs[epoch] = _Epoch(chunks, np.cumsum(self._chunk_count[chunks]))
+            self._epochs[epoch] = EpochChunks(self._cut, partial(self._words, _CHUNK_STREAM, epoch, 0))
             if len(self._epochs) > 3:  # the current epoch, the one beside it, and one for replacements
                 self._epochs.popitem(last=False)
         return self._epochs[epoch]
 
-    def _run(self, slot: int, start: int, epoch: int, count: int) -> NDArray[np.int32]:
-        """(count,): the order of the records of the run that starts at place `start` of the stream."""
-        run = self._runs.get(slot)
-        if run is None or run.start != start:
-            run = _RunOrder(start, self._permutation(_RUN_STREAM, epoch, start, count).astype(np.int32))
-            self._runs[slot] = run
-        return run.order
-
-    def _permutation(self, stream: int, epoch: int, start: int, count: int) -> NDArray[np.int64]:
-        """(count,): a random order, drawn from (seed, source, stream, epoch, start)."""
+    def _words(self, stream: int, epoch: int, start: int) -> np.random.Philox:
+        """Random words, drawn from (seed, source, stream, epoch, start). Sorting them gives a random order."""
         # The key and the upper words of the counter identify the draw. Its words count up from 0 in the lowest word.
-        generator = np.random.Philox(
+        return np.random.Philox(
             key=np.array([self._seed % 2**64, self._source * 2 + stream], dtype=np.uint64),
             counter=np.array([0, start, epoch, 0], dtype=np.uint64),
         )
-        words: NDArray[np.uint64] = generator.random_raw(count)
-        return np.argsort(words, kind="stable")
 
 
 def slots_of_rank(where: str, batch_size: int, rank: int, world_size: int) -> range:
