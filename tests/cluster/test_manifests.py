@@ -16,7 +16,7 @@ import torchx_components
 from k8s.jobs import build_job
 from k8s.resources import EFA, GPU, MACHINES, cpu_small
 from k8s.settings import JobSettings
-from tests.cluster import hardware, images
+from tests.cluster import gobuild, hardware, images, kubectl
 from tests.cluster.jobs import wait_condition
 from tests.cluster.kubectl import Kubectl, condition
 from tests.cluster.space import PUBLIC_TOOLS, Space
@@ -113,13 +113,25 @@ def test_every_named_resource_is_accepted(space: Space) -> None:
     accepted(space.api, [*jobs, *map(pod_of, jobs)])
 
 
-def test_trainjobs_with_every_pair_of_run_options_are_accepted(space: Space, affinity_file: str) -> None:
+@pytest.fixture
+def runtime(space: Space) -> Iterator[str]:
+    """Trainer's own runtime for PyTorch, under a name of this test."""
     space.need("trainer")
-    changes = {"affinity": [affinity_file]}
+    file = gobuild.files_of("trainer") / "manifests" / "base" / "runtimes" / "torch_distributed.yaml"
+    (found,) = kubectl.documents(file.read_text())
+    found["metadata"]["name"] = name = f"torch-{space.name[-6:]}"
+    space.api.apply(found)
+    try:
+        yield name
+    finally:
+        space.api("delete", "clustertrainingruntime", name)
+
+
+def test_trainjobs_with_every_pair_of_run_options_are_accepted(space: Space, affinity_file: str, runtime: str) -> None:
     rows = combinations(
         [(name, j) for name in COMPONENTS for j in ("1x2", "4x2")],
-        changes,
-        JobSettings(namespace=space.name, backend="trainjob"),
+        {"affinity": [affinity_file], "runtime": []},
+        JobSettings(namespace=space.name, backend="trainjob", runtime=runtime),
     )
     accepted(space.api, [build_job(component(name, j), settings) for (name, j), settings in rows])
 
@@ -185,6 +197,25 @@ def on_nodes_of_test(space: Space) -> JobSettings:
     return JobSettings(
         namespace=space.name, tolerations=("kwok.x-k8s.io/node:NoSchedule",), node_selectors={"test": space.name}
     )
+
+
+@pytest.mark.usefixtures("restricted")
+def test_a_trainjob_runs(space: Space, runtime: str) -> None:
+    """Its pods find each other and know their numbers, in a restricted namespace."""
+    script = (
+        'set -e; test "$(id -u)" = 10001; if touch /b; then exit 1; fi; touch /dev/shm/a; test "$PET_NNODES" = 2; '
+        'test "$TORCHX_REPLICA_ID" = "$PET_NODE_RANK"; test "$TORCHX_RANK0_HOST" = "$PET_MASTER_ADDR"'
+    )
+    settings = JobSettings(namespace=space.name, backend="trainjob", runtime=runtime, run_as_user=10001)
+    job = build_job(tool_run(space, script, num_replicas=2), settings)
+    space.api.apply(job)
+
+    def ended(item: Any) -> str | None:
+        return next((kind for kind in ("Complete", "Failed") if condition(item, kind)), None)
+
+    assert space.api.wait("trainjob", job["metadata"]["name"], ended, what="the end of the TrainJob") == "Complete"
+    for pod in space.api.get("pod"):
+        assert pod["metadata"]["labels"]["app.kubernetes.io/instance"] == job["metadata"]["name"]
 
 
 @pytest.fixture
