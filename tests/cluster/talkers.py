@@ -116,13 +116,13 @@ class Talker:
             self.space.wait_phase(self.pod(index), "Running")
 
     @contextmanager
-    def followed(self, folder: Path, replica: int | None = None) -> Iterator[Follower]:
+    def followed(self, folder: Path, replica: int | None = None, **variables: str) -> Iterator[Follower]:
         """`torchx log -t` in the background, of all replicas or of one."""
         place = self.handle if replica is None else f"{self.handle}/talker/{replica}"
         words = [str(Path(sys.executable).parent / "torchx"), "log", "-t", place]
         file = folder / "log"
         with file.open("w") as out:
-            env = _environment(self.space)
+            env = {**_environment(self.space), **variables}
             with subprocess.Popen(words, env=env, stdout=out, stderr=subprocess.PIPE, text=True) as process:
                 try:
                     yield Follower(process, file)

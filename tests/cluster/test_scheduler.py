@@ -6,10 +6,12 @@ import json
 import os
 import re
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
 from tests.cluster import talkers
+from tests.cluster.breaker import breaker
 from tests.cluster.kubectl import Kubectl
 from tests.cluster.space import Space
 from tests.cluster.talkers import FOREVER, torchx
@@ -66,6 +68,26 @@ def test_a_followed_log_loses_and_repeats_no_line_when_pods_are_replaced(space: 
         assert numbers[cut:] == list(range(1, len(numbers) - cut + 1))
         # A pod that is killed by force may not come to say that it saves.
         assert lines[replica].count("saving") >= leaves
+
+
+def test_a_followed_log_loses_and_repeats_no_line_when_connections_break(space: Space, tmp_path: Path) -> None:
+    job = talkers.start(space, tmp_path, FOREVER, most=2, least=1)
+    job.wait_running(2)
+    server = urlsplit(str(space.api("config", "view", "-o", "jsonpath={.clusters[0].cluster.server}")))
+    with breaker(str(server.hostname), int(server.port or 443)) as door:
+        text = Path(space.api.kubeconfig).read_text().replace(f":{server.port}", f":{door.port}")
+        (tmp_path / "by-the-door").write_text(text)
+        with job.followed(tmp_path, KUBECONFIG=str(tmp_path / "by-the-door")) as log:
+            for number in range(1, 11):
+                log.wait_line(f"line {20 * number} of {job.pod(number % 2)}")
+                assert door.cut() > 0
+            log.wait_line(f"line 230 of {job.pod(0)}")
+            log.wait_line(f"line 230 of {job.pod(1)}")
+            assert torchx(space, "cancel", job.handle).code == 0
+            lines = log.lines()
+    for index in (0, 1):
+        assert lines[index][-1] == "saving"
+        assert _numbers(lines[index]) == list(range(1, len(lines[index])))
 
 
 def test_lines_are_chosen_by_time_and_text(space: Space, tmp_path: Path) -> None:
@@ -158,9 +180,9 @@ def test_a_job_in_a_queue_says_its_place_and_then_runs(space: Space, tmp_path: P
     space.need("kueue")
     _line(space)
     try:
-        first = talkers.start(space, tmp_path, FOREVER, options="queue=line")
+        first = talkers.start(space, tmp_path, FOREVER, cpu=1, options="queue=line")
         first.wait_status("State: RUNNING")
-        second = talkers.start(space, tmp_path, FOREVER, options="queue=line")
+        second = talkers.start(space, tmp_path, FOREVER, cpu=1, options="queue=line")
         second.wait_status("State: PENDING", "place 1 of 1 of queue line", "insufficient unused quota for cpu")
         refused = torchx(space, "resize", first.handle, "0")
         assert refused.code == 2 and "fixed size" in refused.err
