@@ -90,6 +90,8 @@ INTERNALS = (
     ),
     # Training.
     TorchInternal("torch.distributed.distributed_c10d", "_get_default_store", "cclm/distributed.py", ()),
+    TorchInternal("torch.autograd", "Variable._execution_engine", "cclm/distributed.py"),
+    TorchInternal("torch", "_softmax_backward_data", "cclm/model/packed_attention.py"),
     TorchInternal(
         "torch", "UntypedStorage._new_shared", "cclm/data/batches/shared_images.py", ("size", "device")
     ),
