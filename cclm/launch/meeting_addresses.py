@@ -44,3 +44,8 @@ def parse_addresses(text: str) -> list[Address]:
             raise UserError(f"--rdzv-conf peers: {part!r} is no HOST:PORT")
         found.append(Address(host, int(port)))
     return found
+
+
+def index_of_host(name: str, addresses: list[Address]) -> int | None:
+    """The index of the node whose host is called `name`, as a pod's hostname is; None if none is."""
+    return next((index for index, each in enumerate(addresses) if each.host.partition(".")[0] == name), None)

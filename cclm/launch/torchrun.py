@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import socket
 import uuid
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,13 +25,15 @@ from cclm.launch.agent import Agent
 from cclm.launch.attempts import Attempts
 from cclm.launch.causes import Cause, Failure, classify_exception
 from cclm.launch.meeting import Limits
-from cclm.launch.meeting_addresses import addresses_of, parse_addresses
+from cclm.launch.meeting_addresses import addresses_of, index_of_host, parse_addresses
 from cclm.launch.meeting_agent import MeetingAgent, MeetingHandler
 from cclm.launch.membership import Membership
 from cclm.launch_contract import UNNAMED_JOB
 
 __all__ = ["SignalException", "build_agent", "classify_agent_error", "parse_options", "silence_torch"]
 
+_IN_POD = "KUBERNETES_SERVICE_HOST"
+"""Environment variable that Kubernetes sets in each container."""
 _JOIN_TIMEOUT = 600
 """Seconds that a node waits for enough others, where --rdzv-conf says nothing. torch's default."""
 
@@ -141,7 +144,8 @@ def build_meeting(config: LaunchConfig, journal: Journal) -> MeetingHandler | No
     """The meeting of a job whose nodes all can host it; None for any other job.
 
     The operator names node 0 as the endpoint, `job-worker-0:23456`. The other nodes then have names of the same form,
-    and TORCHX_REPLICA_ID is the number of this one. Elsewhere `--rdzv-conf peers=HOST:PORT|HOST:PORT,node=N` says so.
+    and TORCHX_REPLICA_ID, or the name of the pod, says which of them this is. Elsewhere
+    `--rdzv-conf peers=HOST:PORT|HOST:PORT,node=N` says both.
 
     Raises:
         UserError: these settings, or the port, cannot be used.
@@ -153,7 +157,9 @@ def build_meeting(config: LaunchConfig, journal: Journal) -> MeetingHandler | No
         addresses, number = parse_addresses(str(given["peers"])), str(given.get("node", ""))
     else:
         addresses = addresses_of(config.rdzv_endpoint, config.max_nodes)
-        number = os.environ.get("TORCHX_REPLICA_ID", "")
+        # Machines outside of Kubernetes may have such names by chance, with gaps in their numbers.
+        by_name = index_of_host(socket.gethostname(), addresses) if _IN_POD in os.environ else None
+        number = os.environ.get("TORCHX_REPLICA_ID", "" if by_name is None else str(by_name))
     if "peers" in given and not number.isdigit():
         raise UserError("--rdzv-conf peers=... needs the number of this node, from 0: node=N")
     if not addresses or not number.isdigit():

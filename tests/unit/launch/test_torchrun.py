@@ -14,7 +14,7 @@ from cclm.errors import UserError
 from cclm.launch import torchrun
 from cclm.launch.causes import Cause
 from cclm.launch.launcher import check_world_sizes
-from cclm.launch.meeting_addresses import addresses_of
+from cclm.launch.meeting_addresses import addresses_of, index_of_host
 from cclm.launch.torchrun import classify_agent_error, parse_options
 
 
@@ -66,6 +66,11 @@ def test_the_operators_variables_and_options_that_beat_them(made):
 )
 def test_the_nodes_of_a_job_are_named_like_its_first(endpoint: str, addresses: list[str]) -> None:
     assert [str(address) for address in addresses_of(endpoint, 2)] == addresses
+
+
+@pytest.mark.parametrize(("name", "index"), [("job-worker-1", 1), ("job-worker-2", None), ("worker-1", None)])
+def test_a_pod_knows_its_number_by_its_name(name: str, index: int | None) -> None:
+    assert index_of_host(name, addresses_of("job-worker-0.team-a.svc:1", 2)) == index
 
 
 def test_an_address_is_enough_to_meet_elastically(made):
