@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import faults as faults_benchmark
 from benchmarks import metrics as metrics_benchmark
 from benchmarks.input import main
 from cclm.events import Event, StepDone
@@ -36,6 +37,13 @@ def test_unknown_names_are_refused_with_the_known_ones(words, said, monkeypatch,
     with pytest.raises(SystemExit) as caught:
         main()
     assert caught.value.code == 2 and said in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_an_unknown_fault_is_refused_with_the_known_ones(monkeypatch, capsys) -> None:
+    monkeypatch.setattr(sys, "argv", ["benchmarks.faults", "--cluster", "none", "--faults", "rank killed,flood"])
+    with pytest.raises(SystemExit) as caught:
+        faults_benchmark.main()
+    assert caught.value.code == 2 and "'flood' is unknown; known are rank killed, " in capsys.readouterr().err
 
 
 def test_a_run_too_short_for_a_comparison_is_refused(monkeypatch, capsys) -> None:
