@@ -17,6 +17,7 @@ from k8s.jobs import build_job
 from k8s.resources import EFA, GPU, MACHINES, cpu_small
 from k8s.settings import JobSettings
 from tests.cluster import gobuild, hardware, images, kubectl
+from tests.cluster.common import wait_for
 from tests.cluster.jobs import wait_condition
 from tests.cluster.kubectl import Kubectl, condition
 from tests.cluster.space import PUBLIC_TOOLS, Space
@@ -121,7 +122,16 @@ def runtime(space: Space) -> Iterator[str]:
     (found,) = kubectl.documents(file.read_text())
     found["metadata"]["name"] = name = f"torch-{space.name[-6:]}"
     space.api.apply(found)
+    job = build_job(component("pretrain", "1x2"), JobSettings(namespace=space.name, backend="trainjob", runtime=name))
+
+    def known() -> bool:
+        """Trainer hears of a runtime a moment after the API has it."""
+        done = space.api.attempt("apply", "--dry-run=server", "-f", "-", stdin=json.dumps(job))
+        assert done.returncode == 0 or "must be created before" in done.stderr, done.stderr
+        return done.returncode == 0
+
     try:
+        wait_for(known, what="Trainer's knowledge of the runtime", timeout=60)
         yield name
     finally:
         space.api("delete", "clustertrainingruntime", name)
