@@ -12,6 +12,7 @@ from cclm.cli.parser import Subparsers
 from cclm.config.paths import expand_home
 
 if TYPE_CHECKING:
+    from cclm.config.finetune import FinetuneConfig
     from cclm.training.options import FinetuneOptions
 
 DESCRIPTION = """\
@@ -56,7 +57,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument("--evaluate", action="store_true", help="no training: test the checkpoint")
     add_resume_argument(parser)
     add_metrics_argument(parser)
-    parser.set_defaults(func=finetune, load_config=load_any_config)
+    parser.set_defaults(func=finetune, load_config=load)
 
 
 def add_task_options(parser: argparse.ArgumentParser) -> None:
@@ -87,18 +88,28 @@ def options_of(args: argparse.Namespace) -> FinetuneOptions:
     )
 
 
+def load(args: argparse.Namespace) -> FinetuneConfig:
+    """The run's config. Raises UserError if it, or --fewshot, cannot be used."""
+    config = load_any_config(args)
+    from cclm.config.finetune import FinetuneConfig
+    from cclm.data.annotations.annotation_sets import FewShot
+    from cclm.errors import UserError
+
+    if not isinstance(config, FinetuneConfig):
+        raise UserError(f"{args.config} is a config for task {config.task}; cclm pretrain takes it")
+    if args.fewshot is not None:
+        FewShot.parse(args.fewshot)
+    return config
+
+
 def finetune(args: argparse.Namespace) -> int:
     """Train and test; returns the exit code.
 
     Raises:
         UserError: config, data or weights cannot be used.
     """
-    config = load_any_config(args)
-    from cclm.config.finetune import FinetuneConfig, TextAssignmentConfig
-    from cclm.errors import UserError
-
-    if not isinstance(config, FinetuneConfig):
-        raise UserError(f"{args.config} is a config for task {config.task}; cclm pretrain takes it")
+    config = load(args)
+    from cclm.config.finetune import TextAssignmentConfig
     from cclm.training.run_folder import no_trace_if_refused, working_alone
 
     places = (config.output_dir, config.output_hdfs)

@@ -37,6 +37,18 @@ def test_a_mistake_in_any_part_shows() -> None:
         parts_of([*DOMAIN, "training.batchsize=12"])
 
 
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["configs/demo/pretrain.yaml"], "is a config for task pretrain; cclm pretrain takes it"),
+        (["configs/demo/xvnli_fewshot.yaml", "--fewshot", "ar,"], "--fewshot ar,: give a language and a number"),
+    ],
+)
+def test_what_every_process_would_refuse_shows_before_there_are_any(words: list[str], sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        parts_of(["finetune", *words, "--checkpoint", "c"])
+
+
 def test_published_batches_are_per_process(tmp_path: Path) -> None:
     """Otherwise 128 pictures could not be shared by 3 processes."""
     settings = json.loads((ROOT / "tests/data/published_settings.json").read_text())
