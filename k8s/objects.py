@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from k8s.names import MANAGED_BY, MANAGED_BY_LABEL
+
 Object = dict[str, Any]
 """A Kubernetes object as the API server sends it: parsed JSON."""
 
@@ -65,10 +67,8 @@ KINDS = {
 }
 """By the name that stands in an object's `kind`."""
 
-OURS = "app.kubernetes.io/managed-by=torchx"
+OURS = f"{MANAGED_BY_LABEL}={MANAGED_BY}"
 """Selects the jobs that `torchx run` made, and their pods, whatever program they run."""
-APP_NAME = "torchx.pytorch.org/app-name"
-"""Label of jobs and pods: the name of the TorchX application."""
 ROLE_NAME = "torchx.pytorch.org/role-name"
 """Label of jobs and pods: the name of the application's only role."""
 JOB_NAME = "training.kubeflow.org/job-name"

@@ -25,8 +25,8 @@ from k8s import client, user_errors
 from k8s.client import Cluster
 from k8s.jobs import build_job
 from k8s.logs import Follower, Selection
+from k8s.names import APP_LABEL
 from k8s.objects import (
-    APP_NAME,
     CANCELLED,
     CONTAINER_OF,
     DASHBOARD,
@@ -264,7 +264,7 @@ def _role_of(job: Object) -> Role:
     image = container.get("image") or (job["spec"].get("trainer") or {}).get("image") or ""
     # All that the job may grow to, so that `torchx log -t` follows pods that come later, too.
     return Role(
-        name=labels.get(ROLE_NAME) or labels.get(APP_NAME) or "worker",
+        name=labels.get(ROLE_NAME) or labels.get(APP_LABEL) or "worker",
         image=image,
         num_replicas=largest_size(job),
         min_replicas=smallest_size(job),

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
-from tests.cluster import talkers
+from tests.cluster import gobuild, talkers
 from tests.cluster.breaker import breaker
-from tests.cluster.kubectl import Kubectl
+from tests.cluster.kubectl import Kubectl, documents
 from tests.cluster.space import Space
 from tests.cluster.talkers import FOREVER, torchx
 
@@ -195,6 +196,39 @@ def test_a_job_in_a_queue_says_its_place_and_then_runs(space: Space, tmp_path: P
     finally:
         for kind in ("clusterqueue", "resourceflavor"):
             space.api.attempt("delete", kind, space.name, "--wait=false")
+
+
+@pytest.fixture
+def runtime(space: Space) -> Iterator[str]:
+    """Trainer's own runtime for PyTorch, under a name of this test."""
+    space.need("trainer")
+    file = gobuild.files_of("trainer") / "manifests" / "base" / "runtimes" / "torch_distributed.yaml"
+    (found,) = documents(file.read_text())
+    found["metadata"]["name"] = name = f"torch-{space.name[-6:]}"
+    space.api.apply(found)
+    try:
+        yield name
+    finally:
+        space.api("delete", "clustertrainingruntime", name, "--wait=false")
+
+
+def test_a_train_job_is_seen_and_cancelled_like_any_other(space: Space, tmp_path: Path, runtime: str) -> None:
+    job = talkers.start(space, tmp_path, FOREVER, least=2, most=2, options=f"backend=trainjob,runtime={runtime}")
+    job.wait_status("State: RUNNING", "*talker[0]:RUNNING", "talker[1]:RUNNING")
+    assert re.search(rf"{re.escape(job.handle)}\s+RUNNING", torchx(space, "list", "-s", "kubernetes").out)
+    refused = torchx(space, "resize", job.handle, "1")
+    assert refused.code == 2 and "is a TrainJob, whose size is fixed" in refused.err
+    with job.followed(tmp_path) as log:
+        log.wait_line(f"line 3 of {job.name}-node-0-1")
+        assert torchx(space, "cancel", job.handle).code == 0
+        lines = log.lines()
+    for index in (0, 1):
+        assert f"-node-0-{index}" in lines[index][0]
+        assert _numbers(lines[index]) == list(range(1, len(lines[index])))
+        assert lines[index][-1] == "saving"
+    job.wait_status("State: CANCELLED", "cancelled at")
+    assert torchx(space, "delete", job.handle).code == 0
+    assert torchx(space, "status", job.handle).code == 1
 
 
 @pytest.mark.parametrize(
