@@ -103,9 +103,8 @@ def measure_launcher(out: Path) -> None:
     """Memory of a launcher, and the time of a scrape; its two training processes measure themselves."""
     import socket
 
-    from cclm.launch.metrics import serving_metrics
-
     import cclm.launch.agent  # noqa: F401  # as a launcher has it
+    from cclm.launch.metrics_sink import serving_metrics
 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

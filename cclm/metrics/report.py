@@ -43,12 +43,15 @@ class Report:
         is_first: whether this is the first process of the run.
         total: outer steps of the run; 0: nothing is trained, so there is no progress bar and no `status.json`.
         start: outer steps done before.
+        log: name of the log file.
     """
 
-    def __init__(self, journal: Journal, output_dir: Path, *, is_first: bool, total: int = 0, start: int = 0) -> None:
+    def __init__(
+        self, journal: Journal, output_dir: Path, *, is_first: bool, total: int = 0, start: int = 0, log: str = LOG
+    ) -> None:
         self._journal, self._folder, self._is_first = journal, output_dir, is_first
         self._tensorboard: TensorBoard | None = None
-        self._log = LogFile(output_dir / LOG, journal)
+        self._log = LogFile(output_dir / log, journal)
         self._metrics: MetricsFile | None = None
         self._status: StatusFile | None = None
         self._bar: ProgressBar | None = None

@@ -28,9 +28,10 @@ class StepFlops:
     """Operations of one step of this process, forward and backward."""
 
     real: float
-    """What the texts ask for by their own lengths."""
+    """What the model asks for, with texts of their own lengths. What a step saves by its `compute` settings counts all
+    the same: the model does not become smaller by it."""
     computed: float
-    """The same with padding."""
+    """The same with padding, as in a step without `packed_texts`, `read_positions` and `shared_self_attention`."""
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ A place is a folder, given as a path or URL: `output_dir` and, if set, `output_h
 
 from __future__ import annotations
 
+import secrets
 import shutil
 import tempfile
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Protocol
 
 from cclm import distributed, storage
 from cclm.config.output import CheckpointConfig
+from cclm.metrics.log_file import LOG
 from cclm.preflight.places import check_place
 from cclm.training.run_files import BEST, fetch_logs
 
@@ -48,16 +50,28 @@ class RunPlaces:
                 check_place(place, name)
         local = [place for place in self.all if storage.is_local(place)]
         self.temporary: Path | None = None
-        """A local folder for the files of this run until it ends; only on the first process, and only where all places
-        are remote."""
+        """A local folder for the files of this run until it ends, only where all places are remote: on the first
+        process, and on those that do not see it."""
         if not local and is_first:
             if scratch is not None:
                 Path(scratch).mkdir(parents=True, exist_ok=True)
             self.temporary = Path(tempfile.mkdtemp(prefix="cclm-output-", dir=scratch))
         self.folder = Path(storage.local_path(local[0])) if local else _shared_folder(self.temporary)
         """Local folder for log, metrics and results: what is written there and published is in every place."""
+        self.is_shared = _sees_folder_of_first(self.folder)
+        """Whether this process sees the folder of the first one; otherwise it has a folder of its own."""
+        if not self.is_shared and not local:
+            self.temporary = Path(tempfile.mkdtemp(prefix="cclm-output-", dir=scratch))
+            self.folder = self.temporary
         if is_first:
             fetch_logs(self.all, self.folder)
+        else:
+            self.folder.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def log_name(self) -> str:
+        """The log file of this process: that of the run, where it sees it."""
+        return LOG if self.is_shared else f"log-{distributed.rank():05d}.txt"
 
     @property
     def best(self) -> list[str]:
@@ -73,6 +87,20 @@ class RunPlaces:
         """Delete `temporary`, if there is one."""
         if self.temporary is not None:
             shutil.rmtree(self.temporary, ignore_errors=True)
+
+
+def _sees_folder_of_first(folder: Path) -> bool:
+    """Whether `folder` is the first process's, on a disk that both share. All processes must call it."""
+    token = folder / f".shared-{secrets.token_hex(8)}"
+    if distributed.rank() == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        token.touch()
+    name = distributed.gather_objects(token.name)[0]
+    is_there = (folder / name).exists()
+    distributed.barrier()
+    if distributed.rank() == 0:
+        token.unlink(missing_ok=True)
+    return is_there
 
 
 def _shared_folder(folder: Path | None) -> Path:

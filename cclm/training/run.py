@@ -31,6 +31,7 @@ from cclm.training.identity import refuse_another_run
 from cclm.training.loop import Run, Source, StepPlan, fit
 from cclm.training.network import check_network
 from cclm.training.optimizer import build_optimizer
+from cclm.training.own_files import OwnFiles
 from cclm.training.resume import Start
 from cclm.training.run_audit import Counted, RunAudit
 from cclm.training.run_files import KEPT_FILES
@@ -191,7 +192,7 @@ def train(recipe: Recipe[Model], context: RunContext, *, resume: str, stop: envi
     saving.restore(start, built.model, optimizer)
 
     # 3. What happens between steps.
-    report = Report(journal, saving.folder, is_first=distributed.rank() == 0, total=course.total_steps, start=begin)
+    report, own_files = _open_report(context, total=course.total_steps, start=begin), OwnFiles(saving.places)
     if config.tensorboard:
         report.add_tensorboard(begin)
     saving.publish(*KEPT_FILES)
@@ -205,6 +206,7 @@ def train(recipe: Recipe[Model], context: RunContext, *, resume: str, stop: envi
     def save(done: int) -> None:
         counts = {} if audit is None else {"audit": audit.collect()}
         saving.save(done, built.model, optimizer, {**facts, **counts, **recipe.state()})
+        own_files.send()
 
     # 4. Train.
     report.forget_after(begin, again=course.repeated)
@@ -235,7 +237,7 @@ def train(recipe: Recipe[Model], context: RunContext, *, resume: str, stop: envi
         evaluate=(lambda done: recipe.evaluate(done, trained)) if course.evaluates else None,
         stop=environment.StopSignal() if stop is None else stop,
     )
-    with report, saving:
+    with own_files, report, saving:
         recipe.begin(begin, trained)
         code = _finish(run, fit(run, begin), lambda done: recipe.end(done, trained))
     distributed.shutdown()
@@ -245,10 +247,15 @@ def train(recipe: Recipe[Model], context: RunContext, *, resume: str, stop: envi
 @contextmanager
 def evaluating(context: RunContext) -> Iterator[None]:
     """Around a standalone evaluation: its files are opened, and brought to all places in the end."""
-    report = Report(context.journal, context.saving.folder, is_first=distributed.rank() == 0)
-    with report, context.saving:
+    with _open_report(context), context.saving:
         yield
     distributed.shutdown()
+
+
+def _open_report(context: RunContext, *, total: int = 0, start: int = 0) -> Report:
+    """The files of a run; arguments as those of Report."""
+    is_first, places = distributed.rank() == 0, context.saving.places
+    return Report(context.journal, places.folder, is_first=is_first, total=total, start=start, log=places.log_name)
 
 
 def versions() -> dict[str, str]:

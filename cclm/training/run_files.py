@@ -25,7 +25,18 @@ from cclm.training.run_folder import RUN
 BEST = "best"
 """Folder of the best checkpoint in each place."""
 
-KEPT_FILES = (METRICS, LOG, STATUS, RESULT, AUDIT, QUARANTINE, RESULTS, f"{PREDICTIONS}/*", f"{TENSORBOARD}/*")
+KEPT_FILES = (
+    METRICS,
+    LOG,
+    "log-*.txt",
+    STATUS,
+    RESULT,
+    AUDIT,
+    QUARANTINE,
+    RESULTS,
+    f"{PREDICTIONS}/*",
+    f"{TENSORBOARD}/*",
+)
 """What a run writes beside its checkpoints, as names or patterns."""
 
 

@@ -85,7 +85,7 @@ class Saving:
         self._journal = journal
         self._settings = settings.checkpoints
         self._is_first = distributed.rank() == 0
-        self._places = RunPlaces(settings)
+        self.places = RunPlaces(settings)
         self._lineage = Lineage(new_run())
         self._snapshot: Snapshot | None = None
         self._writer: WriterProcess | None = None
@@ -107,7 +107,7 @@ class Saving:
     @property
     def folder(self) -> Path:
         """Local folder for log, metrics and results: what is written there and published is in every place."""
-        return self._places.folder
+        return self.places.folder
 
     @property
     def run(self) -> str:
@@ -134,7 +134,7 @@ class Saving:
                     self._notice(f"an earlier start still saves to {self.folder}; waiting for it, at most a minute")
                 if not is_ours and not take_lock(lock):
                     self._notice(f"another process still saves to {self.folder}; going on beside it")
-            self._lineage = find_lineage(self._places.all, self.folder, resume, self._journal)
+            self._lineage = find_lineage(self.places.all, self.folder, resume, self._journal)
         return _share_start(self._lineage.checkpoint)
 
     def restore(self, start: Start | None, model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> None:
@@ -149,7 +149,7 @@ class Saving:
             load_model(start.checkpoint, model)
             if optimizer is not None:
                 load_optimizer(start.checkpoint, optimizer)
-                self._lineage = make_room(self._lineage, self._places.all)  # nothing has moved if it did not fit
+                self._lineage = make_room(self._lineage, self.places.all)  # nothing has moved if it did not fit
         for parameter in model.parameters():
             distributed.broadcast(parameter.detach())
         if optimizer is not None and distributed.world_size() > 1:
@@ -180,7 +180,7 @@ class Saving:
         snapshot.take({MODEL: model_tensors(model), OPTIMIZER: optimizer_tensors(optimizer)})
         self._requests = []
         retention = Retention(self._settings.keep_last, self._settings.keep_every, self._resumed_from())
-        self._request(SaveRequest(step, snapshot.layout, self._with_origin(state), tuple(self._places.all), retention))
+        self._request(SaveRequest(step, snapshot.layout, self._with_origin(state), tuple(self.places.all), retention))
         self.blocked_seconds = time.monotonic() - began
 
     def save_best(self, step: int, model: nn.Module, state: Mapping[str, Any], score: float) -> None:
@@ -196,7 +196,7 @@ class Saving:
             self._requests = []
         layout = {MODEL: self._open_snapshot().layout[MODEL]}
         self._request(
-            SaveRequest(step, layout, self._with_origin(state), tuple(self._places.best), retention=None, score=score)
+            SaveRequest(step, layout, self._with_origin(state), tuple(self.places.best), retention=None, score=score)
         )
 
     def save_if_best(self, step: int, model: nn.Module, state: Mapping[str, Any], score: float) -> None:
@@ -206,7 +206,7 @@ class Saving:
             if not self._is_first:
                 return
             if self._best_score is None:
-                best = newest_checkpoint(self._places.best, self._journal.emit, WEIGHTS)
+                best = newest_checkpoint(self.places.best, self._journal.emit, WEIGHTS)
                 self._best_score = -math.inf if best is None or best.manifest.score is None else best.manifest.score
             if score > self._best_score:
                 self._save_best(step, model, state, score)
@@ -219,7 +219,7 @@ class Saving:
             if self._is_first:
                 if self._writer is not None:
                     self._finish_saves(self._writer)
-                best = newest_checkpoint(self._places.best, self._journal.emit, WEIGHTS)
+                best = newest_checkpoint(self.places.best, self._journal.emit, WEIGHTS)
         return _share_start(best)
 
     def publish(self, *names: str) -> None:
@@ -253,7 +253,7 @@ class Saving:
                     self._end_writer()
         if problems:
             raise storage.StoreUnavailable("; ".join(problems))
-        self._places.remove_temporary()
+        self.places.remove_temporary()
 
     def __enter__(self) -> Self:
         return self
@@ -273,7 +273,7 @@ class Saving:
 
     def _open_writer(self) -> WriterProcess:
         if self._writer is None:
-            self._lineage = make_room(self._lineage, self._places.all)
+            self._lineage = make_room(self._lineage, self.places.all)
             run = self._lineage.run
             assert run is not None, "make_room names the run"
             self._snapshot = Snapshot()
@@ -282,10 +282,10 @@ class Saving:
                 attempt=new_attempt(run),
                 world_size=distributed.world_size(),
                 memory=self._snapshot.handle,
-                scratch=str(self._places.temporary or self.folder),
+                scratch=str(self.places.temporary or self.folder),
                 damaged=self._lineage.damaged,
                 mirror_from=str(self.folder),
-                mirror_to=tuple(self._places.mirrors),
+                mirror_to=tuple(self.places.mirrors),
             )
             self._writer = WriterProcess(setup)
             self._writer.mirror((LOG, METRICS))

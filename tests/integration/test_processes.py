@@ -146,6 +146,26 @@ def test_the_wait_for_a_slower_process_is_communication(store):
     assert [process.returncode for process in processes] == [0, 0], errors
 
 
+def test_a_machine_without_the_disk_of_the_first_one_has_files_of_its_own(store, tmp_path):
+    """Each process looks at the same path from a folder of its own, as on machines that share no disk."""
+    code = (
+        "import os; from cclm import distributed as d; from pathlib import Path\n"
+        "from cclm.training.places import RunPlaces; from tests.checkpoint_files import Output\n"
+        f"os.chdir(Path({str(tmp_path)!r}) / os.environ['RANK']); {MEET}; d.initialize(); rank = d.rank()\n"
+        "apart = RunPlaces(Output('run'))\n"
+        "assert apart.is_shared == (rank == 0), apart.is_shared\n"
+        "assert apart.log_name == ('log.txt', 'log-00001.txt')[rank] and apart.folder.is_dir()\n"
+        "together = RunPlaces(Output('../run')); d.barrier()\n"
+        "assert together.is_shared and together.log_name == 'log.txt', together.is_shared\n"
+        "assert os.listdir('../run') == [], os.listdir('../run'); d.shutdown()"
+    )
+    for rank in "01":
+        (tmp_path / rank).mkdir()
+    processes = two_processes(store, code, timeout=60)
+    errors = [process.communicate(timeout=240)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], errors
+
+
 @pytest.fixture
 def store():
     """Where a group meets, in a process of its own, as under torchrun."""

@@ -16,6 +16,11 @@ QUARANTINE = "quarantine-*.jsonl"
 """Names of the files in a run's folder. Each process has its own, since several machines cannot append to one file."""
 
 
+def quarantine_name(rank: int) -> str:
+    """The file of one process."""
+    return QUARANTINE.replace("*", f"{rank:05d}")
+
+
 @dataclass(frozen=True)
 class Skipped:
     """A broken record that was skipped at its own place in the order, not as a replacement of another."""
@@ -42,7 +47,7 @@ class Quarantine:
     """Appends broken records to the file of one process. Each record is listed once, also after a restart."""
 
     def __init__(self, folder: Path, rank: int) -> None:
-        self._path = folder / QUARANTINE.replace("*", f"{rank:05d}")
+        self._path = folder / quarantine_name(rank)
         # (path, offset) of listed records; read when first needed, since a new run first moves old files away.
         self._known: set[tuple[str, int]] | None = None
 
@@ -57,9 +62,7 @@ class Quarantine:
         values = dict(source=source, path=skipped.path, offset=skipped.offset, size=skipped.size, line=skipped.line)
         text = json.dumps({**values, "kind": skipped.kind, "reason": skipped.detail}, ensure_ascii=False)
         try:
-            if not self._path.parent.is_dir():  # The first process made the folder, but on another machine.
-                self._path.parent.mkdir(parents=True, exist_ok=True)
-                log.warning("broken records that this machine reads are listed here alone, in %s", self._path)
+            self._path.parent.mkdir(parents=True, exist_ok=True)
             with self._path.open("a", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(text + "\n")
         except OSError as error:

@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.module_tracker import ModuleTracker
 
 from cclm.checkpoints.initial import build_model
+from cclm.config.compute import ComputeConfig
 from cclm.config.model import ModelConfig, TextConfig, VisionConfig
 from cclm.config.pretrain import ObjectiveConfig
 from cclm.data.batches.batch import ImageTextBatch, JoinedTextBatch, MaskedText, ParallelTextBatch, RegionTextBatch
@@ -35,6 +36,13 @@ VISIONS = {
         architecture="clip_vit", image_size=32, patch_size=8, embed_dim=32, depths=(3,), num_heads=(4,)
     ),
 }
+
+
+PLAIN = ComputeConfig(
+    packed_texts=False, unpadded_attention=False, read_positions=False, shared_self_attention=False,
+    fused_cross_entropy=False,
+)  # fmt: skip
+"""All positions of all texts are computed, with padding. What is counted does not depend on what a step saves of it."""
 
 
 def config_with(vision: str) -> ModelConfig:
@@ -92,7 +100,7 @@ def task_for(kind: str, config: ModelConfig) -> nn.Module:
         "pair": lambda: PairTask(model),
         "answers": lambda: AnsweringTask(model, num_decoder_layers=2),
     }
-    return tasks[kind]() if kind in tasks else PretrainTask(model, ObjectiveConfig(box_loss_on_whole_images=True))
+    return tasks[kind]() if kind in tasks else PretrainTask(model, ObjectiveConfig(), PLAIN)
 
 
 class WithoutModules(ModuleTracker):

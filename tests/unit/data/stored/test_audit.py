@@ -157,10 +157,6 @@ def test_a_broken_record_on_another_machine_is_not_lost(tmp_path: Path, caplog: 
         Quarantine(tmp_path / "not" / "here", 3).add("texts", record)
     listed = (tmp_path / "not" / "here" / "quarantine-00003.jsonl").read_text()
     assert json.loads(listed)["offset"] == 7
-    [said] = caplog.messages
-    assert said.startswith("broken records that this machine reads are listed here alone") and said.endswith(
-        "00003.jsonl"
-    )
     (tmp_path / "file").write_text("")
     Quarantine(tmp_path / "file" / "below", 3).add("texts", record)
     said = caplog.messages[-1]
