@@ -21,6 +21,10 @@ _OF_OPERATOR = re.compile(r"PET_.*|MASTER_ADDR|MASTER_PORT|WORLD_SIZE|RANK")
 _MAX_PORT = 65535
 
 
+_SECRET = re.compile(r".*(SECRET|SECRET_ACCESS_KEY|SESSION_TOKEN|PASSWORD|PASSWD|API_KEY|API_TOKEN)|HF_TOKEN", re.I)
+"""Variables whose values are secrets by custom. A manifest can be read by all who may see the job."""
+
+
 def check(app: AppDef, settings: JobSettings) -> None:
     """Refuse an application that no job can be made of, and run options that contradict it or each other.
 
@@ -92,6 +96,12 @@ def _check_environment(role: Role, settings: JobSettings) -> None:
             raise UserError(f"variable {name} is set by the training operator; leave it out")
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]*", name):
             raise UserError(f"variable {name}: a name has letters, digits and _, and no digit first")
+    for name in role.env:
+        if _SECRET.fullmatch(name):
+            raise UserError(
+                f"variable {name} is a secret, and its value would stand in the manifest; keep it in a Secret of the "
+                f"cluster and name that, as run option secret_env={name}:SECRET/KEY or secrets=SECRET"
+            )
     twice = sorted(set(role.env) & set(settings.secret_env))
     if twice:
         raise UserError(f"variable {twice[0]} comes from the job's env and from run option secret_env; leave one out")

@@ -77,6 +77,13 @@ def test_environment() -> None:
     assert "variable TOKEN comes from" in refused(application(env={"TOKEN": "1"}), both)
 
 
+@pytest.mark.parametrize("name", ["AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "WANDB_API_KEY", "DB_PASSWORD"])
+def test_secrets_do_not_enter_a_manifest(name: str) -> None:
+    sentence = refused(application(env={name: "hidden"}))
+    assert f"secret_env={name}:SECRET/KEY" in sentence and "hidden" not in sentence
+    check(application(env={"TOKENIZERS_PARALLELISM": "false", "AWS_ACCESS_KEY_ID": "a"}), JobSettings())
+
+
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
