@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from urllib.parse import urlencode
 
 import urllib3
+import yaml
 
 from cclm.errors import UserError
 from k8s.api_errors import NotFound, Request, Unreachable, refusal
@@ -110,6 +111,10 @@ class Connection:
                 chosen, active = config.list_kube_config_contexts()
             except config.ConfigException as error:
                 raise Unreachable(_no_kubeconfig(context, str(error))) from error
+            except (OSError, yaml.YAMLError, TypeError, AttributeError) as error:
+                # A folder, a file that may not be read, or one that is no kubeconfig.
+                first = str(error).splitlines()[0]
+                raise Unreachable(_no_kubeconfig(context, f"it cannot be read: {first}")) from error
             active = next((entry for entry in chosen if entry["name"] == context), active)
             self.namespace = active["context"].get("namespace") or "default"
         self._settings.connection_pool_maxsize = 64  # followed logs hold a connection each

@@ -65,14 +65,20 @@ def read(role: Role) -> LaunchCommand | None:
     Raises:
         UserError: its arguments cannot be read.
     """
-    words = _words_of(role)
-    if len(words) < 2 or Path(words[0]).name != "cclm" or words[1] != "launch":
+    if not is_launch(role):
         return None
+    words = _words_of(role)
     options = _parse(words[1:])
     command = options.command[1:] if options.command[:1] == ["--"] else options.command
     if not command:
         raise UserError("cclm launch needs a command to run, for example: cclm launch -- pretrain CONFIG")
     return LaunchCommand(options, _parse(command), command)
+
+
+def is_launch(role: Role) -> bool:
+    """Whether a role runs `cclm launch`. TorchX starts anything, such as its own `utils.echo`."""
+    words = _words_of(role)
+    return len(words) >= 2 and Path(words[0]).name == "cclm" and words[1] == "launch"
 
 
 def _words_of(role: Role) -> list[str]:

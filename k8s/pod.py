@@ -9,6 +9,7 @@ from typing import Any
 from torchx.specs import AppDef, Role
 
 from cclm.launch_contract import MAX_ATTEMPTS, METRICS_PORT
+from k8s.launch_command import is_launch
 from k8s.names import APP_LABEL, JOB_LABEL, MANAGED_BY, MANAGED_BY_LABEL, PART_OF_LABEL, label_value
 from k8s.placement import affinity, node_selector, tolerations
 from k8s.quantities import MEGABYTE, in_mebibytes
@@ -36,11 +37,6 @@ def devices_of(role: Role, settings: JobSettings) -> dict[str, int]:
     return {name: count for name, count in found.items() if count > 0}
 
 
-def runs_cclm(role: Role) -> bool:
-    """Whether the role runs a command of cclm. TorchX starts anything, such as its own `utils.echo`."""
-    return re.search(r"(^|[\s/])cclm(\s|$)", " ".join([role.entrypoint, *role.args])) is not None
-
-
 def labels(app: AppDef, settings: JobSettings, name: str) -> dict[str, str]:
     """Labels of the job and its pods."""
     (role,) = app.roles
@@ -51,7 +47,7 @@ def labels(app: AppDef, settings: JobSettings, name: str) -> dict[str, str]:
         APP_LABEL: label_value(app.name),
         "torchx.pytorch.org/role-name": label_value(role.name),
     }
-    if runs_cclm(role):
+    if is_launch(role):
         ours[PART_OF_LABEL] = "cclm"
     return {**settings.labels, **ours}
 
@@ -122,7 +118,7 @@ def _container(
     sources = [{"configMapRef": {"name": one}} for one in settings.config_maps]
     sources += [{"secretRef": {"name": one}} for one in settings.secrets]
     ports = [{"name": key.replace("_", "-").lower(), "containerPort": port} for key, port in role.port_map.items()]
-    if settings.metrics_port and runs_cclm(role):
+    if settings.metrics_port and is_launch(role):
         ports.append({"name": "metrics", "containerPort": settings.metrics_port})
     optional: Manifest = {
         "envFrom": sources,
@@ -154,7 +150,7 @@ def _environment(
 ) -> list[Manifest]:
     """Variables of the container. Those of the role come before our defaults, which they replace."""
     defaults = {}
-    if runs_cclm(role):
+    if is_launch(role):
         if settings.metrics_port:
             defaults[METRICS_PORT] = str(settings.metrics_port)
         if settings.max_attempts is not None:

@@ -163,3 +163,10 @@ def test_nothing_unsafe_is_read() -> None:
         if path.relative_to(ROOT).parts[0] != "tests":
             found = unsafe.search(path.read_text(encoding="utf-8"))
             assert found is None, f"{path.relative_to(ROOT)}: {found[0]}"
+
+
+def test_files_of_tests_outside_packages_have_names_of_their_own() -> None:
+    """pytest imports such a file by its name alone, and collects nothing where two have the same."""
+    files = [path for path in (ROOT / "tests").rglob("test_*.py") if not (path.parent / "__init__.py").exists()]
+    names = [path.name for path in files]
+    assert sorted({name for name in names if names.count(name) > 1}) == []

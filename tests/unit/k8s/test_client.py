@@ -242,6 +242,20 @@ def test_without_a_kubeconfig_one_sentence_says_so(monkeypatch: pytest.MonkeyPat
         client.connect()
 
 
+@pytest.mark.parametrize("text", ["a: [b", "no mapping", None], ids=["no YAML", "another file", "a folder"])
+def test_a_kubeconfig_that_is_none_is_one_sentence(
+    text: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "config"
+    if text is None:
+        file.mkdir()
+    else:
+        file.write_text(text)
+    _use(monkeypatch, file)
+    with pytest.raises(Unreachable, match="there is no usable kubeconfig at .*config .*it cannot be read: "):
+        client.connect()
+
+
 def test_a_context_and_its_namespace_can_be_chosen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     _use(monkeypatch, _kubeconfig(tmp_path, "https://127.0.0.1:1"))
     assert client.connect().namespace == "team"

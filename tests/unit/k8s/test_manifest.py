@@ -90,7 +90,14 @@ def test_without_a_namespace_none_is_named() -> None:
 
 def test_only_runs_of_cclm_are_part_of_it() -> None:
     """Pods of others have no guard against two writers, so nobody may clear them away for being lost."""
-    for entrypoint, args in (("echo", ["hello"]), ("bash", ["-c", "exec torchrun -m notcclm"])):
+    others = [
+        ("echo", ["hello"]),
+        ("echo", ["this", "cclm", "launch"]),
+        ("cclm", ["data", "index", "s3://bucket/x"]),
+        ("bash", ["-c", "exec torchrun -m notcclm"]),
+        ("bash", ["-c", "exec cclm data index s3://bucket/x"]),
+    ]
+    for entrypoint, args in others:
         job = pytorchjob(application(entrypoint=entrypoint, args=args), DEFAULTS, "run-x")
         assert "app.kubernetes.io/part-of" not in job["metadata"]["labels"]
         assert "ports" not in template_of(job)["spec"]["containers"][0]
