@@ -1,4 +1,4 @@
-"""Settings of how a step is computed. None of them changes what is computed, but for rounding and the draws of dropout.
+"""Settings of how a step is computed. What is computed stays the same, but for rounding and the draws of dropout.
 
 docs/speed.md, section Training steps, says what each one brings.
 """
@@ -31,3 +31,8 @@ class ComputeConfig(Settings):
     as a whole."""
     cheap_dropout: bool = True
     """Whether dropout on a CPU draws 16 bits an element instead of a number."""
+    recompute_layers: bool = False
+    """Whether layers keep only their input for the backward pass, and are computed again there (activation
+    checkpointing): a third more work for a fraction of the memory, so that larger models or batches fit."""
+    compress_gradients: bool = False
+    """Whether processes exchange gradients in bfloat16: half the traffic, rounded sums."""

@@ -7,6 +7,7 @@ from torch import nn
 from cclm.config.compute import ComputeConfig
 from cclm.model.attention import CrossAttention, SelfAttention
 from cclm.model.dropout import Dropout
+from cclm.model.text import FusionEncoder, TextEncoder
 from cclm.model.vision import ImageEncoder
 
 
@@ -17,5 +18,8 @@ def set_fast_paths(module: nn.Module, compute: ComputeConfig) -> None:
             part.unpadded, part.cheap_dropout = compute.unpadded_attention, compute.cheap_dropout
         elif isinstance(part, ImageEncoder):
             part.unfused_windows = compute.unfused_windows
+            part.trunk.set_grad_checkpointing(compute.recompute_layers)
+        elif isinstance(part, TextEncoder | FusionEncoder):
+            part.recomputes = compute.recompute_layers
         elif isinstance(part, Dropout):
             part.cheap = compute.cheap_dropout

@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from cclm.config.model import TextConfig
 from cclm.model.attention import Context, CrossAttention, SelfAttention, SequencesT
@@ -119,6 +120,9 @@ class FusionLayer(nn.Module):
 class TextEncoder(nn.Module):
     """Token ids -> contextual states of the text alone."""
 
+    recomputes: bool = False
+    """Whether layers are computed again in the backward pass (`cclm.model.fast_paths`)."""
+
     def __init__(self, config: TextConfig) -> None:
         super().__init__()
         self.embeddings = Embeddings(config)
@@ -129,12 +133,15 @@ class TextEncoder(nn.Module):
         """Token ids (S, L) -> states (S, L, H)."""
         states: SequencesT = self.embeddings(tokens)
         for layer in self.layers:
-            states = layer(states)
+            states = _computed(layer, states, again=self.recomputes)
         return states
 
 
 class FusionEncoder(nn.Module):
     """States of texts -> states that have attended to the other view: an image, a region, or a translation."""
+
+    recomputes: bool = False
+    """As in `TextEncoder`; the last layer is kept where it computes some positions alone."""
 
     def __init__(self, config: TextConfig) -> None:
         super().__init__()
@@ -144,15 +151,11 @@ class FusionEncoder(nn.Module):
 
     def forward(self, texts: SequencesT, context: Context | None) -> SequencesT:
         """States (S, L, H) -> (S, L, H). Without a context, the layers go on encoding the text alone (TLM)."""
-        for layer in self.layers:
-            texts = layer(texts, context)
-        return texts
+        return self._through(self.layers, texts, context)
 
     def forward_first(self, texts: SequencesT, context: Context) -> Tensor:
         """The result of `forward` at position 0, (S, H). The last layer computes that position alone."""
-        for layer in self.layers[:-1]:
-            texts = layer(texts, context)
-        return self.layers[-1].forward_first(texts, context)
+        return self.layers[-1].forward_first(self._through(self.layers[:-1], texts, context), context)
 
     def forward_at(
         self, texts: PackedSequences, context: Context | None, positions: PackedSequences
@@ -162,9 +165,7 @@ class FusionEncoder(nn.Module):
         Args:
             positions: as in `SelfAttention.forward_at`.
         """
-        for layer in self.layers[:-1]:
-            texts = layer(texts, context)
-        return self.layers[-1].forward_at(texts, context, positions)
+        return self.layers[-1].forward_at(self._through(self.layers[:-1], texts, context), context, positions)
 
     @property
     def can_prepare(self) -> bool:
@@ -185,18 +186,14 @@ class FusionEncoder(nn.Module):
     def forward_prepared(self, prepared: PackedSequences, context: Context) -> PackedSequences:
         """The rest of `forward`, for texts that went through `prepare`, which needs `can_prepare`."""
         states = self.layers[0].forward_after_self_attention(prepared, context)
-        for layer in self.layers[1:]:
-            states = layer(states, context)
-        return states
+        return self._through(self.layers[1:], states, context)
 
     def forward_at_prepared(
         self, prepared: PackedSequences, context: Context, positions: PackedSequences
     ) -> PackedSequences:
         """The rest of `forward_at`, for texts that went through `prepare`, which needs `can_prepare`."""
         states = self.layers[0].forward_after_self_attention(prepared, context)
-        for layer in self.layers[1:-1]:
-            states = layer(states, context)
-        return self.layers[-1].forward_at(states, context, positions)
+        return self.layers[-1].forward_at(self._through(self.layers[1:-1], states, context), context, positions)
 
     def forward_first_prepared(self, prepared: PackedSequences, context: Context) -> Tensor:
         """The rest of `forward_first`, for texts that went through `prepare`: (S, H)."""
@@ -204,6 +201,29 @@ class FusionEncoder(nn.Module):
         for layer in self.layers[1:-1]:
             states = layer(states, context)
         return states.first() if len(self.layers) == 1 else self.layers[-1].forward_first(states, context)
+
+    def _through(self, layers: LayerList[FusionLayer], texts: SequencesT, context: Context | None) -> SequencesT:
+        for layer in layers:
+            texts = _computed(layer, texts, context, again=self.recomputes)
+        return texts
+
+
+def _computed(layer: nn.Module, states: SequencesT, *context: Context | None, again: bool) -> SequencesT:
+    """The result of a layer.
+
+    Args:
+        again: keep its input alone for the backward pass, which computes the layer once more, with the same draws.
+    """
+    if not (again and layer.training and torch.is_grad_enabled()):
+        result: SequencesT = layer(states, *context)
+        return result
+
+    # The tensor is an argument of its own: from it, torch knows the device whose random numbers are to be kept.
+    def data(of: Tensor) -> Tensor:
+        computed: Tensor = layer(states.with_data(of), *context).data
+        return computed
+
+    return states.with_data(checkpoint(data, states.data, use_reentrant=False))
 
 
 class TokenHead(nn.Module):

@@ -24,7 +24,9 @@ CONFIG = ModelConfig(
     ),
     embed_dim=16,
 )  # fmt: skip
-SWITCHES = tuple(ComputeConfig.model_fields)
+TRADES = ("recompute_layers", "compress_gradients")
+"""Off by default, since they cost something."""
+SWITCHES = tuple(name for name in ComputeConfig.model_fields if name not in TRADES)
 ALL_OFF = dict.fromkeys(SWITCHES, False)
 
 
@@ -98,6 +100,24 @@ def test_a_seed_decides_all_draws_of_a_step(kind: str) -> None:
         return [loss.item() for loss in task(of, torch.Generator().manual_seed(seed)).values()]
 
     assert losses(1) == losses(1) != losses(2)
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "joined"])
+def test_layers_that_are_computed_again_drop_the_same(kind: str) -> None:
+    """Training mode, so that draws of the second computation must be those of the first."""
+
+    def step(*, recompute: bool) -> dict[str, Tensor]:
+        torch.manual_seed(1)
+        task = pretraining(recompute_layers=recompute)
+        losses = task.train()(batch(kind), torch.Generator().manual_seed(3))
+        torch.stack(list(losses.values())).sum().backward()
+        gradients = {name: part.grad for name, part in task.named_parameters() if part.grad is not None}
+        return losses | gradients
+
+    kept, again = step(recompute=False), step(recompute=True)
+    assert kept.keys() == again.keys()
+    for name, value in kept.items():
+        assert torch.equal(value, again[name]), name
 
 
 @pytest.mark.parametrize("rows", [1, 7, 64])
