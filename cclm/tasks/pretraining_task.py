@@ -126,7 +126,8 @@ class PretrainTask(nn.Module):
     def joined_text(self, batch: JoinedTextBatch) -> dict[str, Tensor]:
         """Text-text contrast, and masked tokens of the joined pair without another view (TLM)."""
         source, target, joined = self._encode_texts(batch.source, batch.target, batch.joined.tokens)
-        completed = self.model.encoders.fuse(joined, None)
+        fuse = self.model.encoders.fuse
+        completed = fuse(joined, None) if isinstance(joined, PackedSequences) else fuse(joined, None)
         return {
             "loss_ttc": self._contrast(
                 self.model.space.text_features(source.first()), self.model.space.text_features(target.first())
@@ -138,9 +139,13 @@ class PretrainTask(nn.Module):
         """Encode groups of texts: token ids -> states of each group. Absent groups are left out."""
         present = [text for text in texts if text is not None]
         if not self.compute.one_text_pass:
-            return [self.model.encoders.encode_text(self._packed(text)) for text in present]
-        states = self.model.encoders.encode_text(self._packed(Sequences.concat(present)))
-        return list(states.split([len(text) for text in present]))
+            return [self._encode(text) for text in present]
+        return list(self._encode(Sequences.concat(present)).split([len(text) for text in present]))
+
+    def _encode(self, texts: Sequences) -> AnySequences:
+        """Token ids (B, L) -> states (B, L, H), packed where that is wanted."""
+        packed, encode = self._packed(texts), self.model.encoders.encode_text
+        return encode(packed) if isinstance(packed, PackedSequences) else encode(packed)
 
     def _packed(self, sequences: AnySequences) -> AnySequences:
         """The same without padding, where that is wanted."""
@@ -190,26 +195,31 @@ class PretrainTask(nn.Module):
         """Fuse the texts numbered `rows` (4B,): the last B of them are masked, of the others position 0 is read."""
         pairs, fusion = len(rows) // 4 * 3, self.model.encoders.fusion_encoder
         if not isinstance(texts, PackedSequences):
-            fused = self.model.encoders.fuse(texts.select(rows), context)  # (4B, L, H)
-            return FusedPairs(fused.first()[:pairs], fused.at(pairs + places.rows, places.columns))
+            padded = self.model.encoders.fuse(texts.select(rows), context)  # (4B, L, H)
+            return FusedPairs(padded.first()[:pairs], padded.at(pairs + places.rows, places.columns))
         shares = self.compute.shared_self_attention and fusion.can_prepare
         chosen = fusion.prepare(texts).select(rows) if shares else texts.select(rows)
         masked = chosen.starts[pairs + places.rows] + places.columns  # (M,)
         if not self.compute.read_positions:
-            fused = fusion.forward_prepared(chosen, context) if shares else fusion(chosen, context)
+            fuse_all = fusion.forward_prepared if shares else fusion.forward
+            fused: PackedSequences = fuse_all(chosen, context)
             return FusedPairs(fused.first()[:pairs], fused.data.index_select(0, masked))
         counts = torch.cat([torch.ones_like(rows[:pairs]), places.rows.bincount(minlength=len(rows) - pairs)])
         order = places.rows.argsort(stable=True)
         read = PackedSequences.of(torch.cat([chosen.starts[:pairs], masked[order]]), counts)
         fuse = fusion.forward_at_prepared if shares else fusion.forward_at
-        matching, completed = fuse(chosen, context, read).data.split([pairs, len(masked)])
+        matching, completed = torch.split(fuse(chosen, context, read).data, [pairs, len(masked)])
         return FusedPairs(matching, completed.index_select(0, order.argsort()))
 
     def _fuse_first(self, texts: AnySequences, context: Context) -> Tensor:
         """States (B, L, H) -> fused states at position 0, (B, H)."""
+        encoders = self.model.encoders
         if self.compute.read_positions:
-            return self.model.encoders.fuse_first(texts, context)
-        return self.model.encoders.fuse(texts, context).first()
+            if isinstance(texts, PackedSequences):
+                return encoders.fuse_first(texts, context)
+            return encoders.fuse_first(texts, context)
+        fused = encoders.fuse(texts, context) if isinstance(texts, PackedSequences) else encoders.fuse(texts, context)
+        return fused.first()
 
     def _matching(self, fused: FusedPairs, negatives: losses.HardNegatives) -> Tensor:
         return losses.matching(self.model.match_head(fused.matching), negatives.exist)

@@ -143,9 +143,9 @@ class SampleOrder:
         for place in places:
             epoch, within = divmod(place, self.num_records)
             by_epoch.setdefault(epoch, []).append(within)
-        for epoch, within in by_epoch.items():
-            self._most = max(self._most, 2 * len(within))
-            self._epoch(epoch).prepare(within, self._most)
+        for epoch, of_epoch in by_epoch.items():
+            self._most = max(self._most, 2 * len(of_epoch))
+            self._epoch(epoch).prepare(of_epoch, self._most)
 
     def _at(self, slot: int, slice_start: int, length: int, place: int) -> RecordRef:
         """The record at `place` of the slot's slice, which is the places [slice_start, slice_start + length)."""

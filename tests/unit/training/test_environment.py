@@ -38,6 +38,7 @@ def test_seeds_differ_by_every_part_of_their_place():
 def test_precision(unit: str | None, monkeypatch: pytest.MonkeyPatch):
     for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
         monkeypatch.setattr(torch.cpu, name, lambda has=name == unit: has)
+    monkeypatch.setattr(environment, "has_bfloat16_units", lambda: True)
     cpu = torch.device("cpu")
     matrix = torch.ones(2, 2)
     automatic = torch.float32 if unit is None else torch.bfloat16
