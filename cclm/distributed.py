@@ -23,7 +23,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
-from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 
 from cclm import collective_time
 from cclm.errors import NodeError
@@ -201,10 +200,8 @@ def barrier() -> None:
             dist.barrier()
 
 
-def wrap(task: nn.Module, device: torch.device, *, compress_gradients: bool = False) -> nn.Module:
+def wrap(task: nn.Module, device: torch.device) -> nn.Module:
     """`task` under DistributedDataParallel; in a single process, `task` as it is.
-
-    With `compress_gradients`, processes exchange gradients in bfloat16.
 
     Steps of different kinds use different parameters (parallel text does not touch the vision encoder), so
     `find_unused_parameters` is set. Buffers are constants of the architecture, so they are not sent with every step.
@@ -212,16 +209,13 @@ def wrap(task: nn.Module, device: torch.device, *, compress_gradients: bool = Fa
     if world_size() == 1:
         return task
     device_ids = [device.index] if device.type == "cuda" else None
-    wrapped = nn.parallel.DistributedDataParallel(
+    return nn.parallel.DistributedDataParallel(
         task,
         device_ids=device_ids,
         find_unused_parameters=True,
         gradient_as_bucket_view=True,
         broadcast_buffers=False,
     )
-    if compress_gradients:
-        wrapped.register_comm_hook(None, bf16_compress_hook)
-    return wrapped
 
 
 def unwrap(task: nn.Module) -> nn.Module:

@@ -34,5 +34,3 @@ class ComputeConfig(Settings):
     recompute_layers: bool = False
     """Whether layers keep only their input for the backward pass, and are computed again there (activation
     checkpointing): a third more work for a fraction of the memory, so that larger models or batches fit."""
-    compress_gradients: bool = False
-    """Whether processes exchange gradients in bfloat16: half the traffic, rounded sums."""

@@ -216,11 +216,7 @@ def train(recipe: Recipe[Model], context: RunContext, *, resume: str, stop: envi
     for change in changes(start, config, recipe.checkpoint):
         journal.emit(change)
     run = Run(
-        task=distributed.wrap(
-            task,
-            device,
-            compress_gradients=isinstance(config, PretrainConfig) and config.compute.compress_gradients,
-        ),
+        task=distributed.wrap(task, device),
         loss_weights=course.loss_weights,
         optimizer=optimizer,
         plan=course.plan,

@@ -24,9 +24,7 @@ CONFIG = ModelConfig(
     ),
     embed_dim=16,
 )  # fmt: skip
-TRADES = ("recompute_layers", "compress_gradients")
-"""Off by default, since they cost something."""
-SWITCHES = tuple(name for name in ComputeConfig.model_fields if name not in TRADES)
+SWITCHES = tuple(name for name in ComputeConfig.model_fields if name != "recompute_layers")
 ALL_OFF = dict.fromkeys(SWITCHES, False)
 
 
