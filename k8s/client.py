@@ -106,9 +106,10 @@ class Connection:
             config.load_incluster_config(client_configuration=self._settings)
             self.namespace = (_SERVICE_ACCOUNT / "namespace").read_text().strip()
         else:
+            file = os.environ.get("KUBECONFIG")  # the library itself reads it only when it is imported
             try:
-                config.load_kube_config(context=context, client_configuration=self._settings)
-                chosen, active = config.list_kube_config_contexts()
+                config.load_kube_config(file, context, client_configuration=self._settings)
+                chosen, active = config.list_kube_config_contexts(file)
             except config.ConfigException as error:
                 raise Unreachable(_no_kubeconfig(context, str(error))) from error
             except (OSError, yaml.YAMLError, TypeError, AttributeError) as error:

@@ -229,11 +229,7 @@ def _kubeconfig(tmp_path: Path, server: str) -> Path:
 
 
 def _use(monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
-    from kubernetes.config import kube_config
-
     monkeypatch.setenv("KUBECONFIG", str(file))
-    # The library reads the variable when it is imported.
-    monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(file))
 
 
 def test_without_a_kubeconfig_one_sentence_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
