@@ -59,7 +59,7 @@ class EpochTrainingConfig(Settings):
     num_workers: int = Field(4, ge=0)
     """Loader processes for each training process."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """auto: bfloat16 autocast on a GPU, and on a processor with AVX-512 BF16 or AMX; float32 on any other."""
+    """auto: bfloat16 autocast on a GPU, float32 on a CPU."""
     on_divergence: Literal["stop", "skip"] = "stop"
     """What gradients that are not finite do. stop: end the run. skip: leave out that update, which is counted."""
     max_skipped_updates: int = Field(20, gt=0)

@@ -70,7 +70,7 @@ class TrainingConfig(Settings):
     max_steps: int | None = Field(None, gt=0)
     """Outer steps; overrides `epochs`."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """auto: bfloat16 autocast on a GPU, and on a processor with AVX-512 BF16 or AMX; float32 on any other."""
+    """auto: bfloat16 autocast on a GPU, float32 on a CPU."""
     on_divergence: Literal["stop", "skip"] = "stop"
     """What gradients that are not finite do. stop: end the run. skip: leave out that update, which is counted."""
     max_skipped_updates: int = Field(20, gt=0)

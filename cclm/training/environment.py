@@ -61,15 +61,7 @@ def autocast(precision: str, device: torch.device) -> torch.autocast:
 
 def uses_bfloat16(precision: str, device: torch.device) -> bool:
     """Whether matrix products are computed in bfloat16; otherwise in float32. `precision` is as in TrainingConfig."""
-    return precision == "bfloat16" or (precision == "auto" and computes_bfloat16(device))
-
-
-def computes_bfloat16(device: torch.device) -> bool:
-    """Whether a device surely gains by bfloat16: a GPU, or a processor with AVX-512 BF16 or AMX, which torch uses."""
-    if device.type == "cuda":
-        return True
-    asked = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # some builds of torch lack them
-    return has_bfloat16_units() and any(getattr(torch.cpu, name, lambda: False)() for name in asked)
+    return precision == "bfloat16" or (precision == "auto" and device.type == "cuda")
 
 
 def warn_of_slow_bfloat16(precision: str, device: torch.device) -> None:

@@ -70,8 +70,7 @@ def config(world, tmp_path):
             },
             "optimizer": {"lr": 2e-3},
             "schedule": {"warmup_fraction": 0.1},
-            # In bfloat16, losses would depend on how many texts a process has.
-            "training": {"max_steps": 20, "log_every": 1, "save_every": 5, "precision": "float32"},
+            "training": {"max_steps": 20, "log_every": 1, "save_every": 5},
         }  # fmt: skip
         for key, value in changes.items():
             *parents, last = key.split(".")
