@@ -162,15 +162,15 @@ def events_about(pod: StuckPod, text: str, now: datetime) -> list[Object]:
 def run(arguments: Sequence[str] | None = None) -> int:
     """Look until SIGTERM or Ctrl-C; returns the exit code."""
     options = _parser().parse_args(arguments)
-    ended = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: ended.set())
     try:
         cluster = connect(options.context)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    ended = threading.Event()
     with ExitStack() as stack:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            stack.callback(signal.signal, number, signal.signal(number, lambda *_: ended.set()))
         metrics = None if options.port is None else _serve(stack, options.port)
         controller = Controller(
             cluster, options.namespace, options.after, is_dry_run=options.dry_run, say=_print, metrics=metrics
