@@ -124,6 +124,9 @@ def serving_process(port: int) -> Iterator[None]:
     """
     with TemporaryDirectory(prefix="cclm-metrics-") as folder:
         os.environ[METRICS_FOLDER] = folder
+        from cclm.metrics.prometheus import Exported
+
+        Exported().show_phase("preparing")  # what the first scrape shows, long before training is imported
         try:
             with open_endpoint(port, PodCollector(Path(folder)), logging.getLogger(__name__).warning):
                 yield

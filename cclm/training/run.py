@@ -248,6 +248,7 @@ def train(recipe: Recipe[Model], context: RunContext, *, resume: str, stop: envi
 def evaluating(context: RunContext) -> Iterator[None]:
     """Around a standalone evaluation: its files are opened, and brought to all places in the end."""
     with _open_report(context), context.saving:
+        context.journal.emit(PhaseChanged("evaluating"))
         yield
     distributed.shutdown()
 

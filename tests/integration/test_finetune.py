@@ -14,6 +14,7 @@ from tests.stores.server import free_ports
 
 from .conftest import metrics, run, start
 from .finetune_world import LANGUAGES, SIDE, evaluate_all, evaluate_as, task_settings, write_config
+from .test_metrics_endpoint import Samples, phase, steps, value, wait_until
 from .test_pretrain import wait_for_line
 
 
@@ -137,3 +138,28 @@ def test_text_assignment_is_what_reasoning_starts_from_and_nothing_else(world: P
     refused = run("evaluate", gqa, "--checkpoint", tmp_path / "nlvr", code=2)
     assert "was fine-tuned for reasoning, but the config's task is answering" in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+@pytest.mark.slow
+def test_fine_tuning_and_evaluation_serve_metrics(world: Path, tmp_path: Path) -> None:
+    training = {"epochs": 20, "batch_size": 6, "num_workers": 0, "log_every": 1}
+    path = write_config(tmp_path / "served.yaml", world, "classification", training=training)
+    [port] = free_ports(1)
+    process = start("finetune", path, "--metrics-port", port)
+    samples = wait_until(port, lambda samples: phase(samples) == "training" and steps(samples) >= 2)
+    assert value(samples, "cclm_train_steps_planned") == 80
+    assert any(name == "cclm_loss" and ("kind", "examples") in labels for name, labels in samples)
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == 0, out + err
+
+    process = start("evaluate", path, "--checkpoint", tmp_path / "served", "--metrics-port", port)
+    seen = set()
+
+    def has_scores(samples: Samples) -> bool:
+        seen.add(phase(samples))
+        return {dict(labels)["language"] for name, labels in samples if name == "cclm_score_ratio"} >= set(LANGUAGES)
+
+    wait_until(port, has_scores)
+    assert "preparing" in seen and "training" not in seen
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == 0, out + err

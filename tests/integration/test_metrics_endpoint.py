@@ -23,8 +23,9 @@ pytestmark = pytest.mark.slow
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
-def scrape(port: int) -> Samples:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+def scrape(port: int, timeout: float = 5) -> Samples:
+    """All samples. Raises TimeoutError where the answer takes longer than `timeout`, in seconds."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=timeout) as answer:
         text = answer.read().decode()
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value
@@ -37,13 +38,14 @@ def value(samples: Samples, name: str, **labels: str) -> float | None:
     return samples.get((name, frozenset(labels.items())))
 
 
-def phase(samples: Samples) -> str:
-    [on] = [dict(labels)["phase"] for (name, labels), number in samples.items() if name == "cclm_phase" and number == 1]
-    return on
+def phase(samples: Samples) -> str | None:
+    """The one phase that is shown; None in the moment in which one follows the other."""
+    on = [dict(labels)["phase"] for (name, labels), number in samples.items() if name == "cclm_phase" and number == 1]
+    return on[0] if len(on) == 1 else None
 
 
 def wait_until(port: int, condition: Callable[[Samples], bool], limit: float = 180) -> Samples:
-    """Scrape until a condition holds; every answer must come within a second once the endpoint is there."""
+    """Scrape until a condition holds."""
     deadline = time.monotonic() + limit
     while time.monotonic() < deadline:
         with contextlib.suppress(urllib.error.URLError, ConnectionError):
@@ -81,6 +83,22 @@ def test_a_killed_rank_leaves_counters_and_no_stale_gauge(config, tmp_path: Path
         scrape(port)
 
 
+def test_a_node_that_waits_for_another_one_answers_and_says_so(config, launch) -> None:
+    [port, meeting] = free_ports(2)
+    process = launch(
+        config(), "--metrics-port", port, "--nnodes", 2, "--rdzv-endpoint", f"127.0.0.1:{meeting}", processes=1
+    )
+    wait_until(port, lambda samples: phase(samples) == "rendezvous")
+    for _ in range(5):
+        samples = scrape(port, timeout=1)
+        assert phase(samples) == "rendezvous"
+        assert value(samples, "cclm_nodes", state="wanted_at_least") == 2
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=1) as answer:
+            assert answer.status == 200
+    os.kill(process.pid, signal.SIGTERM)
+    end(process, 143)
+
+
 def children(parent: int) -> list[int]:
     """Training processes of a launcher."""
     found = []
@@ -108,8 +126,11 @@ def test_values_are_those_of_the_log(config, tmp_path: Path) -> None:
                     key: value(samples, "cclm_loss", kind=key.split("/")[0], loss=key.split("/loss_")[1])
                     for key in line["losses"]
                 }
-                if mine == line["losses"]:
-                    return value(samples, "cclm_images_per_second") == line["images_per_second"]
+                norms = {kind: value(samples, "cclm_gradient_norm", kind=kind) for kind in line["grad_norms"]}
+                learnt = {"temperature": value(samples, "cclm_temperature")}
+                rates = {name: value(samples, f"cclm_{name}") for name in ("images_per_second", "texts_per_second")}
+                if (mine, norms, learnt) == (line["losses"], line["grad_norms"], line["learnt"]):
+                    return rates == {name: line[name] for name in rates}
         return False
 
     samples = wait_until(port, same)
