@@ -96,7 +96,7 @@ TEXTS = _counter("cclm_texts_total", Scope.POD, "Texts trained on; a translation
 TOKENS = _counter(
     "cclm_tokens_total",
     Scope.POD,
-    "Tokens of the texts trained on: real ones, and those computed, padding included.",
+    "Tokens of the texts trained on: real ones, and those computed, with the padding where it is computed.",
     ("state",),
     ("real",),
     ("computed",),

@@ -52,14 +52,16 @@ class Throughput:
     Args:
         count_flops: floating-point operations that a step with a batch asks for; None: they are not counted.
         communication_seconds: time that this process has spent in collectives so far; None where it cannot be told.
+        computes_padding: whether steps compute the padding of texts, too.
     """
 
     def __init__(
         self,
         count_flops: Callable[[Any], float] | None = None,
         communication_seconds: Callable[[], float | None] = lambda: None,
+        computes_padding: bool = True,
     ) -> None:
-        self._count_flops = count_flops
+        self._count_flops, self._computes_padding = count_flops, computes_padding
         self._communication_seconds = communication_seconds
         self._last_communication = communication_seconds()
         self.images: Counter[str] = Counter()
@@ -70,7 +72,7 @@ class Throughput:
         self.real_tokens = 0
         """Tokens of all texts that were encoded, masked copies included."""
         self.computed_tokens = 0
-        """The same with padding."""
+        """The same with the padding, where that is computed."""
         self.flops = 0.0
         """Floating-point operations of the steps, as counted by `count_flops`."""
         self.seconds_by_part: dict[str, float] = {}
@@ -91,9 +93,10 @@ class Throughput:
         self.images[kind] += size.images
         self.texts[kind] += size.texts
         for sequences in texts_of(batch):
-            computed = sequences.data.shape[0] * sequences.data.shape[1]
-            self.computed_tokens += computed
-            self.real_tokens += computed if sequences.lengths is None else int(sequences.lengths.sum())
+            padded = sequences.data.shape[0] * sequences.data.shape[1]
+            real = padded if sequences.lengths is None else int(sequences.lengths.sum())
+            self.real_tokens += real
+            self.computed_tokens += padded if self._computes_padding else real
         if self._count_flops is not None:
             self.flops += self._count_flops(batch)
 

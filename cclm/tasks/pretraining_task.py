@@ -149,7 +149,7 @@ class PretrainTask(nn.Module):
 
     def _packed(self, sequences: AnySequences) -> AnySequences:
         """The same without padding, where that is wanted."""
-        if isinstance(sequences, PackedSequences) or not self.compute.packed_texts or sequences.device.type != "cpu":
+        if isinstance(sequences, PackedSequences) or not packs_texts(self.compute, sequences.device):
             return sequences
         return PackedSequences.pack(sequences)
 
@@ -229,6 +229,11 @@ class PretrainTask(nn.Module):
         if self.compute.fused_cross_entropy:
             return fused_cross_entropy(*self.model.token_projection(states), masked.labels)
         return losses.masked_tokens(self.model.token_logits(states), masked.labels)
+
+
+def packs_texts(compute: ComputeConfig, device: torch.device) -> bool:
+    """Whether a step on this device computes texts without their padding."""
+    return compute.packed_texts and device.type == "cpu"
 
 
 def _joined(first: AnySequences, second: AnySequences) -> AnySequences:

@@ -82,6 +82,8 @@ class Run:
     """Report how earlier saves went; called on every process with each line of the log."""
     count_flops: Callable[[Any], float] | None = None
     """Floating-point operations of a step of this process with a batch, whose tensors are on the CPU."""
+    computes_padding: bool = True
+    """Whether steps compute the padding of texts, too."""
     peak_flops: float | None = None
     """Those that the device can do in a second at most; None where that is not known."""
     stop: StopSignal = field(default_factory=StopSignal)
@@ -99,7 +101,10 @@ def fit(run: Run, start: int) -> int:
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     base_rates = [group["lr"] for group in optimizer.param_groups]
     generator = torch.Generator(run.device)
-    values, throughput = RunningValues(), Throughput(run.count_flops, distributed.collective_seconds)
+    values, throughput = (
+        RunningValues(),
+        Throughput(run.count_flops, distributed.collective_seconds, run.computes_padding),
+    )
     updates: list[Update] = []
     divergence = Divergence(settings, optimizer, run.journal)
     clock = IntervalClock(run.checkpoints.save_minutes)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
 from cclm import distributed
 from cclm.checkpoints.initial import build_model, outline
 from cclm.checkpoints.load import load_model
@@ -16,7 +18,7 @@ from cclm.metrics.metrics_file import METRICS
 from cclm.metrics.metrics_lines import RETRIEVAL, MetricsLines, read_lines
 from cclm.metrics.tables import mean_rows
 from cclm.model.cclm import CCLM
-from cclm.tasks.pretraining_task import PretrainTask
+from cclm.tasks.pretraining_task import PretrainTask, packs_texts
 from cclm.training.environment import StopSignal
 from cclm.training.held_out import HeldOut
 from cclm.training.identity import pretraining_identity
@@ -73,6 +75,9 @@ class Pretraining(Recipe[CCLM]):
                 load_model(start.checkpoint, outline(config.model))
             model = CCLM(config.model)
         return Built(PretrainTask(model, config.objective, config.compute), model)
+
+    def computes_padding(self, device: torch.device) -> bool:
+        return not packs_texts(self.config.compute, device)
 
     def begin(self, step: int, trained: Trained[CCLM]) -> None:
         """Make up for the evaluation of the step that the run goes on from, where it was cut off after its save."""

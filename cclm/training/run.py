@@ -112,6 +112,10 @@ class Recipe(ABC, Generic[Model]):
             UserError: the weights or the checkpoint are unusable, or of another model.
         """
 
+    def computes_padding(self, device: torch.device) -> bool:
+        """Whether steps on this device compute the padding of texts, too."""
+        return True
+
     def state(self) -> Mapping[str, Any]:
         """JSON values that the next checkpoint is to hold beside the facts."""
         return {}
@@ -233,6 +237,7 @@ def train(recipe: Recipe[Model], context: RunContext, *, resume: str, stop: envi
         read_before={} if audit is None else audit.earlier,
         poll_saves=saving.poll,
         count_flops=FlopCounter(built.task, config.model, distributed.world_size()).count_real,
+        computes_padding=recipe.computes_padding(device),
         peak_flops=peak_flops(device, uses_bfloat16=environment.uses_bfloat16(course.training.precision, device)),
         evaluate=(lambda done: recipe.evaluate(done, trained)) if course.evaluates else None,
         stop=environment.StopSignal() if stop is None else stop,

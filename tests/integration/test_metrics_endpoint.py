@@ -136,7 +136,7 @@ def test_values_are_those_of_the_log(config, tmp_path: Path) -> None:
     samples = wait_until(port, same)
     assert value(samples, "cclm_train_steps_planned") == 400
     real, computed = (value(samples, "cclm_tokens_total", state=state) for state in ("real", "computed"))
-    assert real is not None and computed is not None and 0 < real < computed
+    assert real is not None and real > 0 and computed == real  # on a CPU, padding is not computed
     os.kill(process.pid, signal.SIGTERM)
     end(process, 143)
 
