@@ -85,6 +85,7 @@ NOT_RUN = {
     f'kubectl apply --server-side -k "{_OPERATOR}"': (
         "fetches from GitHub; tests/cluster applies the same manifests, from the Go module of that version"
     ),
+    "kubectl create namespace team": "tests/cluster makes a namespace of its own for each test",
     "kubectl create secret generic store -n team --from-literal=AWS_ACCESS_KEY_ID=KEY "
     "--from-literal=AWS_SECRET_ACCESS_KEY=SECRET": "KEY and SECRET stand for real ones; tests/cluster applies a secret",
     "sh quickstart.sh": "installs everything; its other two commands are run, and test_readme.py reads the script",
