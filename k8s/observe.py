@@ -1,8 +1,9 @@
 """Reads what `k8s.state` needs to know of jobs, in few calls.
 
-One job takes at most ten: the job (two if it is a TrainJob), its pods, events about it, events about pods, Workloads
-of Kueue, nodes (all of them in one, or up to three), and the metrics of a pod. All jobs together take three, and three
-more where the user may not list the whole cluster. A call returns up to 500 objects; more take further calls.
+One job takes at most eleven: the job (two if it is a TrainJob), its pods, events about it, events about pods, Workloads
+of Kueue, nodes (all of them in one, or up to three), and the metrics of a pod, or of the next one where that does not
+answer. All jobs together take three, and three more where the user may not list the whole cluster. A call returns up to
+500 objects; more take further calls.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from cclm.launch_contract import METRICS_PORT
 from k8s.api_errors import ClusterError, Forbidden, MissingDefinition
 from k8s.client import Cluster
 from k8s.objects import (
@@ -33,6 +35,8 @@ from k8s.state import Observation, newest_pods
 
 EVENT_PAGES, NODE_PAGES = 4, 4
 """At most so many calls for events about pods, and for nodes."""
+METRICS_TRIES = 2
+"""Pods that are asked for their metrics until one answers."""
 SUSPECTS = 3
 """Nodes that are looked at one by one, as their pods look dead."""
 
@@ -161,18 +165,31 @@ def _looks_dead(pod: Object) -> bool:
 
 
 def _metrics(cluster: Cluster, pods: Sequence[Object]) -> str | None:
-    """Metrics of the first pod that trains and serves them, None if there is none or it does not answer."""
-    for _, pod in sorted(newest_pods(pods).items()):
-        ready = (condition(pod, "Ready") or {}).get("status") == "True"
-        port = _metrics_port(pod)
-        if ready and port is not None and "deletionTimestamp" not in pod["metadata"]:
-            try:
-                return cluster.pod_metrics(pod["metadata"]["namespace"], pod["metadata"]["name"], port)
-            except ClusterError:
-                return None
+    """Metrics of the first pod that trains and serves them, None if there is none or none answers."""
+    serving = [
+        (pod["metadata"], port)
+        for _, pod in sorted(newest_pods(pods).items())
+        if (condition(pod, "Ready") or {}).get("status") == "True"
+        and "deletionTimestamp" not in pod["metadata"]
+        and (port := _metrics_port(pod)) is not None
+    ]
+    for metadata, port in serving[:METRICS_TRIES]:
+        try:
+            return cluster.pod_metrics(metadata["namespace"], metadata["name"], port)
+        except Forbidden:
+            return None
+        except ClusterError:
+            continue
     return None
 
 
 def _metrics_port(pod: Object) -> int | None:
-    ports = [port for container in pod["spec"]["containers"] for port in container.get("ports") or []]
-    return next((int(port["containerPort"]) for port in ports if port.get("name") == "metrics"), None)
+    """The port named metrics or, in a pod of a TrainJob, whose ports cannot be given, that of the variable."""
+    containers = pod["spec"]["containers"]
+    ports = [port for container in containers for port in container.get("ports") or []]
+    named = next((int(port["containerPort"]) for port in ports if port.get("name") == "metrics"), None)
+    if named is not None:
+        return named
+    variables = [variable for container in containers for variable in container.get("env") or []]
+    text = next((variable.get("value") for variable in variables if variable["name"] == METRICS_PORT), None)
+    return int(text) if text and text.isdecimal() else None

@@ -269,6 +269,20 @@ def test_every_source_is_asked_once() -> None:
     assert len(server.asked) == 7
 
 
+def test_another_pod_is_asked_where_one_hangs_and_a_trainjob_has_its_port_in_a_variable() -> None:
+    server = _server("running")
+    pods = [entry for path, entry in server.objects.items() if "/pods/running-worker-" in path]
+    assert len(pods) > 1
+    for pod in pods:
+        for container in pod["spec"]["containers"]:
+            container.pop("ports", None)
+            container["env"] = [{"name": "CCLM_METRICS_PORT", "value": "9400"}]
+    server.answer("GET .*running-worker-0:9400/proxy/metrics", Answer(503, b"{}"))
+    server.answer("GET .*running-worker-1:9400/proxy/metrics", Answer(200, b"cclm_train_step 7\n"))
+    found = _scheduler(server).describe("team-a:running")
+    assert found is not None and "step 7" in found.msg
+
+
 def test_cancelling_suspends_the_job_and_says_so_in_its_record() -> None:
     server = _server("running")
     _scheduler(server).cancel("team-a:running")
