@@ -32,9 +32,10 @@ def build_app(command: Sequence[str], job: Job) -> specs.AppDef:
     """
     resource = _resource(job)
     nodes = job.j
-    if 0 < resource.gpu < nodes.processes:
+    processes = max(1, resource.gpu) if nodes.processes is None else nodes.processes
+    if 0 < resource.gpu < processes:
         raise UserError(
-            f"-j asks for {nodes.processes} processes on each node, which has {resource.gpu} GPUs; each process needs "
+            f"-j asks for {processes} processes on each node, which has {resource.gpu} GPUs; each process needs "
             "a GPU of its own"
         )
     endpoint = shlex.quote(_OWN_MACHINE)
@@ -42,7 +43,7 @@ def build_app(command: Sequence[str], job: Job) -> specs.AppDef:
         # $$ is a $ that TorchX leaves for the shell.
         endpoint = f'"$${{PET_RDZV_ENDPOINT:-$${{{specs.macros.rank0_env}:-localhost}}:{job.rdzv_port}}}"'
     options = ["--rdzv-backend", "c10d", "--rdzv-id", specs.macros.app_id, "--nnodes", nodes.range]
-    options += ["--nproc-per-node", str(nodes.processes), "--max-restarts", str(job.max_restarts)]
+    options += ["--nproc-per-node", str(processes), "--max-restarts", str(job.max_restarts)]
     options += [] if job.metrics_port is None else ["--metrics-port", str(job.metrics_port)]
     options += [] if job.preflight else ["--no-preflight"]
     line = f"exec cclm launch --rdzv-endpoint {endpoint} {' '.join(options)} -- {shlex.join(command)}"

@@ -110,9 +110,9 @@ class Job:
     """Where a command runs: nodes, what each of them has, and what the processes find there."""
 
     j: Nodes = _argument(
-        "[MIN:]NODESxPROCESSES: nodes, and processes on each, which is one a GPU; as 2x8, or 1:2x8 for a job that goes "
-        "on while nodes come and leave",
-        default="1x1",
+        "[MIN:]NODES[xPROCESSES]: nodes, and processes on each (default: one on each GPU); as 2x8, or 1:2x8 for a job "
+        "that goes on while nodes come and leave",
+        default="1",
         parse=lambda name, text: Nodes.parse(text),
     )
     h: str | None = _argument("the kind of node, by its name as a named resource, instead of cpu, gpu and memMB")

@@ -1,4 +1,4 @@
-"""`-j [MIN:]NODESxPROCESSES`: how many nodes a job has, and how many processes run on each."""
+"""`-j [MIN:]NODES[xPROCESSES]`: how many nodes a job has, and how many processes run on each."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from cclm.errors import UserError
 
-_FORM = re.compile(r"(?:(\d+):)?(\d+)x(\d+)", re.ASCII)
+_FORM = re.compile(r"(?:(\d+):)?(\d+)(?:x(\d+))?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -18,8 +18,8 @@ class Nodes:
     """Nodes that the job needs to run."""
     most: int
     """Nodes that the job asks for. If it is above `least`, the job goes on while nodes come and leave."""
-    processes: int
-    """Training processes on each node."""
+    processes: int | None
+    """Training processes on each node; None: one on each of its GPUs, or one where it has none."""
 
     @classmethod
     def parse(cls, text: str) -> Nodes:
@@ -33,12 +33,12 @@ class Nodes:
             raise UserError(
                 f"-j {text}: give nodes x processes on each, as 2x8, or the least nodes before them, as 1:2x8"
             )
-        most, processes = int(match[2]), int(match[3])
+        most, processes = int(match[2]), None if match[3] is None else int(match[3])
         least = most if match[1] is None else int(match[1])
-        if not (least and most and processes):
+        if 0 in (least, most, processes):
             raise UserError(f"-j {text}: nodes and processes are counted from 1")
         if least > most:
-            raise UserError(f"-j {text}: the least nodes come first, as {most}:{least}x{processes}")
+            raise UserError(f"-j {text}: the least nodes come first, as {most}:{least}{text[match.end(2) :]}")
         return cls(least, most, processes)
 
     @property

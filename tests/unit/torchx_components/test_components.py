@@ -177,11 +177,21 @@ def test_image_is_of_this_version_or_what_the_environment_says(monkeypatch: pyte
 
 
 @pytest.mark.parametrize(
+    ("arguments", "processes"),
+    [((), 1), (("--gpu", "4"), 4), (("-h", "a100x8_p4d"), 8), (("-h", "a100x8_p4d", "-j", "1:2"), 8), (("-j", "2"), 1)],
+)
+def test_without_a_number_of_processes_each_gpu_has_one(arguments: tuple[str, ...], processes: int) -> None:
+    assert f"--nproc-per-node {processes} " in line_of(app_of("pretrain", *arguments))
+
+
+@pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
         ("-j 4:2x8", "-j 4:2x8: the least nodes come first, as 2:4x8"),
+        ("-j 4:2", "-j 4:2: the least nodes come first, as 2:4"),
+        ("-j 0", "-j 0: nodes and processes are counted from 1"),
         ("-j 0x1", "-j 0x1: nodes and processes are counted from 1"),
-        ("-j 2", "-j 2: give nodes x processes on each, as 2x8"),
+        ("-j 2x", "-j 2x: give nodes x processes on each, as 2x8"),
         ("-j 1x4 --gpu 2", "each node, which has 2 GPUs"),
         ("-h a100x8_p4", "-h a100x8_p4: there is no named resource of this name; did you mean a100x8_p4d?"),
         ("-h 8", "-h 8: there is no named resource of this name; there are a100x"),
