@@ -241,6 +241,11 @@ class Run:
         with environment(self.bench.store.environment):
             return demo_run.losses(storage.read_bytes(storage.join(self.output, "metrics.jsonl")).decode())
 
+    def log(self) -> str:
+        """`log.txt` of all starts, from the store: pods of a job that has succeeded are deleted while they leave."""
+        with environment(self.bench.store.environment):
+            return storage.read_bytes(storage.join(self.output, "log.txt")).decode()
+
     def stored_step(self) -> int:
         """The newest step whose numbers are in the store; known while the cluster's API is down, too."""
         try:

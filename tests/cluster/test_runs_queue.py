@@ -23,7 +23,7 @@ def test_one_run_waits_and_one_is_preempted_and_goes_on_from_its_checkpoint(spac
             chosen = [f"queue={line}", *options]
             return runs.start(space, bench, nodes=f"{_PODS}x1", steps=steps, name=name, options=chosen)
 
-        with start("first", 100) as first:
+        with start("first", 300) as first:
             first.wait_step(SAVE_EVERY + 1)
             with start("second", 20) as second:
                 queues.wait_workload(space, second.name, "QuotaReserved", "False")
@@ -40,7 +40,7 @@ def test_one_run_waits_and_one_is_preempted_and_goes_on_from_its_checkpoint(spac
                     assert urgent.wait_end() == "Succeeded"
                 assert second.wait_end() == "Succeeded"
             assert first.wait_end() == "Succeeded"
-        log = first.bench.torchx(space, "log", first.handle).out
+        log = first.log()
         assert f"resuming after step {saved}" in log, log[:2000]
         assert sorted(first.losses()) == list(range(1, first.steps + 1))
         assert first.audit().code == 0
