@@ -101,10 +101,7 @@ def fit(run: Run, start: int) -> int:
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     base_rates = [group["lr"] for group in optimizer.param_groups]
     generator = torch.Generator(run.device)
-    values, throughput = (
-        RunningValues(),
-        Throughput(run.count_flops, distributed.collective_seconds, run.computes_padding),
-    )
+    values, throughput = RunningValues(), _begin_counting(run)
     updates: list[Update] = []
     divergence = Divergence(settings, optimizer, run.journal)
     clock = IntervalClock(run.checkpoints.save_minutes)
@@ -172,6 +169,10 @@ def fit(run: Run, start: int) -> int:
             if stopping:
                 return done
     return max(start, run.total_steps)
+
+
+def _begin_counting(run: Run) -> Throughput:
+    return Throughput(run.count_flops, distributed.collective_seconds, run.computes_padding)
 
 
 def set_learning_rates(optimizer: torch.optim.Optimizer, base_rates: list[float], factor: float) -> None:
