@@ -41,6 +41,26 @@ class Started(Event):
 
 
 @dataclass(frozen=True)
+class EvaluationStarted(Event):
+    """A model is about to be measured by a command that trains nothing."""
+
+    task: str
+    """As in `Started`."""
+    weights: str
+    """Where the model comes from: a checkpoint's folder, or a file."""
+    step: int
+    """Outer steps that the model was trained for; 0 for weights that do not say."""
+    parameters: int
+    processes: int
+    device: str
+    """Type of the device, such as `cuda`."""
+    backend: str | None = None
+    """As in `Started`."""
+    network: str = ""
+    """As in `Started`."""
+
+
+@dataclass(frozen=True)
 class NetworkMeasured(Event):
     """Processes of several nodes have measured an all-reduce before they train."""
 

@@ -91,7 +91,9 @@ SCORE = _gauge(
 )
 
 # --------------------------------------------------------------------------------------------------------------- speed
-SAMPLES = _counter("cclm_samples_total", Scope.POD, "Images, or texts without an image, trained on.", ("kind",))
+SAMPLES = _counter(
+    "cclm_samples_total", Scope.POD, "Images trained on; where a kind of batch has none, pairs of texts.", ("kind",)
+)
 TEXTS = _counter("cclm_texts_total", Scope.POD, "Texts trained on; a translation counts with its source.", ("kind",))
 TOKENS = _counter(
     "cclm_tokens_total",

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from cclm.events import (
     Evaluated,
+    EvaluationStarted,
     Event,
     Interval,
     NetworkMeasured,
@@ -111,7 +112,6 @@ class PrometheusSink:
         self._exported = exported
         self._is_local_first = is_local_first
         self._task = ""
-        self._total_steps = 0
         scopes = {Scope.POD, Scope.RUN, Scope.FIRST} if is_local_first else {Scope.POD}
         exported.declare(*(metric for metric in catalogue.CATALOGUE if metric.scope in scopes))
 
@@ -132,6 +132,8 @@ class PrometheusSink:
                     self._exported.increase(catalogue.SKIPPED_UPDATES, count, kind)
             case Started():
                 self._show_start(event)
+            case EvaluationStarted():
+                self._show_run(event)
             case NetworkMeasured():
                 self._exported.set(catalogue.BANDWIDTH, event.bytes_per_second)
             case PhaseChanged():
@@ -147,9 +149,10 @@ class PrometheusSink:
 
     def _count_work(self, event: Worked) -> None:
         """What every process adds to the counts of its pod."""
-        for metric, by_kind in ((catalogue.SAMPLES, event.images), (catalogue.TEXTS, event.texts)):
-            for kind, total in by_kind.items():
-                self._exported.increase_to(metric, total, kind)
+        for kind, texts in event.texts.items():
+            images = event.images.get(kind, 0)
+            self._exported.increase_to(catalogue.SAMPLES, images if images > 0 else texts, kind)
+            self._exported.increase_to(catalogue.TEXTS, texts, kind)
         self._exported.increase_to(catalogue.TOKENS, event.real_tokens, "real")
         self._exported.increase_to(catalogue.TOKENS, event.computed_tokens, "computed")
         self._exported.increase_to(catalogue.MODEL_FLOPS, event.model_flops)
@@ -165,15 +168,22 @@ class PrometheusSink:
                 self._exported.set(catalogue.DEVICE_MEMORY, size, state)
 
     def _show_start(self, event: Started) -> None:
-        self._task, self._total_steps = event.task, event.total_steps
+        self._show_run(event)
         self._exported.set(catalogue.STEPS_PLANNED, event.total_steps)
         self._exported.set(catalogue.STEP, event.step)
+        for kind in event.records:
+            for metric in (catalogue.SAMPLES, catalogue.TEXTS, catalogue.RECORDS_READ, catalogue.SKIPPED_UPDATES):
+                self._exported.increase(metric, 0, kind)
+        if event.backend == "gloo":
+            self._exported.increase(catalogue.STEP_SECONDS, 0, "communication")
+
+    def _show_run(self, event: Started | EvaluationStarted) -> None:
+        """What a training and an evaluation say alike."""
+        self._task = event.task
         self._exported.set(catalogue.WORLD_SIZE, event.processes)
         self._exported.set(catalogue.RUN, 1, event.task, event.device, str(event.parameters))
         if event.backend is not None:
             self._exported.set(catalogue.TRANSPORT, 1, event.backend, event.network)
-        if event.backend == "gloo":
-            self._exported.increase(catalogue.STEP_SECONDS, 0, "communication")
 
     def _show_interval(self, event: Interval) -> None:
         for key, value in event.losses.items():

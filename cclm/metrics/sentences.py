@@ -8,6 +8,7 @@ from cclm.events import (
     CheckpointSkipped,
     CleanupFailed,
     Evaluated,
+    EvaluationStarted,
     Event,
     FileRefused,
     Interval,
@@ -51,6 +52,10 @@ def sentence(event: Event) -> str | None:
             return event.text
         case Started():
             return _of_start(event)
+        case EvaluationStarted():
+            step = f" (step {event.step})" if event.step else ""
+            size = f"{event.parameters / 1e6:.1f} M parameters"
+            return f"{event.task}: evaluating {event.weights}{step}: {size}, {_where(event.processes, event.device)}"
         case SettingsChanged():
             changes = "; ".join(event.changes)
             return f"going on from step {event.step} with other settings than it was saved with: {changes}"
@@ -117,7 +122,7 @@ def _of_checkpoint(event: Saved | SaveFailed | SavedByOther | CleanupFailed | Ch
 def _of_start(event: Started) -> str:
     """What is about to run, in a few lines."""
     size = f"{event.total_steps} steps, {event.parameters / 1e6:.1f} M parameters"
-    where = f"{event.processes} process{'es' if event.processes > 1 else ''} on {event.device}"
+    where = _where(event.processes, event.device)
     if event.task == "pretrain":
         begin = f"resuming after step {event.step}" if event.step else "starting"
         if event.device == "cpu":
@@ -126,6 +131,10 @@ def _of_start(event: Started) -> str:
         return f"{begin}: {size}, {where}\nrecords: {counts}\noutput: {' and '.join(event.places)}"
     begin = f"resuming after step {event.step}" if event.step else f"starting from {event.weights}"
     return f"{event.task}: {begin}: {size}, {where}\ntraining examples: {event.details}\noutput: {event.places[0]}"
+
+
+def _where(processes: int, device: str) -> str:
+    return f"{processes} process{'es' if processes > 1 else ''} on {device}"
 
 
 def _of_interval(event: Interval) -> str:

@@ -37,13 +37,14 @@ def evaluate_pretrained(config: PretrainConfig, weights: str) -> None:
     context = open_context(config, device)
     tokenizer = load_checked_tokenizer(config)
     held_out = HeldOut(config.evaluation, config.training.precision, tokenizer)
-    step = 0
+    source, step = weights, 0
     if is_checkpoint_folder(weights):
         checkpoint = find_checkpoint(weights, WEIGHTS)
-        model, step = restore_model(config.model, checkpoint), checkpoint.step
+        model = restore_model(config.model, checkpoint)
+        source, step = checkpoint.source, checkpoint.step
     else:
         model = build_model(config.model.model_copy(update={"weights": weights}))
-    with evaluating(context):
+    with evaluating(context, config.task, model, source, step):
         scores = held_out.measure(model.to(device), tokenizer, config.model.vision.image_size, device)
         held_out.publish(scores, step, context.journal, context.saving.folder)
         context.saving.publish(RESULT)
@@ -66,7 +67,7 @@ def evaluate_finetuned(config: FinetuneConfig, options: FinetuneOptions) -> None
     if weights is None:
         raise UserError("say which model to evaluate: --checkpoint PATH, a run's folder or a .th file")
     task = initial_task(config, weights).to(device)
-    with evaluating(context):
+    with evaluating(context, config.task, task, weights.source, weights.step):
         if remark := remarks(test_sets):
             context.journal.emit(Notice(f"test sets, {remark}"))
         measured = tests.measure(task, test_sets)

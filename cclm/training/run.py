@@ -21,7 +21,7 @@ from torch import nn
 from cclm import __version__, distributed
 from cclm.config.finetune import FinetuneConfig
 from cclm.config.pretrain import PretrainConfig, TrainingConfig
-from cclm.events import Journal, PhaseChanged, Started, Stopped
+from cclm.events import EvaluationStarted, Journal, PhaseChanged, Started, Stopped
 from cclm.metrics.report import Report, open_journal
 from cclm.tasks.flops import FlopCounter
 from cclm.training import environment
@@ -250,9 +250,28 @@ def train(recipe: Recipe[Model], context: RunContext, *, resume: str, stop: envi
 
 
 @contextmanager
-def evaluating(context: RunContext) -> Iterator[None]:
-    """Around a standalone evaluation: its files are opened, and brought to all places in the end."""
+def evaluating(context: RunContext, task: str, model: nn.Module, weights: str, step: int) -> Iterator[None]:
+    """Around a standalone evaluation: its files are opened, and brought to all places in the end.
+
+    Args:
+        task: of the config.
+        model: what is evaluated.
+        weights: where the model comes from, for the log.
+        step: outer steps that the model was trained for.
+    """
     with _open_report(context), context.saving:
+        context.journal.emit(
+            EvaluationStarted(
+                task=task,
+                weights=weights,
+                step=step,
+                parameters=sum(parameter.numel() for parameter in model.parameters()),
+                processes=distributed.world_size(),
+                device=context.device.type,
+                backend=distributed.backend(),
+                network=distributed.network(),
+            )
+        )
         context.journal.emit(PhaseChanged("evaluating"))
         yield
     distributed.shutdown()

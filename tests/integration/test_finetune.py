@@ -159,7 +159,10 @@ def test_fine_tuning_and_evaluation_serve_metrics(world: Path, tmp_path: Path) -
         seen.add(phase(samples))
         return {dict(labels)["language"] for name, labels in samples if name == "cclm_score_ratio"} >= set(LANGUAGES)
 
-    wait_until(port, has_scores)
+    samples = wait_until(port, has_scores)
     assert "preparing" in seen and "training" not in seen
+    labels = {name: dict(labels) for name, labels in samples}
+    assert labels["cclm_score_ratio"]["task"] == labels["cclm_run_info"]["task"] == "classification"
+    assert value(samples, "cclm_world_size") == 1
     out, err = process.communicate(timeout=240)
     assert process.returncode == 0, out + err

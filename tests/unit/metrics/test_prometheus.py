@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry
 
 from cclm.events import (
     Evaluated,
+    EvaluationStarted,
     Interval,
     NetworkMeasured,
     PhaseChanged,
@@ -15,6 +16,7 @@ from cclm.events import (
     SaveFailed,
     Started,
     StepDone,
+    UpdatesSkipped,
     Waited,
     Worked,
 )
@@ -36,7 +38,7 @@ def sink(registry: CollectorRegistry) -> PrometheusSink:
 
 def worked(images: int, device_bytes: dict[str, int] | None = None) -> Worked:
     return Worked(
-        images={"images": images},
+        images={"images": images, "texts": 0},
         texts={"images": images, "texts": 2 * images},
         real_tokens=10 * images,
         computed_tokens=16 * images,
@@ -104,6 +106,28 @@ def test_a_start_says_what_the_run_is(sink: PrometheusSink, registry: CollectorR
     assert value("cclm_train_steps_total") == 0  # made by this process, unlike the steps that the run has done
 
 
+def test_an_evaluation_says_what_it_is(sink: PrometheusSink, registry: CollectorRegistry) -> None:
+    sink.handle(EvaluationStarted("xvnli", "out/best", 9, 1234, 2, "cpu", backend="gloo"))
+    sink.handle(Evaluated(split="test", step=9, scores={"de": {"accuracy": 62.5}}))
+    value = registry.get_sample_value
+    labels = {"task": "xvnli", "split": "test", "language": "de", "metric": "accuracy"}
+    assert value("cclm_score_ratio", labels) == 0.625
+    assert value("cclm_run_info", {"task": "xvnli", "device": "cpu", "parameters": "1234"}) == 1
+    assert value("cclm_world_size") == 2
+    assert value("cclm_transport_info", {"backend": "gloo", "network": ""}) == 1
+    assert value("cclm_train_step") is None  # nothing is trained
+
+
+def test_counters_of_kinds_begin_with_0(sink: PrometheusSink, registry: CollectorRegistry) -> None:
+    sink.handle(Started("pretrain", 0, 9, 1, 1, "cpu", 1, {"images": 7, "texts": 8}, ("out",)))
+    for name in ("samples", "texts", "updates_skipped"):
+        for kind in ("images", "texts"):
+            assert registry.get_sample_value(f"cclm_{name}_total", {"kind": kind}) == 0
+    assert registry.get_sample_value("cclm_records_read_total", {"source": "texts"}) == 0
+    sink.handle(UpdatesSkipped(3, {"texts": 2}, 2))
+    assert registry.get_sample_value("cclm_updates_skipped_total", {"kind": "texts"}) == 2
+
+
 def test_the_network_is_measured(sink: PrometheusSink, registry: CollectorRegistry) -> None:
     sink.handle(NetworkMeasured(2, 16, "nccl", "IB", 4.5e10))
     assert registry.get_sample_value("cclm_preflight_bandwidth_bytes_per_second") == 4.5e10
@@ -161,6 +185,7 @@ def test_work_adds_what_is_new(sink: PrometheusSink, registry: CollectorRegistry
         sink.handle(worked(images, {"allocated": 100 * images}))
     value = registry.get_sample_value
     assert value("cclm_samples_total", {"kind": "images"}) == 20
+    assert value("cclm_samples_total", {"kind": "texts"}) == 40  # pairs: this kind of batch has no images
     assert value("cclm_texts_total", {"kind": "texts"}) == 40
     assert value("cclm_tokens_total", {"state": "real"}) == 200
     assert value("cclm_tokens_total", {"state": "computed"}) == 320

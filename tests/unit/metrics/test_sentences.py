@@ -2,7 +2,15 @@
 
 import pytest
 
-from cclm.events import CheckpointSkipped, CleanupFailed, Event, NetworkMeasured, SavedByOther, Waited
+from cclm.events import (
+    CheckpointSkipped,
+    CleanupFailed,
+    EvaluationStarted,
+    Event,
+    NetworkMeasured,
+    SavedByOther,
+    Waited,
+)
 from cclm.metrics.sentences import sentence
 
 
@@ -24,6 +32,10 @@ from cclm.metrics.sentences import sentence
         (
             NetworkMeasured(2, 16, "nccl", "Socket", 5e8, "this is slow"),
             "network of 2 nodes: 0.50 GB/s (nccl, Socket); this is slow",
+        ),
+        (
+            EvaluationStarted("xvnli", "out/best", 9, 1_250_000, 2, "cpu"),
+            "xvnli: evaluating out/best (step 9): 1.2 M parameters, 2 processes on cpu",
         ),
         (Waited(10, 1.25, "earlier_save"), "training waited 1.2 s at step 10 for the save before to end"),
     ],
