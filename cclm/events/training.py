@@ -248,15 +248,19 @@ class LinesLost(Event):
 
 @dataclass(frozen=True)
 class Saved(Event):
-    """A checkpoint is whole in one place."""
+    """A checkpoint is whole in all of its places."""
 
     step: int
     place: str
+    """All of them, in words."""
     bytes: int
+    """Of one copy."""
     seconds: float
     """From the copy to memory until it was durable."""
     held_up_seconds: float
-    """How long training waited for the copy."""
+    """How long training waited for the copy to memory; waiting for an earlier save is `Waited`."""
+    is_best: bool = False
+    """Whether this is the best model so far, in the folder `best`: it has no optimizer, so no run goes on from it."""
 
 
 @dataclass(frozen=True)

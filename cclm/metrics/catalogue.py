@@ -146,7 +146,9 @@ STORAGE_OUT = _counter(
 )
 
 # --------------------------------------------------------------------------------------------------------- checkpoints
-CHECKPOINT_STEP = _gauge("cclm_checkpoint_step", Scope.FIRST, "Outer steps of the newest checkpoint.")
+CHECKPOINT_STEP = _gauge(
+    "cclm_checkpoint_step", Scope.FIRST, "Outer steps of the newest checkpoint that a run can go on from."
+)
 CHECKPOINT_TIME = _gauge(
     "cclm_checkpoint_timestamp_seconds", Scope.FIRST, "Unix time at which the newest checkpoint was whole."
 )
@@ -154,8 +156,15 @@ CHECKPOINT_BYTES = _gauge("cclm_checkpoint_bytes", Scope.FIRST, "Size of one cop
 CHECKPOINT_SECONDS = _gauge(
     "cclm_checkpoint_save_seconds", Scope.FIRST, "Time from the copy to memory until the newest checkpoint was durable."
 )
-CHECKPOINTS = _counter("cclm_checkpoints_saved_total", Scope.FIRST, "Checkpoints that are whole in one place.")
-CHECKPOINT_FAILURES = _counter("cclm_checkpoint_failures_total", Scope.FIRST, "Checkpoints that could not be written.")
+CHECKPOINTS = _counter(
+    "cclm_checkpoints_saved_total", Scope.FIRST, "Checkpoints, whole in all places, that a run can go on from."
+)
+BEST_SAVED = _counter(
+    "cclm_best_models_saved_total", Scope.FIRST, "Models saved in `best`, each in place of the one before."
+)
+CHECKPOINT_FAILURES = _counter(
+    "cclm_checkpoint_failures_total", Scope.FIRST, "Checkpoints and best models that could not be written."
+)
 CHECKPOINT_BLOCKED = _counter(
     "cclm_checkpoint_blocked_seconds_total", Scope.FIRST, "Time that training stood still for checkpoints."
 )

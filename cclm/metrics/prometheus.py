@@ -209,12 +209,15 @@ class PrometheusSink:
                 self._exported.set(catalogue.SCORE, percent / 100, self._task, event.split, language, metric)
 
     def _show_save(self, event: Saved) -> None:
+        self._exported.increase(catalogue.CHECKPOINT_BLOCKED, event.held_up_seconds)
+        if event.is_best:
+            self._exported.increase(catalogue.BEST_SAVED, 1)
+            return
         self._exported.set(catalogue.CHECKPOINT_STEP, event.step)
         self._exported.set(catalogue.CHECKPOINT_TIME, time.time())
         self._exported.set(catalogue.CHECKPOINT_BYTES, event.bytes)
         self._exported.set(catalogue.CHECKPOINT_SECONDS, event.seconds)
         self._exported.increase(catalogue.CHECKPOINTS, 1)
-        self._exported.increase(catalogue.CHECKPOINT_BLOCKED, event.held_up_seconds)
 
 
 def sink_of_process(environment: Mapping[str, str] = os.environ) -> PrometheusSink | None:

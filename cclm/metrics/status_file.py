@@ -37,7 +37,7 @@ SIGN_OF_LIFE = 30.0
 ENDED, STOPPED, FAILED = "ended", "stopped", "failed"
 """Phases after which the file does not change any more. All others are those of `PhaseChanged`, and `preparing`."""
 
-_KEPT_OVER_STARTS = ("checkpoint", "evaluated", "warning")
+_KEPT_OVER_STARTS = ("checkpoint", "best", "evaluated", "warning")
 
 
 class StatusFile:
@@ -107,7 +107,7 @@ class StatusFile:
             case Evaluated():
                 self._values["evaluated"] = {"split": event.split, "step": event.step, "time": now}
             case Saved():
-                self._values["checkpoint"] = {
+                self._values["best" if event.is_best else "checkpoint"] = {
                     "step": event.step,
                     "place": event.place,
                     "bytes": event.bytes,

@@ -101,8 +101,8 @@ class Saving:
         """Step of the newest checkpoint that is in every place."""
         self.last: SaveOutcome | None = None
         """How the last save that ended went."""
-        self.blocked_seconds = 0.0
-        """How long the last save held up its caller."""
+        self._held_up: dict[_SaveId, float] = {}
+        """Seconds that training stood still for the copy to memory, for each of `_requests`."""
 
     @property
     def folder(self) -> Path:
@@ -170,18 +170,18 @@ class Saving:
         Raises:
             UserError, StoreUnavailable: too many saves failed in a row, or a place belongs to another run.
         """
-        began = time.monotonic()
         with distributed.others_wait():
             if self._is_first:
                 self._wait_for_writer(step)
         if not self._is_first:
             return
+        began = time.monotonic()
         snapshot = self._open_snapshot()
         snapshot.take({MODEL: model_tensors(model), OPTIMIZER: optimizer_tensors(optimizer)})
-        self._requests = []
+        self._requests, self._held_up = [], {}
         retention = Retention(self._settings.keep_last, self._settings.keep_every, self._resumed_from())
-        self._request(SaveRequest(step, snapshot.layout, self._with_origin(state), tuple(self.places.all), retention))
-        self.blocked_seconds = time.monotonic() - began
+        places = tuple(self.places.all)
+        self._request(SaveRequest(step, snapshot.layout, self._with_origin(state), places, retention), began)
 
     def save_best(self, step: int, model: nn.Module, state: Mapping[str, Any], score: float) -> None:
         """Keep the model of outer step `step`, without optimizer, in place of the best one so far (folder `best`)."""
@@ -190,14 +190,15 @@ class Saving:
                 self._save_best(step, model, state, score)
 
     def _save_best(self, step: int, model: nn.Module, state: Mapping[str, Any], score: float) -> None:
+        began = time.monotonic()
         if not self._requests or self._requests[-1].step != step:
             self._wait_for_writer(step)
+            began = time.monotonic()
             self._open_snapshot().take({MODEL: model_tensors(model)})
-            self._requests = []
+            self._requests, self._held_up = [], {}
         layout = {MODEL: self._open_snapshot().layout[MODEL]}
-        self._request(
-            SaveRequest(step, layout, self._with_origin(state), tuple(self.places.best), retention=None, score=score)
-        )
+        places = tuple(self.places.best)
+        self._request(SaveRequest(step, layout, self._with_origin(state), places, retention=None, score=score), began)
 
     def save_if_best(self, step: int, model: nn.Module, state: Mapping[str, Any], score: float) -> None:
         """`save_best` where `score` is above that of the best checkpoint there is, of this start or an earlier one."""
@@ -304,9 +305,11 @@ class Saving:
     def _with_origin(self, state: Mapping[str, Any]) -> dict[str, Any]:
         return {**state, "origin": self._lineage.origin}
 
-    def _request(self, request: SaveRequest) -> None:
+    def _request(self, request: SaveRequest, began: float) -> None:
+        """Hand a save to the writer. Training has stood still for it since `began` (time.monotonic)."""
         self._requests.append(request)
         self._open_writer().save(request)
+        self._held_up[_SaveId(request.step, request.place)] = time.monotonic() - began
 
     def _wait_for_writer(self, step: int) -> None:
         """Wait until no save is under way."""
@@ -342,16 +345,16 @@ class Saving:
             self.last = outcome
             for event in (*outcome.saved_by_other, *outcome.cleanup_failures):
                 self._journal.emit(event)
+            save = _SaveId(outcome.step, outcome.place)
             if not outcome.error:
                 self._failures_in_a_row = 0
-                self._unsaved.discard(_SaveId(outcome.step, outcome.place))
+                self._unsaved.discard(save)
                 self.committed = outcome.step
-                self._journal.emit(
-                    Saved(outcome.step, outcome.place, outcome.size, outcome.seconds, self.blocked_seconds)
-                )
+                held_up, is_best = self._held_up.get(save, 0.0), outcome.place == ", ".join(self.places.best)
+                self._journal.emit(Saved(*save, outcome.size, outcome.seconds, held_up, is_best))
                 continue
             self._failures_in_a_row += 1
-            self._unsaved.add(_SaveId(outcome.step, outcome.place))
+            self._unsaved.add(save)
             self._best_score = None  # the best one may not be there: looked up again
             allowed = self._settings.max_failed_saves
             self._journal.emit(SaveFailed(outcome.step, outcome.place, outcome.error, self._failures_in_a_row, allowed))

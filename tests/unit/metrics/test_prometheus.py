@@ -216,6 +216,18 @@ def test_saves_are_shown(sink: PrometheusSink, registry: CollectorRegistry) -> N
     assert value("cclm_checkpoint_blocked_seconds_total") == 2.25
 
 
+def test_a_best_model_is_no_checkpoint_that_a_run_can_go_on_from(
+    sink: PrometheusSink, registry: CollectorRegistry
+) -> None:
+    sink.handle(Saved(step=30, place="out", bytes=4096, seconds=1.5, held_up_seconds=0.25))
+    sink.handle(Saved(step=40, place="out/best", bytes=1024, seconds=0.5, held_up_seconds=0.5, is_best=True))
+    value = registry.get_sample_value
+    assert (value("cclm_checkpoint_step"), value("cclm_checkpoint_bytes")) == (30, 4096)
+    assert value("cclm_checkpoint_save_seconds") == 1.5
+    assert (value("cclm_checkpoints_saved_total"), value("cclm_best_models_saved_total")) == (1, 1)
+    assert value("cclm_checkpoint_blocked_seconds_total") == 0.75
+
+
 def test_scores_are_ratios(sink: PrometheusSink, registry: CollectorRegistry) -> None:
     sink.handle(Started("xvnli", 0, 9, 1, 1, "cpu", 1, {}, ("out",)))
     sink.handle(Evaluated(split="test", step=9, scores={"de": {"accuracy": 62.5}, "fr": {"accuracy": 50.0}}))

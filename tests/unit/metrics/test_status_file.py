@@ -81,6 +81,10 @@ def test_it_tells_what_happens(tmp_path: Path, journal: Journal) -> None:
     assert read(tmp_path)["save_failure"]["reason"] == "No space left"
     file.handle(Saved(10, "output", 1000, 0.5, 0.1))
     assert read(tmp_path)["save_failure"] is None and read(tmp_path)["checkpoint"]["step"] == 10
+    file.handle(Saved(10, "output/best", 400, 0.2, 0.0, is_best=True))
+    now = read(tmp_path)
+    assert (now["checkpoint"]["place"], now["checkpoint"]["bytes"]) == ("output", 1000)  # what the run can go on from
+    assert (now["best"]["place"], now["best"]["bytes"]) == ("output/best", 400)
     file.handle(PhaseChanged("ended"))
     assert read(tmp_path)["phase"] == "ended" and abs(read(tmp_path)["time"] - time.time()) < 10
     file.close()

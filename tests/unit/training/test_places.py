@@ -5,6 +5,7 @@ import signal
 import threading
 import time
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,9 +13,10 @@ from cclm import distributed
 from cclm.checkpoints.find import newest_checkpoint, open_checkpoint
 from cclm.checkpoints.process import WriterProcess
 from cclm.checkpoints.retention import checkpoint_steps
+from cclm.checkpoints.snapshot import Snapshot
 from cclm.config.output import CheckpointConfig
 from cclm.errors import UserError
-from cclm.events import Journal
+from cclm.events import Journal, Saved
 from cclm.metrics.sentences import Sentences
 from cclm.training.saving import Saving
 from tests.checkpoint_files import Output, flip, make_trained, run_steps, save_trained
@@ -111,6 +113,38 @@ def test_the_writer_gives_way_to_the_loop(tmp_path):
         while (found := (os.getpriority(os.PRIO_PROCESS, pid), os.sched_getscheduler(pid))) != expected:
             assert time.monotonic() < deadline, found
             time.sleep(0.02)
+
+
+def test_a_save_says_whether_it_is_the_best_model_and_how_long_it_held_up_training(tmp_path, monkeypatch):
+    """A copy to memory takes 8 s by this clock. The best model of the same step is in the snapshot already."""
+    saved: list[Saved] = []
+
+    class Saves:
+        def handle(self, event):
+            if isinstance(event, Saved):
+                saved.append(event)
+
+    copies = Snapshot.take
+    clock = [0.0]
+    monkeypatch.setattr("cclm.training.saving.time", SimpleNamespace(monotonic=lambda: clock[0]))
+
+    def take(self, tensors):
+        clock[0] += 8
+        copies(self, tensors)
+
+    monkeypatch.setattr(Snapshot, "take", take)
+    saving = Saving(Output(str(tmp_path / "near"), str(tmp_path / "far")), Journal([Saves()]))
+    saving.find_start("auto")
+    model, optimizer = make_trained(0)
+    with saving:
+        saving.save(1, model, optimizer, {})
+        saving.save_best(1, model, {}, score=0.5)
+        saving.save_best(2, model, {}, score=0.6)
+    near, far = tmp_path / "near", tmp_path / "far"
+    assert [(each.step, each.place, each.is_best, each.held_up_seconds) for each in saved] == [
+        (1, f"{near}, {far}", False, 8.0), (1, f"{near}/best, {far}/best", True, 0.0),
+        (2, f"{near}/best, {far}/best", True, 8.0),
+    ]  # fmt: skip
 
 
 # ---------------------------------------------------------------------------------------------------- whole savings
