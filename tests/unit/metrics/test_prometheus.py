@@ -20,7 +20,7 @@ from cclm.events import (
     Waited,
     Worked,
 )
-from cclm.metrics import catalogue
+from cclm.metrics import catalogue, labels
 from cclm.metrics.prometheus import Exported, PrometheusSink, sink_of_process
 
 ROOT = Path(__file__).parents[3]
@@ -80,8 +80,9 @@ def test_every_metric_is_fed() -> None:
     assert [metric for name, metric in names.items() if not re.search(rf"\bcatalogue\.{name}\b", text)] == []
 
 
-def test_the_page_has_the_table() -> None:
+def test_the_page_has_the_tables() -> None:
     page = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+    assert f"\n{labels.table()}\n" in page, "put what `python -m cclm.metrics.labels` prints into docs/metrics.md"
     assert f"\n{catalogue.table()}\n" in page, "put what `python -m cclm.metrics.catalogue` prints into docs/metrics.md"
 
 
