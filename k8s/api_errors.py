@@ -138,7 +138,9 @@ def _not_found(answer: Object, message: str, request: Request) -> ClusterError:
             f"there is no namespace {request.namespace}; choose another with -cfg namespace=NAME, or create it with: "
             f"kubectl create namespace {request.namespace}"
         )
-    if not answer or "could not find the requested resource" in message:
+    is_unknown = not answer or "could not find the requested resource" in message
+    # Of a log or of metrics, a node or a program in the pod answers in such words: the pod has just left the node.
+    if is_unknown and request.part not in ("log", "proxy"):
         group = request.resource.group
         return MissingDefinition(
             f"this cluster has no {request.resource.full_name} (version {request.resource.version}): "

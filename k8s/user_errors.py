@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from types import TracebackType
+from typing import ClassVar
 
 from cclm.errors import UserError
 from cclm.launch_contract import EXIT_USER_ERROR
@@ -25,16 +26,33 @@ class _Previous:
     thread_hook = threading.excepthook
 
 
+class _Printed:
+    """The sentences that were printed already: TorchX raises the first error of its threads once more at the end."""
+
+    sentences: ClassVar[set[str]] = set()
+    lock = threading.Lock()
+
+
+def _print(error: UserError) -> None:
+    with _Printed.lock:
+        if str(error) in _Printed.sentences:
+            return
+        _Printed.sentences.add(str(error))
+        print(f"error: {error}", file=sys.stderr, flush=True)
+
+
 def _show(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
     if not isinstance(error, UserError):
         _Previous.hook(kind, error, traceback)
         return
-    print(f"error: {error}", file=sys.stderr)
+    _print(error)
     # Python takes an exit that the hook itself asks for.
     sys.exit(EXIT_USER_ERROR)
 
 
 def _show_of_thread(arguments: threading.ExceptHookArgs) -> None:
-    """TorchX reads each replica's log in a thread, and raises the thread's error once more in the main one."""
-    if not isinstance(arguments.exc_value, UserError):
+    """TorchX reads each replica's log in a thread. Its error is shown at once: the others may go on for days."""
+    if isinstance(arguments.exc_value, UserError):
+        _print(arguments.exc_value)
+    else:
         _Previous.thread_hook(arguments)

@@ -120,12 +120,13 @@ class Talker:
         """`torchx log -t` in the background, of all replicas or of one."""
         place = self.handle if replica is None else f"{self.handle}/talker/{replica}"
         words = [str(Path(sys.executable).parent / "torchx"), "log", "-t", place]
-        file = folder / "log"
-        with file.open("w") as out:
+        log = folder / "log"
+        errors = folder / "log-errors"
+        with log.open("w") as out, errors.open("w") as err:
             env = {**_environment(self.space), **variables}
-            with subprocess.Popen(words, env=env, stdout=out, stderr=subprocess.PIPE, text=True) as process:
+            with subprocess.Popen(words, env=env, stdout=out, stderr=err) as process:
                 try:
-                    yield Follower(process, file)
+                    yield Follower(process, log, errors)
                 finally:
                     process.kill()
 
@@ -133,21 +134,22 @@ class Talker:
 class Follower:
     """A running `torchx log`."""
 
-    def __init__(self, process: subprocess.Popen[str], file: Path) -> None:
-        self._process, self._file = process, file
+    def __init__(self, process: subprocess.Popen[bytes], file: Path, errors: Path) -> None:
+        self._process, self._file, self._errors = process, file, errors
 
     def wait_line(self, text: str, times: int = 1) -> None:
         """Wait until it has printed a line that ends so, so many times."""
         wait_for(
             lambda: self._file.read_text().count(f"{text}\n") >= times,
-            what=f"'{text}' in the log {times} times", timeout=120, why=lambda: self._file.read_text()[-500:],
+            what=f"'{text}' in the log {times} times", timeout=120,
+            why=lambda: self._file.read_text()[-500:] + self._errors.read_text()[-1000:],
         )  # fmt: skip
 
     def lines(self, timeout: float = 240) -> dict[int, list[str]]:
         """All lines by replica; waits for the end of the log."""
-        _, err = self._process.communicate(timeout=timeout)
-        if self._process.returncode != 0:
-            raise ClusterError(f"torchx log failed ({self._process.returncode}): {err[-1000:]}")
+        if self._process.wait(timeout) != 0:
+            errors = self._errors.read_text()[-1000:]
+            raise ClusterError(f"torchx log failed ({self._process.returncode}): {errors}")
         found: dict[int, list[str]] = {}
         for line in self._file.read_text().splitlines():
             replica, _, text = re.sub("\x1b\\[[0-9;]*m", "", line).partition(" ")

@@ -60,6 +60,21 @@ def _status(message: str, reason: str = "", **details: object) -> bytes:
             "JobSet (https://www.kubeflow.org/docs/components/trainer/), or use the option backend=pytorchjob",
         ),
         (
+            # A node that has just removed the pod, while the API server still has it.
+            Request("get", POD, "team", "p", "log"), 404,
+            _status(
+                "the server could not find the requested resource ( pods/log p)", "NotFound", name="p",
+                kind="pods/log",
+            ),
+            NotFound,
+            "there is no Pod p in namespace team",
+        ),
+        (
+            # What the program in the pod answers.
+            Request("get", POD, "team", "p", "proxy"), 404, b"404 page not found", NotFound,
+            "there is no Pod p in namespace team",
+        ),
+        (
             Request("get", PYTORCH_JOB, "team", "run"), 404,
             _status('pytorchjobs.kubeflow.org "run" not found', "NotFound", name="run", kind="pytorchjobs"), NotFound,
             "there is no PyTorchJob run in namespace team",

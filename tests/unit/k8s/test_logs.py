@@ -141,6 +141,28 @@ def test_the_log_goes_on_with_the_pod_that_takes_the_place(world: World) -> None
     assert ["sinceTime" in line for line in asked[:3]] == [False, True, False]
 
 
+def test_the_log_goes_on_where_the_node_has_forgotten_the_pod_before_the_api_server_has(world: World) -> None:
+    """The rest of an ended container is asked for, and the node answers 404 in the words of an unknown kind."""
+    forgotten = {
+        "kind": "Status", "message": "the server could not find the requested resource ( pods/log running-worker-0)",
+        "reason": "NotFound", "details": {"name": "running-worker-0", "kind": "pods/log"}, "code": 404,
+    }  # fmt: skip
+    world.log(
+        Answer(200, _stamped("first life")),
+        Answer(404, json.dumps(forgotten).encode()),
+        Answer(200, _stamped("second life", second=9)),
+    )
+    world.end(143)
+
+    def replaced() -> None:
+        world.replace()
+        world.end()
+        world.succeed()
+
+    world.steps = iter([replaced])
+    assert world.lines() == ["first life\n", "second life\n"]
+
+
 def test_the_log_waits_for_a_pod_that_is_not_there_yet(world: World) -> None:
     del world.server.objects[POD]
     world.log(Answer(200, _stamped("at last")))

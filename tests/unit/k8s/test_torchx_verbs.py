@@ -26,6 +26,19 @@ def test_a_users_mistake_is_one_sentence_and_exit_code_2(code: str) -> None:
     assert (done.returncode, done.stderr) == (2, "error: a.yaml: no such key\n")
 
 
+def test_the_mistake_of_a_thread_is_told_while_the_others_go_on() -> None:
+    program = (
+        "import sys, threading; from cclm.errors import UserError; from k8s.scheduler import create_scheduler\n"
+        "create_scheduler('a')\n"
+        "def fail(): raise UserError('replica 1 cannot be read')\n"
+        "one = threading.Thread(target=fail); one.start(); one.join()\n"
+        "print('the others end', file=sys.stderr)\n"
+        "fail()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (2, "error: replica 1 cannot be read\nthe others end\n")
+
+
 def test_other_errors_keep_their_traceback() -> None:
     program = "from k8s.scheduler import create_scheduler; create_scheduler('a'); 1 / 0"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
