@@ -42,6 +42,8 @@ class WriterSetup:
     """Local folder for the files of checkpoints that no local place keeps."""
     damaged: tuple[str, ...] = ()
     """Attempts whose checkpoints were found damaged when the run started: they may be replaced."""
+    start_step: int = 0
+    """Outer steps done when this process began."""
     mirror_from: str = ""
     """Local folder of log, metrics and results."""
     mirror_to: tuple[str, ...] = ()

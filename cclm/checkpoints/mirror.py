@@ -1,9 +1,13 @@
-"""Keeps the small files of a run (log, metrics, results) equal in its remote places as they change."""
+"""Keeps the small files of a run (log, metrics, results) equal in its remote places as they change.
+
+Two processes may train the same run for a while: a machine that is cut off goes on, and so does what replaces it. The
+files of the one that is behind are not sent, as they would replace those of the other.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,12 +37,15 @@ class Mirror:
     Args:
         folder: local.
         places: URLs of the folders that hold the copies.
+        is_behind: whether the run has gone on in a place without this process. Then nothing is sent there. It is asked
+            before each try to send, as an outage may end after hours.
     """
 
-    def __init__(self, folder: str, places: Sequence[str]) -> None:
+    def __init__(self, folder: str, places: Sequence[str], is_behind: Callable[[str], bool] = lambda _: False) -> None:
         self.names: set[str] = set()
         self._folder = Path(folder)
         self._places = places
+        self._is_behind = is_behind
         self._sent: dict[_Copy, _Version] = {}
         """The version of each file that is in each place."""
         self._next = time.monotonic()
@@ -72,5 +79,6 @@ class Mirror:
         copy = _Copy(place, path.relative_to(self._folder).as_posix())
         if self._sent.get(copy) != version:
             # A log grows while it is sent. It is read first, so that the copy is a state that the log really had.
-            storage.write_atomic(storage.join(copy.place, copy.name), path.read_bytes())
-            self._sent[copy] = version
+            url, data = storage.join(copy.place, copy.name), path.read_bytes()
+            if storage.write_unless(url, data, lambda: self._is_behind(place)):
+                self._sent[copy] = version

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import itertools
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 
 from cclm import storage
@@ -38,6 +40,20 @@ def checkpoint_steps(place: str) -> list[int]:
         return []
     steps = (step_of_folder(entry.name) for entry in entries if entry.is_folder)
     return sorted((step for step in steps if step is not None), reverse=True)
+
+
+def has_newer(place: str, run: str, step: int, damaged: Collection[str]) -> bool:
+    """Whether a run's folder has a whole checkpoint of `run` after `step`.
+
+    Args:
+        damaged: attempts whose checkpoints do not count.
+    """
+    for newer in itertools.takewhile(lambda other: other > step, checkpoint_steps(place)):
+        with contextlib.suppress(TornCheckpointError):
+            manifest = whole_manifest(storage.join(place, folder_name(newer)))
+            if manifest.run == run and manifest.attempt not in damaged:
+                return True
+    return False
 
 
 def prune(

@@ -45,7 +45,7 @@ from cclm.checkpoints.messages import (
     layout_from_json,
 )
 from cclm.checkpoints.mirror import Mirror
-from cclm.checkpoints.retention import keep_only, prune
+from cclm.checkpoints.retention import has_newer, keep_only, prune
 from cclm.events import SavedByOther
 from cclm.metrics.store_metrics import store_metrics_of_process
 
@@ -55,8 +55,9 @@ def write(
 ) -> Iterator[str]:
     """Write a checkpoint to its places; yields the name of each phase that ended.
 
-    Log and metrics come to a place before the checkpoint does. A machine that dies takes those it has not sent with it,
-    and a run that goes on from the checkpoint makes no line about earlier steps again.
+    Log and metrics come to a place before the checkpoint does, unless another process has saved a later step there.
+    A machine that dies takes those it has not sent with it, and a run that goes on from the checkpoint makes no line
+    about earlier steps again.
 
     Args:
         saved_by_other: gets an event for each place that another attempt of the run was the first to fill.
@@ -163,7 +164,10 @@ class Writer:
 
     def __init__(self, setup: WriterSetup) -> None:
         self._setup = setup
-        self._mirror = Mirror(setup.mirror_from, setup.mirror_to)
+        self._step = setup.start_step
+        """The training process has done at least so many outer steps, and log and metrics tell of all of them."""
+        self.mirror = Mirror(setup.mirror_from, setup.mirror_to, self._is_behind)
+        """Sends the small files."""
         self._layout: Layout = {}
         """Of every role so far, as last received."""
         self._resumed_from: dict[str, int | None] = {}
@@ -172,9 +176,10 @@ class Writer:
     def save(self, request: SaveRequest) -> SaveOutcome:
         """Write a checkpoint, then delete old ones. An error becomes a part of the outcome."""
         outcome = SaveOutcome(request.step, request.place)
+        self._step = max(self._step, request.step)
         began = time.monotonic()
         try:
-            for phase in write(request, self._setup, outcome.saved_by_other, self._mirror):
+            for phase in write(request, self._setup, outcome.saved_by_other, self.mirror):
                 if phase == "staged":
                     outcome.staging_seconds = time.monotonic() - began
             outcome.size = sum(place.size for tensors in request.layout.values() for place in tensors.values())
@@ -188,6 +193,13 @@ class Writer:
             outcome.error, outcome.cause = str(error), FailureCause.USER
         return outcome
 
+    def _is_behind(self, place: str) -> bool:
+        """Whether another process has saved a step of this run that this one has not come to.
+
+        That process has sent its own log and metrics before, and the run goes on from there when it is started again.
+        """
+        return has_newer(place, self._setup.run, self._step, self._setup.damaged)
+
     def _prune(self, request: SaveRequest, outcome: SaveOutcome) -> None:
         retention = request.retention
         for place in request.places:
@@ -200,7 +212,7 @@ class Writer:
 
     def serve(self) -> None:
         """Read requests and answer with outcomes; send small files in between."""
-        for line in _lines(self._mirror):
+        for line in _lines(self.mirror):
             message = json.loads(line)
             if "layout" in message:
                 self._layout |= layout_from_json(message["layout"])
@@ -208,10 +220,10 @@ class Writer:
                 outcome = self.save(SaveRequest.from_json(message["save"], self._layout))
                 _answer({"saved": asdict(outcome)})
             if "mirror" in message:
-                self._mirror.names.update(message["mirror"])
+                self.mirror.names.update(message["mirror"])
             if message.get("flush"):
-                _answer({"flushed": self._mirror.send_all()})
-        self._mirror.send_all()
+                _answer({"flushed": self.mirror.send_all()})
+        self.mirror.send_all()
 
 
 def _lines(mirror: Mirror) -> Iterator[bytes]:

@@ -40,6 +40,7 @@ from cclm.storage.access import (
     size,
     write_atomic,
     write_new,
+    write_unless,
 )
 from cclm.storage.interface import Entry, is_partial
 from cclm.storage.observation import Outcome, StorageObserver, set_observer
@@ -59,5 +60,5 @@ __all__ = [
     "StorageObserver", "StoreUnavailable", "delete", "delete_folder", "download", "exists", "fingerprint",
     "is_file", "is_folder", "is_local", "is_partial", "join", "list_entries", "list_files", "local_path", "name",
     "parent", "patience", "put_file", "read_bytes", "read_range", "read_ranges", "reopen", "set_observer",
-    "set_patience", "size", "write_atomic", "write_new",
+    "set_patience", "size", "write_atomic", "write_new", "write_unless",
 ]  # fmt: skip

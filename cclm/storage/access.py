@@ -6,7 +6,7 @@ import errno
 import os
 import posixpath
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -176,6 +176,35 @@ def write_atomic(url: str, data: bytes) -> None:
     token = uuid.uuid4().hex
     retried(url, lambda: store.write(path, data, False, token))
     report_written(url, len(data))
+
+
+def write_unless(url: str, data: bytes, is_outdated: Callable[[], bool]) -> bool:
+    """Write a file as `write_atomic` does, unless it is outdated. An outage may last so long that it becomes so.
+
+    Args:
+        is_outdated: called before each try to write; may ask the same store.
+
+    Returns:
+        Whether the file is written.
+    """
+    if is_local(url):
+        if is_outdated():
+            return False
+        local.write(local_path(url), data, new=False)
+        return True
+    store, path = open_store(url)
+    token = uuid.uuid4().hex
+
+    def attempt() -> bool:
+        if is_outdated():
+            return False
+        store.write(path, data, False, token)
+        return True
+
+    is_written = retried(url, attempt)
+    if is_written:
+        report_written(url, len(data))
+    return is_written
 
 
 def write_new(url: str, data: bytes) -> None:

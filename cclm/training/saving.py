@@ -285,6 +285,7 @@ class Saving:
                 memory=self._snapshot.handle,
                 scratch=str(self.places.temporary or self.folder),
                 damaged=self._lineage.damaged,
+                start_step=self._resumed_from() or 0,
                 mirror_from=str(self.folder),
                 mirror_to=tuple(self.places.mirrors),
             )
