@@ -56,6 +56,11 @@ class Lineage:
     origin: str | None = None
     """The folder of `--resume` that the run went on from when it began."""
 
+    @property
+    def step(self) -> int | None:
+        """The step that the run goes on from; None for one that starts anew."""
+        return None if self.checkpoint is None else self.checkpoint.step
+
 
 def find_lineage(places: Sequence[str], folder: Path, resume: str, journal: Journal) -> Lineage:
     """Look for a checkpoint, and make the places ready; on one process.

@@ -179,7 +179,7 @@ class Saving:
         snapshot = self._open_snapshot()
         snapshot.take({MODEL: model_tensors(model), OPTIMIZER: optimizer_tensors(optimizer)})
         self._requests, self._held_up = [], {}
-        retention = Retention(self._settings.keep_last, self._settings.keep_every, self._resumed_from())
+        retention = Retention(self._settings.keep_last, self._settings.keep_every, self._lineage.step)
         places = tuple(self.places.all)
         self._request(SaveRequest(step, snapshot.layout, self._with_origin(state), places, retention), began)
 
@@ -285,7 +285,7 @@ class Saving:
                 memory=self._snapshot.handle,
                 scratch=str(self.places.temporary or self.folder),
                 damaged=self._lineage.damaged,
-                start_step=self._resumed_from() or 0,
+                start_step=self._lineage.step or 0,
                 mirror_from=str(self.folder),
                 mirror_to=tuple(self.places.mirrors),
             )
@@ -299,9 +299,6 @@ class Saving:
         if self._snapshot is not None:
             self._snapshot.close()
         self._writer = self._snapshot = None
-
-    def _resumed_from(self) -> int | None:
-        return None if self._lineage.checkpoint is None else self._lineage.checkpoint.step
 
     def _with_origin(self, state: Mapping[str, Any]) -> dict[str, Any]:
         return {**state, "origin": self._lineage.origin}
