@@ -72,6 +72,18 @@ class Sequences:
         """(M, ...): the contents at M positions. `rows` (M,) int64 are sequences, `columns` (M,) positions in them."""
         return self.data[rows, columns]
 
+    def fingerprints(self) -> Tensor:
+        """(S,) int64: numbers that are equal for sequences of equal token ids, whatever their padding.
+
+        Two different sequences get equal numbers with a probability below 1e-13. The numbers are the same on all
+        processes and devices, and the CPU does not wait for a GPU.
+        """
+        positions = torch.arange(1, self.data.shape[1] + 1, device=self.device)
+        factors = _mix(positions) | 1  # (L,), an odd number for each position
+        terms = (self.data + 1) * factors  # (S, L), modulo 2^64
+        mask = self.padding_mask()
+        return (terms if mask is None else terms.masked_fill(~mask, 0)).sum(dim=1)
+
     def select(self, rows: Tensor) -> Sequences:
         """The sequences numbered `rows` (K,) int64, in that order; repeats are allowed."""
         lengths = None if self.lengths is None else self.lengths[rows]
@@ -258,3 +270,16 @@ def _pad_right(data: Tensor, length: int) -> Tensor:
     if missing == 0:
         return data
     return torch.cat([data, data.new_zeros((data.shape[0], missing, *data.shape[2:]))], dim=1)
+
+
+def _mix(numbers: Tensor) -> Tensor:
+    """int64 -> int64 of the same shape, whose bits look random: SplitMix64 (doi 10.1145/2660193.2660195)."""
+    mixed = numbers * -0x61C8864680B583EB  # 2^64 / golden ratio, modulo 2^64, as a signed number
+    for shift, factor in ((30, -0x40A7B892E31B1A47), (27, -0x6B2FB644ECCEEE15)):
+        mixed = (mixed ^ _shift_right(mixed, shift)) * factor
+    return mixed ^ _shift_right(mixed, 31)
+
+
+def _shift_right(numbers: Tensor, bits: int) -> Tensor:
+    """Shift int64 as if it had no sign: zeros come in from the left."""
+    return (numbers >> bits) & ((1 << (64 - bits)) - 1)

@@ -1,8 +1,8 @@
 """Settings of a pre-training run: what it trains (`PretrainConfig`), its losses, its length and its evaluation.
 
-Batch sizes are global: they count the examples of all processes of a run. The same config therefore means the same
-training on any number of GPUs that divides them. Nothing here opens a file: `files.py` reads configs, and
-`published.py` translates the published ones.
+Batch sizes are global: they count the examples of all processes of a run. The same config therefore reads the same
+records at the same steps on any number of GPUs that divides them (docs/data.md, section Order, has the exceptions).
+Nothing here opens a file: `files.py` reads configs, and `published.py` translates the published ones.
 """
 
 from __future__ import annotations
@@ -52,6 +52,9 @@ class ObjectiveConfig(Settings):
     """Draw a second caption, in another language, for each image of `data.images`, and add text-text contrast."""
     box_loss_on_whole_images: bool = False
     """Region steps: the box losses also count texts about the whole image, whose box is the image."""
+    equal_texts_are_positives: bool = False
+    """Rows of a batch that share a text belong together, in contrast and matching: region texts that are repeated to
+    fill a batch, and equal captions of several images. Off, as published: they are negatives of each other."""
     contrastive_gradient: Literal["local", "global"] = "local"
     """local: each process keeps the gradient of its own features only, as published (encoders receive 1/processes of
     the global gradient). global: the gradient of the global batch."""

@@ -4,7 +4,7 @@ Source: arXiv 2206.00621, section 3.2, with the details of the published code; d
 objectives. Losses are float32 scalars ().
 
 Dimension letters: B rows of this process, G = B x processes, E width of the shared space, V vocabulary,
-M masked tokens.
+M masked tokens, K ids of a row.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ def contrastive(
     Args:
         left, right: (B, E) float32 unit features.
         temperature: () scalar.
-        ids: (B,) int64, optional. Rows with equal ids belong together, too (several captions of one image). The target
-            is spread evenly over them.
+        ids: (B,) or (B, K) int64, optional. Rows that share an id belong together, too (several captions of one
+            image). The target is spread evenly over them.
         global_gradient: see `distributed.gather_with_gradient`.
 
     Returns:
@@ -41,10 +41,16 @@ def contrastive(
     if ids is None:
         targets = torch.arange(logits.shape[0], device=logits.device)
         return (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets)) / 2
-    all_ids = distributed.gather_rows(ids)
-    same = (all_ids[:, None] == all_ids[None, :]).float()  # (G, G), symmetric
+    same = share_an_id(distributed.gather_rows(ids)).float()  # (G, G), symmetric
     spread = same / same.sum(dim=1, keepdim=True)  # each row sums to 1
     return (F.cross_entropy(logits, spread) + F.cross_entropy(logits.T, spread)) / 2
+
+
+def share_an_id(ids: Tensor) -> Tensor:
+    """(G,) or (G, K) int64 -> (G, G) bool, symmetric: whether two rows share at least one of their K ids."""
+    ids = ids.reshape(len(ids), -1)  # (G, K)
+    pairs = [(one, other) for one in ids.T for other in ids.T]  # one at a time: (G, G, K, K) would take much memory
+    return torch.stack([one[:, None] == other[None, :] for one, other in pairs]).any(dim=0)
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,8 @@ class HardNegatives:
     right_of_left: Tensor
     """(B,) int64: the right row drawn for left row i."""
     exist: Tensor
-    """(B,) bool: False where a row has no possible negative (all ids are equal). What is drawn there must not count."""
+    """(B,) bool: False where a row has no possible negative, as all rows share an id with it. What is drawn there must
+    not count."""
 
 
 @torch.no_grad()
@@ -68,14 +75,14 @@ def draw_hard_negatives(
     Args:
         left, right: (B, E) float32 unit features; row i of both sides belongs together.
         generator: on the features' device.
-        ids: (B,) int64, optional. Rows with equal ids are no negatives of each other.
+        ids: (B,) or (B, K) int64, optional. Rows that share an id are no negatives of each other.
     """
     with torch.autocast(left.device.type, enabled=False):
         similarity = left @ right.T / temperature  # (B, B)
     if ids is None:
         possible = ~torch.eye(len(left), dtype=torch.bool, device=left.device)
     else:
-        possible = ids[:, None] != ids[None, :]  # (B, B), symmetric
+        possible = ~share_an_id(ids)  # (B, B), symmetric
     exist = possible.any(dim=1)
     return HardNegatives(
         left_of_right=_draw(similarity.T, possible, exist, generator),

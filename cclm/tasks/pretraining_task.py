@@ -74,12 +74,13 @@ class PretrainTask(nn.Module):
         text, masked, *second = self._encode_texts(batch.text, batch.masked.tokens, batch.second_text)
         image_features = self.model.space.image_features(images.first())  # (B, E)
         text_features = self.model.space.text_features(text.first())  # (B, E)
-        result = {"loss_itc": self._contrast(image_features, text_features)}
+        ids = self._ids(batch.text, batch.second_text)
+        result = {"loss_itc": self._contrast(image_features, text_features, ids)}
         if second:
             second_features = self.model.space.text_features(second[0].first())
-            result["loss_itc"] = (result["loss_itc"] + self._contrast(image_features, second_features)) / 2
-            result["loss_ttc"] = self._contrast(text_features, second_features)
-        negatives = self._negatives(image_features, text_features, generator)
+            result["loss_itc"] = (result["loss_itc"] + self._contrast(image_features, second_features, ids)) / 2
+            result["loss_ttc"] = self._contrast(text_features, second_features, ids)
+        negatives = self._negatives(image_features, text_features, ids, generator)
         fused = self._fuse_pairs(images, text, negatives, masked=masked, masked_context=images, places=batch.masked)
         result["loss_itm"] = self._matching(fused, negatives)
         result["loss_mlm"] = self._masked_tokens(fused.masked, batch.masked)
@@ -92,7 +93,8 @@ class PretrainTask(nn.Module):
         text, masked = self._encode_texts(batch.text, batch.masked.tokens)
         region_features = self.model.space.image_features(regions.first())  # (B, E)
         text_features = self.model.space.text_features(text.first())  # (B, E)
-        negatives = self._negatives(region_features, text_features, generator)
+        ids = self._ids(batch.text)
+        negatives = self._negatives(region_features, text_features, ids, generator)
         fused = self._fuse_pairs(regions, text, negatives, masked=masked, masked_context=regions, places=batch.masked)
         in_image = self._fuse_first(text, Context(images, batch.image_of_text))  # (B, H)
         predicted = self.model.box_head(in_image).float().sigmoid()  # (B, 4)
@@ -101,7 +103,7 @@ class PretrainTask(nn.Module):
             counted = torch.ones_like(counted)
         box = losses.boxes(predicted, batch.boxes, counted)
         return {
-            "loss_itc": self._contrast(region_features, text_features),
+            "loss_itc": self._contrast(region_features, text_features, ids),
             "loss_itm": self._matching(fused, negatives),
             "loss_mlm": self._masked_tokens(fused.masked, batch.masked),
             "loss_bbox": box.l1,
@@ -113,12 +115,13 @@ class PretrainTask(nn.Module):
         source, target, masked = self._encode_texts(batch.source, batch.target, batch.source_masked.tokens)
         source_features = self.model.space.text_features(source.first())  # (B, E)
         target_features = self.model.space.text_features(target.first())  # (B, E)
-        negatives = self._negatives(source_features, target_features, generator)
+        ids = self._ids(batch.source, batch.target)
+        negatives = self._negatives(source_features, target_features, ids, generator)
         fused = self._fuse_pairs(
             source, target, negatives, masked=masked, masked_context=target, places=batch.source_masked
         )
         return {
-            "loss_ttc": self._contrast(source_features, target_features),
+            "loss_ttc": self._contrast(source_features, target_features, ids),
             "loss_ttm": self._matching(fused, negatives),
             "loss_mlm": self._masked_tokens(fused.masked, batch.source_masked),
         }
@@ -128,10 +131,10 @@ class PretrainTask(nn.Module):
         source, target, joined = self._encode_texts(batch.source, batch.target, batch.joined.tokens)
         fuse = self.model.encoders.fuse
         completed = fuse(joined, None) if isinstance(joined, PackedSequences) else fuse(joined, None)
+        source_features = self.model.space.text_features(source.first())  # (B, E)
+        target_features = self.model.space.text_features(target.first())  # (B, E)
         return {
-            "loss_ttc": self._contrast(
-                self.model.space.text_features(source.first()), self.model.space.text_features(target.first())
-            ),
+            "loss_ttc": self._contrast(source_features, target_features, self._ids(batch.source, batch.target)),
             "loss_mlm": self._masked_tokens(completed.at(batch.joined.rows, batch.joined.columns), batch.joined),
         }
 
@@ -153,16 +156,28 @@ class PretrainTask(nn.Module):
             return sequences
         return PackedSequences.pack(sequences)
 
-    def _contrast(self, left: Tensor, right: Tensor) -> Tensor:
+    def _ids(self, *texts: Sequences | None) -> Tensor | None:
+        """(B, K) int64, one id for each text of a row: rows that share an id belong together.
+
+        None where equal texts are negatives of each other, as published.
+        """
+        if not self.objective.equal_texts_are_positives:
+            return None
+        return torch.stack([text.fingerprints() for text in texts if text is not None], dim=1)
+
+    def _contrast(self, left: Tensor, right: Tensor, ids: Tensor | None) -> Tensor:
         return losses.contrastive(
             left,
             right,
             self.model.space.temperature,
+            ids=ids,
             global_gradient=self.objective.contrastive_gradient == "global",
         )
 
-    def _negatives(self, left: Tensor, right: Tensor, generator: torch.Generator) -> losses.HardNegatives:
-        return losses.draw_hard_negatives(left, right, self.model.space.temperature, generator)
+    def _negatives(
+        self, left: Tensor, right: Tensor, ids: Tensor | None, generator: torch.Generator
+    ) -> losses.HardNegatives:
+        return losses.draw_hard_negatives(left, right, self.model.space.temperature, generator, ids)
 
     def _fuse_pairs(
         self,

@@ -71,6 +71,12 @@ def test_shipped_file_says_what_it_is_and_how_to_run_it(path: Path) -> None:
     assert path in BASES or path.parent.name == "cclm-base-ft" or "Hardware" in words
 
 
+def test_equal_texts_are_positives_in_the_demo_where_regions_are_learnt_and_nowhere_as_published() -> None:
+    assert load_config(CONFIGS / "demo" / "fusion.yaml").objective.equal_texts_are_positives
+    assert load_config(CONFIGS / "demo" / "english" / "fusion.yaml").objective.equal_texts_are_positives
+    assert not load_config(CONFIGS / "Pretrain_4m.yaml").objective.equal_texts_are_positives
+
+
 def test_demo_run_is_the_laptop_model_on_the_demo_world() -> None:
     config = load_config(CONFIGS / "demo" / "pretrain.yaml")
     assert isinstance(config, PretrainConfig)

@@ -57,6 +57,19 @@ def test_shared_images_equal_repeated_images(model: CCLM) -> None:
     torch.testing.assert_close(shared.data, repeated.data)
 
 
+def test_fingerprints_are_equal_for_equal_texts_alone() -> None:
+    lists = [[0, 5, 6, 2], [0, 6, 5, 2], [0, 5, 2], [0, 5, 6, 6, 2], [0, 1, 5, 6, 2], [0, 5, 6, 2]]
+    # Ids of one batch, of a batch with more padding, and with another token as padding.
+    longer = Sequences.from_lists([*lists, [0] * 30])
+    for found in (longer.fingerprints()[:6], Sequences.from_lists(lists, pad_id=7).fingerprints()):
+        assert torch.equal(found, Sequences.from_lists(lists).fingerprints())
+        assert found[0] == found[5] and len(set(found.tolist())) == 5
+    many = torch.cartesian_prod(*[torch.arange(12)] * 5)  # close neighbours, as sentences of one template are
+    assert len(Sequences.full(many).fingerprints().unique()) == len(many) == 12**5
+    # Computed apart, with Python's integers. Processes of one run must agree, whatever they run on.
+    assert Sequences.full(torch.tensor([[0, 5, 6, 2]])).fingerprints().item() == -7929127699499672483
+
+
 def test_concat_keeps_what_each_part_may_see() -> None:
     regions = Sequences(
         torch.randn(2, 5, 8), None, visible=torch.tensor([[True] * 5, [True, False, True, False, False]])

@@ -19,6 +19,22 @@ def test_equal_ids_share_the_target() -> None:
     assert loss.item() == pytest.approx(2 / 3 * torch.tensor(2.0).log().item(), abs=1e-5)
 
 
+def test_rows_with_several_ids_belong_together_where_they_share_one() -> None:
+    """Row 1 shares an id with both others, which share none with each other."""
+    ids = torch.tensor([[1, 2], [2, 3], [4, 3]])
+    together = losses.share_an_id(ids)
+    assert together.tolist() == [[True, True, False], [True, True, True], [False, True, True]]
+    for seed in range(20):
+        generator = torch.Generator().manual_seed(seed)
+        drawn = losses.draw_hard_negatives(unit(3), unit(3, seed=1), torch.tensor(0.07), generator, ids)
+        assert drawn.exist.tolist() == [True, False, True]
+        assert drawn.left_of_right[[0, 2]].tolist() == drawn.right_of_left[[0, 2]].tolist() == [2, 0]
+    logits, temperature = unit(3) @ unit(3, seed=1).T / 0.5, torch.tensor(0.5)
+    spread = together.float() / together.float().sum(dim=1, keepdim=True)
+    expected = (F.cross_entropy(logits, spread) + F.cross_entropy(logits.T, spread)) / 2
+    torch.testing.assert_close(losses.contrastive(unit(3), unit(3, seed=1), temperature, ids=ids), expected)
+
+
 def test_hard_negatives_follow_the_softmax() -> None:
     left, right, temperature = unit(4), unit(4, seed=1), torch.tensor(0.5)
     generator = torch.Generator().manual_seed(0)

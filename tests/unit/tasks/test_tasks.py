@@ -7,17 +7,26 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from cclm.checkpoints.initial import build_model
 from cclm.config.model import ModelConfig, TextConfig, VisionConfig
 from cclm.config.pretrain import ObjectiveConfig
 from cclm.data.annotations.annotation_sets import ClassificationEntry, ClassificationSet, ImageRef, RetrievalSet
-from cclm.data.batches.batch import ImageTextBatch, MaskedText, RegionTextBatch
+from cclm.data.batches.batch import (
+    ImageTextBatch,
+    JoinedTextBatch,
+    MaskedText,
+    ParallelTextBatch,
+    RegionTextBatch,
+)
 from cclm.data.examples.texts import TextRules
 from cclm.errors import UserError
 from cclm.metrics.recall import retrieval_metrics
+from cclm.model.attention import Context
 from cclm.model.cclm import CCLM
+from cclm.model.vision import region_states
 from cclm.sequences import Sequences
 from cclm.tasks.answering import AnsweringTask
 from cclm.tasks.classification import ClassificationTask
@@ -96,10 +105,64 @@ def test_whole_image_texts_count_for_the_box_only_on_request(model: CCLM) -> Non
     assert without["loss_bbox"].item() == 0 and included["loss_bbox"].item() > 0
 
 
+def region_batch(rows: list[int]) -> RegionTextBatch:
+    """Texts about one region each; equal numbers in `rows` are repeats of one text and region."""
+    base, chosen = image_batch(3), torch.tensor(rows)
+    patches = torch.ones(3, 65, dtype=torch.bool)
+    patches[1, 2:30] = patches[2, 40:] = False
+    return RegionTextBatch(
+        images=base.images,
+        text=base.text.select(chosen),
+        masked=MaskedText(base.text.select(chosen), *(torch.full((len(rows),), n) for n in (0, 1, 9))),
+        image_of_text=chosen,
+        patches=patches[chosen],
+        boxes=torch.tensor([[0.5, 0.5, 0.5, 0.5]] * len(rows)),
+        is_whole_image=torch.zeros(len(rows), dtype=torch.bool),
+    )
+
+
+def test_repeated_region_texts_are_negatives_of_themselves_only_as_published(model: CCLM) -> None:
+    repeated, once = region_batch([0, 0, 1, 1, 2, 2]), region_batch([0, 1, 2])
+    shared = PretrainTask(model, ObjectiveConfig(equal_texts_are_positives=True)).eval()
+    published = PretrainTask(model, ObjectiveConfig()).eval()
+    generator = torch.Generator()
+    expected = published(once, generator)["loss_itc"]
+    # Each positive is there twice, and so is each negative: the loss is larger by ln 2, the entropy of the targets.
+    torch.testing.assert_close(shared(repeated, generator)["loss_itc"], expected + torch.tensor(2.0).log())
+    alone = region_batch([1, 1, 1])  # nothing but repeats: there is no negative to draw
+    wrong, right = (task.region_text(alone, torch.Generator())["loss_itm"] for task in (published, shared))
+    text = shared.model.encoders.encode_text(alone.text)
+    region = region_states(shared.model.encoders.encode_images(alone.images), alone.image_of_text, alone.patches)
+    logits = model.match_head(model.encoders.fuse_first(text, Context(region)))
+    torch.testing.assert_close(right, F.cross_entropy(logits, torch.ones(3, dtype=torch.int64)))
+    torch.testing.assert_close(wrong, right / 3 + F.cross_entropy(logits, torch.zeros(3, dtype=torch.int64)) * 2 / 3)
+
+
+def test_rows_that_share_a_text_belong_together_in_every_objective(model: CCLM) -> None:
+    """Here all rows share one text, so the targets of contrast are spread evenly over all of them."""
+    same, other = texts(4).select(torch.zeros(4, dtype=torch.int64)), texts(4, seed=1)
+    masked = MaskedText(same, *(torch.full((4,), n) for n in (0, 1, 9)))
+    pixels, space = image_batch(4).images, model.space
+    image = space.image_features(model.encoders.encode_images(pixels).first())
+    one, two = (space.text_features(model.encoders.encode_text(text).first()) for text in (same, other))
+
+    def even(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+        logits = left @ right.T / space.temperature
+        return -(logits.log_softmax(dim=1) + logits.log_softmax(dim=0)).mean() / 2
+
+    task = PretrainTask(model, ObjectiveConfig(equal_texts_are_positives=True)).eval()
+    single = task(ImageTextBatch(pixels, same, masked), torch.Generator())
+    double = task(ImageTextBatch(pixels, other, masked, second_text=same), torch.Generator())
+    parallel = task(ParallelTextBatch(other, masked, same), torch.Generator())
+    joined = task(JoinedTextBatch(same, other, masked), torch.Generator())
+    torch.testing.assert_close(single["loss_itc"], even(image, one))
+    torch.testing.assert_close(double["loss_itc"], (even(image, two) + even(image, one)) / 2)
+    for found in (double["loss_ttc"], parallel["loss_ttc"], joined["loss_ttc"]):
+        torch.testing.assert_close(found, even(one, two))
+
+
 @torch.no_grad()
 def test_rescoring_equals_the_plain_definition(model: CCLM) -> None:
-    from cclm.model.attention import Context
-
     images = model.encoders.encode_images(torch.randn(5, 3, 64, 64))
     text = model.encoders.encode_text(texts(9))
     views = EncodedViews(
@@ -121,8 +184,6 @@ def test_rescoring_equals_the_plain_definition(model: CCLM) -> None:
 
 @torch.no_grad()
 def test_ranking_answers_equals_the_plain_definition(model: CCLM) -> None:
-    from cclm.model.attention import Context
-
     task = AnsweringTask(model, 2).eval()
     images, questions, answers = torch.randn(2, 3, 64, 64), texts(2), texts(7, seed=4)
     ranked = task.rank(images, questions, answers, candidates=3)
