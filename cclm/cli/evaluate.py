@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from cclm.cli.arguments import add_config_arguments, load_any_config
 from cclm.cli.finetune import add_task_options, options_of
-from cclm.cli.metrics import add_metrics_argument, serving_metrics
+from cclm.cli.metrics import add_metrics_argument, while_serving_metrics
 from cclm.cli.parser import Subparsers
 from cclm.config.paths import expand_home
+
+if TYPE_CHECKING:
+    from cclm.config.finetune import FinetuneConfig
+    from cclm.config.pretrain import PretrainConfig
 
 DESCRIPTION = """\
 Test a model in every language of a config: held-out retrieval for a pre-training config, the task's test sets for a
@@ -48,8 +53,8 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.set_defaults(func=evaluate, load_config=load_any_config)
 
 
-def evaluate(args: argparse.Namespace) -> None:
-    """Measure and print.
+def evaluate(args: argparse.Namespace) -> int:
+    """Measure and print; returns the exit code.
 
     Raises:
         UserError: config, data or checkpoint cannot be used.
@@ -60,10 +65,15 @@ def evaluate(args: argparse.Namespace) -> None:
 
     if isinstance(config, PretrainConfig) and (args.fewshot or args.gmt):
         raise UserError(f"--fewshot and --gmt are for fine-tuning configs; {args.config} is for task pretrain")
-    # The next lines import torch: seconds, and a wrong config should not wait for it.
+    return while_serving_metrics(args, lambda: _evaluate(config, args))
+
+
+def _evaluate(config: PretrainConfig | FinetuneConfig, args: argparse.Namespace) -> None:
+    from cclm.config.pretrain import PretrainConfig
     from cclm.training.run_folder import no_trace_if_refused
 
-    with serving_metrics(args), no_trace_if_refused(config.output_dir, config.output_hdfs):
+    with no_trace_if_refused(config.output_dir, config.output_hdfs):
+        # Imports torch: seconds, and a wrong config should not wait for it.
         from cclm.training.evaluation import evaluate_finetuned, evaluate_pretrained
 
         if isinstance(config, PretrainConfig):

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from cclm.cli.arguments import add_config_arguments, add_resume_argument, load_any_config
-from cclm.cli.metrics import add_metrics_argument, serving_metrics
+from cclm.cli.metrics import add_metrics_argument, while_serving_metrics
 from cclm.cli.parser import Subparsers
 from cclm.config.paths import expand_home
 
@@ -109,11 +109,15 @@ def finetune(args: argparse.Namespace) -> int:
         UserError: config, data or weights cannot be used.
     """
     config = load(args)
+    return while_serving_metrics(args, lambda: _finetune(config, args))
+
+
+def _finetune(config: FinetuneConfig, args: argparse.Namespace) -> int:
     from cclm.config.finetune import TextAssignmentConfig
     from cclm.training.run_folder import no_trace_if_refused, working_alone
 
     places = (config.output_dir, config.output_hdfs)
-    with serving_metrics(args), no_trace_if_refused(*places), ExitStack() as stack:
+    with no_trace_if_refused(*places), ExitStack() as stack:
         if not args.evaluate:
             stack.enter_context(working_alone(*places))
         # The next lines import torch: seconds, and a wrong start should not wait for it.

@@ -133,6 +133,7 @@ def _launch(args: argparse.Namespace) -> int:
     from cclm.launch.console import ConsoleSink
     from cclm.launch.launcher import LaunchOptions
     from cclm.launch.launcher import launch as run
+    from cclm.training.run_folder import is_worked_in_by_others
 
     command = args.command[1:] if args.command[:1] == ["--"] else args.command
     if not command or command[0] == "launch":
@@ -151,7 +152,8 @@ def _launch(args: argparse.Namespace) -> int:
             folders=parts[0].folders,
             later_folders=[part.folders for part in parts[1:]],
             run_id=_job_id(args),
-            metrics_port=metrics_port_of(args),
+            metrics_port=metrics_port(args, parts),
+            is_folder_taken=partial(is_worked_in_by_others, *parts[0].folders, launcher=os.getpid()),
             max_attempts=args.max_attempts,
             shutdown_timeout=args.shutdown_timeout,
             collective_timeout=args.collective_timeout,
@@ -161,6 +163,21 @@ def _launch(args: argparse.Namespace) -> int:
         ),
         Journal([ConsoleSink(), TerminationLog()]),
     )
+
+
+def metrics_port(args: argparse.Namespace, parts: Sequence[Part]) -> int | None:
+    """The port of this launcher's endpoint: its own option counts, else that of the command, else the variable.
+
+    Raises:
+        UserError: it is no port, or both options are given and differ.
+    """
+    of_command = getattr(parts[0].arguments, "metrics_port", None)
+    if None not in (args.metrics_port, of_command) and args.metrics_port != of_command:
+        raise UserError(
+            f"--metrics-port {args.metrics_port} and, behind the command, --metrics-port {of_command}: the launcher "
+            "serves the metrics of all processes at one port; leave one of the two out"
+        )
+    return metrics_port_of(args if of_command is None else parts[0].arguments)
 
 
 def check_processes(parts: Sequence[Part], processes: int) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import sys
+from collections.abc import Callable
 
 from cclm.launch.launched_process import is_launched
-from cclm.launch_contract import METRICS_PORT
+from cclm.launch_contract import EXIT_SUCCESS, METRICS_PORT
 
 _MAX_PORT = 65535
 
@@ -40,18 +40,24 @@ def metrics_port_of(args: argparse.Namespace) -> int | None:
     return int(text)
 
 
-@contextmanager
-def serving_metrics(args: argparse.Namespace) -> Iterator[None]:
-    """Serve the metrics of this process, unless its launcher does that for all processes of this machine.
+def while_serving_metrics(args: argparse.Namespace, work: Callable[[], int | None]) -> int:
+    """Do the work of a command, and serve the metrics of this process meanwhile, unless its launcher does that.
+
+    After success the last values stay for those who scrape regularly (docs/metrics.md, section "The end").
+
+    Returns:
+        The exit code that `work` returned; 0 for None.
 
     Raises:
         UserError: the port is no port.
     """
     port = metrics_port_of(args)
     if port is None or is_launched() or os.environ.get("LOCAL_RANK", "0") != "0":
-        yield
-        return
+        return work() or 0
     from cclm.metrics.endpoint import serving_process
 
-    with serving_process(port):
-        yield
+    with serving_process(port) as endpoint:
+        code = work() or 0
+        if endpoint is not None and code == EXIT_SUCCESS:
+            endpoint.await_last_scrapes(lambda text: print(text, file=sys.stderr, flush=True))
+        return code

@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from cclm.cli.arguments import add_config_arguments, add_resume_argument, load_pretrain_config
-from cclm.cli.metrics import add_metrics_argument, serving_metrics
+from cclm.cli.metrics import add_metrics_argument, while_serving_metrics
 from cclm.cli.parser import Subparsers
 
 if TYPE_CHECKING:
@@ -55,8 +55,7 @@ def pretrain(args: argparse.Namespace) -> int:
         UserError: config, data or weights cannot be used.
     """
     config = load(args)
-    with serving_metrics(args):
-        return _pretrain(config, args.resume)
+    return while_serving_metrics(args, lambda: _pretrain(config, args.resume))
 
 
 def _pretrain(config: PretrainConfig, resume: str) -> int:

@@ -7,11 +7,13 @@ that does not answer holds up nothing.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import queue
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 from cclm import storage
@@ -53,11 +55,25 @@ class LaunchFile:
         job: name of the job.
         starts_anew: whether a new job sets aside what is there (`--resume never`): then its counts begin with 0.
         journal: gets a `Notice` when the file cannot be written.
+        is_folder_taken: whether another run works in the folders now. Then the file is that run's, and is left as it
+            is until that run has ended.
+        look_again: seconds until that is asked again.
     """
 
-    def __init__(self, folders: list[str], command: str, job: str | None, starts_anew: bool, journal: Journal) -> None:
+    def __init__(
+        self,
+        folders: list[str],
+        command: str,
+        job: str | None,
+        *,
+        starts_anew: bool,
+        journal: Journal,
+        is_folder_taken: Callable[[], bool] = lambda: False,
+        look_again: float = 1.0,
+    ) -> None:
         self._urls = [storage.join(folder, launch_file_name(command)) for folder in folders]
         self._job, self._starts_anew, self._journal = job, starts_anew, journal
+        self._is_folder_taken, self._look_again = is_folder_taken, look_again
         self._is_leader = False
         self._restarts: Counter[str] = Counter()
         """Of this launch."""
@@ -123,20 +139,32 @@ class LaunchFile:
             self._thread.join(_LAST_WRITE)
 
     def _write_all(self) -> None:
-        while (state := self._states.get()) is not None:
-            while not self._states.empty():  # only the newest counts
-                newer = self._states.get()
-                if newer is None:
-                    self._states.put(None)
-                    break
-                state = newer
-            try:
-                self._write(state)
-                self._is_refused = False
-            except (OSError, UserError) as error:
-                if not self._is_refused:
-                    self._journal.emit(Notice(f"cclm status will not know of restarts: {error}"))
-                self._is_refused = True
+        state: dict[str, Any] | None = None
+        """The newest state, if it is not written yet."""
+        was_taken = is_over = False
+        while not is_over:
+            with contextlib.suppress(queue.Empty):
+                newer = self._states.get(timeout=None if state is None else self._look_again)
+                while newer is not None and not self._states.empty():  # only the newest counts
+                    state, newer = newer, self._states.get()
+                is_over = newer is None
+                state = state if newer is None else newer
+            if state is None:
+                continue
+            if self._is_folder_taken():
+                was_taken = True
+            elif not (was_taken and _is_refused_start(state)):
+                self._try_to_write(state)
+                state = None
+
+    def _try_to_write(self, state: dict[str, Any]) -> None:
+        try:
+            self._write(state)
+            self._is_refused = False
+        except (OSError, UserError) as error:
+            if not self._is_refused:
+                self._journal.emit(Notice(f"cclm status will not know of restarts: {error}"))
+            self._is_refused = True
 
     def _write(self, state: dict[str, Any]) -> None:
         if self._earlier is None:
@@ -183,3 +211,8 @@ class LaunchFile:
         if outage is not None:
             raise outage
         return {}
+
+
+def _is_refused_start(state: dict[str, Any]) -> bool:
+    """Whether a launch has ended as it was not to begin."""
+    return state["end"] is not None and state["end"]["cause"] == "user_error"

@@ -65,6 +65,8 @@ class LaunchOptions:
     """Whether the first start of the job sets aside what is there (`--resume never`)."""
     check_processes: Callable[[int], None] | None = None
     """Raises UserError if the command cannot run on so many processes."""
+    is_folder_taken: Callable[[], bool] = lambda: False
+    """Whether a run of another launcher works in the folders now."""
     preflight: Preflight | None = None
     """Checks before the processes start; None: none (`--no-preflight`)."""
 
@@ -90,9 +92,16 @@ def launch(options: LaunchOptions, journal: Journal) -> int:
         signal.signal(number, _raise_stopped_early)
     log_dir = tempfile.mkdtemp(prefix="cclm-launch-")
     if options.folders:
-        file = LaunchFile(options.folders, options.command[0], options.run_id, options.starts_anew, journal)
+        file = LaunchFile(
+            options.folders,
+            options.command[0],
+            options.run_id,
+            starts_anew=options.starts_anew,
+            journal=journal,
+            is_folder_taken=options.is_folder_taken,
+        )
         journal.sinks.append(file)
-    with serving_metrics(options.metrics_port, journal):
+    with serving_metrics(options.metrics_port, journal) as endpoint:
         try:
             failure = _launch(options, journal, log_dir)
         except StoppedEarly as stop:
@@ -103,6 +112,8 @@ def launch(options: LaunchOptions, journal: Journal) -> int:
             shutil.rmtree(log_dir, ignore_errors=True)
         end = _ended(failure)
         journal.emit(end)
+        if endpoint is not None and not end.may_retry:  # the next start is not held up
+            endpoint.await_last_scrapes(lambda text: journal.emit(Notice(text)))
     return end.exit_code
 
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import os
-import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from cclm import __version__
 from cclm.events import (
     AttemptsCounted,
     Ended,
@@ -28,10 +25,11 @@ from cclm.events import (
     WaitingForNodes,
 )
 from cclm.launch.causes import Cause
-from cclm.launch_contract import METRICS_FOLDER
+from cclm.launch_contract import METRICS_FOLDER, METRICS_NOTICE, METRICS_WARNING
 from cclm.metrics import catalogue
 
 if TYPE_CHECKING:
+    from cclm.metrics.endpoint import Endpoint, PodCollector
     from cclm.metrics.prometheus import Exported
 
 _MEMBERSHIP = "membership"
@@ -45,7 +43,7 @@ class LauncherMetrics:
         self._exported = exported
         for cause in (*(cause.name.lower() for cause in Cause), _MEMBERSHIP):
             exported.increase(catalogue.RESTARTS, 0, cause)
-        exported.set(catalogue.BUILD, 1, __version__, _version_of("torch"), platform.python_version())
+        exported.show_build()
         exported.show_phase("preparing")
 
     def handle(self, event: Event) -> None:
@@ -70,37 +68,58 @@ class LauncherMetrics:
                 self._exported.set(catalogue.EXIT_CODE, event.exit_code)
 
 
+class _Rounds:
+    """A sink that renews, with each start of the processes, what they inherit and what they have left."""
+
+    def __init__(self, collector: PodCollector) -> None:
+        self._collector = collector
+        self._has_started = False
+
+    def handle(self, event: Event) -> None:
+        match event:
+            case WaitingForNodes():
+                self._collector.begin_round()
+            case NodesMet() if self._has_started:
+                _forget_sentences()  # the log has them
+            case NodesMet():
+                self._has_started = True
+
+
 @contextmanager
-def serving_metrics(port: int | None, journal: Journal) -> Iterator[None]:
+def serving_metrics(port: int | None, journal: Journal) -> Iterator[Endpoint | None]:
     """Serve the metrics of this launcher and its processes; None as port: serve nothing."""
     if port is None:
-        yield
+        yield None
         return
     # prometheus_client looks at its variable when it is imported: not set here, the launcher's values are its own.
     from prometheus_client import CollectorRegistry
 
-    from cclm.metrics.endpoint import PodCollector, open_endpoint
+    from cclm.metrics.endpoint import PodCollector, found_port, open_endpoint
     from cclm.metrics.prometheus import Exported
 
     def warn(text: str) -> None:
         journal.emit(Notice(text))
+        os.environ[METRICS_WARNING] = text
 
     registry = CollectorRegistry()
     metrics = LauncherMetrics(Exported(registry))
     with TemporaryDirectory(prefix="cclm-metrics-") as folder:
-        with open_endpoint(port, PodCollector(Path(folder), registry), warn) as endpoint:
+        collector = PodCollector(Path(folder), registry)
+        with open_endpoint(port, collector, warn) as endpoint:
+            journal.sinks.append(_Rounds(collector))
             if endpoint is not None:
                 os.environ[METRICS_FOLDER] = folder  # the processes that are started inherit it
                 journal.sinks.append(metrics)
+            if endpoint is not None and port == 0:
+                os.environ[METRICS_NOTICE] = found_port(endpoint)
+                journal.emit(Notice(os.environ[METRICS_NOTICE]))
             try:
-                yield
+                yield endpoint
             finally:
                 os.environ.pop(METRICS_FOLDER, None)
+                _forget_sentences()
 
 
-def _version_of(package: str) -> str:
-    """Its version, without importing it."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "unknown"
+def _forget_sentences() -> None:
+    for name in (METRICS_NOTICE, METRICS_WARNING):
+        os.environ.pop(name, None)

@@ -175,7 +175,11 @@ NODES = _gauge("cclm_nodes", Scope.LAUNCHER, "Nodes of the run: wanted at least,
 RESTARTS = _counter(
     "cclm_restarts_total", Scope.LAUNCHER, "Times that processes were started again, by cause.", ("cause",)
 )
-ATTEMPTS = _gauge("cclm_attempts", Scope.LAUNCHER, "Starts in a row without a newer checkpoint.")
+ATTEMPTS = _gauge(
+    "cclm_attempts",
+    Scope.LAUNCHER,
+    "Starts in a row without a newer checkpoint, this one included; 0 once one is saved.",
+)
 EXIT_CODE = _gauge("cclm_exit_code", Scope.LAUNCHER, "How this pod's part of the run ended; absent before.")
 PREFLIGHT = _gauge(
     "cclm_preflight_ok",
@@ -194,7 +198,7 @@ TRANSPORT = _gauge(
     "1 for what collectives use: the backend, and the network as NCCL calls it (Socket is TCP; empty: not known).",
     ("backend", "network"),
 )
-BUILD = _gauge("cclm_build_info", Scope.LAUNCHER, "1, with the versions of what runs.", ("version", "torch", "python"))
+BUILD = _gauge("cclm_build_info", Scope.POD, "1, with the versions of what runs.", ("version", "torch", "python"))
 RUN = _gauge("cclm_run_info", Scope.RUN, "1, with what this run is.", ("task", "device", "parameters"))
 
 CATALOGUE: tuple[Metric, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import signal
 import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -19,7 +20,9 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
-from cclm.launch_contract import METRICS_FOLDER
+from cclm.launch_contract import METRICS_FOLDER, METRICS_NOTICE, METRICS_WARNING
+from cclm.metrics import catalogue
+from cclm.metrics.scrapers import Scrapers
 from cclm.processes import has_ended
 
 if TYPE_CHECKING:
@@ -27,6 +30,10 @@ if TYPE_CHECKING:
 
 DEFAULT_PORT = 9400
 """Where a pod of a cluster serves its metrics."""
+_MARK_OF_SCRAPES = "HTTP_X_PROMETHEUS_SCRAPE_TIMEOUT_SECONDS"
+"""Header that Prometheus, and what scrapes as it does, sends with each scrape, as WSGI names it."""
+_NOTICEABLE_WAIT = 1.0
+"""Seconds."""
 _GAUGES_OF_A_PROCESS = re.compile(r"gauge_live\w*_(\d+)\.db")
 
 
@@ -45,6 +52,10 @@ class PodCollector:
         self._folder, self._own = folder, own
         self._processes = MultiProcessCollector(CollectorRegistry(), str(folder))  # type: ignore[no-untyped-call]  # untyped in prometheus_client
 
+    def begin_round(self) -> None:
+        """Processes are about to start again: what those before have left is no longer true."""
+        forget_dead_processes(self._folder, keep_ended=False)
+
     def collect(self) -> Iterator[Metric]:
         forget_dead_processes(self._folder)
         names = set()
@@ -56,12 +67,29 @@ class PodCollector:
                 yield metric
 
 
-def forget_dead_processes(folder: Path) -> None:
-    """Remove the gauges of processes that have ended: their last values are not true any more. Counters stay."""
+def forget_dead_processes(folder: Path, *, keep_ended: bool = True) -> None:
+    """Remove the gauges of processes that are gone: their last values are not true any more. Counters stay.
+
+    Args:
+        keep_ended: whether to keep the gauges of a process whose last phase is `ended`. They are results, which stay
+            true until processes start again.
+    """
     for path in folder.glob("gauge_live*.db"):
         found = _GAUGES_OF_A_PROCESS.fullmatch(path.name)
-        if found is not None and has_ended(int(found[1])):
+        if found is not None and has_ended(int(found[1])) and not (keep_ended and _is_of_ended(path)):
             path.unlink(missing_ok=True)
+
+
+def _is_of_ended(path: Path) -> bool:
+    """Whether the last phase in a file of gauges is `ended`."""
+    from prometheus_client.multiprocess import MultiProcessCollector
+
+    try:
+        metrics = MultiProcessCollector.merge([str(path)])  # type: ignore[no-untyped-call]  # untyped in prometheus_client
+    except (OSError, ValueError):  # removed by another scrape, or cut off
+        return False
+    samples = [sample for metric in metrics if metric.name == catalogue.PHASE.name for sample in metric.samples]
+    return any(sample.value == 1 and sample.labels["phase"] == "ended" for sample in samples)
 
 
 class Endpoint:
@@ -77,12 +105,13 @@ class Endpoint:
         registry = CollectorRegistry()
         registry.register(collector)
         metrics = make_wsgi_app(registry)
+        self._scrapers = Scrapers()
 
         def respond(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
             path = environ.get("PATH_INFO", "/")
             if path == "/metrics":
-                answer: Iterable[bytes] = metrics(environ, start_response)
-                return answer
+                began = self._scrapers.now()
+                return _Scrape(metrics(environ, start_response), lambda: self._count(environ, began))
             status, text = ("200 OK", b"ok\n") if path == "/healthz" else ("404 Not Found", b"/metrics or /healthz\n")
             start_response(status, [("Content-Type", "text/plain; charset=utf-8")])
             return [text]
@@ -93,6 +122,24 @@ class Endpoint:
         """The one that was asked for; for port 0, the one that the kernel chose."""
         self._thread = threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True)
         self._thread.start()
+
+    def _count(self, environ: dict[str, Any], began: float) -> None:
+        self._scrapers.add(environ.get("REMOTE_ADDR", ""), began, announces_itself=_MARK_OF_SCRAPES in environ)
+
+    def await_last_scrapes(self, tell: Callable[[str], None]) -> None:
+        """Go on answering until everybody who scrapes regularly has the last values, but not for long.
+
+        Call it in the main thread. SIGTERM and Ctrl-C end the waiting, and nothing else.
+
+        Args:
+            tell: gets a sentence if that may take a while.
+        """
+        end = self._scrapers.now()
+        seconds = self._scrapers.wait_until(end) - end
+        with _signals_noted() as signals:
+            if seconds >= _NOTICEABLE_WAIT:
+                tell(f"waiting up to {seconds:.0f} s until the last metrics are scraped")
+            self._scrapers.await_last_scrapes(end, lambda: bool(signals))
 
     def close(self) -> None:
         """Answer no more."""
@@ -116,22 +163,68 @@ def open_endpoint(port: int, collector: PodCollector, warn: Callable[[str], None
         endpoint.close()
 
 
+def found_port(endpoint: Endpoint) -> str:
+    """What to tell a user who left the choice of the port to the kernel."""
+    return f"metrics are served on port {endpoint.port}: http://localhost:{endpoint.port}/metrics"
+
+
 @contextmanager
-def serving_process(port: int) -> Iterator[None]:
+def serving_process(port: int) -> Iterator[Endpoint | None]:
     """Serve the metrics of this process, which has no launcher that does it.
 
     Call it before anything imports prometheus_client, which looks at its variable when it is imported.
     """
+
+    def warn(text: str) -> None:
+        logging.getLogger(__name__).warning(text)
+        os.environ[METRICS_WARNING] = text
+
     with TemporaryDirectory(prefix="cclm-metrics-") as folder:
         os.environ[METRICS_FOLDER] = folder
         from cclm.metrics.prometheus import Exported
 
-        Exported().show_phase("preparing")  # what the first scrape shows, long before training is imported
+        exported = Exported()
+        exported.show_phase("preparing")  # what the first scrape shows, long before training is imported
+        exported.show_build()
         try:
-            with open_endpoint(port, PodCollector(Path(folder)), logging.getLogger(__name__).warning):
-                yield
+            with open_endpoint(port, PodCollector(Path(folder)), warn) as endpoint:
+                if endpoint is not None and port == 0:
+                    os.environ[METRICS_NOTICE] = found_port(endpoint)
+                    print(os.environ[METRICS_NOTICE], flush=True)
+                yield endpoint
         finally:
-            del os.environ[METRICS_FOLDER]
+            for name in (METRICS_FOLDER, METRICS_NOTICE, METRICS_WARNING):
+                os.environ.pop(name, None)
+
+
+class _Scrape:
+    """The answer to a scrape. The server closes it when all of it is sent.
+
+    Args:
+        answer: its parts.
+        close: called then.
+    """
+
+    def __init__(self, answer: Iterable[bytes], close: Callable[[], None]) -> None:
+        self._answer, self.close = answer, close
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._answer)
+
+
+@contextmanager
+def _signals_noted() -> Iterator[list[int]]:
+    """SIGTERM and SIGINT that come are put into the list, and do nothing else."""
+    received: list[int] = []
+    previous = {
+        number: signal.signal(number, lambda number, _: received.append(number))
+        for number in (signal.SIGTERM, signal.SIGINT)
+    }
+    try:
+        yield received
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 class _Server(ThreadingMixIn, WSGIServer):

@@ -9,10 +9,13 @@ nothing is exported, and prometheus_client is not imported.
 from __future__ import annotations
 
 import os
+import platform
 import time
 from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
+from cclm import __version__
 from cclm.events import (
     Evaluated,
     EvaluationStarted,
@@ -28,7 +31,7 @@ from cclm.events import (
     Waited,
     Worked,
 )
-from cclm.launch_contract import METRICS_FOLDER
+from cclm.launch_contract import LAUNCHER_PID, METRICS_FOLDER
 from cclm.metrics import catalogue
 from cclm.metrics.catalogue import Kind, Metric, Scope
 
@@ -81,6 +84,10 @@ class Exported:
         for each in catalogue.PHASES:
             self.set(catalogue.PHASE, float(each == phase), each)
 
+    def show_build(self) -> None:
+        """Set the gauge that holds the versions of what runs."""
+        self.set(catalogue.BUILD, 1, __version__, _version_of("torch"), platform.python_version())
+
     def increase(self, metric: Metric, amount: float, *labels: str) -> None:
         """Add to a counter."""
         from prometheus_client import Counter
@@ -106,10 +113,12 @@ class PrometheusSink:
     Args:
         exported: where values go.
         is_local_first: whether this is the first process of its pod, which exports what all processes would say alike.
+        is_launched: whether `cclm launch` has started this process, and counts attempts.
     """
 
-    def __init__(self, exported: Exported, *, is_local_first: bool) -> None:
+    def __init__(self, exported: Exported, *, is_local_first: bool, is_launched: bool = False) -> None:
         self._exported = exported
+        self._is_launched = is_launched
         self._is_local_first = is_local_first
         self._task = ""
         scopes = {Scope.POD, Scope.RUN, Scope.FIRST} if is_local_first else {Scope.POD}
@@ -218,10 +227,22 @@ class PrometheusSink:
         self._exported.set(catalogue.CHECKPOINT_BYTES, event.bytes)
         self._exported.set(catalogue.CHECKPOINT_SECONDS, event.seconds)
         self._exported.increase(catalogue.CHECKPOINTS, 1)
+        if self._is_launched:
+            self._exported.set(catalogue.ATTEMPTS, 0)  # until this process ends, it knows better than its launcher
+
+
+def _version_of(package: str) -> str:
+    """Its version, without importing it."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "unknown"
 
 
 def sink_of_process(environment: Mapping[str, str] = os.environ) -> PrometheusSink | None:
     """The sink of this training process; None where nothing is exported."""
     if not is_exported():
         return None
-    return PrometheusSink(Exported(), is_local_first=environment.get("LOCAL_RANK", "0") == "0")
+    return PrometheusSink(
+        Exported(), is_local_first=environment.get("LOCAL_RANK", "0") == "0", is_launched=LAUNCHER_PID in environment
+    )

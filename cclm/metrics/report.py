@@ -13,6 +13,7 @@ from typing import Self
 
 from cclm.events import Event, FileRefused, Journal, LinesLost, Sink, Warned
 from cclm.metrics.console import Console
+from cclm.metrics.early_events import take_early_events
 from cclm.metrics.log_file import LOG, LogFile
 from cclm.metrics.metrics_file import METRICS, MetricsFile
 from cclm.metrics.package_warnings import WarningsHandler
@@ -69,6 +70,9 @@ class Report:
         journal.sinks[:0] = self._sinks
         self._warnings = WarningsHandler(journal)
         self._warnings.install()
+        for event in take_early_events():
+            for sink in self._sinks:
+                sink.handle(event)
 
     def add_tensorboard(self, start: int) -> None:
         """Write curves for TensorBoard, too. Raises UserError where the package is not installed."""

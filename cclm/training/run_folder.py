@@ -22,7 +22,7 @@ from typing import TextIO
 from cclm import storage
 from cclm.checkpoints.lock import LOCK
 from cclm.errors import UserError
-from cclm.launch_contract import JOB_ID, UNNAMED_JOB
+from cclm.launch_contract import JOB_ID, LAUNCHER_PID, UNNAMED_JOB
 from cclm.metrics.status_file import ENDED, FAILED, STATUS, STOPPED
 
 RUN = "run.json"
@@ -51,6 +51,8 @@ class Worker:
     job: str
     """Name of its job; empty where it has none."""
     command: str
+    launcher: int = 0
+    """Process id of its launcher, on the same host; 0 where it has none."""
 
     def __str__(self) -> str:
         since = datetime.datetime.fromtimestamp(self.time).strftime("%Y-%m-%d %H:%M:%S")
@@ -94,8 +96,33 @@ def working_alone(*places: str | None, environment: Mapping[str, str] = os.envir
         for folder in _local_folders(*places):
             with contextlib.suppress(OSError):  # the run itself says why the folder cannot be made or written to
                 folder.mkdir(parents=True, exist_ok=True)
-                _lock(opened.enter_context(open(folder / RUN_LOCK, "a")), folder, _job_of(environment))
+                launcher = int(environment.get(LAUNCHER_PID, "0"))
+                _lock(opened.enter_context(open(folder / RUN_LOCK, "a")), folder, _job_of(environment), launcher)
         yield
+
+
+def is_worked_in_by_others(*places: str | None, launcher: int) -> bool:
+    """Whether a run of another launcher works in one of the local folders among `places`.
+
+    Args:
+        launcher: process id of the launcher that asks, on this machine.
+    """
+    for folder in _local_folders(*places):
+        with contextlib.suppress(OSError), open(folder / RUN_LOCK) as file:
+            if _is_locked(file):
+                worker = _worker_in(folder)
+                if worker is None or (worker.host, worker.launcher) != (socket.gethostname(), launcher):
+                    return True
+    return False
+
+
+def _is_locked(file: TextIO) -> bool:
+    """Whether another process has locked a file."""
+    try:
+        fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return True
+    return False
 
 
 def _local_folders(*places: str | None) -> list[Path]:
@@ -108,7 +135,7 @@ def _job_of(environment: Mapping[str, str]) -> str:
     return "" if job == UNNAMED_JOB else job
 
 
-def _lock(file: TextIO, folder: Path, job: str) -> None:
+def _lock(file: TextIO, folder: Path, job: str, launcher: int) -> None:
     """Lock the file of a folder, and write into it who has done that."""
     sign = _sign_of_life(folder)
     if not _is_locked_within(_PATIENCE, file):
@@ -125,7 +152,8 @@ def _lock(file: TextIO, folder: Path, job: str) -> None:
                 return
     command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
     file.truncate(0)
-    file.write(json.dumps(asdict(Worker(socket.gethostname(), os.getpid(), time.time(), job, command))) + "\n")
+    worker = Worker(socket.gethostname(), os.getpid(), time.time(), job, command, launcher)
+    file.write(json.dumps(asdict(worker)) + "\n")
     file.flush()
 
 

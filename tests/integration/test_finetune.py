@@ -163,6 +163,6 @@ def test_fine_tuning_and_evaluation_serve_metrics(world: Path, tmp_path: Path) -
     assert "preparing" in seen and "training" not in seen
     labels = {name: dict(labels) for name, labels in samples}
     assert labels["cclm_score_ratio"]["task"] == labels["cclm_run_info"]["task"] == "classification"
-    assert value(samples, "cclm_world_size") == 1
+    assert value(samples, "cclm_world_size") == 1 and "cclm_build_info" in labels
     out, err = process.communicate(timeout=240)
     assert process.returncode == 0, out + err

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cclm.cli.launch import check_processes
+from cclm.cli.launch import check_processes, metrics_port
 from cclm.cli.launch_parts import parts_of
+from cclm.cli.main import parse
 from cclm.errors import UserError
 
 ROOT = Path(__file__).parents[3]
@@ -35,6 +36,29 @@ def test_a_task_of_two_trainings_is_two_parts() -> None:
 def test_a_mistake_in_any_part_shows() -> None:
     with pytest.raises(UserError, match="training.batchsize"):
         parts_of([*DOMAIN, "training.batchsize=12"])
+
+
+@pytest.mark.parametrize(
+    ("options", "behind", "port"),
+    [
+        ([], [], 9400),
+        ([], ["--metrics-port", "9401"], 9401),
+        (["--metrics-port", "9402"], [], 9402),
+        (["--metrics-port", "9402"], ["--metrics-port", "9402"], 9402),
+    ],
+)
+def test_the_launcher_serves_at_the_port_of_the_command(
+    monkeypatch: pytest.MonkeyPatch, options: list[str], behind: list[str], port: int
+) -> None:
+    monkeypatch.setenv("CCLM_METRICS_PORT", "9400")
+    command = ["pretrain", "configs/demo/pretrain.yaml", *behind]
+    assert metrics_port(parse(["launch", *options, "--", *command]), parts_of(command)) == port
+
+
+def test_two_ports_that_differ_are_refused() -> None:
+    command = ["pretrain", "configs/demo/pretrain.yaml", "--metrics-port", "9401"]
+    with pytest.raises(UserError, match="--metrics-port 9400 and, behind the command, --metrics-port 9401: "):
+        metrics_port(parse(["launch", "--metrics-port", "9400", "--", *command]), parts_of(command))
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,13 @@
 """`launch-COMMAND.json`: restarts by cause, over launches."""
 
 import json
+import math
+import threading
+import time
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from cclm.events import (
     AttemptsCounted,
@@ -38,7 +43,7 @@ PREEMPTED = Ended(143, "PREEMPTED", "stopped by SIGTERM", may_retry=True)
 def launch(folders: list[str], *events: Event, starts_anew: bool = False, job: str | None = "job") -> list[Event]:
     """One launch; returns what it emitted."""
     collected = Collected()
-    file = LaunchFile(folders, "pretrain", job, starts_anew, Journal([collected]))
+    file = LaunchFile(folders, "pretrain", job, starts_anew=starts_anew, journal=Journal([collected]))
     for event in events:
         file.handle(event)
     return collected.events
@@ -101,3 +106,46 @@ def test_a_lost_node_is_counted(tmp_path: Path) -> None:
     launch([str(tmp_path)], MET, RoundBroken("LOST_PEER", "node 1 is lost", 3), MET, SUCCESS)
     found = read(tmp_path)
     assert found["restarts"] == {"lost_peer": 1} and found["last_restart"]["reason"] == "node 1 is lost"
+
+
+REFUSED = Ended(2, "USER_ERROR", "a run already works there", may_retry=False)
+
+
+class Folder:
+    """A folder in which another run works until it has been asked about so many times."""
+
+    def __init__(self, looks: float) -> None:
+        self._looks = looks
+        self.was_asked = threading.Event()
+
+    def is_taken(self) -> bool:
+        self._looks -= 1
+        self.was_asked.set()
+        return self._looks >= 0
+
+
+@pytest.mark.parametrize("looks", [math.inf, 1], ids=["it goes on", "it ends meanwhile"])
+def test_a_start_that_is_refused_leaves_the_file_of_the_living_run(tmp_path: Path, looks: float) -> None:
+    (tmp_path / "launch-pretrain.json").write_text("of the living run")
+    folder = Folder(looks)
+    file = LaunchFile(
+        [str(tmp_path)], "pretrain", "job", starts_anew=False, journal=Journal([]), is_folder_taken=folder.is_taken,
+        look_again=3600.0,
+    )  # fmt: skip
+    file.handle(MET)
+    assert folder.was_asked.wait(60)
+    file.handle(REFUSED)
+    assert (tmp_path / "launch-pretrain.json").read_text() == "of the living run"
+
+
+def test_a_start_that_takes_over_writes_the_file_as_soon_as_it_may(tmp_path: Path) -> None:
+    file = LaunchFile(
+        [str(tmp_path)], "pretrain", "job", starts_anew=False, journal=Journal([]), is_folder_taken=Folder(2).is_taken,
+        look_again=0.01,
+    )  # fmt: skip
+    file.handle(MET)
+    while not (tmp_path / "launch-pretrain.json").exists():
+        time.sleep(0.01)
+    assert read(tmp_path)["phase"] == "running"
+    file.handle(SUCCESS)
+    assert read(tmp_path)["phase"] == "ended"

@@ -1,6 +1,8 @@
 """The launcher's events become values: nodes, restarts by cause, attempts, the end."""
 
+import os
 import platform
+import socket
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -10,9 +12,11 @@ from cclm.events import (
     AttemptsCounted,
     Ended,
     Event,
+    Journal,
     NodeJoining,
     NodeLeft,
     NodesMet,
+    Notice,
     PreflightChecked,
     Rejoining,
     Restarted,
@@ -20,9 +24,12 @@ from cclm.events import (
     WaitingForNodes,
 )
 from cclm.launch.causes import Cause
-from cclm.launch.metrics_sink import LauncherMetrics
+from cclm.launch.metrics_sink import LauncherMetrics, serving_metrics
+from cclm.launch_contract import METRICS_FOLDER, METRICS_NOTICE, METRICS_WARNING
 from cclm.metrics.catalogue import PHASES
 from cclm.metrics.prometheus import Exported
+
+MET = NodesMet(nodes=1, min_nodes=1, max_nodes=1, node_rank=0, processes=2, seconds=0.1)
 
 
 @pytest.fixture
@@ -102,3 +109,39 @@ def test_attempts_and_the_end(metrics: LauncherMetrics, registry: CollectorRegis
     metrics.handle(Ended(143, "PREEMPTED", "SIGTERM", may_retry=True))
     assert registry.get_sample_value("cclm_exit_code") == 143
     assert phases(registry) == ["ended"]
+
+
+class Recorder(list[Event]):
+    """A sink that keeps the events."""
+
+    def handle(self, event: Event) -> None:
+        self.append(event)
+
+
+def test_a_port_that_was_free_is_said_on_the_console_and_once_in_the_log() -> None:
+    recorder = Recorder()
+    journal = Journal([recorder])
+    with serving_metrics(0, journal) as endpoint:
+        assert endpoint is not None
+        [notice] = recorder
+        sentence = f"metrics are served on port {endpoint.port}: http://localhost:{endpoint.port}/metrics"
+        assert notice == Notice(sentence)
+        assert METRICS_FOLDER in os.environ
+        journal.emit(MET)
+        assert os.environ[METRICS_NOTICE] == sentence  # inherited by the processes that start now
+        journal.emit(MET)
+        assert METRICS_NOTICE not in os.environ  # by those that start again no more
+    assert METRICS_FOLDER not in os.environ
+
+
+def test_a_port_that_is_taken_is_said_on_the_console_and_in_the_log() -> None:
+    recorder = Recorder()
+    with socket.socket() as taken:
+        taken.bind(("0.0.0.0", 0))
+        taken.listen()
+        with serving_metrics(taken.getsockname()[1], Journal([recorder])) as endpoint:
+            assert endpoint is None
+            [notice] = recorder
+            assert notice == Notice(os.environ[METRICS_WARNING]) and "cannot be had" in os.environ[METRICS_WARNING]
+            assert METRICS_FOLDER not in os.environ
+    assert METRICS_WARNING not in os.environ

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -15,8 +16,11 @@ import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
+from cclm.events import Notice, Warned
 from cclm.launch.metrics_sink import LauncherMetrics
-from cclm.metrics.endpoint import Endpoint, PodCollector, open_endpoint
+from cclm.launch_contract import METRICS_WARNING
+from cclm.metrics.early_events import take_early_events
+from cclm.metrics.endpoint import Endpoint, PodCollector, open_endpoint, serving_process
 from cclm.metrics.prometheus import Exported
 
 ACCEPT = (  # as Prometheus 3 asks
@@ -34,7 +38,8 @@ for step in range(1, 1 + int(sys.argv[1])):
     sink.handle(StepDone(step))
 sink.handle(Worked({"images": 8}, {"images": 8}, 80, 100, {"data": 1.5}, {"images": 9}, {"images": {"json": 1}}))
 print("ready", flush=True)
-sys.stdin.read()
+for line in sys.stdin:
+    sink.handle(PhaseChanged(line.strip()))
 """
 
 Start = Callable[..., subprocess.Popen[str]]
@@ -97,6 +102,23 @@ def test_counts_outlive_a_killed_process_and_its_gauges_do_not(start: Start, pod
     assert pod.get_sample_value("cclm_restarts_total", {"cause": "killed"}) == 0
 
 
+def test_a_process_that_has_ended_leaves_its_results_until_processes_start_again(start: Start, tmp_path: Path) -> None:
+    own, pod = CollectorRegistry(), CollectorRegistry()
+    LauncherMetrics(Exported(own))
+    collector = PodCollector(tmp_path, own)
+    pod.register(collector)
+    process = start(5)
+    process.communicate("ended\n", timeout=60)
+    assert process.returncode == 0
+    assert phase(pod) == ["ended"]
+    assert pod.get_sample_value("cclm_train_step") == 5
+
+    collector.begin_round()
+    assert phase(pod) == ["preparing"]  # the launcher's own
+    assert pod.get_sample_value("cclm_train_step") is None
+    assert pod.get_sample_value("cclm_train_steps_total") == 5
+
+
 @pytest.fixture
 def endpoint(tmp_path: Path) -> Iterator[Endpoint]:
     own = CollectorRegistry()
@@ -145,3 +167,60 @@ def test_a_port_that_is_taken_is_a_warning(endpoint: Endpoint, tmp_path: Path) -
         assert second is None
     [warning] = warnings
     assert warning.startswith(f"metrics are not served: port {endpoint.port} cannot be had (")
+
+
+def scrape(endpoint: Endpoint) -> bytes:
+    """As Prometheus does."""
+    headers = {"X-Prometheus-Scrape-Timeout-Seconds": "10"}
+    request = urllib.request.Request(f"http://127.0.0.1:{endpoint.port}/metrics", headers=headers)
+    with urllib.request.urlopen(request, timeout=5) as answer:
+        text: bytes = answer.read()
+    return text
+
+
+def test_the_last_values_stay_for_whoever_scrapes_regularly(endpoint: Endpoint) -> None:
+    told: list[str] = []
+    answers: list[bytes] = []
+
+    def scrape_again(sentence: str) -> None:
+        """From another thread, since this one waits."""
+        told.append(sentence)
+        threading.Thread(target=lambda: answers.append(scrape(endpoint))).start()
+
+    endpoint.await_last_scrapes(scrape_again)
+    assert told == []  # nobody has ever scraped
+    scrape(endpoint)
+    while not told:  # the server may count the scrape a moment after its answer has come
+        endpoint.await_last_scrapes(scrape_again)
+    assert told == ["waiting up to 30 s until the last metrics are scraped"]
+    assert b"cclm_phase" in answers[0]
+
+
+def test_a_signal_ends_the_wait_for_scrapes_and_nothing_else(endpoint: Endpoint) -> None:
+    told: list[str] = []
+    before = signal.getsignal(signal.SIGTERM)
+
+    def send_signal(sentence: str) -> None:
+        told.append(sentence)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    scrape(endpoint)
+    while not told:
+        endpoint.await_last_scrapes(send_signal)
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_process_without_launcher_says_which_port_it_took(capsys: pytest.CaptureFixture[str]) -> None:
+    with serving_process(0) as served:
+        assert served is not None
+        sentence = f"metrics are served on port {served.port}: http://localhost:{served.port}/metrics"
+        assert capsys.readouterr().out == f"{sentence}\n"
+        assert take_early_events() == [Notice(sentence)] and take_early_events() == []
+
+
+def test_the_log_gets_to_know_that_a_port_is_taken(endpoint: Endpoint) -> None:
+    with serving_process(endpoint.port) as second:
+        assert second is None
+        [event] = take_early_events()
+        assert isinstance(event, Warned) and f"port {endpoint.port} cannot be had" in event.text
+        assert take_early_events({METRICS_WARNING: "w", "LOCAL_RANK": "1"}) == []  # one process of the pod says it

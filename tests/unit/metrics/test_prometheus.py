@@ -229,6 +229,16 @@ def test_a_best_model_is_no_checkpoint_that_a_run_can_go_on_from(
     assert value("cclm_checkpoint_blocked_seconds_total") == 0.75
 
 
+def test_a_save_gives_attempts_back_where_a_launcher_counts_them() -> None:
+    for is_launched, expected in ((True, 0), (False, None)):
+        registry = CollectorRegistry()
+        sink = PrometheusSink(Exported(registry), is_local_first=True, is_launched=is_launched)
+        sink.handle(Saved(step=20, place="out/best", bytes=1, seconds=1.0, held_up_seconds=0.0, is_best=True))
+        assert registry.get_sample_value("cclm_attempts") is None  # the launcher's own counts
+        sink.handle(Saved(step=30, place="out", bytes=4096, seconds=1.5, held_up_seconds=0.25))
+        assert registry.get_sample_value("cclm_attempts") == expected
+
+
 def test_scores_are_ratios(sink: PrometheusSink, registry: CollectorRegistry) -> None:
     sink.handle(Started("xvnli", 0, 9, 1, 1, "cpu", 1, {}, ("out",)))
     sink.handle(Evaluated(split="test", step=9, scores={"de": {"accuracy": 62.5}, "fr": {"accuracy": 50.0}}))

@@ -15,7 +15,13 @@ import pytest
 
 from cclm.errors import UserError
 from cclm.training import run_folder
-from cclm.training.run_folder import RUN_LOCK, FolderInUseError, no_trace_if_refused, working_alone
+from cclm.training.run_folder import (
+    RUN_LOCK,
+    FolderInUseError,
+    is_worked_in_by_others,
+    no_trace_if_refused,
+    working_alone,
+)
 
 HOLD = (
     "import sys, signal; from cclm.training.run_folder import working_alone\n"
@@ -70,6 +76,17 @@ def test_other_processes_of_a_run_and_stores_need_no_lock(tmp_path: Path, hold: 
     hold(tmp_path)
     with working_alone(str(tmp_path), environment={"RANK": "1"}), working_alone("memory://a/run", None):
         pass
+
+
+def test_a_launcher_knows_whether_its_own_process_works_in_a_folder(tmp_path: Path, hold: Holder) -> None:
+    store, far = "memory://a/run", str(tmp_path / "far")
+    assert not is_worked_in_by_others(store, far, str(tmp_path), launcher=7)
+    process = hold(tmp_path, CCLM_LAUNCHER_PID="7")
+    assert not is_worked_in_by_others(store, far, str(tmp_path), launcher=7)
+    assert is_worked_in_by_others(store, far, str(tmp_path), launcher=8)
+    process.kill()
+    process.wait()
+    assert not is_worked_in_by_others(str(tmp_path), launcher=8)
 
 
 def test_an_earlier_process_of_the_same_job_is_waited_for(
