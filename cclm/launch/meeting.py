@@ -281,8 +281,9 @@ class Meeting:
         return tuple(sorted({attendee.report.node.index for attendee in self._attendees.values()}))
 
     def others(self) -> int:
-        """How many nodes besides the host are here."""
-        return sum(token != self.host.token for token in self._attendees)
+        """How many nodes besides the host are here. After success only those count that have not heard of it."""
+        here = [attendee.report.status for token, attendee in self._attendees.items() if token != self.host.token]
+        return len(here) - (here.count(Status.LEAVING) if self.is_finished else 0)
 
     def view(self) -> View:
         """What the nodes are told."""

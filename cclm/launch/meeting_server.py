@@ -107,7 +107,7 @@ class MeetingServer:
             self._meeting = Meeting(node, limits, time.monotonic, _free_port)
 
     def others(self) -> int:
-        """How many nodes besides this one attend the meeting here; 0 if there is none."""
+        """How many nodes besides this one attend the meeting here, or have not heard of its success; 0 if none is."""
         with self._lock:
             return 0 if self._meeting is None else self._meeting.others()
 
@@ -117,7 +117,7 @@ class MeetingServer:
             self._meeting = None
 
     def close(self) -> None:
-        """Listen no more."""
+        """Listen no more. Connections end with the next message."""
         self._is_closed = True
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
@@ -140,7 +140,7 @@ class MeetingServer:
         try:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             line.wait_at_most(_IDLE_SECONDS)
-            while (message := line.receive()) is not None:
+            while (message := line.receive()) is not None and not self._is_closed:
                 if "report" in message:
                     report = report_from(message["report"])
                     with self._lock:

@@ -27,7 +27,8 @@ _ASK_AGAIN_SECONDS = 0.5
 _GOODBYE_SECONDS = 5.0
 """How long a node that leaves waits until the host has heard so."""
 _LAST_SECONDS = 30.0
-"""How long a host waits at the end until the others are gone. Those that missed the end would begin again."""
+"""How long a host waits at the end until the others know it, and they until the host is gone. Those that missed the end
+would begin again."""
 _FOUND_ANYWAY_SECONDS = 15.0
 """How long a node waits for one of a lower index to host. That one may take long to stop its processes."""
 _PORT_SECONDS = 30.0
@@ -68,6 +69,7 @@ class Membership:
         index: of this node. One without an address takes part, but can host no meeting.
         processes: that this node starts.
         notify: gets sentences about long waits.
+        stay_seconds: how long the other nodes stay after the host when the run has succeeded.
 
     Raises:
         UserError: the port of this node is in use.
@@ -81,10 +83,11 @@ class Membership:
         limits: Limits,
         processes: int,
         notify: Callable[[str], None],
+        stay_seconds: float = 0.0,
     ) -> None:
         self._addresses = dict(enumerate(addresses))
         self._index, self._run_id, self._limits, self._processes = index, run_id, limits, processes
-        self._notify = notify
+        self._notify, self._stay_seconds = notify, stay_seconds
         self._lock = threading.Lock()
         self._node = Node(index, uuid.uuid4().hex)
         self._status = Status.BUSY
@@ -250,14 +253,20 @@ class Membership:
         self._say_goodbye()
 
     def close(self) -> None:
-        """After the end: let the others read it, then be gone."""
+        """After the end: let the others read it, then be gone. After success the host goes first."""
+        is_guest_of_success = self.is_finished and not self.is_host and not self._has_said_goodbye
+        if is_guest_of_success:
+            self._set(status=Status.LEAVING)
         self._say_goodbye(until_alone=True)
+        if is_guest_of_success:
+            time.sleep(self._stay_seconds)
 
     def _say_goodbye(self, *, until_alone: bool = False) -> None:
         """Wait until the host has heard the present state, and where this node hosts, until the others have.
 
         Args:
-            until_alone: as host, wait until the others are gone.
+            until_alone: wait for the others: the host until they are gone or know of the success, and after success
+                each of them until the host is gone.
         """
         if self._has_said_goodbye:
             return
@@ -271,6 +280,9 @@ class Membership:
                 if not until_alone:
                     deadline = min(deadline, time.monotonic() + 3 * REPORT_SECONDS)
                 while self._server.others() and time.monotonic() < deadline:
+                    time.sleep(_LOOK_SECONDS)
+            elif until_alone and self.is_finished and not self.is_host:
+                while link.lost is None and time.monotonic() < deadline:
                     time.sleep(_LOOK_SECONDS)
             link.close()
         if self._server is not None:

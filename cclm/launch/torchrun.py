@@ -36,6 +36,9 @@ _IN_POD = "KUBERNETES_SERVICE_HOST"
 """Environment variable that Kubernetes sets in each container."""
 _JOIN_TIMEOUT = 600
 """Seconds that a node waits for enough others, where --rdzv-conf says nothing. torch's default."""
+_STAY_SECONDS = 5.0
+"""How long pods stay after the one that hosted a run that has succeeded. When the first pod ends with 0, the operator
+removes those that still run, and their logs. So the log that stays is that of rank 0."""
 
 
 @dataclass(frozen=True)
@@ -180,7 +183,8 @@ def build_meeting(config: LaunchConfig, journal: Journal) -> MeetingHandler | No
     def notify(text: str) -> None:
         journal.emit(Notice(text))
 
-    membership = Membership(addresses, int(number), config.run_id, limits, config.nproc_per_node, notify)
+    stay_seconds = _STAY_SECONDS if _IN_POD in os.environ else 0.0
+    membership = Membership(addresses, int(number), config.run_id, limits, config.nproc_per_node, notify, stay_seconds)
     join_timeout = float(parameters.get_as_int("join_timeout") or _JOIN_TIMEOUT)
     return MeetingHandler(membership, config.run_id, join_timeout, config.local_addr)
 

@@ -8,7 +8,7 @@ import pytest
 
 from cclm.errors import UserError
 from cclm.launch import membership as module
-from cclm.launch.meeting import Limits, Trouble
+from cclm.launch.meeting import Limits, Status, Trouble
 from cclm.launch.meeting_addresses import Address, parse_addresses
 from cclm.launch.membership import JoinedRound, MeetingTimeout, Membership, RunEnded, RunIsOver
 from tests.stores.server import free_ports
@@ -82,6 +82,27 @@ def test_who_comes_after_success_learns_so(node: Make) -> None:
     wait_for(lambda: nodes[0].is_finished and nodes[1].is_finished, "success")
     with pytest.raises(RunIsOver):
         node(2).next_round(PATIENCE)
+
+
+def test_after_success_the_host_goes_first(node: Make) -> None:
+    """The operator keeps the log of the pod that has ended first, and removes those that still run."""
+    nodes = [node(0), node(1)]
+    meet(*nodes)
+    for each in nodes:
+        each.report_done()
+    wait_for(lambda: nodes[0].is_finished and nodes[1].is_finished, "success")
+    order: list[int] = []
+
+    def close(index: int) -> None:
+        nodes[index].close()
+        order.append(index)
+
+    with ThreadPoolExecutor() as pool:
+        guest = pool.submit(close, 1)
+        wait_for(lambda: nodes[1]._status is Status.LEAVING, "the other node's end")
+        pool.submit(close, 0).result(PATIENCE)
+        guest.result(PATIENCE)
+    assert order == [0, 1]
 
 
 def test_nodes_of_other_jobs_are_no_nodes(node: Make) -> None:
