@@ -29,6 +29,10 @@ phases:
   stopped        by a signal; the same command goes on from the newest checkpoint
   failed         "ended by" says why
 
+--watch ends with the run. A run that was stopped, has failed or gives no sign of life may be started again by a
+scheduler, so --watch waits 10 minutes for that. Of a folder that only cclm evaluate has written, it shows the
+evaluation.
+
 exit codes: 0, whatever the run does; 2 where there is no run. Programs read --json: phase, step, total_steps, losses,
 eta_seconds, checkpoint, is_silent and more (docs/metrics.md).
 
@@ -68,7 +72,7 @@ def add_parser(subparsers: Subparsers) -> None:
 
 
 def show_status(args: argparse.Namespace) -> int:
-    """Print how a run is, once or until it has ended; returns the exit code.
+    """Print how a run is, once or until it is over; returns the exit code.
 
     Raises:
         UserError: there is no run.
@@ -76,16 +80,15 @@ def show_status(args: argparse.Namespace) -> int:
     """
     from cclm.cli.status_reading import read_status
     from cclm.cli.status_screen import screen
-    from cclm.metrics.status_file import ENDED
     from cclm.storage import StoreUnavailable
 
     has_answered = False
     while True:
-        phase = None
+        is_over = False
         try:
             status = read_status(args.run.rstrip("/") or "/")
             has_answered = True
-            phase = status.phase
+            is_over = status.is_over
             text = json.dumps(asdict(status), ensure_ascii=False) if args.json else screen(status)
         except StoreUnavailable as outage:
             if args.watch is None or args.json or not has_answered:
@@ -94,7 +97,7 @@ def show_status(args: argparse.Namespace) -> int:
         is_on_terminal = args.watch is not None and not args.json and sys.stdout.isatty()
         is_block = args.watch is not None and not args.json and not is_on_terminal
         print(f"{_CLEAR if is_on_terminal else ''}{text}{chr(10) if is_block else ''}", flush=True)
-        if args.watch is None or phase == ENDED:
+        if args.watch is None or is_over:
             return 0
         time.sleep(args.watch)
 

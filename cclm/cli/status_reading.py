@@ -18,10 +18,14 @@ from cclm.errors import UserError
 from cclm.launch import launch_file
 from cclm.metrics.metrics_file import METRICS
 from cclm.metrics.metrics_lines import MetricsLines, read_lines
-from cclm.metrics.status_file import ENDED, FAILED, SIGN_OF_LIFE, STATUS, STOPPED
+from cclm.metrics.status_file import ENDED, EVALUATION, FAILED, SIGN_OF_LIFE, STATUS, STOPPED
 
 NO_SIGN_AFTER = 6 * SIGN_OF_LIFE
 """Seconds without a sign of life after which that is said. A store gets a new copy once a minute, or less often."""
+OVER_AFTER = 600.0
+"""Seconds after which a run that was stopped, has failed, or gives no sign of life is not expected to go on.
+
+A scheduler that starts it again has done so by then."""
 UNKNOWN = "unknown"
 """The phase of a run that left nothing which says it."""
 FINAL = (ENDED, STOPPED, FAILED)
@@ -31,6 +35,8 @@ _TAIL = 1 << 18
 """Bytes of the end of metrics.jsonl that are read."""
 _SPEEDS = ("images_per_second", "texts_per_second", "model_flops_per_second", "model_flops_utilization")
 _ATTEMPTS = "attempts-"
+_EVALUATE = "evaluate"
+"""The command that trains nothing, in the names of the launcher's files."""
 _STOPS = ("preempted", "interrupted", "peer_stopped")
 """Causes by which somebody stopped a run: names of `cclm.launch.causes.Cause`."""
 
@@ -50,6 +56,10 @@ class RunStatus:
     """Time since the last sign of life; None where there is none, and after the end."""
     is_silent: bool = False
     """Whether there should have been a sign of life since."""
+    is_over: bool = False
+    """Whether the run has ended, or nothing is heard of it for so long that it will hardly go on by itself."""
+    trains: bool = True
+    """Whether the folder is that of a training; False: nothing but `cclm evaluate` has written into it."""
     task: str | None = None
     run: str | None = None
     """The name by which the run knows its own checkpoints."""
@@ -76,8 +86,12 @@ class RunStatus:
     """The newest whole one: `step`, `bytes`, `time` and `age_seconds` (None where nothing says it)."""
     save_failure: dict[str, Any] | None = None
     """The last failed save, if none succeeded since."""
+    best: dict[str, Any] | None = None
+    """The last best model that was saved: `step`, `bytes`, `time`. No run goes on from it."""
     evaluated: dict[str, Any] | None = None
-    """The last evaluation: `split`, `step`, `metric` and `mean`, in percent."""
+    """The last evaluation of the training: `split`, `step`, `metric` and `mean`, in percent."""
+    evaluation: dict[str, Any] | None = None
+    """The last `cclm evaluate` into this folder: contents of evaluation.json, and `is_silent`."""
     warning: dict[str, Any] | None = None
     """The last one: `text` and `time`."""
     error: str | None = None
@@ -106,12 +120,19 @@ def read_status(folder: str) -> RunStatus:
         )
     status = RunStatus(folder, read_time=time.time())
     written = _json_of(folder, STATUS) if STATUS in names else {}
+    evaluation = _json_of(folder, EVALUATION) if EVALUATION in names else {}
     lines = _last_lines(folder) if METRICS in names else MetricsLines()
+    is_of_training = STATUS in names or bool(lines.intervals) or any(step_of_folder(name) is not None for name in names)
+    status.trains = is_of_training or not evaluation
     _take_launcher(status, folder, names)
-    _take_written(status, written)
-    _take_lines(status, lines)
-    _take_checkpoint(status, folder, written)
+    _take_written(status, written if status.trains else evaluation)
+    if status.trains:
+        _take_lines(status, lines)
+        _take_checkpoint(status, folder, written)
+    if evaluation:
+        _take_evaluation(status, evaluation)
     _decide_phase(status)
+    _catch_up(status)
     return status
 
 
@@ -127,7 +148,7 @@ def _names(folder: str) -> list[str]:
 
 def _is_of_run(name: str) -> bool:
     is_of_launcher = name.startswith((launch_file.PREFIX, _ATTEMPTS)) and name.endswith(".json")
-    return name in (STATUS, METRICS) or is_of_launcher or step_of_folder(name) is not None
+    return name in (STATUS, EVALUATION, METRICS) or is_of_launcher or step_of_folder(name) is not None
 
 
 def _json_of(folder: str, name: str) -> dict[str, Any]:
@@ -150,7 +171,12 @@ def _last_lines(folder: str) -> MetricsLines:
 
 
 def _take_launcher(status: RunStatus, folder: str, names: list[str]) -> None:
-    """The file of the launcher that wrote last; the count of attempts where there is none."""
+    """The file of the launcher that wrote last; the count of attempts where there is none.
+
+    What the launcher of an evaluation says does not count for a training in the same folder.
+    """
+    if status.trains:
+        names = [name for name in names if name != launch_file.launch_file_name(_EVALUATE)]
     files = [_json_of(folder, name) for name in names if name.startswith(launch_file.PREFIX)]
     files = [file for file in files if _number(file.get("time")) is not None]
     if files:
@@ -176,7 +202,7 @@ def _take_written(status: RunStatus, written: Mapping[str, Any]) -> None:
         values = written.get(name)
         if isinstance(values, dict):
             setattr(status, name, {key: value for key, value in values.items() if _number(value) is not None})
-    for name in ("save_failure", "evaluated", "warning"):
+    for name in ("save_failure", "best", "evaluated", "warning"):
         if isinstance(written.get(name), dict):
             setattr(status, name, written[name])
     status.sign_time = _number(written.get("time"))
@@ -239,6 +265,13 @@ def _take_checkpoint(status: RunStatus, folder: str, written: Mapping[str, Any])
         status.step = manifest.step
 
 
+def _take_evaluation(status: RunStatus, evaluation: dict[str, Any]) -> None:
+    sign = _number(evaluation.get("time"))
+    silent_seconds = 0.0 if sign is None else status.read_time - sign
+    is_silent = evaluation.get("phase") not in FINAL and silent_seconds > NO_SIGN_AFTER
+    status.evaluation = {**evaluation, "is_silent": is_silent}
+
+
 def _newest(folder: str) -> Manifest | None:
     """The manifest of the newest whole checkpoint; contents are not read."""
     for step in checkpoint_steps(folder):
@@ -269,15 +302,23 @@ def _decide_phase(status: RunStatus) -> None:
     launcher_time = _number(launcher.get("time"))
     if launcher_time is not None and (sign is None or launcher_time > sign):
         _take_launchers_phase(status, launcher)
-    if status.phase != "training":
-        status.eta_seconds = None
-    if status.phase in FINAL:
-        return
     if status.phase == "rendezvous":
         sign = launcher_time
-    if sign is not None:
-        status.silent_seconds = max(0.0, status.read_time - sign)
-        status.is_silent = status.silent_seconds > NO_SIGN_AFTER
+    since = 0.0 if sign is None else max(0.0, status.read_time - sign)
+    if status.phase not in FINAL and sign is not None:
+        status.silent_seconds = since
+        status.is_silent = since > NO_SIGN_AFTER
+    if status.phase != "training" or status.is_silent:
+        status.eta_seconds = None
+    is_still = status.phase in FINAL or (status.is_silent and status.phase != "rendezvous")
+    status.is_over = status.phase == ENDED or (is_still and since > OVER_AFTER)
+
+
+def _catch_up(status: RunStatus) -> None:
+    """Count steps up to the newest checkpoint, where the processes were lost before they wrote that it was saved."""
+    is_lost = status.is_silent or status.phase == FAILED
+    if is_lost and status.checkpoint is not None and status.step is not None:
+        status.step = max(status.step, status.checkpoint["step"])
 
 
 def _take_launchers_phase(status: RunStatus, launcher: Mapping[str, Any]) -> None:

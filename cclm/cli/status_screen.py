@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cclm.cli.status_reading import FINAL, RunStatus
@@ -10,10 +10,13 @@ from cclm.metrics.status_file import FAILED
 
 _WIDTH = 12
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
+_UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
 def screen(status: RunStatus) -> str:
     """The text of the screen, without an end of line after the last one."""
+    if not status.trains:
+        return _screen_of_evaluation(status)
     rows = [
         ("run", _run(status)),
         *(("losses" if number == 0 else "", text) for number, text in enumerate(_losses(status.losses))),
@@ -21,13 +24,35 @@ def screen(status: RunStatus) -> str:
         ("speed", _speed(status)),
         ("checkpoint", _checkpoint(status)),
         ("save failed", _save_failure(status)),
+        ("best model", _best(status)),
         ("evaluated", _evaluated(status)),
+        ("evaluation", _evaluation(status)),
         ("restarts", _restarts(status)),
         ("attempts", _attempts(status)),
         ("broken", _broken(status)),
         ("warning", _warning(status)),
         ("ended by", status.error if status.phase == FAILED else None),
     ]
+    return _text(status, rows)
+
+
+def _screen_of_evaluation(status: RunStatus) -> str:
+    """Of a folder into which nothing but `cclm evaluate` has written."""
+    evaluation = status.evaluation or {}
+    processes = status.processes
+    where = "" if processes is None else f"{processes} process{'' if processes == 1 else 'es'} on {status.device}"
+    rows = [
+        ("evaluation", ", ".join(word for word in (status.task, where) if word)),
+        ("model", _model(evaluation)),
+        *(("scores" if number == 0 else "", text) for number, text in enumerate(_scores(evaluation))),
+        ("restarts", _restarts(status)),
+        ("warning", _warning(status)),
+        ("ended by", status.error if status.phase == FAILED else None),
+    ]
+    return _text(status, rows)
+
+
+def _text(status: RunStatus, rows: Sequence[tuple[str, str | None]]) -> str:
     lines = [_title(status)]
     lines += [f"  {name:<{_WIDTH}}{text}" for name, text in rows if text]
     if status.is_silent and status.silent_seconds is not None:
@@ -49,9 +74,23 @@ def in_words(seconds: float) -> str:
     return f"{seconds // _DAY:.0f} d {seconds % _DAY // _HOUR:.0f} h"
 
 
+def in_units(size: float) -> str:
+    """A number of bytes with three digits or more, such as `812 B`, `5.31 kB` or `1.24 GB`."""
+    power = 0
+    while size >= 999.5 and power < len(_UNITS) - 1:
+        size, power = size / 1000, power + 1
+    digits = 0 if power == 0 or size >= 99.95 else 1 if size >= 9.995 else 2
+    return f"{size:,.{digits}f} {_UNITS[power]}"
+
+
 def _title(status: RunStatus) -> str:
-    parts = [f"{status.folder}: {status.phase.replace('_', ' ')}"]
-    if status.step is not None and status.total_steps:
+    phase = status.phase.replace("_", " ")
+    if status.is_silent and status.silent_seconds is not None and status.phase != "rendezvous":
+        phase = f"no sign of life for {in_words(status.silent_seconds)}, last in phase {phase}"
+    parts = [f"{status.folder}: {phase}"]
+    if not status.trains:
+        pass
+    elif status.step is not None and status.total_steps:
         share = status.step / status.total_steps
         parts.append(f"step {status.step:,} of {status.total_steps:,} ({share:.0%})")
     elif status.step is not None:
@@ -99,10 +138,21 @@ def _speed(status: RunStatus) -> str:
 
 def _checkpoint(status: RunStatus) -> str:
     if status.checkpoint is None:
-        return "none yet"
+        return "" if _is_unknown(status) else "none yet"
     age = status.checkpoint["age_seconds"]
     when = "" if age is None else f", {in_words(age)} ago"
-    return f"step {status.checkpoint['step']:,}, {status.checkpoint['bytes'] / 1e6:,.1f} MB{when}"
+    return f"step {status.checkpoint['step']:,}, {in_units(status.checkpoint['bytes'])}{when}"
+
+
+def _is_unknown(status: RunStatus) -> bool:
+    """Whether nothing says that anything was trained: an earlier version has only evaluated a model, for example."""
+    return status.sign_time is None and status.step is None
+
+
+def _best(status: RunStatus) -> str | None:
+    if status.best is None:
+        return None
+    return f"step {status.best.get('step')}{_ago(status, status.best)}"
 
 
 def _save_failure(status: RunStatus) -> str | None:
@@ -120,6 +170,31 @@ def _evaluated(status: RunStatus) -> str | None:
     mean = found.get("mean")
     score = "" if mean is None else f": {found.get('metric')} {mean:.2f} %, mean over languages"
     return f"{found.get('split')} after step {found.get('step')}{score}"
+
+
+def _evaluation(status: RunStatus) -> str | None:
+    """Of a training's folder that `cclm evaluate` wrote into, too."""
+    found = status.evaluation
+    if found is None:
+        return None
+    state = "no sign of life" if found.get("is_silent") else str(found.get("phase"))
+    return "; ".join([f"{state}{_ago(status, found)}, {_model(found)}", *_scores(found)])
+
+
+def _model(evaluation: Mapping[str, Any]) -> str:
+    step = evaluation.get("step")
+    return f"{evaluation.get('weights')}{f', step {step}' if step else ''}"
+
+
+def _scores(evaluation: Mapping[str, Any]) -> list[str]:
+    """The split and metric in one line, and the scores of the rows in the next."""
+    found = evaluation.get("evaluated")
+    scores = found.get("scores") if isinstance(found, dict) else None
+    if not isinstance(found, dict) or not isinstance(scores, dict):
+        return []
+    values = {row: value for row, value in scores.items() if isinstance(value, int | float)}
+    text = "  ".join(f"{row} {value:.2f}" for row, value in values.items())
+    return [f"{found.get('split')}, {found.get('metric')} in percent: {text}"]
 
 
 def _restarts(status: RunStatus) -> str | None:
@@ -146,7 +221,7 @@ def _attempts(status: RunStatus) -> str | None:
 
 def _broken(status: RunStatus) -> str:
     if not status.skipped:
-        return "no records"
+        return "" if _is_unknown(status) else "no records"
     kinds = ", ".join(f"{kind} {count:,}" for kind, count in status.skipped.items())
     total = sum(status.skipped.values())
     return f"{total:,} record{'' if total == 1 else 's'} ({kinds})"

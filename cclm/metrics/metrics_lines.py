@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from cclm.metrics.tables import main_metric
+
 RETRIEVAL, VALIDATION = "retrieval", "validation"
 TESTS = ("test", "translated_test")
 SPLITS = (RETRIEVAL, VALIDATION, *TESTS)
@@ -57,9 +59,8 @@ class ScoreLine:
 
     @property
     def metric(self) -> str:
-        """The metric that stands for the whole: mean recall for retrieval, the only one of other tasks."""
-        names = next(iter(self.rows.values()))
-        return "r_mean" if "r_mean" in names else next(iter(names))
+        """As `main_metric`."""
+        return main_metric(next(iter(self.rows.values())))
 
     def value(self, row: str = MEAN) -> float:
         """`metric` of one row, in percent; NaN where the line lacks it."""

@@ -1,5 +1,7 @@
 """Where the events of a run go: the console, and in the run's folder `log.txt`, `metrics.jsonl` and `status.json`.
 
+A standalone evaluation has `evaluation.json` in place of `status.json`.
+
 Only the first process reports. Warnings of the package (skipped records) are an exception: they come from all
 processes, and each process keeps its own in `log.txt` and shows them on stderr.
 """
@@ -19,8 +21,7 @@ from cclm.metrics.metrics_file import METRICS, MetricsFile
 from cclm.metrics.package_warnings import WarningsHandler
 from cclm.metrics.progress_bar import ProgressBar
 from cclm.metrics.prometheus import sink_of_process
-from cclm.metrics.status_file import STATUS, StatusFile
-from cclm.metrics.tensorboard import FOLDER as TENSORBOARD
+from cclm.metrics.status_file import EVALUATION, STATUS, StatusFile
 from cclm.metrics.tensorboard import TensorBoard
 
 
@@ -42,7 +43,8 @@ class Report:
         journal: from `open_journal`.
         output_dir: folder of the files; created.
         is_first: whether this is the first process of the run.
-        total: outer steps of the run; 0: nothing is trained, so there is no progress bar and no `status.json`.
+        total: outer steps of the run; 0: nothing is trained, so there is no progress bar, and `evaluation.json` takes
+            the place of `status.json`.
         start: outer steps done before.
         log: name of the log file.
     """
@@ -61,9 +63,8 @@ class Report:
             output_dir.mkdir(parents=True, exist_ok=True)
             self._metrics = MetricsFile(output_dir / METRICS, journal)
             self._sinks = [self._metrics, self._log]
-            if total:
-                self._status = StatusFile(output_dir / STATUS, journal)
-                self._sinks.append(self._status)
+            self._status = StatusFile(output_dir / (STATUS if total else EVALUATION), journal)
+            self._sinks.append(self._status)
             if total and sys.stderr.isatty():
                 self._bar = ProgressBar(total, start)
                 self._sinks.append(self._bar)
@@ -74,10 +75,18 @@ class Report:
             for sink in self._sinks:
                 sink.handle(event)
 
-    def add_tensorboard(self, start: int) -> None:
-        """Write curves for TensorBoard, too. Raises UserError where the package is not installed."""
+    def add_tensorboard(self, folder: str, start: int | None) -> None:
+        """Write curves for TensorBoard, too.
+
+        Args:
+            folder: of the event files, within the run's folder.
+            start: as in TensorBoard.
+
+        Raises:
+            UserError: the package is not installed.
+        """
         if self._is_first:
-            self._tensorboard = TensorBoard(self._folder / TENSORBOARD, start, self._journal)
+            self._tensorboard = TensorBoard(self._folder / folder, start, self._journal)
             self._sinks.append(self._tensorboard)
             self._journal.sinks.append(self._tensorboard)
 

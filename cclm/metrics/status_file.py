@@ -1,6 +1,8 @@
 """`status.json`: how a run is. One small file, replaced whenever something happens and twice a minute.
 
 `cclm status` reads it. Its time of writing is the sign of life of a run whose steps, evaluations or saves take long.
+`cclm evaluate` keeps `evaluation.json` in the same way. The files differ in name since an evaluation may write into the
+folder of a run that still trains.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from typing import Any
 
 from cclm.events import (
     Evaluated,
+    EvaluationStarted,
     Event,
     FileRefused,
     Interval,
@@ -29,8 +32,12 @@ from cclm.events import (
     Warned,
 )
 from cclm.metrics.sentences import sentence
+from cclm.metrics.tables import main_metric, mean_rows
 
 STATUS = "status.json"
+"""Of a run that trains."""
+EVALUATION = "evaluation.json"
+"""Of a standalone evaluation."""
 SIGN_OF_LIFE = 30.0
 """Seconds between two times of writing, at most."""
 
@@ -41,7 +48,9 @@ _KEPT_OVER_STARTS = ("checkpoint", "best", "evaluated", "warning")
 
 
 class StatusFile:
-    """Keeps `status.json` while a run trains. The file is there from `Started` on.
+    """Keeps `status.json` while a run trains, or `evaluation.json` while a model is evaluated.
+
+    The file is there from `Started` or `EvaluationStarted` on.
 
     A disk that takes no more ends no run: that is said once in a row, and tried again.
 
@@ -67,7 +76,7 @@ class StatusFile:
             is_to_be_written = self._take(event)
         if is_to_be_written:
             self._write()
-        if isinstance(event, Started) and self._thread is None:
+        if isinstance(event, Started | EvaluationStarted) and self._thread is None:
             self._thread = threading.Thread(target=self._show_life, name="status", daemon=True)
             self._thread.start()
 
@@ -96,6 +105,16 @@ class StatusFile:
         match event:
             case Started():
                 self._begin(event)
+            case EvaluationStarted():
+                self._values |= {
+                    "task": event.task,
+                    "weights": event.weights,
+                    "step": event.step,
+                    "phase": "preparing",
+                    "processes": event.processes,
+                    "device": event.device,
+                    "start_time": now,
+                }
             case Interval():
                 self._values |= _of_interval(event) | {"interval_time": now}
             case StepDone():
@@ -105,7 +124,7 @@ class StatusFile:
                 is_stopped = event.phase == ENDED and self._stopped_by is not None
                 self._values["phase"] = STOPPED if is_stopped else event.phase
             case Evaluated():
-                self._values["evaluated"] = {"split": event.split, "step": event.step, "time": now}
+                self._values["evaluated"] = _of_scores(event) | {"time": now}
             case Saved():
                 self._values["best" if event.is_best else "checkpoint"] = {
                     "step": event.step,
@@ -158,7 +177,7 @@ class StatusFile:
             self._write()
 
     def _write(self) -> None:
-        temporary = self.path.with_name(f".{STATUS}.tmp")
+        temporary = self.path.with_name(f".{self.path.name}.tmp")
         refusal = None
         with self._lock:
             try:
@@ -177,6 +196,13 @@ class StatusFile:
                     self._is_refused = True
         if refusal is not None:
             self._journal.emit(Notice(f"{self.path} cannot be written ({refusal}); the run goes on without it"))
+
+
+def _of_scores(event: Evaluated) -> dict[str, Any]:
+    metric = main_metric(next(iter(event.scores.values())))
+    rows = {**event.scores, **mean_rows(event.scores)}
+    values = {row: metrics[metric] for row, metrics in rows.items()}
+    return {"split": event.split, "step": event.step, "metric": metric, "scores": values}
 
 
 def _of_interval(event: Interval) -> dict[str, Any]:

@@ -18,6 +18,11 @@ def mean_rows(scores: Scores) -> dict[str, dict[str, float]]:
     return {name: {metric: sum(row[metric] for row in of) / len(of) for metric in of[0]} for name, of in rows.items()}
 
 
+def main_metric(row: Mapping[str, float]) -> str:
+    """The name of the metric that stands for a whole row: mean recall for retrieval, the only one of other tasks."""
+    return "r_mean" if "r_mean" in row else next(iter(row))
+
+
 def score_table(scores: Scores, examples: Mapping[str, int]) -> str:
     """One row a language, and the means. Recalls for retrieval; for other tasks their metric and the number of entries.
 

@@ -7,12 +7,18 @@ from typing import TYPE_CHECKING
 
 from cclm.errors import UserError
 from cclm.events import Evaluated, Event, Interval, Journal, Notice
+from cclm.metrics.tables import mean_rows
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 FOLDER = "tensorboard"
-"""Name of the folder of event files in a run's folder."""
+"""Folder of event files, in a run's folder."""
+EVALUATION_FOLDER = f"{FOLDER}/evaluation"
+"""The same for standalone evaluations, which TensorBoard shows as a run of its own.
+
+TensorBoard reads only the newest file of a folder. In the same folder, an evaluation would hide what a training writes
+after it."""
 
 
 class TensorBoard:
@@ -21,12 +27,13 @@ class TensorBoard:
     Args:
         folder: of the event files; created.
         step: outer steps done before; curves of later steps, which a run that was cut off left, are not shown any more.
+            None: all that is there stays.
 
     Raises:
         UserError: the package tensorboard is not installed.
     """
 
-    def __init__(self, folder: Path, step: int, journal: Journal) -> None:
+    def __init__(self, folder: Path, step: int | None, journal: Journal) -> None:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
@@ -34,7 +41,7 @@ class TensorBoard:
                 "--tensorboard (the setting tensorboard) needs the package tensorboard: pip install 'cclm[tensorboard]'"
             ) from None
         self._journal = journal
-        self._writer: SummaryWriter | None = SummaryWriter(str(folder), purge_step=step + 1)
+        self._writer: SummaryWriter | None = SummaryWriter(str(folder), purge_step=None if step is None else step + 1)
 
     def handle(self, event: Event) -> None:
         match event:
@@ -42,8 +49,8 @@ class TensorBoard:
                 self._add(event.step, _scalars(event))
             case Evaluated():
                 scores = {
-                    f"{event.split}/{language}/{metric}": percent
-                    for language, metrics in event.scores.items()
+                    f"{event.split}/{row.replace(' ', '_')}/{metric}": percent
+                    for row, metrics in {**event.scores, **mean_rows(event.scores)}.items()
                     for metric, percent in metrics.items()
                 }
                 self._add(event.step, scores)

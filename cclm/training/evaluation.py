@@ -44,10 +44,9 @@ def evaluate_pretrained(config: PretrainConfig, weights: str) -> None:
         source, step = checkpoint.source, checkpoint.step
     else:
         model = build_model(config.model.model_copy(update={"weights": weights}))
-    with evaluating(context, config.task, model, source, step):
+    with evaluating(config, context, model, source, step, [RESULT]):
         scores = held_out.measure(model.to(device), tokenizer, config.model.vision.image_size, device)
         held_out.publish(scores, step, context.journal, context.saving.folder)
-        context.saving.publish(RESULT)
 
 
 def evaluate_finetuned(config: FinetuneConfig, options: FinetuneOptions) -> None:
@@ -67,10 +66,9 @@ def evaluate_finetuned(config: FinetuneConfig, options: FinetuneOptions) -> None
     if weights is None:
         raise UserError("say which model to evaluate: --checkpoint PATH, a run's folder or a .th file")
     task = initial_task(config, weights).to(device)
-    with evaluating(context, config.task, task, weights.source, weights.step):
+    with evaluating(config, context, task, weights.source, weights.step, [RESULTS, f"{PREDICTIONS}/*"]):
         if remark := remarks(test_sets):
             context.journal.emit(Notice(f"test sets, {remark}"))
         measured = tests.measure(task, test_sets)
         model = Start(weights.step, {"validation": None, "identity": weights.identity}, weights.source, None)
         publish_results(config, tested_split(options), measured, model, context.journal, context.saving.folder)
-        context.saving.publish(RESULTS, f"{PREDICTIONS}/*")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import platform
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -23,6 +23,9 @@ from cclm.config.finetune import FinetuneConfig
 from cclm.config.pretrain import PretrainConfig, TrainingConfig
 from cclm.events import EvaluationStarted, Journal, PhaseChanged, Started, Stopped
 from cclm.metrics.report import Report, open_journal
+from cclm.metrics.status_file import EVALUATION
+from cclm.metrics.tensorboard import EVALUATION_FOLDER
+from cclm.metrics.tensorboard import FOLDER as TENSORBOARD
 from cclm.tasks.flops import FlopCounter
 from cclm.training import environment
 from cclm.training.changes import changes, settings_of
@@ -198,7 +201,7 @@ def train(recipe: Recipe[Model], context: RunContext, *, resume: str, stop: envi
     # 3. What happens between steps.
     report, own_files = _open_report(context, total=course.total_steps, start=begin), OwnFiles(saving.places)
     if config.tensorboard:
-        report.add_tensorboard(begin)
+        report.add_tensorboard(TENSORBOARD, begin)
     saving.publish(*KEPT_FILES)
     audit = None
     if course.audited:
@@ -250,19 +253,27 @@ def train(recipe: Recipe[Model], context: RunContext, *, resume: str, stop: envi
 
 
 @contextmanager
-def evaluating(context: RunContext, task: str, model: nn.Module, weights: str, step: int) -> Iterator[None]:
+def evaluating(
+    config: Config, context: RunContext, model: nn.Module, weights: str, step: int, results: Sequence[str]
+) -> Iterator[None]:
     """Around a standalone evaluation: its files are opened, and brought to all places in the end.
 
     Args:
-        task: of the config.
         model: what is evaluated.
         weights: where the model comes from, for the log.
         step: outer steps that the model was trained for.
+        results: names or patterns of the files that the evaluation writes.
     """
-    with _open_report(context), context.saving:
+    report, saving = _open_report(context), context.saving
+    if config.tensorboard:
+        report.add_tensorboard(EVALUATION_FOLDER, None)
+    files = (*results, EVALUATION, f"{EVALUATION_FOLDER}/*")
+    with report, saving:
+        if saving.places.mirrors:  # from the beginning, as an evaluation may take hours
+            saving.publish(*files)
         context.journal.emit(
             EvaluationStarted(
-                task=task,
+                task=config.task,
                 weights=weights,
                 step=step,
                 parameters=sum(parameter.numel() for parameter in model.parameters()),
@@ -274,6 +285,7 @@ def evaluating(context: RunContext, task: str, model: nn.Module, weights: str, s
         )
         context.journal.emit(PhaseChanged("evaluating"))
         yield
+        saving.publish(*files)
     distributed.shutdown()
 
 

@@ -17,7 +17,8 @@ from cclm.data.stored.quarantine import QUARANTINE
 from cclm.metrics.log_file import LOG
 from cclm.metrics.metrics_file import METRICS
 from cclm.metrics.results import PREDICTIONS, RESULTS
-from cclm.metrics.status_file import STATUS
+from cclm.metrics.status_file import EVALUATION, STATUS
+from cclm.metrics.tensorboard import EVALUATION_FOLDER
 from cclm.metrics.tensorboard import FOLDER as TENSORBOARD
 from cclm.training.held_out import RESULT
 from cclm.training.run_folder import RUN
@@ -30,12 +31,14 @@ KEPT_FILES = (
     LOG,
     "log-*.txt",
     STATUS,
+    EVALUATION,
     RESULT,
     AUDIT,
     QUARANTINE,
     RESULTS,
     f"{PREDICTIONS}/*",
     f"{TENSORBOARD}/*",
+    f"{EVALUATION_FOLDER}/*",
 )
 """What a run writes beside its checkpoints, as names or patterns."""
 

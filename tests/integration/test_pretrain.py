@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import equal
 
+from cclm.cli.status_reading import read_status
 from tests.interrupts import obey_interrupts
 from tests.stores.server import free_ports
 
@@ -120,12 +122,21 @@ def test_it_trains_saves_evaluates_and_goes_on_bit_for_bit(config, held_out, tmp
     assert metrics(tmp_path / "parts") == metrics(tmp_path / "whole")
     assert_equal_checkpoints(tmp_path / "parts" / "step-00000020", tmp_path / "whole" / "step-00000020")
 
-    again = run("evaluate", whole, "--checkpoint", tmp_path / "whole", f"output_dir={tmp_path}/again")
-    before = metrics(tmp_path / "whole")
+    again = run("evaluate", whole, "--checkpoint", tmp_path / "whole", f"output_dir={tmp_path}/again", "--tensorboard")
+    before, status = metrics(tmp_path / "whole"), (tmp_path / "whole" / "status.json").read_text()
     run("evaluate", whole, "--checkpoint", tmp_path / "whole" / "step-00000010")
     assert metrics(tmp_path / "whole")[:-1] == before  # evaluating an early checkpoint forgets nothing
+    assert (tmp_path / "whole" / "status.json").read_text() == status
     assert json.loads((tmp_path / "again" / "retrieval.json").read_text()) == result
     assert "image to text" in again.stdout
+    evaluation = read_status(str(tmp_path / "again"))
+    assert (evaluation.trains, evaluation.phase, evaluation.task) == (False, "ended", "pretrain")
+    assert evaluation.evaluation["weights"] == str(tmp_path / "whole" / "step-00000020")
+    curves = EventAccumulator(str(tmp_path / "again" / "tensorboard" / "evaluation"))
+    curves.Reload()
+    [point] = curves.Scalars("retrieval/mean/r_mean")
+    mean = evaluation.evaluation["evaluated"]["scores"]["mean"]
+    assert point.step == 20 and point.value == pytest.approx(mean) and mean == result["mean"]["r_mean"]
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ import pytest
 from cclm.checkpoints.manifest import FileEntry, Manifest, to_bytes
 from cclm.cli.main import run
 from cclm.cli.status_reading import NO_SIGN_AFTER
-from cclm.cli.status_screen import in_words
+from cclm.cli.status_screen import in_units, in_words
 
 RUN = "aaaaaaaa"
 
@@ -86,7 +86,7 @@ def test_one_screen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "              texts:  ttc 2.000",
         "  learning    lr 1.00e-04, temperature 0.0700",
         "  speed       34 images/s, 1,080 texts/s, 250 TFLOP/s (40.1% of the devices' peak)",
-        "  checkpoint  step 100, 0.0 MB, 3 min ago",
+        "  checkpoint  step 100, 5 B, 3 min ago",
         "  restarts    3 (killed 1, lost_peer 2); the last one, 5 min ago: rank 1 was killed",
         "  attempts    1 of 5 in a row without a newer checkpoint",
         "  broken      3 records (images 2, texts 1)",
@@ -105,7 +105,10 @@ def test_an_old_sign_of_life_is_said_and_that_of_a_run_that_ended_is_not(
     folder = put(tmp_path / "run", written(time=old))
     out = shown(capsys, folder)
     assert "no sign of life for 7 min: " in out and " left" not in out
+    first = f"{folder}: no sign of life for 7 min, last in phase training, step 120 of 900 (13%)"
+    assert out.startswith(f"{first}\n")
     assert as_json(capsys, folder)["is_silent"] is True
+    assert as_json(capsys, folder)["eta_seconds"] is None
     put(folder, written(time=time.time() - NO_SIGN_AFTER + 20))
     assert "no sign of life" not in shown(capsys, folder)
     for phase in ("ended", "stopped", "failed"):
@@ -158,7 +161,7 @@ def test_metrics_that_are_cut_and_no_status(tmp_path: Path, capsys: pytest.Captu
 def test_a_checkpoint_alone_has_the_age_of_its_manifest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     put_checkpoint(tmp_path, 40)
     os.utime(tmp_path / "step-00000040" / "manifest.json", (time.time() - 7200,) * 2)
-    assert "  checkpoint  step 40, 0.0 MB, 2 h 0 min ago" in shown(capsys, tmp_path)
+    assert "  checkpoint  step 40, 5 B, 2 h 0 min ago" in shown(capsys, tmp_path)
     assert as_json(capsys, tmp_path)["run"] == RUN
 
 
@@ -210,6 +213,94 @@ def test_seconds_that_are_none(words: list[str], sentence: str, capsys: pytest.C
     with pytest.raises(SystemExit) as end:
         run(["status", *words])
     assert end.value.code == 2 and capsys.readouterr().err.endswith(f"{sentence}\n")
+
+
+@pytest.mark.parametrize(("changes", "is_over"), [
+    ({"phase": "training"}, False),
+    ({"phase": "training", "time": -500}, False),  # nothing for long, but a scheduler may start it again
+    ({"phase": "training", "time": -700}, True),
+    ({"phase": "stopped", "time": -300}, False),
+    ({"phase": "stopped", "time": -700}, True),
+    ({"phase": "failed", "time": -700}, True),
+    ({"phase": "ended"}, True),
+])  # fmt: skip
+def test_watching_ends_when_nothing_more_is_to_be_expected(
+    changes: dict[str, Any], is_over: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    folder = put(tmp_path / "run", written(**{**changes, "time": time.time() + changes.get("time", 0)}))
+
+    def sleep(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    assert as_json(capsys, folder)["is_over"] is is_over
+    assert run(["status", str(folder), "--watch"]) == (0 if is_over else 130)
+
+
+def test_waiting_for_other_machines_is_never_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "run"
+    put(folder, launch={"time": time.time() - 700, "phase": "rendezvous", "end": None, "restarts": {}})
+    put(folder, written(time=time.time() - 800))
+    assert as_json(capsys, folder)["is_over"] is False
+
+
+def test_a_save_just_before_the_end_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The writer is a process of its own: it may commit a step that the training has not written down."""
+    folder = put(tmp_path / "run", written(step=120, time=time.time() - 400))
+    put_checkpoint(folder, 125)
+    assert "step 125 of 900" in shown(capsys, folder)
+    put(folder, written(step=120))
+    assert "step 120 of 900" in shown(capsys, folder)  # alive: it may have gone back to an earlier checkpoint
+
+
+def evaluation(**changes: Any) -> dict[str, Any]:
+    """An evaluation.json."""
+    now = time.time()
+    scores = {"en": 50.0, "de": 30.0, "mean": 40.0, "mean without en": 30.0}
+    return {
+        "task": "classification", "weights": "out/x/best/step-00000040", "step": 40, "phase": "ended", "processes": 1,
+        "device": "cpu", "time": now - 90,
+        "evaluated": {"split": "test", "step": 40, "metric": "accuracy", "scores": scores, "time": now - 90},
+    } | changes  # fmt: skip
+
+
+def test_the_folder_of_an_evaluation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "evaluation.json").write_text(json.dumps(evaluation()))
+    (folder / "metrics.jsonl").write_text(json.dumps({"step": 40, "test": {"languages": {"en": {"accuracy": 50.0}}}}))
+    assert shown(capsys, folder).splitlines() == [
+        f"{folder}: ended, 1 min ago",
+        "  evaluation  classification, 1 process on cpu",
+        "  model       out/x/best/step-00000040, step 40",
+        "  scores      test, accuracy in percent: en 50.00  de 30.00  mean 40.00  mean without en 30.00",
+    ]
+    found = as_json(capsys, folder)
+    assert (found["trains"], found["phase"], found["task"]) == (False, "ended", "classification")
+    assert found["evaluation"]["evaluated"]["scores"]["mean"] == 40.0 and found["is_over"] is True
+    running = evaluation(phase="evaluating", evaluated=None, time=time.time() - 400)
+    (folder / "evaluation.json").write_text(json.dumps(running))
+    assert shown(capsys, folder).startswith(f"{folder}: no sign of life for 6 min, last in phase evaluating\n")
+
+
+def test_an_evaluation_in_the_folder_of_a_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = put(tmp_path / "run", written())
+    put_checkpoint(folder, 100)
+    (folder / "evaluation.json").write_text(json.dumps(evaluation()))
+    end = {"exit_code": 1, "cause": "bug", "reason": "a bug", "time": time.time()}
+    launch = {"time": time.time() + 9, "phase": "ended", "end": end, "restarts": {}}
+    (folder / "launch-evaluate.json").write_text(json.dumps(launch))  # says nothing about the training
+    out = shown(capsys, folder)
+    assert out.startswith(f"{folder}: training, step 120 of 900 (13%)")
+    row = "  evaluation  ended, 1 min ago, out/x/best/step-00000040, step 40; test, accuracy in percent: en 50.00  de "
+    assert row in out
+
+
+def test_sizes_in_units() -> None:
+    assert [in_units(size) for size in (5, 999, 1000, 99_960, 5_312_000, 2_049e6, 9.9996e9, 3.2e15)] == [
+        "5 B", "999 B", "1.00 kB", "100 kB", "5.31 MB", "2.05 GB", "10.0 GB", "3,200 TB",
+    ]  # fmt: skip
 
 
 def test_times_in_words() -> None:

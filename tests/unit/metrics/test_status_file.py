@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from cclm.events import (
+    Evaluated,
+    EvaluationStarted,
     Event,
     Interval,
     Journal,
@@ -89,6 +91,22 @@ def test_it_tells_what_happens(tmp_path: Path, journal: Journal) -> None:
     assert read(tmp_path)["phase"] == "ended" and abs(read(tmp_path)["time"] - time.time()) < 10
     file.close()
     assert [path.name for path in tmp_path.iterdir()] == ["status.json"]
+
+
+def test_an_evaluation_has_a_file_of_its_own(tmp_path: Path, journal: Journal) -> None:
+    """It may write into the folder of a run that trains."""
+    (tmp_path / "status.json").write_text("{}")
+    with Report(journal, tmp_path, is_first=True):
+        journal.emit(EvaluationStarted("xvnli", "out/best/step-00000010", 10, 1, 2, "cpu"))
+        journal.emit(PhaseChanged("evaluating"))
+        scores = {"en": {"accuracy": 50.0}, "de": {"accuracy": 30.0}}
+        journal.emit(Evaluated("test", 10, scores, {"en": 2, "de": 2}))
+        journal.emit(PhaseChanged("ended"))
+    now = json.loads((tmp_path / "evaluation.json").read_text())
+    assert (now["task"], now["weights"], now["step"], now["phase"]) == ("xvnli", "out/best/step-00000010", 10, "ended")
+    assert now["evaluated"]["scores"] == {"en": 50.0, "de": 30.0, "mean": 40.0, "mean without en": 30.0}
+    assert (now["evaluated"]["split"], now["evaluated"]["metric"]) == ("test", "accuracy")
+    assert (tmp_path / "status.json").read_text() == "{}"
 
 
 def test_a_stop_is_told_once_everything_is_saved(tmp_path: Path, journal: Journal) -> None:
