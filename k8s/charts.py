@@ -1,7 +1,7 @@
 """Files of the Helm charts that are made from the code and from each other.
 
-python -m k8s.charts machines > helm/a100-pool/machines.yaml
-python -m k8s.charts readme helm/a100-pool > helm/a100-pool/README.md
+python -m k8s.charts machines > helm/CHART/machines.yaml
+python -m k8s.charts readme helm/CHART > helm/CHART/README.md
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from k8s.quantities import MEGABYTE, in_mebibytes
 from k8s.resources import MACHINES, SHARED_MEMORY_OF_GPU
 
 _MACHINES_HEAD = """\
-# Machine type -> what a pod that has the machine for itself asks for. Made by `python -m k8s.charts machines`."""
+# Machine type -> what a pod that has the machine for itself asks for. memoryMi is memMB with /dev/shm.
+# Made by `python -m k8s.charts machines`."""
 
 
 def machines() -> str:
-    """machines.yaml of the pool chart: what a pod on each machine type asks for, as the named resources do."""
+    """machines.yaml of the charts: what a pod on each machine type asks for, as the named resources do."""
     table = {}
     for name, machine in MACHINES.items():
         asked = machine.resource
@@ -33,6 +34,7 @@ def machines() -> str:
             "gpus": asked.gpu,
             "efa": machine.efa,
             "cpu": asked.cpu,
+            "memMB": asked.memMB,
             "memoryMi": int(memory.removesuffix("Mi")),
             **({"accelerator": machine.accelerator} if machine.accelerator else {}),
         }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from k8s.names import MANAGED_BY, MANAGED_BY_LABEL
+from k8s.names import APP_LABEL
 
 Object = dict[str, Any]
 """A Kubernetes object as the API server sends it: parsed JSON."""
@@ -67,8 +67,9 @@ KINDS = {
 }
 """By the name that stands in an object's `kind`."""
 
-OURS = f"{MANAGED_BY_LABEL}={MANAGED_BY}"
-"""Selects the jobs that `torchx run` made, and their pods, whatever program they run."""
+OURS = APP_LABEL
+"""Selects the jobs that `torchx run` made, and their pods, whatever program they run; and those of the chart
+cclm-pretrain. helm puts itself into the label `managed-by` of a job that it makes."""
 ROLE_NAME = "torchx.pytorch.org/role-name"
 """Label of jobs and pods: the name of the application's only role."""
 JOB_NAME = "training.kubeflow.org/job-name"

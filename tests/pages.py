@@ -72,10 +72,16 @@ IN_A_CLUSTER = (
 
 _OPERATOR = "github.com/kubeflow/training-operator.git/manifests/overlays/standalone?ref=v1.9.4"
 _HANDLE = "HANDLE stands for a run's; tests/cluster gives the same command for its own runs"
+_RELEASE = "tests/cluster/test_run_chart.py renders the chart with every file of values, by helm 3 and helm 4"
 NOT_RUN = {
     f"torchx run -s kubernetes -cfg namespace=team,secrets=store {_ON_KUBERNETES}": (
         "needs GPUs; its dry run is made, and tests/cluster starts the demo world's run by the same command"
     ),
+    "helm install demo helm/cclm-pretrain --set image.repository=REGISTRY/cclm,image.tag=1": _RELEASE,
+    "helm test demo": _RELEASE,
+    "helm install base helm/cclm-pretrain -f values.yaml": _RELEASE,
+    "helm upgrade base helm/cclm-pretrain -f values.yaml": _RELEASE,
+    "helm uninstall base": _RELEASE,
     "torchx status HANDLE": _HANDLE,
     "torchx log HANDLE": _HANDLE,
     "torchx cancel HANDLE": _HANDLE,

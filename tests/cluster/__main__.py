@@ -15,7 +15,7 @@ from .common import ClusterError, clusters_folder, require_prerequisites, versio
 from .teardown import sweep
 
 # Built and fetched by `build` beside what a cluster needs: for rendering charts and checking rules.
-EXTRAS = ("helm", "prometheus", "promtool")
+EXTRAS = ("helm", "helm4", "prometheus", "promtool")
 PACKAGE_EXTRAS = ("images",)
 
 
@@ -27,7 +27,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     build = commands.add_parser("build", help="build and fetch what is missing into the cache")
     build.add_argument(
-        "programs", nargs="*", help="only these (default: the core, helm, prometheus, promtool and buildah)"
+        "programs", nargs="*", help="only these (default: the core, helm, helm4, prometheus, promtool and buildah)"
     )
     build.add_argument("--all", action="store_true", help="what every option needs, too")
     up = commands.add_parser("up", help="bring a cluster up")

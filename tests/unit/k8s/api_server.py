@@ -136,7 +136,7 @@ class ApiServer:
             return not_found(*path.rsplit("/", 2)[-2:])
         place = rf"/namespaces/{kind['namespace'] or '[^/]+'}"
         form = re.compile(rf"{re.escape(kind['root'])}({place})?/{kind['plural']}/[^/]+")
-        labels = dict(pair.split("=", 1) for pair in query.get("labelSelector", "").split(",") if pair)
+        wanted = [pair.partition("=") for pair in query.get("labelSelector", "").split(",") if pair]
         fields = dict(
             pair.split("=", 1) for pair in query.get("fieldSelector", "").split(",") if "!=" not in pair and pair
         )
@@ -144,13 +144,19 @@ class ApiServer:
             item
             for name, item in self.objects.items()
             if form.fullmatch(name)
-            and labels.items() <= (item["metadata"].get("labels") or {}).items()
+            and all(_has_label(item, key, value if equals else None) for key, equals, value in wanted)
             and all(_field(item, key) == value for key, value in fields.items())
         ]
         limit, start = int(query.get("limit", "500")), int(query.get("continue", "0"))
         following = str(start + limit) if len(items) > start + limit else ""
         page = {"kind": "List", "metadata": {"continue": following}, "items": items[start : start + limit]}
         return Answer(200, json.dumps(page).encode())
+
+
+def _has_label(item: Object, key: str, value: str | None) -> bool:
+    """Whether an object has a label, with this value unless it is None."""
+    found = (item["metadata"].get("labels") or {}).get(key)
+    return found is not None and value in (None, found)
 
 
 def _field(item: Any, path: str) -> Any:
