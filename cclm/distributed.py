@@ -214,7 +214,7 @@ def wrap(task: nn.Module, device: torch.device) -> nn.Module:
         device_ids=device_ids,
         find_unused_parameters=True,
         gradient_as_bucket_view=True,
-        broadcast_buffers=False,
+        forward_sync_buffers=False,
     )
 
 

@@ -8,14 +8,11 @@ from torchx.specs import AppDef, Role
 
 from k8s import overlay
 from k8s.names import check_name, worker_name
+from k8s.objects import QUEUE_NAME, QUEUE_PRIORITY, REPLICA_INDEX
 from k8s.pod import labels, pod_annotations, pod_spec
 from k8s.settings import JobSettings
 
 Manifest = dict[str, Any]
-
-QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
-QUEUE_PRIORITY_LABEL = "kueue.x-k8s.io/priority-class"
-REPLICA_LABEL = "training.kubeflow.org/replica-index"
 
 
 def min_pods(role: Role) -> int:
@@ -27,9 +24,9 @@ def job_metadata(app: AppDef, settings: JobSettings, name: str) -> Manifest:
     """Metadata of a job of either kind."""
     found = labels(app, settings, name)
     if settings.queue:
-        found[QUEUE_LABEL] = settings.queue
+        found[QUEUE_NAME] = settings.queue
     if settings.kueue_priority:
-        found[QUEUE_PRIORITY_LABEL] = settings.kueue_priority
+        found[QUEUE_PRIORITY] = settings.kueue_priority
     metadata: Manifest = {"name": name, "labels": found}
     if settings.namespace:
         metadata["namespace"] = settings.namespace
@@ -51,7 +48,7 @@ def pytorchjob(app: AppDef, settings: JobSettings, name: str) -> Manifest:
     check_name(name, role.num_replicas)
     template: Manifest = {
         "metadata": {"labels": labels(app, settings, name), "annotations": pod_annotations(settings)},
-        "spec": pod_spec(app, settings, name, rank0_host=worker_name(name, 0), replica_label=REPLICA_LABEL),
+        "spec": pod_spec(app, settings, name, rank0_host=worker_name(name, 0), replica_label=REPLICA_INDEX),
     }
     if settings.overlay is not None:
         template = overlay.merge(template, overlay.read(settings.overlay))

@@ -12,6 +12,8 @@ _SUFFIX_LETTERS = "bcdfghjklmnpqrstvwxz2456789"
 _SUFFIX_LENGTH = 5
 _MAX_LABEL = 63
 
+BACKEND = "kubernetes"
+"""The name by which TorchX knows this scheduler."""
 JOB_LABEL = "app.kubernetes.io/instance"
 """Label with the job's name, on the job and its pods, the same for both kinds of job."""
 APP_LABEL = "torchx.pytorch.org/app-name"

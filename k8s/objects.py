@@ -82,6 +82,8 @@ COMPLETION_INDEX = "batch.kubernetes.io/job-completion-index"
 """Label of a TrainJob's pods: which node of the job it is."""
 QUEUE_NAME = "kueue.x-k8s.io/queue-name"
 """Label of a job: its LocalQueue of Kueue."""
+QUEUE_PRIORITY = "kueue.x-k8s.io/priority-class"
+"""Label of a job: its WorkloadPriorityClass of Kueue."""
 CANCELLED = "cclm.dev/cancelled"
 """Annotation of a job that `torchx cancel` has ended: when, as RFC 3339."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,9 @@ SPOT_LABELS = {
 }
 """How Karpenter, EKS, GKE and AKS label their spot nodes; the last two taint them likewise."""
 
+_KEY = re.compile(r"([A-Za-z0-9.-]+/)?[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?")
+_VALUE = re.compile(r"([A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?)?")
+"""Key and value of a taint."""
 _EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 _LOST = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
 _AFFINITIES = ("nodeAffinity", "podAffinity", "podAntiAffinity")
@@ -65,7 +69,8 @@ def tolerations(devices: dict[str, int], settings: JobSettings) -> list[Manifest
 def _toleration(text: str) -> Manifest:
     """One of KEY, KEY:EFFECT, KEY:VALUE, KEY:VALUE:EFFECT."""
     key, *rest = text.split(":")
-    if not key or len(rest) > 2 or (len(rest) == 2 and rest[1] not in _EFFECTS):
+    is_wrong = not _KEY.fullmatch(key) or not all(_VALUE.fullmatch(word) for word in rest)
+    if is_wrong or len(rest) > 2 or (len(rest) == 2 and rest[1] not in _EFFECTS):
         raise UserError(
             f"run option tolerations: {text} is not KEY, KEY:EFFECT, KEY:VALUE or KEY:VALUE:EFFECT, with EFFECT one "
             f"of {', '.join(_EFFECTS)}"

@@ -22,6 +22,10 @@ Manifest = dict[str, Any]
 HUGE_PAGES = "hugepages-2Mi"
 REPLICA_ID = "TORCHX_REPLICA_ID"
 RANK0_HOST = "TORCHX_RANK0_HOST"
+NAMESPACE = "CCLM_NAMESPACE"
+"""Variable of each pod: the namespace of its job."""
+JOB_HANDLE = "TORCHX_JOB_ID"
+"""Variable that TorchX gives each replica: the handle of the job."""
 
 _REPLICA_MARK = "\0"
 """Stands for the replica's number until the text around it is escaped."""
@@ -162,10 +166,14 @@ def _environment(
             # A pod that has asked for no huge pages dies of SIGBUS when it touches one.
             defaults["FI_EFA_USE_HUGE_PAGE"] = "0"
     given = {key: substitute(value) for key, value in role.env.items()}
+    if JOB_HANDLE in given:  # TorchX knows the name of the job alone; commands such as torchx status need both
+        scheduler, _, job = given[JOB_HANDLE].rpartition("/")
+        given[JOB_HANDLE] = f"{scheduler}/$({NAMESPACE}):{job}"
     texts = {RANK0_HOST: rank0_host, **{key: value for key, value in defaults.items() if key not in given}, **given}
     field = {"fieldRef": {"fieldPath": f"metadata.labels['{replica_label}']"}}
     return [
         {"name": REPLICA_ID, "valueFrom": field},
+        {"name": NAMESPACE, "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}},
         *({"name": key, "value": value} for key, value in texts.items()),
         *(
             {

@@ -19,6 +19,12 @@ from k8s.trainjob import BEYOND_PATCHES
 _OF_OPERATOR = re.compile(r"PET_.*|MASTER_ADDR|MASTER_PORT|WORLD_SIZE|RANK")
 """Variables that training operators set, after ours, so that ours would be without effect."""
 _MAX_PORT = 65535
+_IMAGE = re.compile(
+    r"([A-Za-z0-9.-]+(:\d+)?/|\[[0-9a-fA-F:]+\](:\d+)?/)?"  # registry
+    r"[a-z0-9]+([._-]+[a-z0-9]+)*(/[a-z0-9]+([._-]+[a-z0-9]+)*)*"  # name
+    r"(:\w[\w.-]{0,127})?(@[A-Za-z0-9+._-]+:[0-9a-fA-F]{32,})?"
+)
+"""As the reference of an image is defined (distribution/reference)."""
 
 
 _SECRET = re.compile(r".*(SECRET|SECRET_ACCESS_KEY|SESSION_TOKEN|PASSWORD|PASSWD|API_KEY|API_TOKEN)|HF_TOKEN", re.I)
@@ -59,6 +65,11 @@ def _check_image(image: str) -> None:
         raise UserError("the job has no image; give --image REGISTRY/NAME:TAG")
     if re.search(r"\s", image):
         raise UserError(f"image {image}: a reference of an image has no spaces")
+    if not _IMAGE.fullmatch(image):
+        raise UserError(
+            f"image {image} is no reference of an image: write REGISTRY/NAME:TAG, with a name in lower-case letters, "
+            "digits and . _ - /, or REGISTRY/NAME@sha256:DIGEST"
+        )
     if "@" not in image and ":" not in image.rpartition("/")[2]:
         raise UserError(
             f"image {image} has no tag, so a pod that is replaced later could run another one; give {image}:TAG"

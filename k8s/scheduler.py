@@ -25,7 +25,7 @@ from k8s import client, user_errors
 from k8s.client import Cluster
 from k8s.jobs import build_job
 from k8s.logs import Follower, Selection
-from k8s.names import APP_LABEL
+from k8s.names import APP_LABEL, BACKEND
 from k8s.objects import (
     CANCELLED,
     CONTAINER_OF,
@@ -44,8 +44,6 @@ from k8s.replicas import Replica, State
 from k8s.resize import resize
 from k8s.settings import JobSettings, run_options
 from k8s.state import Description, describe, job_state, largest_size, smallest_size
-
-BACKEND = "kubernetes"
 
 logger = logging.getLogger(__name__)
 
@@ -110,6 +108,10 @@ class KubernetesScheduler(Scheduler[Any]):  # type: ignore[misc]  # torchx has n
         logger.info("logs:   torchx log -t %s", handle)
         logger.info("end it: torchx cancel %s", handle)
         return f"{namespace}:{name}"
+
+    def exists(self, app_id: str) -> bool:
+        """Whether there is such a job."""
+        return self._find(app_id) is not None
 
     def describe(self, app_id: str) -> DescribeAppResponse | None:
         """What a job does, None if there is no such job."""
@@ -207,6 +209,9 @@ class KubernetesScheduler(Scheduler[Any]):  # type: ignore[misc]  # torchx has n
         if streams not in (None, Stream.COMBINED):
             raise UserError("Kubernetes keeps stdout and stderr of a container together: leave out --streams")
         job = self._get(app_id)
+        role = _role_of(job).name
+        if role_name != role:
+            raise UserError(f"{app_id} has no role {role_name}; its only role is {role}")
         if not 0 <= k < largest_size(job):
             raise UserError(f"{app_id} has no replica {k}: they are numbered 0 to {largest_size(job) - 1}")
         selection = Selection.build(regex, since, until)

@@ -13,6 +13,7 @@ from torchx.specs import AppDef
 
 from k8s.manifest import job_metadata
 from k8s.names import check_name
+from k8s.objects import COMPLETION_INDEX
 from k8s.pod import labels, pod_annotations, pod_spec
 from k8s.settings import JobSettings
 
@@ -22,7 +23,6 @@ MANAGER = "cclm.dev/torchx"
 """In whose name the runtime is patched."""
 NODE = "node"
 """How Trainer calls the replicated job that trains, and its container."""
-REPLICA_LABEL = "batch.kubernetes.io/job-completion-index"
 LONGER_POD_NAMES = len("-node-0--xxxxx") - len("-worker-")
 """Characters by which the names of these pods are longer than those of a PyTorchJob."""
 
@@ -51,7 +51,7 @@ def trainjob(app: AppDef, settings: JobSettings, name: str) -> Manifest:
     """
     (role,) = app.roles
     check_name(name, role.num_replicas, reserved=LONGER_POD_NAMES)
-    pod = pod_spec(app, settings, name, rank0_host=f"{name}-{NODE}-0-0.{name}", replica_label=REPLICA_LABEL)
+    pod = pod_spec(app, settings, name, rank0_host=f"{name}-{NODE}-0-0.{name}", replica_label=COMPLETION_INDEX)
     (container,) = pod["containers"]
     patched = {key: pod[key] for key in _PATCHED if key in pod}
     patched["containers"] = [

@@ -20,7 +20,7 @@ def test_commands_of_the_page(space: Space) -> None:
     without = {key: value for key, value in os.environ.items() if key != "KUBECONFIG"}
     said = shell(dry_run, ROOT, **without, KUBECONFIG=os.devnull)
     assert said.returncode == 0, said.stderr
-    manifest = yaml.safe_load(said.stdout.partition("=== SCHEDULER REQUEST ===")[2])
+    manifest = yaml.safe_load(said.stdout)
     assert manifest["metadata"]["namespace"] == "team"
     manifest["metadata"]["namespace"] = space.name
     space.api("apply", "--dry-run=server", "--validate=strict", "-f", "-", stdin=yaml.safe_dump(manifest))

@@ -151,6 +151,5 @@ def test_a_dry_run_is_yaml_that_the_cluster_takes(space: Space, bench: Workbench
     words += ["--config", "configs/demo/pretrain.yaml", "-j", "1:2x1", "--image", "cclm:1", "--output_hdfs", "s3://b/x"]
     said = bench.torchx(space, *words)
     assert said.code == 0, said
-    manifest = yaml.safe_load(said.out.partition("=== SCHEDULER REQUEST ===")[2])
-    assert manifest["kind"] == "PyTorchJob"
-    space.api("apply", "--dry-run=server", "--validate=strict", "-f", "-", stdin=yaml.safe_dump(manifest))
+    assert yaml.safe_load(said.out)["kind"] == "PyTorchJob"
+    space.api("apply", "--dry-run=server", "--validate=strict", "-f", "-", stdin=said.out)

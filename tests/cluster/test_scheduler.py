@@ -296,8 +296,7 @@ def test_a_dry_run_needs_no_cluster_and_is_what_kubectl_takes(space: Space, tmp_
         KUBECONFIG=os.devnull, DOCKER_HOST="unix:///nowhere",
     )  # fmt: skip
     assert said.code == 0
-    request = said.out.partition("=== SCHEDULER REQUEST ===\n")[2]
-    words = space.api("apply", "--dry-run=server", "--validate=strict", "-f", "-", stdin=request)
+    words = space.api("apply", "--dry-run=server", "--validate=strict", "-f", "-", stdin=said.out)
     assert re.fullmatch(r"pytorchjob.kubeflow.org/talk-\w+ created \(server dry run\)\n", words)
     assert not space.api.get("pytorchjob")
 

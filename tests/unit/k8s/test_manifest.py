@@ -109,11 +109,13 @@ def test_macros_and_dollars() -> None:
     """Kubernetes replaces $(NAME) and $$ in arguments; a shell's own must reach the shell."""
     container = container_of(
         DEFAULTS, "-c", "a ${app_id} ${replica_id} $$${rank0_env} $(date) $HOME", entrypoint="bash",
-        env={"WHO": "${app_id}-${replica_id}", "PRICE": "$$$$5"},
+        env={"WHO": "${app_id}-${replica_id}", "PRICE": "$$$$5", "TORCHX_JOB_ID": "kubernetes://torchx/${app_id}"},
     )  # fmt: skip
     assert container["args"] == ["-c", "a run-x $(TORCHX_REPLICA_ID) $TORCHX_RANK0_HOST $$(date) $HOME"]
     variables = variables_of(container)
     assert variables["WHO"] == "run-x-$(TORCHX_REPLICA_ID)"
+    assert variables["TORCHX_JOB_ID"] == "kubernetes://torchx/$(CCLM_NAMESPACE):run-x"  # which torchx status takes
+    assert variables["CCLM_NAMESPACE"] == {"fieldRef": {"fieldPath": "metadata.namespace"}}
     assert variables["PRICE"] == "$$$5"  # of which Kubernetes makes $$5
     assert variables["TORCHX_RANK0_HOST"] == "run-x-worker-0"
     path = "metadata.labels['training.kubeflow.org/replica-index']"
@@ -246,6 +248,8 @@ def test_where_pods_go(tmp_path: Path) -> None:
     [
         (JobSettings(tolerations=("a:b:c",)), "tolerations: a:b:c is not KEY"),
         (JobSettings(tolerations=(":NoSchedule",)), "tolerations: :NoSchedule is not KEY"),
+        (JobSettings(tolerations=("a b",)), "tolerations: a b is not KEY"),
+        (JobSettings(tolerations=("a:b c",)), "tolerations: a:b c is not KEY"),
         (JobSettings(volumes=("claim:/x",)), "volumes: claim:/x is not KIND/NAME:PATH"),
         (JobSettings(volumes=("disk/x:/x",)), "volumes: disk/x:/x is not KIND/NAME:PATH"),
         (JobSettings(volumes=("emptydir/big:/x",)), "emptydir=big: write an amount"),

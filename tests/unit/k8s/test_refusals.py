@@ -51,13 +51,28 @@ def test_number_of_roles() -> None:
         ("", "has no image"),
         ("<MISSING>", "has no image"),
         ("a b:1", "has no spaces"),
+        ("registry/Cclm:1", "image registry/Cclm:1 is no reference of an image: write REGISTRY/NAME:TAG"),
+        ("registry//cclm:1", "is no reference of an image"),
+        ("cclm:1;rm", "is no reference of an image"),
+        ("cclm@sha256:123", "is no reference of an image"),
     ],
 )
 def test_image(image: str, sentence: str) -> None:
     assert sentence in refused(application(image=image))
 
 
-@pytest.mark.parametrize("image", ["a:1", "host:5000/a:1", "a@sha256:" + "0" * 64])
+@pytest.mark.parametrize(
+    "image",
+    [
+        "a:1",
+        "host:5000/a:1",
+        "a@sha256:" + "0" * 64,
+        "localhost/a:1",
+        "1.dkr.ecr.eu-west-1.amazonaws.com/a__b/c-d.e:V.1",
+        "a/b:1@sha256:" + "0" * 64,
+        "[::1]:5000/a:1",
+    ],
+)
 def test_image_with_a_tag_or_digest(image: str) -> None:
     check(application(image=image), JobSettings())
 

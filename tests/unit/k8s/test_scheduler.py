@@ -329,11 +329,12 @@ def test_a_log_is_one_replicas() -> None:
     ("arguments", "sentence"),
     [
         ({"k": 2}, "team-a:running has no replica 2: they are numbered 0 to 1"),
+        ({"role_name": "other"}, "team-a:running has no role other; its only role is pretrain"),
         ({"streams": Stream.STDERR}, "leave out --streams"),
         ({"regex": "["}, "not a regular expression"),
         ({"app_id": "team-a:other"}, "there is no job team-a:other; see the jobs with: torchx list -s kubernetes"),
     ],
-    ids=["replica", "streams", "regex", "job"],
+    ids=["replica", "role", "streams", "regex", "job"],
 )
 def test_a_log_that_cannot_be_read_is_one_sentence(arguments: dict[str, object], sentence: str) -> None:
     scheduler = _scheduler(_server("running"))

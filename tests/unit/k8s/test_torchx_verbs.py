@@ -7,9 +7,16 @@ import sys
 from datetime import datetime, timedelta
 
 import pytest
+import yaml
+from torchx.cli.main import run_main
 
 from cclm.errors import UserError
 from k8s import commands
+from k8s.scheduler import KubernetesScheduler
+
+VERBS = {
+    "status": commands.Status, "cancel": commands.Cancel, "describe": commands.Describe, "delete": commands.Delete,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("code", ["raise UserError('a.yaml: no such key')", "thread()"])
@@ -43,6 +50,32 @@ def test_other_errors_keep_their_traceback() -> None:
     program = "from k8s.scheduler import create_scheduler; create_scheduler('a'); 1 / 0"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 1 and "Traceback" in done.stderr
+
+
+@pytest.mark.parametrize("verb", ["status", "cancel", "describe", "delete"])
+def test_what_is_no_handle_is_one_sentence(verb: str) -> None:
+    with pytest.raises(UserError, match="^nonsense is no handle of a job; write it as torchx run printed it, such as "):
+        run_main({verb: VERBS[verb]()}, [verb, "nonsense"])
+    with pytest.raises(UserError, match="^there is no scheduler slum; there are kubernetes, "):
+        run_main({verb: VERBS[verb]()}, [verb, "slum://torchx/x"])
+
+
+def test_the_log_of_no_job_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TorchX's own waits until there is one."""
+    monkeypatch.setattr(KubernetesScheduler, "exists", lambda self, app_id: False)
+    with pytest.raises(UserError, match="^there is no job team:x; see the jobs with: torchx list -s kubernetes"):
+        run_main({"log": commands.Log()}, ["log", "kubernetes:///team:x"])
+    with pytest.raises(UserError, match="^there is no scheduler slum; "):
+        run_main({"log": commands.Log()}, ["log", "slum://torchx/x"])
+
+
+def test_a_dry_run_prints_yaml_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["run", "-s", "kubernetes", "--dryrun", "utils.echo", "--msg", "hello", "--image", "a:1"]
+    run_main({"run": commands.Run()}, words)
+    printed = capsys.readouterr().out
+    job = yaml.safe_load(printed)
+    assert job["kind"] == "PyTorchJob"
+    assert "# === APPLICATION ===\n# { " in printed and "hello" in printed.partition("# === SCHEDULER REQUEST")[0]
 
 
 def test_times_are_given_as_spans_or_dates() -> None:
