@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
@@ -51,6 +52,19 @@ class Prometheus:
             found: list[dict[str, Any]] = json.load(answer)["data"]["result"]
         return found
 
+    def ask(self, path: str, **parameters: str | float) -> Any:
+        """`data` of an answer of the API.
+
+        Raises:
+            OSError: it does not answer, or refuses the expression; the text of the error says why.
+        """
+        url = f"http://{self.address}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
+        try:
+            with urllib.request.urlopen(url, timeout=30) as answer:
+                return json.load(answer)["data"]
+        except urllib.error.HTTPError as error:
+            raise OSError(f"{parameters}: {error.read().decode()}") from error
+
     def value(self, expression: str) -> float:
         """What an expression of one series is now."""
         [series] = self.query(expression)
@@ -58,25 +72,23 @@ class Prometheus:
 
 
 @contextmanager
-def scraping(folder: Path, target: str | None = None) -> Iterator[Prometheus]:
-    """A Prometheus that asks a target (HOST:PORT) every second; None: itself. It keeps its files in a folder."""
-    (port,) = free_ports(1)
-    address = f"127.0.0.1:{port}"
-    job = {"job_name": "tested", "scrape_interval": "1s", "static_configs": [{"targets": [target or address]}]}
-    (folder / "prometheus.yaml").write_text(yaml.safe_dump({"scrape_configs": [job]}))
+def serving(folder: Path, *options: str, port: int | None = None) -> Iterator[Prometheus]:
+    """A Prometheus with the configuration `prometheus.yaml` and the database `prometheus` of a folder."""
+    address = f"127.0.0.1:{port or free_ports(1)[0]}"
     words = [
         program("prometheus"),
         f"--config.file={folder / 'prometheus.yaml'}",
         f"--storage.tsdb.path={folder / 'prometheus'}",
         f"--web.listen-address={address}",
+        *options,
     ]
     with (folder / "prometheus.log").open("w") as log:
         server = subprocess.Popen(words, stderr=log, stdout=log)
     try:
         prometheus = Prometheus(address)
         wait_for(
-            lambda: _has_scraped(prometheus),
-            what="a scrape", timeout=60, why=(folder / "prometheus.log").read_text,
+            lambda: _answers(prometheus, "vector(1)"),
+            what="an answer", timeout=60, why=(folder / "prometheus.log").read_text,
         )  # fmt: skip
         yield prometheus
     finally:
@@ -84,8 +96,23 @@ def scraping(folder: Path, target: str | None = None) -> Iterator[Prometheus]:
         server.wait()
 
 
-def _has_scraped(prometheus: Prometheus) -> bool:
+@contextmanager
+def scraping(folder: Path, target: str | None = None) -> Iterator[Prometheus]:
+    """A Prometheus that asks a target (HOST:PORT) every second; None: itself. It keeps its files in a folder."""
+    (port,) = free_ports(1)
+    targets = [target or f"127.0.0.1:{port}"]
+    job = {"job_name": "tested", "scrape_interval": "1s", "static_configs": [{"targets": targets}]}
+    (folder / "prometheus.yaml").write_text(yaml.safe_dump({"scrape_configs": [job]}))
+    with serving(folder, port=port) as prometheus:
+        wait_for(
+            lambda: _answers(prometheus, "up == 1"),
+            what="a scrape", timeout=60, why=(folder / "prometheus.log").read_text,
+        )  # fmt: skip
+        yield prometheus
+
+
+def _answers(prometheus: Prometheus, expression: str) -> bool:
     try:
-        return bool(prometheus.query("up == 1"))
+        return bool(prometheus.query(expression))
     except OSError:  # refused, reset, or no answer in time
         return False

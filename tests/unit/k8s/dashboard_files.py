@@ -1,0 +1,49 @@
+"""Files of the chart's dashboards and alerts, as their tests see them."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from k8s.monitoring.dashboards import DASHBOARDS
+from tests.unit.k8s.recording import INTERVAL
+
+FILES = Path(__file__).parents[3] / "helm" / "cclm-pretrain" / "files"
+RULES = [rule for group in yaml.safe_load((FILES / "alerts.yaml").read_text())["groups"] for rule in group["rules"]]
+ALERTS = [rule["alert"] for rule in RULES if "alert" in rule]
+VARIABLES = {"$namespace": "team", "$run": "demo", "$__rate_interval": f"{4 * INTERVAL}s", "$__range": "13m"}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """An expression of a panel."""
+
+    panel: dict[str, Any]
+    expression: str
+    legend: str
+
+
+def panels(name: str) -> list[dict[str, Any]]:
+    dashboard = json.loads((FILES / "dashboards" / f"{name}.json").read_text(encoding="utf-8"))
+    return [panel for panel in dashboard["panels"] if panel["type"] != "row"]
+
+
+def asked() -> dict[str, Asked]:
+    """Every expression of every panel, with the variables filled in, by a name of it."""
+    found = {}
+    for name in DASHBOARDS:
+        for panel in panels(name):
+            for target in panel["targets"]:
+                expression = target["expr"]
+                for variable, value in VARIABLES.items():
+                    expression = expression.replace(variable, value)
+                assert "$" not in expression
+                identity = f"{name}: {panel['title']} {target['refId']}"
+                found[identity] = Asked(panel, expression, target["legendFormat"])
+    return found
+
+
+ASKED = asked()
+PANELS = {f"{name}: {panel['title']}": panel for name in DASHBOARDS for panel in panels(name)}
