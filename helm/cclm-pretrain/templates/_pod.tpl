@@ -43,6 +43,10 @@ exec cclm launch --rdzv-endpoint {{ $endpoint }} --rdzv-backend c10d --rdzv-id {
   valueFrom:
     fieldRef:
       fieldPath: metadata.labels['training.kubeflow.org/replica-index']
+- name: CCLM_NAMESPACE
+  valueFrom:
+    fieldRef:
+      fieldPath: metadata.namespace
 - name: TORCHX_RANK0_HOST
   value: {{ .name }}-worker-0
 {{- range $defaults }}
@@ -56,7 +60,7 @@ exec cclm launch --rdzv-endpoint {{ $endpoint }} --rdzv-backend c10d --rdzv-id {
   value: {{ $value | replace "$" "$$" | quote }}
 {{- end }}
 - name: TORCHX_JOB_ID
-  value: kubernetes://torchx/{{ .name }}
+  value: kubernetes://torchx/$(CCLM_NAMESPACE):{{ .name }}
 {{- range $name, $source := $values.secretEnv }}
 - name: {{ $name }}
   valueFrom:
