@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from tests.stores.server import free_ports
 from tests.stores.store import RunningStore
 
 from .conftest import end, start
-from .test_metrics_endpoint import Samples, steps, value, wait_until
+from .test_metrics_endpoint import Samples, phase, scrape, steps, value, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -95,6 +96,9 @@ def test_calls_of_training_loaders_and_writer_are_counted_and_an_outage_shows(
 
     try:
         assert steps(wait_until(port, is_waiting)) == 0
+        assert phase(scrape(port, timeout=1)) == "waiting_for_store"  # answered at once, although the store is down
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=1) as answer:
+            assert answer.status == 200
         wait_until(port, lambda samples: total(samples, "cclm_storage_retries_total", store="s3") >= 2)
         s3_store.start()
         samples = wait_until(port, is_saved)

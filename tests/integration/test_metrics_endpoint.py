@@ -142,7 +142,7 @@ def test_values_are_those_of_the_log(config, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", [["launch", "--", "pretrain"], ["pretrain"]], ids=["launch", "pretrain"])
-def test_a_port_that_is_taken_ends_nothing(config, command: list[str]) -> None:
+def test_a_port_that_is_taken_ends_nothing(config, tmp_path: Path, command: list[str]) -> None:
     path = config(**{"training.max_steps": 2, "training.log_every": 1, "training.save_every": None})
     [port] = free_ports(1)
     with socket.socket() as taken:
@@ -153,6 +153,9 @@ def test_a_port_that_is_taken_ends_nothing(config, command: list[str]) -> None:
         out, err = process.communicate(timeout=240)
     assert process.returncode == 0, out + err
     assert err.count(f"port {port} cannot be had") == 1
+    assert (tmp_path / "run" / "log.txt").read_text().count(f"port {port} cannot be had") == 1
+    status = json.loads((tmp_path / "run" / "status.json").read_text())
+    assert f"port {port} cannot be had" in status["warning"]["text"]
 
 
 def test_a_port_that_is_none_is_one_sentence(config) -> None:

@@ -41,6 +41,11 @@ def test_a_run_tells_how_it_is(config, tmp_path: Path, launch) -> None:
     assert first["checkpoint"]["age_seconds"] < 120 and first["notes"] == []
     assert sum(first["launcher"]["restarts"].values()) == 0 and first["launcher"]["attempts"] == 1
 
+    mine = (folder / "launch-pretrain.json").read_bytes()
+    refused = run("launch", "--", "pretrain", config(**changes), code=2)  # a second start, while the first run lives
+    assert "a run already works in" in refused.stderr
+    assert (folder / "launch-pretrain.json").read_bytes() == (store / "launch-pretrain.json").read_bytes() == mine
+
     os.kill(children(process.pid)[-1], signal.SIGKILL)
     again = wait_until(folder, lambda found: found["starts"] == 2 and found["eta_seconds"] is not None)
     assert again["launcher"]["restarts"] == {"killed": 1} and again["run"] == first["run"]
