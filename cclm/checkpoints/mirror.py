@@ -64,11 +64,13 @@ class Mirror:
 
     def send_to(self, place: str) -> list[str]:
         """Send every file that changed to one place, if it is one of `places`; returns as `send_all`."""
-        problems = []
+        problems: list[str] = []
         for path in sorted({path for name in self.names for path in self._folder.glob(name)}):
             try:
                 if place in self._places:
                     self._send(place, path)
+            except storage.StoreUnavailable as error:
+                return [*problems, f"{path} could not be sent to {place} ({error})"]  # each file would wait as long
             except OSError as error:
                 problems.append(f"{path} could not be sent to {place} ({error})")
         return problems

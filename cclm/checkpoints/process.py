@@ -7,9 +7,10 @@ import dataclasses
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import IO, Any, NamedTuple
 
 from cclm.checkpoints.lock import open_lock, take_lock
@@ -86,6 +87,10 @@ class WriterProcess:
             self._receive(block=True)
         return self._flush_problems if self._flush_problems is not None else ["the process that sends files has ended"]
 
+    def hurry(self) -> None:
+        """Let the writer wait for stores that are away only for seconds from now on. A signal handler may call it."""
+        self._process.send_signal(signal.SIGTERM)
+
     def close(self) -> None:
         """Let the writer finish what was requested, and end."""
         pipes = _pipes_of(self._process)
@@ -106,14 +111,15 @@ class WriterProcess:
                 lock = opened.enter_context(open_lock(setup.mirror_from))
                 take_lock(lock, seconds=0)
                 setup = dataclasses.replace(setup, lock=lock.fileno())
-            process = subprocess.Popen(
-                [sys.executable, "-m", "cclm.checkpoints.writer", json.dumps(dataclasses.asdict(setup))],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                pass_fds=[shared for shared in (setup.memory, setup.lock) if shared is not None],
-                bufsize=0,
-                pipesize=2**20,  # a request sent while another is under way must not wait for it
-            )
+            with _sigterm_blocked():
+                process = subprocess.Popen(
+                    [sys.executable, "-m", "cclm.checkpoints.writer", json.dumps(dataclasses.asdict(setup))],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    pass_fds=[shared for shared in (setup.memory, setup.lock) if shared is not None],
+                    bufsize=0,
+                    pipesize=2**20,  # a request sent while another is under way must not wait for it
+                )
         if self._names:
             _pipes_of(process).requests.write(_line({"mirror": sorted(self._names)}))
         return process
@@ -153,6 +159,16 @@ class WriterProcess:
             error = f"the process that writes it ended with code {self._process.returncode}"
             self._outcomes.append(SaveOutcome(request.step, request.place, error=error, cause=FailureCause.DIED))
         self._in_flight = []
+
+
+@contextlib.contextmanager
+def _sigterm_blocked() -> Iterator[None]:
+    """Processes that are started within get no SIGTERM until they unblock it, and lose none."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class _Pipes(NamedTuple):

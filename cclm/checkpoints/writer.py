@@ -4,8 +4,9 @@ It is a process of its own for two reasons. A thread would take the training loo
 of the loop's speed, measured), and file systems with threads do not survive a fork. It imports no torch.
 
 It reads messages from stdin, one JSON line each, answers in the same way on stdout, and ends when stdin does. So a save
-that is under way when the training process dies is finished. SIGTERM and SIGINT go to whole process groups. The writer
-ignores them, since the last save is still to come.
+that is under way when the training process dies is finished. SIGTERM and SIGINT go to whole process groups. They do not
+end the writer, since the last save is still to come. After a SIGTERM, which the training process passes on, it waits
+for a store that is away only for seconds.
 """
 
 from __future__ import annotations
@@ -264,8 +265,9 @@ def give_way() -> None:
 
 def main() -> None:
     """Serve the process that started this one."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, frame: storage.hurry())
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])  # blocked by the training process until now
     give_way()
     storage.set_observer(store_metrics_of_process())
     setup = WriterSetup(**json.loads(sys.argv[1]))

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import time
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from torch.distributed.distributed_c10d import Store
@@ -28,6 +29,7 @@ from cclm.launch.attempts import Attempts
 from cclm.launch.causes import Cause, Failure, classify_exit_code, describe, root_cause
 from cclm.launch.memory_limit import MemoryLimit
 from cclm.launch.pauses import Pauses
+from cclm.launch.store_calls import interruptible
 from cclm.launch_contract import EXIT_INTERRUPTED, EXIT_PEER_STOPPED, EXIT_PREEMPTED
 
 _VERDICT_KEY = "cclm/verdict"
@@ -126,9 +128,9 @@ class Agent(LocalElasticAgent):
     def _start_workers(self, worker_group: WorkerGroup) -> dict[int, Any]:
         if self._attempts is not None and self.is_leader:
             if self._next_start is not Start.COUNTED:
-                before = self._attempts.take_back(is_loss=self._next_start is Start.AFTER_LOSS)
-                self._journal.emit(AttemptsCounted(before, self._attempts.limit))
-            self._journal.emit(AttemptsCounted(self._attempts.begin(), self._attempts.limit))
+                take_back = partial(self._attempts.take_back, is_loss=self._next_start is Start.AFTER_LOSS)
+                self._journal.emit(AttemptsCounted(interruptible(take_back), self._attempts.limit))
+            self._journal.emit(AttemptsCounted(interruptible(self._attempts.begin), self._attempts.limit))
         self._next_start = Start.COUNTED
         process_ids: dict[int, Any] = super()._start_workers(worker_group)
         return process_ids

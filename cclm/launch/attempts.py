@@ -8,10 +8,15 @@ loss of a node, but not without end: a run may be what its nodes die of.
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
+import os
 import re
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from cclm import storage
 from cclm.errors import UserError
@@ -47,7 +52,7 @@ class Attempts:
         """
         Args:
             folders: where the run's checkpoints are, as paths or URLs. The count lies in the last one. While that
-                store does not answer, the count lies in the local folder; without one, nothing is counted meanwhile.
+                store does not answer, the count lies in the local folder; without one, in `_folder_for_outages`.
             command: of cclm. Each command has a count of its own.
             run_id: of the job; another job in the same folders starts to count anew.
             limit: starts in a row without a newer checkpoint that are allowed.
@@ -65,18 +70,29 @@ class Attempts:
 
         Raises:
             AttemptsExhausted: there were `limit` already.
-            StoreUnavailable: a store does not answer; the start is counted if there is a local folder.
+            StoreUnavailable: a store does not answer; the start is counted on this machine.
         """
         try:
-            return self._count()
+            attempts = self._count()
         except storage.StoreUnavailable as outage:
-            if local := _local(self._folders):
-                try:
-                    later = [kept for each in self._later_folders if (kept := _local(each))]
-                    Attempts(local, self._command, self._run_id, self.limit, later)._count()
-                except AttemptsExhausted as error:
-                    raise AttemptsExhausted(f"{outage}; {error}") from None
+            try:
+                self._during_outages()._count()
+            except AttemptsExhausted as error:
+                raise AttemptsExhausted(f"{outage}; {error}") from None
+            except (OSError, UserError):
+                raise outage from None  # no place on this machine takes the count
             raise
+        if not _local(self._folders):
+            with contextlib.suppress(OSError):  # the next outage is counted anew
+                storage.delete(self._during_outages().url)
+        return attempts
+
+    def _during_outages(self) -> Attempts:
+        """The count of the starts of this machine while a store does not answer."""
+        if local := _local(self._folders):
+            later = [kept for each in self._later_folders if (kept := _local(each))]
+            return Attempts(local, self._command, self._run_id, self.limit, later)
+        return Attempts([_folder_for_outages(self.url)], self._command, self._run_id, self.limit)
 
     def _count(self) -> int:
         last, step = self._read(), self._steps()
@@ -156,6 +172,12 @@ class Attempts:
             raise
         except OSError as error:
             raise UserError(f"{self.url} cannot be written: {error}") from error
+
+
+def _folder_for_outages(url: str) -> str:
+    """A folder of this machine for the count that otherwise is at `url`. It outlives the launcher, but not a pod."""
+    name = hashlib.sha256(url.encode()).hexdigest()[:16]
+    return str(Path(tempfile.gettempdir()) / f"cclm-attempts-{os.getuid()}" / name)
 
 
 def _local(folders: list[str]) -> list[str]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from cclm.errors import UserError
 from cclm.events import AttemptsCounted, Ended, Journal, Notice
-from cclm.launch import preflight
+from cclm.launch import preflight, store_calls
 from cclm.launch.attempts import Attempts, AttemptsExhausted
 from cclm.launch.causes import Cause, Failure, describe
 from cclm.launch.launch_file import LaunchFile
@@ -226,15 +226,27 @@ def _run_agent(options: LaunchOptions, settings: TorchrunSettings, journal: Jour
 
 
 def _settle_attempts(attempts: Attempts, failure: Failure | None, journal: Journal) -> None:
-    """Reset the count after success, and take this start back where its end says nothing about the next one."""
-    try:
-        if failure is None:
-            attempts.reset()
-            journal.emit(AttemptsCounted(0, attempts.limit))
-        elif failure.cause in _UNCOUNTED_CAUSES:
-            journal.emit(AttemptsCounted(attempts.take_back(), attempts.limit))
-    except (OSError, UserError) as error:  # how the run ended matters more
-        journal.emit(Notice(f"the count of attempts could not be written: {error}"))
+    """Reset the count after success, and take this start back where its end says nothing about the next one.
+
+    After a signal it takes seconds at most, whether the store answers or not.
+    """
+    if failure is not None and failure.cause not in _UNCOUNTED_CAUSES:
+        return
+
+    def settle() -> None:
+        try:
+            if failure is None:
+                attempts.reset()
+            left = 0 if failure is None else attempts.take_back()
+            journal.emit(AttemptsCounted(left, attempts.limit))
+        except (OSError, UserError) as error:  # how the run ended matters more
+            journal.emit(Notice(f"the count of attempts could not be written: {error}"))
+
+    is_stopped = failure is not None and failure.cause in (Cause.PREEMPTED, Cause.INTERRUPTED)
+    if not store_calls.finish(settle, is_stopped=is_stopped):
+        journal.emit(
+            Notice(f"the count of attempts could not be written before this launch had to end: {attempts.url}")
+        )
 
 
 def _stopped_by_signal(number: int, killed: list[int], grace_seconds: int) -> Failure:

@@ -12,6 +12,7 @@ import time
 from cclm.errors import UserError
 from cclm.events import Journal, Notice
 from cclm.launch.attempts import Attempts
+from cclm.launch.store_calls import interruptible
 
 _FIRST_SECONDS = 10.0
 _LONGEST_SECONDS = 300.0
@@ -58,7 +59,7 @@ class Pauses:
 
     def _counted(self, attempts: Attempts) -> int:
         try:
-            starts = attempts.so_far()
+            starts = interruptible(attempts.so_far)
         except (OSError, UserError):
             return 0  # the start itself asks the store again, and says what is wrong
         return 0 if starts >= attempts.limit else starts  # there will be no start to wait for

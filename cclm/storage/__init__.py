@@ -50,6 +50,7 @@ from cclm.storage.patience import (
     MissingBucket,
     ShortReadError,
     StoreUnavailable,
+    hurry,
     patience,
     set_patience,
 )
@@ -58,7 +59,7 @@ from cclm.storage.stores import reopen
 __all__ = [
     "PATIENCE", "AccessDenied", "Entry", "FileStat", "MissingBucket", "Outcome", "ShortReadError",
     "StorageObserver", "StoreUnavailable", "delete", "delete_folder", "download", "exists", "fingerprint",
-    "is_file", "is_folder", "is_local", "is_partial", "join", "list_entries", "list_files", "local_path", "name",
-    "parent", "patience", "put_file", "read_bytes", "read_range", "read_ranges", "reopen", "set_observer",
+    "hurry", "is_file", "is_folder", "is_local", "is_partial", "join", "list_entries", "list_files", "local_path",
+    "name", "parent", "patience", "put_file", "read_bytes", "read_range", "read_ranges", "reopen", "set_observer",
     "set_patience", "size", "write_atomic", "write_new", "write_unless",
 ]  # fmt: skip

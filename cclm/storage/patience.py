@@ -8,6 +8,7 @@ retried.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import math
@@ -30,6 +31,9 @@ PATIENCE = "CCLM_STORAGE_PATIENCE"
 _DEFAULT_PATIENCE = 120.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0  # s; short enough to be back soon after an outage
 _QUIET = 5.0  # s of waiting before a warning is logged
+
+_HURRY = 3.0  # s
+_LONGEST_SLEEP = 0.5  # s; how soon a call that waits notices that the patience has become shorter
 
 T = TypeVar("T")
 
@@ -131,6 +135,15 @@ def set_patience(seconds: float) -> None:
     os.environ[PATIENCE] = str(float(seconds))
 
 
+def hurry() -> None:
+    """From now on, wait for a store that is away three seconds at most, since this process has been told to leave.
+
+    It holds for calls that wait already, too. A signal handler may call it.
+    """
+    with contextlib.suppress(UserError):  # a setting that is no number is told by the next call that needs it
+        set_patience(min(patience(), _HURRY))
+
+
 def retried(url: str, call: Callable[[], T]) -> T:
     """The result of `call()`, which is retried during an outage of the store. The observer hears of it.
 
@@ -161,14 +174,21 @@ def retried(url: str, call: Callable[[], T]) -> T:
                     log.warning("waiting for %s (%s), %.0f s at most (%s)", url, reason(error), left, PATIENCE)
                 # Forked workers share the state of random's global generator, so with it all would retry at once.
                 pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0**tries) * random.SystemRandom().uniform(0.5, 1.0)
-                time.sleep(min(pause, left))
-                observed.retry(min(pause, left))
+                _sleep(pause, failed)
+                observed.retry(time.monotonic() - now)
                 tries += 1
             else:
                 if is_reported and failed is not None:
                     log.warning("%s answers again after %.0f s", url, time.monotonic() - failed)
                 observed.outcome = Outcome.OK
                 return result
+
+
+def _sleep(pause: float, failed: float) -> None:
+    """Sleep for `pause` seconds, but not past the end of the patience with a store that has failed since `failed`."""
+    end = time.monotonic() + pause
+    while (left := min(end, failed + patience()) - time.monotonic()) > 0:
+        time.sleep(min(left, _LONGEST_SLEEP))
 
 
 def classify(error: BaseException) -> ErrorKind:

@@ -15,6 +15,8 @@ from types import FrameType
 
 import torch
 
+from cclm import storage
+from cclm.data.batches.loader import hurry_loader_processes
 from cclm.launch_contract import EXIT_INTERRUPTED, EXIT_PEER_STOPPED, EXIT_PREEMPTED
 
 log = logging.getLogger(__name__)
@@ -120,9 +122,13 @@ class StopSignal:
     at `received` after each step and saves. Before that, while models and loaders are built, a signal raises
     SystemExit, or KeyboardInterrupt for Ctrl-C. So it does inside `leave_at_once()`, where everything is saved already.
     A second Ctrl-C raises KeyboardInterrupt anywhere.
+
+    From the first signal on, a store that is away is waited for only for seconds: a scheduler kills what does not leave
+    in time, and whoever waits for data or for the end of a save would be killed without a word.
     """
 
     def __init__(self) -> None:
+        self._hurry: list[Callable[[], object]] = [storage.hurry, hurry_loader_processes]
         self.received = False
         """Whether this process was signalled."""
         self._remembers = False
@@ -152,6 +158,10 @@ class StopSignal:
     def remember(self) -> None:
         """From now on, finish the step that has begun, and save it, before leaving."""
         self._remembers = True
+
+    def also_hurry(self, hurry: Callable[[], object]) -> None:
+        """Call `hurry` at a signal, too: it must let what waits for a store wait only for seconds."""
+        self._hurry.append(hurry)
 
     def settle(self, own: bool) -> None:
         """All processes have agreed to stop. Signals that come later change nothing.
@@ -185,6 +195,7 @@ class StopSignal:
             self._remembers = before
 
     def _handle(self, number: int, frame: object) -> None:
+        self._hurry_all()
         if self._settled:
             return
         is_first, self.received = not self.received, True
@@ -192,7 +203,12 @@ class StopSignal:
         if not self._remembers and is_first:
             raise SystemExit(EXIT_PREEMPTED)
 
+    def _hurry_all(self) -> None:
+        for hurry in self._hurry:
+            hurry()
+
     def _handle_interrupt(self, number: int, frame: object) -> None:
+        self._hurry_all()
         if self.received or not self._remembers:
             raise KeyboardInterrupt
         self.received = self._is_interrupt = True

@@ -1,12 +1,14 @@
-"""AdamW with the four parameter groups of the published training."""
+"""AdamW with the four parameter groups of the published training, and its state on all processes."""
 
 from __future__ import annotations
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import nn
 
+from cclm import distributed
+from cclm.checkpoints.load import optimizer_tensors, set_optimizer_tensors
 from cclm.config.optimization import OptimizerConfig
 
 _NO_DECAY = ("bias", "LayerNorm.weight", "norm.weight", "norm1.weight", "norm2.weight")
@@ -62,3 +64,31 @@ def parameter_groups(task: nn.Module, config: OptimizerConfig) -> list[dict[str,
 def build_optimizer(task: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
     """AdamW over `task`'s parameters. It is the fused one, which is the fastest on CPUs, too."""
     return torch.optim.AdamW(parameter_groups(task, config), betas=config.betas, eps=config.eps, fused=True)
+
+
+class _TensorForm(NamedTuple):
+    shape: torch.Size
+    dtype: torch.dtype
+    device: str
+    """Type of the device."""
+
+    def empty(self) -> torch.Tensor:
+        return torch.empty(self.shape, dtype=self.dtype, device=self.device)
+
+
+def share_optimizer_state(optimizer: torch.optim.Optimizer, source: str) -> None:
+    """Set the state of the optimizer on every process to that of the first one.
+
+    Args:
+        source: folder of the checkpoint, for messages.
+    """
+    is_first = distributed.rank() == 0
+    tensors = optimizer_tensors(optimizer) if is_first else {}
+    mine = {name: _TensorForm(tensor.shape, tensor.dtype, tensor.device.type) for name, tensor in tensors.items()}
+    forms: dict[str, _TensorForm] = distributed.gather_objects(mine)[0]
+    if not is_first:
+        tensors = {name: form.empty() for name, form in forms.items()}
+    for tensor in tensors.values():
+        distributed.broadcast(tensor)
+    if not is_first:
+        set_optimizer_tensors(optimizer, tensors, source)

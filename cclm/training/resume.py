@@ -55,6 +55,8 @@ class Lineage:
     """Attempts behind newer checkpoints of this run, which were passed over as damaged: they are to be replaced."""
     origin: str | None = None
     """The folder of `--resume` that the run went on from when it began."""
+    is_named_anew: bool = False
+    """Whether this start has named the run: there was nothing of it before."""
 
     @property
     def step(self) -> int | None:
@@ -83,7 +85,7 @@ def find_lineage(places: Sequence[str], folder: Path, resume: str, journal: Jour
         if not _began_anew(places, job):
             for place in places:
                 set_aside(place)
-            return Lineage(_claim_name(places, job))
+            return _claim_name(places, job)
         journal.emit(Notice(f"job {job} has begun anew before (--resume never): going on with what it saved"))
     mine = newest_checkpoint(places, journal.emit)
     if resume in ("auto", "never") or (mine is not None and mine.state.get("origin") == resume):
@@ -91,7 +93,7 @@ def find_lineage(places: Sequence[str], folder: Path, resume: str, journal: Jour
             for place in places:
                 if holds_checkpoints(place):
                     raise UserError(f"no checkpoint in {place} is whole (see above); start anew with --resume never")
-            return Lineage(_claim_name(places))
+            return _claim_name(places)
         # One place may lie within the other: the innermost one that holds the checkpoint is its home.
         home = max((place for place in places if mine.source.startswith(place.rstrip("/") + "/")), key=len)
         fetch_logs(places, folder, newer=home)
@@ -134,11 +136,24 @@ def make_room(lineage: Lineage, places: Sequence[str]) -> Lineage:
     source = None if lineage.checkpoint is None else lineage.checkpoint.source
     for place in places:
         set_aside(place, but=source)
-    return replace(lineage, run=_claim_name(places))
+    claimed = _claim_name(places)
+    return replace(lineage, run=claimed.run, is_named_anew=claimed.is_named_anew)
 
 
-def _claim_name(places: Sequence[str], job: str | None = None) -> str:
-    """The name of a run that starts anew, written to its places.
+def withdraw_name(lineage: Lineage, places: Sequence[str]) -> None:
+    """Delete the name that this start has given its run in stores, since the run is refused before it begins.
+
+    A local folder is removed as a whole (`run_folder.no_trace_if_refused`).
+    """
+    if lineage.is_named_anew:
+        for place in places:
+            with contextlib.suppress(OSError, UserError):  # why the run is refused matters more
+                if not storage.is_local(place) and _claim_in(place).get("run") == lineage.run:
+                    storage.delete(storage.join(place, RUN))
+
+
+def _claim_name(places: Sequence[str], job: str | None = None) -> Lineage:
+    """A run that starts anew, with its name, which is written to its places.
 
     A second start before the first checkpoint must get the same name. Otherwise the writer of the first start, which
     may still be committing a checkpoint, would belong to another run.
@@ -149,12 +164,12 @@ def _claim_name(places: Sequence[str], job: str | None = None) -> str:
     for place in places:
         earlier = _claim_in(place).get("run")
         if is_run(earlier):
-            return earlier
+            return Lineage(earlier)
     run = new_run()
     content = {"run": run} | ({} if job is None else {"began_anew_for": job})
     for place in places:
         storage.write_atomic(storage.join(place, RUN), (json.dumps(content) + "\n").encode())
-    return run
+    return Lineage(run, is_named_anew=True)
 
 
 def _claim_in(place: str) -> dict[str, Any]:

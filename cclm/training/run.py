@@ -190,13 +190,14 @@ def train(recipe: Recipe[Model], context: RunContext, *, resume: str, stop: envi
     # 1. Where to start.
     start = saving.find_start(resume)
     begin = 0 if start is None else start.step
-    refuse_another_run(start, course.identity)
+    with saving.no_trace_if_refused():
+        refuse_another_run(start, course.identity)
 
-    # 2. Model, objective, optimizer.
-    built = recipe.build(start)
-    task = built.task.to(device)
-    optimizer = build_optimizer(task, config.optimizer)
-    saving.restore(start, built.model, optimizer)
+        # 2. Model, objective, optimizer.
+        built = recipe.build(start)
+        task = built.task.to(device)
+        optimizer = build_optimizer(task, config.optimizer)
+        saving.restore(start, built.model, optimizer)
 
     # 3. What happens between steps.
     report, own_files = _open_report(context, total=course.total_steps, start=begin), OwnFiles(saving.places)
@@ -245,6 +246,7 @@ def train(recipe: Recipe[Model], context: RunContext, *, resume: str, stop: envi
         evaluate=(lambda done: recipe.evaluate(done, trained)) if course.evaluates else None,
         stop=environment.StopSignal() if stop is None else stop,
     )
+    run.stop.also_hurry(saving.hurry)
     with own_files, report, saving:
         recipe.begin(begin, trained)
         code = _finish(run, fit(run, begin), lambda done: recipe.end(done, trained))

@@ -19,7 +19,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -34,7 +35,6 @@ from cclm.checkpoints.load import (
     load_optimizer,
     model_tensors,
     optimizer_tensors,
-    set_optimizer_tensors,
 )
 from cclm.checkpoints.lock import open_lock, take_lock
 from cclm.checkpoints.manifest import MODEL, OPTIMIZER, new_attempt, new_run
@@ -46,8 +46,9 @@ from cclm.errors import UserError
 from cclm.events import Journal, Notice, PhaseChanged, Saved, SaveFailed, Waited
 from cclm.metrics.log_file import LOG
 from cclm.metrics.metrics_file import METRICS
+from cclm.training.optimizer import share_optimizer_state
 from cclm.training.places import OutputSettings, RunPlaces
-from cclm.training.resume import Lineage, Start, find_lineage, make_room
+from cclm.training.resume import Lineage, Start, find_lineage, make_room, withdraw_name
 
 _NOTICEABLE_WAIT = 0.05
 """Seconds; shorter waits of the training for the writer are not reported."""
@@ -57,16 +58,6 @@ class _SaveId(NamedTuple):
     step: int
     place: str
     """All places in words, as in `SaveOutcome.place`."""
-
-
-class _TensorForm(NamedTuple):
-    shape: torch.Size
-    dtype: torch.dtype
-    device: str
-    """Type of the device."""
-
-    def empty(self) -> torch.Tensor:
-        return torch.empty(self.shape, dtype=self.dtype, device=self.device)
 
 
 class Saving:
@@ -137,6 +128,16 @@ class Saving:
             self._lineage = find_lineage(self.places.all, self.folder, resume, self._journal)
         return _share_start(self._lineage.checkpoint)
 
+    @contextmanager
+    def no_trace_if_refused(self) -> Iterator[None]:
+        """A block before the run begins: where it is refused in here, no name of the run is left in stores."""
+        try:
+            yield
+        except UserError:
+            if self._is_first:
+                withdraw_name(self._lineage, self.places.all)
+            raise
+
     def restore(self, start: Start | None, model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> None:
         """Set parameters and optimizer state, on every process, from what the first one read; None: nothing to do.
 
@@ -153,7 +154,7 @@ class Saving:
         for parameter in model.parameters():
             distributed.broadcast(parameter.detach())
         if optimizer is not None and distributed.world_size() > 1:
-            _share_optimizer_state(optimizer, start.source)
+            share_optimizer_state(optimizer, start.source)
 
     # --------------------------------------------------------------------------------------------------------- saving
 
@@ -236,6 +237,11 @@ class Saving:
         """
         if self._writer is not None:
             self._report(self._writer.outcomes(wait=False))
+
+    def hurry(self) -> None:
+        """Let the writer wait for stores that are away only for seconds. A signal handler may call it."""
+        if self._writer is not None:
+            self._writer.hurry()
 
     def close(self) -> None:
         """Wait until the last checkpoint and all small files are in every place; a save that failed is tried again.
@@ -371,24 +377,6 @@ def _share_start(checkpoint: Checkpoint | None) -> Start | None:
         start = Start(checkpoint.step, checkpoint.state, checkpoint.source, checkpoint=None)
     shared: Start | None = distributed.gather_objects(start)[0]
     return None if shared is None else replace(shared, checkpoint=checkpoint)
-
-
-def _share_optimizer_state(optimizer: torch.optim.Optimizer, source: str) -> None:
-    """Set the state of the optimizer on every process to that of the first one.
-
-    Args:
-        source: folder of the checkpoint, for messages.
-    """
-    is_first = distributed.rank() == 0
-    tensors = optimizer_tensors(optimizer) if is_first else {}
-    mine = {name: _TensorForm(tensor.shape, tensor.dtype, tensor.device.type) for name, tensor in tensors.items()}
-    forms: dict[str, _TensorForm] = distributed.gather_objects(mine)[0]
-    if not is_first:
-        tensors = {name: form.empty() for name, form in forms.items()}
-    for tensor in tensors.values():
-        distributed.broadcast(tensor)
-    if not is_first:
-        set_optimizer_tensors(optimizer, tensors, source)
 
 
 def _as_exception(outcome: SaveOutcome) -> Exception:

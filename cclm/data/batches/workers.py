@@ -220,8 +220,9 @@ class _ExampleReader:
 def start_worker(_: int) -> None:
     """What a loader process does first (`worker_init_fn`).
 
-    It ignores SIGINT and SIGTERM. They may go to the whole process group (Ctrl-C, a pod's end), and the data must not
-    be gone while the training process still saves.
+    SIGINT and SIGTERM do not end it. They may go to the whole process group (Ctrl-C, a pod's end), and the data must
+    not be gone while the training process still saves. After a SIGTERM it waits for a store that is away only for
+    seconds.
 
     It ends as soon as the training process is gone, for whatever reason. torch does not see to that here: it watches
     the parent, which is the forkserver, and the forkserver lives as long as its children.
@@ -232,7 +233,7 @@ def start_worker(_: int) -> None:
     torch.set_num_threads(1)
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, lambda number, frame: storage.hurry())
 
 
 def _keep_memory() -> None:

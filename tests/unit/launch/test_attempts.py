@@ -1,6 +1,7 @@
 """Attempts are counted over processes, and only what got no further counts."""
 
 import json
+import tempfile
 
 import pytest
 
@@ -101,6 +102,32 @@ def test_starts_are_bounded_while_the_store_is_away(tmp_path, monkeypatch):
         with pytest.raises(storage.StoreUnavailable):
             mine.begin()
     assert mine.begin() == 1
+
+
+def test_starts_are_bounded_while_the_store_is_away_and_all_places_are_in_stores(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    def away(url: str) -> bytes:
+        raise storage.StoreUnavailable(f"{url} does not answer")
+
+    def with_outage(starts: int) -> None:
+        with monkeypatch.context() as outage:
+            outage.setattr(
+                storage, "read_bytes", lambda url, read=storage.read_bytes: (away if "://" in url else read)(url)
+            )
+            for _ in range(starts):
+                with pytest.raises(storage.StoreUnavailable):
+                    mine.begin()
+            if starts == 3:
+                with pytest.raises(AttemptsExhausted, match=rf"^memory://.* not answer; 3 .* delete {tmp_path}/cclm-"):
+                    mine.begin()
+
+    mine = Attempts([f"memory://{tmp_path}"], "pretrain", "job", 3)
+    with_outage(2)
+    assert mine.begin() == 1  # it answers: the next outage is counted anew
+    with_outage(3)
+    other = Attempts([f"memory://{tmp_path}/other"], "pretrain", "job", 3)
+    assert (other.begin(), mine.begin()) == (1, 2)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", json.dumps({"run_id": "job", "step": "x", "attempts": 1})])

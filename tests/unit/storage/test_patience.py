@@ -3,6 +3,7 @@
 import errno
 import json
 import logging
+import sys
 import time
 from collections.abc import Callable
 
@@ -10,6 +11,7 @@ import pytest
 
 from cclm import storage
 from cclm.errors import UserError
+from cclm.storage import StorageObserver
 from cclm.storage.hdfs import Hdfs
 from cclm.storage.patience import ErrorKind, IncompleteTransfer, classify, reason, retried
 from tests.stores.store import environment
@@ -92,6 +94,38 @@ def test_an_outage_is_waited_for_and_an_answer_is_not(monkeypatch: pytest.Monkey
         retried("s3://b/k", call)
     assert 0.25 < time.monotonic() - started < 30
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]  # too short to tell of
+
+
+def test_who_has_to_leave_waits_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls that wait already do neither."""
+    monkeypatch.setenv(storage.PATIENCE, "1000")
+    storage.hurry()
+    assert storage.patience() == 3
+    monkeypatch.setenv(storage.PATIENCE, "1")
+    storage.hurry()
+    assert storage.patience() == 1
+    monkeypatch.setenv(storage.PATIENCE, "no number")
+    storage.hurry()  # whoever calls a store is told
+
+    class Hurrying(StorageObserver):
+        def outage_began(self, store: str) -> None:
+            storage.hurry()
+
+    monkeypatch.setenv(storage.PATIENCE, "1000")
+    monkeypatch.setattr(sys.modules[retried.__module__], "_HURRY", 0.0)
+    calls = []
+
+    def call() -> None:
+        calls.append(None)
+        raise ConnectionRefusedError
+
+    storage.set_observer(Hurrying())
+    try:
+        with pytest.raises(storage.StoreUnavailable):
+            retried("s3://b/k", call)
+    finally:
+        storage.set_observer(None)
+    assert len(calls) == 2  # it slept when it was told
 
 
 def test_patience_goes_through_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,11 +1,15 @@
 """A run that goes on with other settings, or with other initial weights, says so; a refused one leaves no folder."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 import yaml
+from torch import nn
 
+from cclm import storage
 from cclm.cli import main as cli
 from cclm.config.finetune import FinetuneConfig
 from cclm.config.pretrain import PretrainConfig
@@ -16,7 +20,8 @@ from cclm.training import environment
 from cclm.training.changes import changes, initial_weights, settings_of
 from cclm.training.identity import refuse_another_run
 from cclm.training.resume import Start
-from cclm.training.run_folder import no_trace_if_refused
+from cclm.training.run import Built, Recipe, RunContext, train
+from cclm.training.run_folder import RUN, no_trace_if_refused
 from cclm.training.saving import Saving
 from tests.checkpoint_files import Output, make_trained
 from tests.unit.training.test_initial_task import config_of
@@ -128,3 +133,28 @@ def test_a_name_for_the_run_is_no_reason_to_keep_the_folder_but_a_checkpoint_is(
     assert [path.name for path in tmp_path.iterdir()] == ["near"]  # it was there before
     refused_in(Output(str(tmp_path / "saved")), save=True)
     assert (tmp_path / "saved" / "step-00000005").exists()
+
+
+class RefusedRecipe(Recipe[nn.Module]):
+    """A run whose initial weights do not fit."""
+
+    def __init__(self, config: Output) -> None:
+        self.config = config
+        self.course = SimpleNamespace(identity={})
+
+    def build(self, start: Start | None) -> Built[nn.Module]:
+        raise UserError("these weights do not fit")
+
+
+def test_a_refused_run_leaves_no_name_in_a_store(tmp_path: Path) -> None:
+    """Unless it had one before: an earlier start may still be saving."""
+    output = Output(f"memory://{tmp_path}/run")
+    name = f"{output.output_dir}/{RUN}"
+    for is_there_before in (False, True):
+        if is_there_before:
+            Saving(output, Journal()).find_start("auto")
+        for resume in ("auto", "never") if not is_there_before else ("auto",):
+            context = RunContext(torch.device("cpu"), Journal(), Saving(output, Journal()))
+            with pytest.raises(UserError, match="do not fit"):
+                train(RefusedRecipe(output), context, resume=resume, stop=None)
+            assert storage.exists(name) == is_there_before

@@ -1,5 +1,6 @@
 """Threads, seeds and precision of a training process."""
 
+import contextlib
 import signal
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import sys
 import pytest
 import torch
 
+from cclm import storage
 from cclm.training import environment
 from cclm.training.environment import StopSignal, autocast, has_bfloat16_units, seed_of, usable_cores
 
@@ -77,6 +79,22 @@ def test_long_work_between_saves_is_cut_off_and_the_loop_goes_on_remembering():
         stop.remember()
         with pytest.raises(SystemExit), stop.leave_at_once():
             sigterm()
+
+
+def test_a_signal_shortens_the_waiting_for_stores(monkeypatch, ctrl_c_interrupts):
+    """Also one that changes nothing else, since all have agreed to stop."""
+    for remembers, settles, number in ((0, 0, "SIGTERM"), (1, 0, "SIGTERM"), (1, 1, "SIGTERM"), (1, 0, "SIGINT")):
+        monkeypatch.setenv(storage.PATIENCE, "1000")
+        hurried = []
+        with StopSignal() as stop:
+            stop.also_hurry(lambda hurried=hurried: hurried.append("writer"))
+            if remembers:
+                stop.remember()
+            if settles:
+                stop.settle(own=False)
+            with contextlib.nullcontext() if remembers else pytest.raises(SystemExit):
+                signal.raise_signal(signal.Signals[number])
+        assert (storage.patience(), hurried) == (3, ["writer"])
 
 
 @pytest.fixture

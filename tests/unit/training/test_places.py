@@ -1,7 +1,9 @@
 """Places of a run: what is saved there, where the run goes on, and what waits for the writer."""
 
 import os
+import re
 import signal
+import socket
 import threading
 import time
 from contextlib import contextmanager
@@ -9,8 +11,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from cclm import distributed
+from cclm import distributed, storage
 from cclm.checkpoints.find import newest_checkpoint, open_checkpoint
+from cclm.checkpoints.messages import FailureCause
 from cclm.checkpoints.process import WriterProcess
 from cclm.checkpoints.retention import checkpoint_steps
 from cclm.checkpoints.snapshot import Snapshot
@@ -19,7 +22,7 @@ from cclm.errors import UserError
 from cclm.events import Journal, Saved
 from cclm.metrics.sentences import Sentences
 from cclm.training.saving import Saving
-from tests.checkpoint_files import Output, flip, make_trained, run_steps, save_trained
+from tests.checkpoint_files import Output, Save, flip, make_trained, run_steps, save_trained
 
 
 def test_damaged_newer_ones_never_push_out_what_is_saved_after_them(tmp_path):
@@ -253,3 +256,22 @@ def test_a_log_that_is_elsewhere_is_gone_on_with(tmp_path):
             log.write("after\n")
         saving.publish("log.txt")
     assert (tmp_path / "far" / "log.txt").read_text() == "before\nafter\n"
+
+
+def test_the_last_save_waits_no_longer_for_a_store_once_the_run_has_to_leave(tmp_path, monkeypatch):
+    """The writer was started with a patience that would outlast any scheduler's."""
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("FSSPEC_S3_ENDPOINT_URL", f"http://127.0.0.1:{closed.getsockname()[1]}")
+        monkeypatch.setenv("FSSPEC_S3", '{"key": "k", "secret": "s"}')
+        monkeypatch.setenv(storage.PATIENCE, "60")
+        save = Save([str(tmp_path), "s3://bucket/run"], 5, *make_trained(0), {})
+        writer = WriterProcess(save.setup)
+        writer.save(save.request)
+        writer.hurry()
+        [outcome] = writer.outcomes(wait=True)
+        writer.close()
+        save.close()
+    assert outcome.cause is FailureCause.UNAVAILABLE
+    assert re.search(r"did not answer for \d s ", outcome.error), outcome.error
+    assert newest_checkpoint([str(tmp_path)], pytest.fail).step == 5

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from multiprocessing import forkserver
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ from record_files import image_text, pair, region, write_lines
 from cclm import storage
 from cclm.config.pretrain import PretrainConfig
 from cclm.data.batches.batch import ImageTextBatch, JoinedTextBatch, ParallelTextBatch, RegionTextBatch
-from cclm.data.batches.loader import open_source
+from cclm.data.batches.loader import hurry_loader_processes, loader_context, open_source
+from cclm.data.batches.workers import start_worker
 from cclm.data.stored.files import data_files
 from cclm.errors import UserError
 
@@ -98,6 +100,28 @@ def test_signals_to_the_process_group_do_not_take_the_data_away(make_config: Any
     for worker in workers:
         worker.join(60)
     assert not any(worker.is_alive() for worker in workers)
+
+
+def _tell_patience(connection: Connection) -> None:
+    """A loader process that waits for a store, until it is told not to."""
+    start_worker(0)
+    storage.set_patience(1000)
+    connection.send(storage.patience())
+    while storage.patience() > 3:
+        time.sleep(0.01)
+    connection.send(storage.patience())
+
+
+def test_loader_processes_wait_no_longer_for_stores_once_training_has_to_leave() -> None:
+    context = loader_context()
+    mine, theirs = context.Pipe()
+    loading = context.Process(target=_tell_patience, args=(theirs,), daemon=True)
+    loading.start()
+    assert mine.recv() == 1000
+    hurry_loader_processes()
+    assert mine.recv() == 3
+    loading.join()
+    assert loading.exitcode == 0
 
 
 def test_loader_processes_end_with_a_training_process_that_is_killed(make_config: Any, files: dict[str, str]) -> None:
