@@ -159,9 +159,14 @@ class StopSignal:
         """From now on, finish the step that has begun, and save it, before leaving."""
         self._remembers = True
 
-    def also_hurry(self, hurry: Callable[[], object]) -> None:
-        """Call `hurry` at a signal, too: it must let what waits for a store wait only for seconds."""
+    @contextlib.contextmanager
+    def hurrying(self, hurry: Callable[[], object]) -> Iterator[None]:
+        """A block in which a signal calls `hurry`, too: it must let what waits for a store wait only for seconds."""
         self._hurry.append(hurry)
+        try:
+            yield
+        finally:
+            self._hurry.remove(hurry)
 
     def settle(self, own: bool) -> None:
         """All processes have agreed to stop. Signals that come later change nothing.

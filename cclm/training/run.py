@@ -206,8 +206,7 @@ def train(recipe: Recipe[Model], context: RunContext, *, resume: str, stop: envi
     saving.publish(*KEPT_FILES)
     audit = None
     if course.audited:
-        counts = None if start is None else start.state.get("audit")
-        audit = RunAudit(saving.folder, course.audited, counts, journal)
+        audit = RunAudit(saving.folder, course.audited, None if start is None else start.state.get("audit"), journal)
     facts = {**settings_of(config, start, recipe.checkpoint), **course.facts, "versions": versions()}
     trained = Trained(built.model, facts)
 
@@ -246,8 +245,7 @@ def train(recipe: Recipe[Model], context: RunContext, *, resume: str, stop: envi
         evaluate=(lambda done: recipe.evaluate(done, trained)) if course.evaluates else None,
         stop=environment.StopSignal() if stop is None else stop,
     )
-    run.stop.also_hurry(saving.hurry)
-    with own_files, report, saving:
+    with run.stop.hurrying(saving.hurry), own_files, report, saving:
         recipe.begin(begin, trained)
         code = _finish(run, fit(run, begin), lambda done: recipe.end(done, trained))
     distributed.shutdown()

@@ -86,8 +86,7 @@ def test_a_signal_shortens_the_waiting_for_stores(monkeypatch, ctrl_c_interrupts
     for remembers, settles, number in ((0, 0, "SIGTERM"), (1, 0, "SIGTERM"), (1, 1, "SIGTERM"), (1, 0, "SIGINT")):
         monkeypatch.setenv(storage.PATIENCE, "1000")
         hurried = []
-        with StopSignal() as stop:
-            stop.also_hurry(lambda hurried=hurried: hurried.append("writer"))
+        with StopSignal() as stop, stop.hurrying(lambda hurried=hurried: hurried.append("writer")):
             if remembers:
                 stop.remember()
             if settles:
