@@ -8,6 +8,7 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 import matplotlib
@@ -17,9 +18,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
-from matplotlib.transforms import Bbox
 
-from cclm.curves.overview import Row
+from cclm.curves import text_tables
+from cclm.curves.overview import Row, rows_of_tests
 from cclm.curves.panels import Curve, Look, Panel, Section
 from cclm.curves.runs import Run
 
@@ -36,6 +37,12 @@ _DASHES: tuple[Dashes, ...] = ("-", "--", ":", "-.")
 _COLUMNS = 3
 _WIDTH, _HEIGHT = 4.0, 2.5
 """Of a panel, in inches."""
+_DPI = 110
+_FULL_WIDTH = _WIDTH * _COLUMNS
+_MARGIN = 0.12
+"""Around texts, in inches."""
+_HANDLE = 0.7
+"""Width of the line before a name in a legend, in inches."""
 _MANY_POINTS = 200
 """A noisy curve of more points is drawn pale, below its running mean."""
 _MEANS = 50
@@ -79,7 +86,7 @@ def style_of(run: int) -> LineStyle:
 def section_svg(section: Section, runs: Sequence[Run]) -> str:
     """A section as an `<svg>` element for a page of HTML, which refers to nothing outside."""
     with _styled():
-        figure = Figure(figsize=(_WIDTH * _COLUMNS, _section_height(section)))
+        figure = Figure(figsize=(_FULL_WIDTH, _section_height(section)))
         _draw_section(figure, section, runs)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None})
@@ -89,19 +96,83 @@ def section_svg(section: Section, runs: Sequence[Run]) -> str:
 
 
 def report_png(title: str, rows: Sequence[Row], sections: Sequence[Section], runs: Sequence[Run]) -> bytes:
-    """The table and all sections in one picture."""
-    heights = [0.7 + 0.22 * (len(rows) + 1), *(_section_height(section) + 0.4 for section in sections)]
+    """Notes, the tables and all sections in one picture: what `report_page` has."""
+    buffer = io.BytesIO()
     with _styled():
-        figure = Figure(figsize=(_WIDTH * _COLUMNS, sum(heights)))
+        report_figure(title, rows, sections, runs).savefig(buffer, format="png", dpi=_DPI)
+    return buffer.getvalue()
+
+
+def report_figure(title: str, rows: Sequence[Row], sections: Sequence[Section], runs: Sequence[Run]) -> Figure:
+    """The same as a figure of matplotlib."""
+    with _styled():
+        head = _head_panel(title, rows, runs)
+        tests = [_table_panel(f"Tests of {run.name}", tests) for run in runs if (tests := rows_of_tests(run))]
+        heights = [head.height, *(_section_height(section) + 0.4 for section in sections)]
+        heights += [panel.height for panel in tests]
+        figure = Figure(figsize=(_FULL_WIDTH, sum(heights)))
         parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
-        parts[0].suptitle(title, x=0.01, ha="left", fontsize=14, fontweight="bold")
-        _draw_table(parts[0].subplots(), rows, runs)
-        for part, section in zip(parts[1:], sections, strict=True):
+        for part, panel in zip([parts[0], *parts[len(sections) + 1 :]], [head, *tests], strict=True):
+            _draw_texts(part, panel)
+        for part, section in zip(parts[1:], sections, strict=False):
             part.suptitle(section.title, x=0.01, ha="left", fontsize=12, fontweight="bold")
             _draw_section(part, section, runs)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=110)
-    return buffer.getvalue()
+    return figure
+
+
+@dataclass(frozen=True)
+class _TextPanel:
+    """A part of the picture that holds texts: a title, notes and a table."""
+
+    title: list[str]
+    title_size: float
+    notes: list[str]
+    blocks: list[text_tables.Block]
+    colours: list[str]
+    """Of the titles of the table's columns; empty: black."""
+
+    @property
+    def title_height(self) -> float:
+        return _MARGIN + text_tables.LINE * len(self.title) * self.title_size / text_tables.SIZE + 0.1
+
+    @property
+    def height(self) -> float:
+        notes = text_tables.LINE * len(self.notes) + (0.1 if self.notes else 0)
+        return self.title_height + notes + sum(block.height + _MARGIN for block in self.blocks)
+
+
+def _head_panel(title: str, rows: Sequence[Row], runs: Sequence[Run]) -> _TextPanel:
+    width = _FULL_WIDTH - 2 * _MARGIN
+    head = Row("", [run.name for run in runs])
+    table = [Row("folder", [run.url for run in runs]), *rows]
+    return _TextPanel(
+        text_tables.wrap(title, width, bold=True, size=14),
+        14,
+        [line for run in runs for note in run.notes for line in text_tables.wrap(note, width)],
+        text_tables.blocks_of(head, table, width),
+        [style_of(run).colour for run in range(len(runs))],
+    )
+
+
+def _table_panel(title: str, rows: Sequence[Row]) -> _TextPanel:
+    """A table whose first row is its header."""
+    width = _FULL_WIDTH - 2 * _MARGIN
+    blocks = text_tables.blocks_of(rows[0], rows[1:], width)
+    return _TextPanel(text_tables.wrap(title, width, bold=True, size=12), 12, [], blocks, [])
+
+
+def _draw_texts(part: SubFigure, panel: _TextPanel) -> None:
+    axes = part.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
+    axes.set_xlim(-_MARGIN, _FULL_WIDTH - _MARGIN)
+    axes.set_ylim(panel.height, 0)
+    text_tables.draw_lines(axes, panel.title, 0, _MARGIN, bold=True, size=panel.title_size)
+    y = panel.title_height
+    text_tables.draw_lines(axes, panel.notes, 0, y, colour="#aa3333")
+    y += text_tables.LINE * len(panel.notes) + (0.1 if panel.notes else 0)
+    for block in panel.blocks:
+        text_tables.draw_block(axes, block, y, panel.colours)
+        y += block.height + _MARGIN
 
 
 @contextmanager
@@ -134,7 +205,9 @@ def _draw_section(figure: Figure | SubFigure, section: Section, runs: Sequence[R
     if any(runs[run].resumed for run in shown):
         handles.append(Line2D([], [], color="#888888", linestyle=(0, (1, 2)), linewidth=1.2))
         labels.append("went on from a checkpoint")
-    figure.legend(handles, labels, loc="outside lower left", ncols=4, frameon=False)
+    widest = max(map(text_tables.width_of, labels)) + _HANDLE
+    columns = max(1, min(len(labels), int(_FULL_WIDTH / widest)))
+    figure.legend(handles, labels, loc="outside lower left", ncols=columns, frameon=False)
 
 
 def _draw_panel(axes: Axes, panel: Panel, runs: Sequence[Run]) -> None:
@@ -166,13 +239,22 @@ def _draw_curve(axes: Axes, curve: Curve, look: Look, width: float) -> None:
     values = np.asarray(curve.values, dtype=np.float64)
     values[~np.isfinite(values)] = np.nan  # a gap
     is_long = look is Look.NOISY and len(values) > _MANY_POINTS
-    marker = "o" if look is Look.POINTS or len(values) == 1 else None
+    marker = "o" if look is Look.POINTS else None
     axes.plot(
         steps, values, color=colour, linestyle=dashes, marker=marker, markersize=4, alpha=0.25 if is_long else 1.0,
         linewidth=0.8 if is_long else width,
     )  # fmt: skip
+    alone = is_alone(values)
+    axes.plot(steps[alone], values[alone], color=colour, linestyle="none", marker="o", markersize=6)
     if is_long:
         axes.plot(steps, running_mean(values, len(values) // _MEANS), color=colour, linestyle=dashes, linewidth=width)
+
+
+def is_alone(values: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+    """Which values no line can show, since the values before and after them are absent (NaN): (N,) -> (N,)."""
+    known = np.concatenate([[False], ~np.isnan(values), [False]])
+    alone: npt.NDArray[np.bool_] = known[1:-1] & ~known[:-2] & ~known[2:]
+    return alone
 
 
 def running_mean(values: npt.NDArray[np.float64], window: int) -> npt.NDArray[np.float64]:
@@ -193,24 +275,3 @@ def running_mean(values: npt.NDArray[np.float64], window: int) -> npt.NDArray[np
     last = np.minimum(places + window // 2 + 1, len(values))
     number = counts[last] - counts[first]
     return np.where(number > 0, (sums[last] - sums[first]) / np.maximum(number, 1), np.nan)
-
-
-def _draw_table(axes: Axes, rows: Sequence[Row], runs: Sequence[Run]) -> None:
-    axes.set_axis_off()
-    table = axes.table(
-        cellText=[row.cells for row in rows],
-        rowLabels=[row.label for row in rows],
-        colLabels=[run.name for run in runs],
-        cellLoc="left",
-        rowLoc="left",
-        colLoc="left",
-        loc="upper left",
-        edges="horizontal",
-        bbox=Bbox.from_bounds(0.25, 0.0, min(0.75, 0.25 * len(runs)), 1.0),
-    )
-    table.auto_set_font_size(False)
-    table.set_fontsize(9)
-    for (row, column), cell in table.get_celld().items():
-        cell.set_edgecolor("#dddddd")
-        if row == 0:
-            cell.set_text_props(color=style_of(column).colour, fontweight="bold")

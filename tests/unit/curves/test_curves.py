@@ -10,9 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
+from matplotlib.text import Text
 
 from cclm import storage
 from cclm.cli import main as cli
+from cclm.curves.figure import is_alone, report_figure
 from cclm.curves.overview import overview, rows_of_tests
 from cclm.curves.panels import Section, sections_of
 from cclm.curves.runs import distinct_names, read_runs
@@ -162,6 +165,61 @@ def test_page_and_picture(two_runs, tmp_path, capsys):
     assert text.count("<svg") == 5 and "_&lt;i&gt;$x$ &amp; 日本" in text and "<i>" not in text
     assert all(f">{word}<" in text for word in ("images: itc", "images/s", "percent", "first", "second", "Losses"))
     assert Path(outs[1]).read_bytes().startswith(b"\x89PNG")
+
+
+def texts_of(folders: list[str], sections: list[Section]) -> list[Text]:
+    """What a picture of runs says; where each text stands is known."""
+    runs = read_runs(folders)
+    figure = report_figure("cclm: a report", overview(runs), sections, runs)
+    figure.draw_without_rendering()
+    return [text for text in figure.findobj(Text) if text.get_text()]
+
+
+def test_the_picture_says_what_the_page_says(two_runs, tmp_path):
+    mixed = make_run(tmp_path / "mixed", interval(10), interval(30), interval(20))
+    runs = [*two_runs, str(mixed)]
+    shown = "".join(text.get_text() for text in texts_of(runs, sections_of(read_runs(runs)))).replace(" ", "")
+    [note] = read_runs(runs)[2].notes
+    expected = [note, *runs, "Tests of second", "images: itc"]
+    for row in (*overview(read_runs(runs)), *rows_of_tests(read_runs(runs)[1])):
+        expected += [row.label, *row.cells]
+    assert [text for text in expected if text.replace(" ", "") not in shown] == []
+    assert "Testsoffirst" not in shown
+
+
+def test_texts_of_the_picture_do_not_overlap(tmp_path):
+    """Runs with long names, which do not fit beside one another."""
+    scores = {language: {"accuracy": 50.0} for language in [*"abcdefghijklmnopqrstu", "a-long-name" * 5]}
+    folders = []
+    for number in range(6):
+        name = f"{number}-a run of a very long name with {'words' * 9} and a rest"
+        test = Evaluated("test", 20, scores, dict.fromkeys(scores, 1))
+        folders.append(str(make_run(tmp_path / name, interval(10), retrieval(20, 40.0, 20.0), test)))
+    texts = [text for text in texts_of(folders, []) if isinstance(text.axes, Axes) and not text.axes.axison]
+    boxes = np.array([text.get_window_extent().extents for text in texts])  # x0, y0, x1, y1
+    assert len(boxes) > 100
+    assert boxes[:, 0].min() >= 0 and boxes[:, 2].max() <= texts[0].figure.get_figure(root=True).bbox.width
+    starts = np.maximum(boxes[:, None, :2], boxes[None, :, :2])
+    ends = np.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
+    overlapping = ((ends - starts) > 2).all(axis=-1)
+    assert (overlapping == np.eye(len(boxes), dtype=bool)).all()
+
+
+def test_a_value_without_neighbours_is_marked():
+    values = np.array([1.0, np.nan, 2.0, 3.0, np.nan, np.nan, 4.0])
+    assert is_alone(values).tolist() == [True, False, False, False, False, False, True]
+    assert is_alone(np.array([5.0])).tolist() == [True]
+
+
+def test_a_single_point_of_a_curve_can_be_seen(tmp_path):
+    run = str(make_run(tmp_path / "run", interval(10)))
+    runs = read_runs([run])
+    figure = report_figure("cclm: run", overview(runs), sections_of(runs), runs)
+    panels = [axes for axes in figure.findobj(Axes) if axes.axison]
+    assert panels
+    for axes in panels:
+        points = [line for line in axes.get_lines() if len(line.get_xdata()) and line.get_marker() == "o"]
+        assert [line.get_xdata().tolist() for line in points if line.get_markersize() >= 6] == [[10.0]]
 
 
 def test_runs_and_reports_may_be_in_a_store(two_runs):
