@@ -1,10 +1,12 @@
-"""How far a run is, from the metrics that its pods serve. Pure."""
+"""How far a run is, from the metrics that its pods serve, or how far it came, from the last words of one. Pure."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -73,3 +75,21 @@ def read_progress(text: str) -> Progress | None:
         phase,
         restarts,
     )
+
+
+def facts_of(message: str) -> dict[str, Any]:
+    """The line of JSON with which `cclm launch` ends a container's termination message; empty if there is none."""
+    try:
+        facts = json.loads(message.rstrip().rpartition("\n")[2])
+    except ValueError:
+        return {}
+    return facts if isinstance(facts, dict) and "exit_code" in facts else {}
+
+
+def last_progress(message: str) -> Progress | None:
+    """How far a run came, as the termination message of its container tells; None if it does not."""
+    found = facts_of(message).get("progress")
+    if not isinstance(found, dict) or "step" not in found:
+        return None
+    losses = {name: float(value) for name, value in found.items() if "/" in name}
+    return Progress(int(found["step"]), int(found["planned"]) if "planned" in found else None, losses)

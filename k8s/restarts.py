@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 from cclm.launch.causes import Cause
 from cclm.launch_contract import EXIT_PREEMPTED
 from k8s.objects import POD, Object
+from k8s.progress import facts_of
 
 _CREATED = re.compile(r"Created pod: (?P<pod>\S+)$")
 _ENDED = re.compile(
@@ -83,7 +84,8 @@ def exit_words(code: int, reason: str | None, message: str) -> str:
         reason: Kubernetes' own word. OOMKilled comes with any exit code, also 0.
         message: what it wrote to its termination log; empty if nothing.
     """
-    text = " ".join(message.split())
+    words = message.rstrip().rpartition("\n")[0] if facts_of(message) else message
+    text = " ".join(words.split())
     if len(text) > _LONGEST:  # the last lines of the log, which Kubernetes takes where nothing else was written
         text = f"... {text[-_LONGEST:]}"
     if reason == "OOMKilled":

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from k8s.objects import CANCELLED, CONTAINER_OF, PYTORCH_JOB, Object, queue_of, replica_index
-from k8s.progress import Progress, read_progress
+from k8s.progress import Progress, last_progress, read_progress
 from k8s.queueing import queue_words
 from k8s.replicas import Failure, Replica, State, condition, is_true, is_up, read_replica
 from k8s.restarts import Restarts, exit_words, read_restarts, time_of, times_of
@@ -109,8 +109,24 @@ def describe(seen: Observation) -> Description:
         _failure(seen, replicas) if state is State.FAILED else None,
         replicas,
         restarts,
-        read_progress(seen.metrics) if seen.metrics and state is State.RUNNING else None,
+        _progress(state, seen, container),
     )
+
+
+def _progress(state: State, seen: Observation, container: str) -> Progress | None:
+    """How far the run is, or after its end, how far it came."""
+    if state is State.RUNNING:
+        return read_progress(seen.metrics) if seen.metrics else None
+    if state not in (State.SUCCEEDED, State.FAILED):
+        return None
+    found = [
+        progress
+        for pod in seen.pods
+        for entry in (pod.get("status") or {}).get("containerStatuses") or []
+        if entry["name"] == container
+        and (progress := last_progress(((entry.get("state") or {}).get("terminated") or {}).get("message") or ""))
+    ]
+    return max(found, key=lambda progress: progress.step or 0, default=None)
 
 
 def _belongs(event: Object, job: Object) -> bool:

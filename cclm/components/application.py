@@ -13,11 +13,13 @@ from cclm.components.arguments import Job
 from cclm.errors import UserError
 
 _ROLE = "cclm"
+_CORES, _MEGABYTES = 2, 4096
+"""What a node has where nothing is said: enough for the demo."""
 _OWN_MACHINE = "localhost:0"
 """Where the only node of a job meets itself: any free port."""
 
 
-def build_app(command: Sequence[str], job: Job) -> specs.AppDef:
+def build_app(command: Sequence[str], job: Job, *, is_published: bool = False) -> specs.AppDef:
     """`cclm launch ... -- COMMAND` on all nodes of a job.
 
     A shell starts it, since only on the node is it known where the nodes meet: TorchX's schedulers say it in a variable
@@ -26,11 +28,13 @@ def build_app(command: Sequence[str], job: Job) -> specs.AppDef:
     Args:
         command: a command of cclm, with its arguments.
         job: where it runs.
+        is_published: whether it trains or tests a published model, which needs GPUs. Where nothing is said of the
+            nodes, their size is then left to the scheduler.
 
     Raises:
         UserError: the job asks for what there is not.
     """
-    resource = _resource(job)
+    resource = _resource(job, is_published)
     nodes = job.j
     processes = max(1, resource.gpu) if nodes.processes is None else nodes.processes
     if 0 < resource.gpu < processes:
@@ -66,10 +70,12 @@ def build_app(command: Sequence[str], job: Job) -> specs.AppDef:
     )
 
 
-def _resource(job: Job) -> specs.Resource:
+def _resource(job: Job, is_published: bool) -> specs.Resource:
     """What each node of the job needs."""
     if job.h is None:
-        return specs.resource(cpu=job.cpu, gpu=job.gpu, memMB=job.memMB)
+        if is_published and job.cpu is None and job.gpu is None and job.memMB is None:
+            return specs.NULL_RESOURCE
+        return specs.resource(cpu=job.cpu or _CORES, gpu=job.gpu or 0, memMB=job.memMB or _MEGABYTES)
     try:
         return specs.resource(h=job.h)
     except KeyError:

@@ -20,6 +20,8 @@ from cclm.errors import UserError
 
 IMAGE = "CCLM_IMAGE"
 """Environment variable with the container image of jobs that name none."""
+PUBLISHED_PRETRAINING = "configs/Pretrain_4m.yaml"
+"""The config of pre-training where none is named."""
 _TRUE, _FALSE = ("true", "yes", "1"), ("false", "no", "0")
 _MAX_PORT = 65535
 
@@ -116,9 +118,17 @@ class Job:
         parse=lambda name, text: Nodes.parse(text),
     )
     h: str | None = _argument("the kind of node, by its name as a named resource, instead of cpu, gpu and memMB")
-    cpu: int = _argument("CPU cores of a node; local schedulers use all there are", default=2, parse=_number(1))
-    gpu: int = _argument("GPUs of a node", default=0, parse=_number(0))
-    memMB: int = _argument("memory of a node, in MB", default=4096, parse=_number(1))
+    cpu: int | None = _argument(
+        "CPU cores of a node; local schedulers use all there are (2; Kubernetes: 8 for each process of a published "
+        "config)",
+        parse=_number(1),
+    )
+    gpu: int | None = _argument(
+        "GPUs of a node (none; Kubernetes: one for each process of a published config)", parse=_number(0)
+    )
+    memMB: int | None = _argument(
+        "memory of a node, in MB (4096; Kubernetes: 48000 for each process of a published config)", parse=_number(1)
+    )
     image: str = _argument(
         f"container image; local_cwd runs in this folder instead (${IMAGE}, or else cclm:{__version__})",
         factory=_default_image,
@@ -196,7 +206,7 @@ class Overrides:
 class Pretraining(Training, Job, Overrides):
     """Arguments of `cclm.pretrain`."""
 
-    config: str = _argument("the run's YAML file, as the nodes see it", default="configs/Pretrain_4m.yaml")
+    config: str = _argument("the run's YAML file, as the nodes see it", default=PUBLISHED_PRETRAINING)
     checkpoint: str | None = _argument("weights to start from (model.weights of the config)")
 
 

@@ -9,6 +9,7 @@ from torchx.specs import AppDef
 from cclm.cli.run_commands import DEFAULT_MODEL, TASKS
 from cclm.components.application import build_app
 from cclm.components.arguments import (
+    PUBLISHED_PRETRAINING,
     Evaluation,
     FineTuning,
     FineTuningTask,
@@ -24,7 +25,7 @@ def pretraining(options: Pretraining) -> AppDef:
     """Pre-training. Raises UserError if the options cannot be used."""
     weights = [f"model.weights={options.checkpoint}"] if options.checkpoint else []
     command = ["pretrain", "--resume", options.resume, options.config, *_settings(options), *weights]
-    return build_app([*command, *options.overrides], options)
+    return build_app([*command, *options.overrides], options, is_published=options.config == PUBLISHED_PRETRAINING)
 
 
 def paper_task(options: PaperTask) -> AppDef:
@@ -34,7 +35,8 @@ def paper_task(options: PaperTask) -> AppDef:
     if name is None:
         known = ", ".join(task for task, each in TASKS.items() if each.few_shot)
         raise UserError(f"--fewshot: {options.task} has no few-shot files; those with some: {known}")
-    return _finetune(options, options.config or f"configs/{DEFAULT_MODEL}/{name}")
+    config = options.config or f"configs/{DEFAULT_MODEL}/{name}"
+    return _finetune(options, config, is_published=options.config is None)
 
 
 def finetuning(options: FineTuning) -> AppDef:
@@ -50,7 +52,7 @@ def task_in_two_parts(options: TaskInTwoParts) -> AppDef:
     command += ["--output_hdfs", places.second] if places.second else []
     command += ["--seed", str(options.seed)] if options.seed is not None else []
     command += ["--checkpoint", options.checkpoint, *_task_options(options), "--resume", options.resume]
-    return build_app([*command, *options.overrides], options)
+    return build_app([*command, *options.overrides], options, is_published=True)
 
 
 def evaluation(options: Evaluation) -> AppDef:
@@ -59,9 +61,10 @@ def evaluation(options: Evaluation) -> AppDef:
     return build_app([*command, *_settings(options), *options.overrides], options)
 
 
-def _finetune(options: PaperTask | FineTuning, config: str) -> AppDef:
+def _finetune(options: PaperTask | FineTuning, config: str, *, is_published: bool = False) -> AppDef:
     command = ["finetune", "--checkpoint", options.checkpoint, *_task_options(options), "--resume", options.resume]
-    return build_app([*command, config, *_settings(options), *options.overrides], options)
+    command += [config, *_settings(options), *options.overrides]
+    return build_app(command, options, is_published=is_published)
 
 
 def _task_options(options: FineTuningTask | Evaluation) -> list[str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from cclm.events.journal import Event
 
@@ -107,6 +108,8 @@ class Ended(Event):
     """Whether the same command may succeed, or get further, when it is given again; False after success."""
     traceback: str = ""
     """Of a bug in a training process, as Python prints it."""
+    progress: Mapping[str, float] = field(default_factory=dict)
+    """How far the run came, by the names of `cclm.launch.metrics_sink.last_progress`; empty where nobody knows."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import shutil
 import signal
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NoReturn
 
 from cclm.errors import UserError
@@ -17,7 +17,7 @@ from cclm.launch.attempts import Attempts, AttemptsExhausted
 from cclm.launch.causes import Cause, Failure, describe
 from cclm.launch.launch_file import LaunchFile
 from cclm.launch.membership import RunIsOver
-from cclm.launch.metrics_sink import serving_metrics
+from cclm.launch.metrics_sink import last_progress, serving_metrics
 from cclm.launch_contract import (
     COLLECTIVE_TIMEOUT,
     EXIT_SUCCESS,
@@ -110,7 +110,7 @@ def launch(options: LaunchOptions, journal: Journal) -> int:
                 failure = Failure(Cause.INTERRUPTED, "interrupted before training began")
         finally:
             shutil.rmtree(log_dir, ignore_errors=True)
-        end = _ended(failure)
+        end = replace(_ended(failure), progress=last_progress(endpoint))
         journal.emit(end)
         if endpoint is not None and not end.may_retry:  # the next start is not held up
             endpoint.await_last_scrapes(lambda text: journal.emit(Notice(text)))

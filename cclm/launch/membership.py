@@ -27,8 +27,9 @@ _ASK_AGAIN_SECONDS = 0.5
 _GOODBYE_SECONDS = 5.0
 """How long a node that leaves waits until the host has heard so."""
 _LAST_SECONDS = 30.0
-"""How long a host waits at the end until the others know it, and they until the host is gone. Those that missed the end
-would begin again."""
+"""How long a host waits at the end until the others know it. Those that missed the end would begin again."""
+_HOST_SECONDS = 180.0
+"""How long the others wait after success until the host is gone. It may wait for the last scrape of its metrics."""
 _FOUND_ANYWAY_SECONDS = 15.0
 """How long a node waits for one of a lower index to host. That one may take long to stop its processes."""
 _PORT_SECONDS = 30.0
@@ -69,7 +70,8 @@ class Membership:
         index: of this node. One without an address takes part, but can host no meeting.
         processes: that this node starts.
         notify: gets sentences about long waits.
-        stay_seconds: how long the other nodes stay after the host when the run has succeeded.
+        stay_seconds: how long the other nodes stay after the host's process when the run has succeeded; 0: nobody
+            waits for that process to end.
 
     Raises:
         UserError: the port of this node is in use.
@@ -282,10 +284,13 @@ class Membership:
                 while self._server.others() and time.monotonic() < deadline:
                     time.sleep(_LOOK_SECONDS)
             elif until_alone and self.is_finished and not self.is_host:
+                deadline = time.monotonic() + _HOST_SECONDS
                 while link.lost is None and time.monotonic() < deadline:
                     time.sleep(_LOOK_SECONDS)
+        stays_open = until_alone and self.is_finished and self.is_host and self._stay_seconds > 0
+        if link is not None and not stays_open:
             link.close()
-        if self._server is not None:
+        if self._server is not None and not stays_open:  # else the end of its process tells the others
             self._server.close()
 
     def _joined(self, view: View, link: Link) -> JoinedRound | None:

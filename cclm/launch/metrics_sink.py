@@ -120,6 +120,24 @@ def serving_metrics(port: int | None, journal: Journal) -> Iterator[Endpoint | N
                 _forget_sentences()
 
 
+def last_progress(endpoint: Endpoint | None) -> dict[str, float]:
+    """How far training has come on this node: `step`, `planned`, and the last mean of each loss as `KIND/LOSS`.
+
+    Empty where no metrics are kept, and on nodes that do not keep those of the whole run.
+    """
+    if endpoint is None:
+        return {}
+    found: dict[str, float] = {}
+    for sample in (sample for metric in endpoint.collector.collect() for sample in metric.samples):
+        if sample.name == catalogue.STEP.name:
+            found["step"] = sample.value
+        elif sample.name == catalogue.STEPS_PLANNED.name:
+            found["planned"] = sample.value
+        elif sample.name == catalogue.LOSS.name:
+            found[f"{sample.labels['kind']}/{sample.labels['loss']}"] = sample.value
+    return found if "step" in found else {}
+
+
 def _forget_sentences() -> None:
     for name in (METRICS_NOTICE, METRICS_WARNING):
         os.environ.pop(name, None)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from typing import Any
 
 from cclm.events import Ended, Event
 
@@ -20,13 +21,14 @@ _MAX_BYTES = 4096
 
 
 class TerminationLog:
-    """A sink that writes the end: the sentence, and below it a line of JSON with exit code and cause for programs.
+    """A sink that writes the end: the sentence, and below it a line of JSON for programs.
 
-    Where there is no such file, outside of pods, it writes nothing. After success there is nothing to say.
+    That has exit code and cause, and how far training came. Where there is no such file, outside of pods, it writes
+    nothing. After success there is no sentence, and nothing at all where the node does not know how far training came.
     """
 
     def handle(self, event: Event) -> None:
-        if not isinstance(event, Ended) or event.cause is None:
+        if not isinstance(event, Ended) or (event.cause is None and not event.progress):
             return
         path = os.environ.get(PATH_VARIABLE, _PATH)
         if not os.path.isfile(path):
@@ -40,7 +42,10 @@ class TerminationLog:
 
 def last_words(end: Ended) -> bytes:
     """The sentence, cut where it is too long, and the line of JSON."""
-    facts = {"exit_code": end.exit_code, "cause": end.cause and end.cause.lower(), "may_retry": end.may_retry}
+    cause = None if end.cause is None else end.cause.lower()
+    facts: dict[str, Any] = {"exit_code": end.exit_code, "cause": cause, "may_retry": end.may_retry}
+    if end.progress:
+        facts["progress"] = dict(end.progress)
     below = f"\n{json.dumps(facts)}\n".encode()
     sentence = " ".join(end.reason.split()).encode()
     room = _MAX_BYTES - len(below)

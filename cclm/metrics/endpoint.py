@@ -102,6 +102,7 @@ class Endpoint:
     def __init__(self, port: int, collector: PodCollector) -> None:
         from prometheus_client import CollectorRegistry, make_wsgi_app
 
+        self.collector = collector
         registry = CollectorRegistry()
         registry.register(collector)
         metrics = make_wsgi_app(registry)

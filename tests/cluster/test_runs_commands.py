@@ -61,6 +61,7 @@ def test_a_run_from_submission_to_success(space: Space, machines: Cluster, bench
         assert run.wait_end() == "Succeeded"
         ended = bench.torchx(space, "status", run.handle)
         assert _state(ended) == "SUCCEEDED" and "Num Restarts: 0" in ended.out
+        assert re.match(rf"step {run.steps} of {run.steps} \(100%\), .*itc \d", _message(ended)), ended
         # The operator removes pods that still run when the first one has ended, so that of rank 0 ends first.
         log = bench.torchx(space, "log", run.handle)
         assert log.code == 0 and re.search(rf"step +{run.steps}/{run.steps} ", log.out), log

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from torchx.specs import AppDef, DeviceMount, Role
+from torchx.specs import AppDef, DeviceMount, Resource, Role
 
 import torchx_components
 from cclm.errors import UserError
@@ -34,6 +34,25 @@ def test_what_is_good_passes() -> None:
     check(application(), JobSettings())
     check(torchx_components.pretrain(j="1:2x1", image="cclm:1"), JobSettings())
     check(application("hello", entrypoint="echo"), JobSettings())
+
+
+def limits_of(app: AppDef) -> dict[str, str]:
+    job = build_job(app, JobSettings(shm_size="1Gi"))
+    pod = job["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]
+    limits: dict[str, str] = pod["containers"][0]["resources"]["limits"]
+    return {name: amount for name, amount in limits.items() if name != "memory"}
+
+
+def test_processes_of_a_published_model_have_a_gpu_each_where_nothing_is_said() -> None:
+    task = {"checkpoint": "s3://b/4m", "output_hdfs": "s3://b/x", "image": "cclm:1"}
+    one_gpu = {"cpu": "8", "nvidia.com/gpu": "1"}
+    assert limits_of(torchx_components.xvnli(**task)) == one_gpu
+    assert limits_of(torchx_components.nlvr_domain(**task)) == one_gpu
+    assert limits_of(torchx_components.pretrain(image="cclm:1", j="1:2x4")) == {"cpu": "32", "nvidia.com/gpu": "4"}
+    # What is said counts, and the demo needs no GPU.
+    assert limits_of(torchx_components.xvnli(**task, cpu=3)) == {"cpu": "3"}
+    assert limits_of(torchx_components.xvnli(**task, config="configs/demo/xvnli.yaml")) == {"cpu": "2"}
+    assert limits_of(application("hello", entrypoint="echo", resource=Resource(-1, -1, -1))) == {}
 
 
 def test_number_of_roles() -> None:

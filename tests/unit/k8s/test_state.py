@@ -7,12 +7,14 @@ them when the node fell silent is real.
 from __future__ import annotations
 
 import copy
+import json
 from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
 
 from k8s.replicas import State
+from k8s.restarts import exit_words
 from k8s.state import Description, describe, job_state, largest_size, replicas_of, smallest_size
 from tests.unit.k8s.api_server import recorded
 
@@ -244,6 +246,22 @@ def test_metrics_tell_how_far_a_run_is() -> None:
         "step 420 of 1000 (42%), loss images/itc 2.498, 1:01:01 left",
         "processes were started again in their pod 2 times: lost_peer",
     ]
+
+
+def test_after_the_end_the_last_words_of_a_pod_tell_how_far_the_run_came() -> None:
+    seen = copy.deepcopy(recorded("succeeded"))
+    ended = seen.pods[0]["status"]["containerStatuses"][0]["state"]["terminated"]
+    facts = {"exit_code": 0, "cause": None, "may_retry": False}
+    ended["message"] = "\n" + json.dumps({**facts, "progress": {"step": 200, "planned": 200, "image/itc": 1.25}}) + "\n"
+    assert describe(seen).lines() == ["step 200 of 200 (100%), loss image/itc 1.25"]
+    ended["message"] = "\n" + json.dumps(facts)
+    assert describe(seen).lines() == []
+
+
+def test_the_line_for_programs_is_left_out_of_sentences() -> None:
+    facts = json.dumps({"exit_code": 2, "cause": "user_error", "may_retry": False})
+    assert exit_words(2, None, f"x.yaml: no such key\n{facts}\n") == "exit code 2: x.yaml: no such key"
+    assert exit_words(2, None, 'x.yaml: no such key\n{"a": 1}') == 'exit code 2: x.yaml: no such key {"a": 1}'
 
 
 @pytest.mark.parametrize("text", ["", "<html>not here</html>", 'other_metric{a="b"} 1\n'])

@@ -25,14 +25,18 @@ def node() -> Iterator[Make]:
     addresses = [Address("127.0.0.1", port) for port in free_ports(3)]
     made: list[Membership] = []
 
-    def make(index: int, *, run: str = "job", limits: Limits = LIMITS, own: Address | None = None) -> Membership:
+    def make(
+        index: int, *, run: str = "job", limits: Limits = LIMITS, own: Address | None = None, stay_seconds: float = 0.0
+    ) -> Membership:
         known = [own if own and place == index else address for place, address in enumerate(addresses)]
-        made.append(Membership(known, index, run, limits, 1, lambda _: None))
+        made.append(Membership(known, index, run, limits, 1, lambda _: None, stay_seconds))
         return made[-1]
 
     yield make
     for each in made:
         each._say_goodbye()
+        if each._server is not None:
+            each._server.close()
 
 
 def meet(*nodes: Membership) -> list[JoinedRound]:
@@ -103,6 +107,25 @@ def test_after_success_the_host_goes_first(node: Make) -> None:
         pool.submit(close, 0).result(PATIENCE)
         guest.result(PATIENCE)
     assert order == [0, 1]
+
+
+def test_in_a_pod_the_others_stay_until_the_process_of_the_host_has_ended(node: Make) -> None:
+    """It may wait for the last scrape of its metrics."""
+    nodes = [node(0, stay_seconds=0.1), node(1, stay_seconds=0.1)]
+    meet(*nodes)
+    for each in nodes:
+        each.report_done()
+    wait_for(lambda: nodes[0].is_finished and nodes[1].is_finished, "success")
+    with ThreadPoolExecutor() as pool:
+        guest = pool.submit(nodes[1].close)
+        pool.submit(nodes[0].close).result(PATIENCE)
+        link, server = nodes[1]._link, nodes[0]._server
+        assert link is not None and server is not None
+        before = link.view
+        wait_for(lambda: link.view is not before, "another answer of the host")
+        assert not guest.done()
+        server.close()  # as the end of its process does
+        guest.result(PATIENCE)
 
 
 def test_nodes_of_other_jobs_are_no_nodes(node: Make) -> None:

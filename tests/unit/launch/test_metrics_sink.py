@@ -3,6 +3,7 @@
 import os
 import platform
 import socket
+from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -24,9 +25,11 @@ from cclm.events import (
     WaitingForNodes,
 )
 from cclm.launch.causes import Cause
-from cclm.launch.metrics_sink import LauncherMetrics, serving_metrics
+from cclm.launch.metrics_sink import LauncherMetrics, last_progress, serving_metrics
 from cclm.launch_contract import METRICS_FOLDER, METRICS_NOTICE, METRICS_WARNING
+from cclm.metrics import catalogue
 from cclm.metrics.catalogue import PHASES
+from cclm.metrics.endpoint import PodCollector, open_endpoint
 from cclm.metrics.prometheus import Exported
 
 MET = NodesMet(nodes=1, min_nodes=1, max_nodes=1, node_rank=0, processes=2, seconds=0.1)
@@ -145,3 +148,15 @@ def test_a_port_that_is_taken_is_said_on_the_console_and_in_the_log() -> None:
             assert notice == Notice(os.environ[METRICS_WARNING]) and "cannot be had" in os.environ[METRICS_WARNING]
             assert METRICS_FOLDER not in os.environ
     assert METRICS_WARNING not in os.environ
+
+
+def test_how_far_training_came_is_known_at_the_end(tmp_path: Path) -> None:
+    registry = CollectorRegistry()
+    exported = Exported(registry)
+    assert last_progress(None) == {}
+    with open_endpoint(0, PodCollector(tmp_path, registry), pytest.fail) as endpoint:
+        exported.set(catalogue.STEPS_PLANNED, 300)
+        assert last_progress(endpoint) == {}  # a node that does not count the steps of the run
+        exported.set(catalogue.STEP, 200)
+        exported.set(catalogue.LOSS, 1.5, "image", "itc")
+        assert last_progress(endpoint) == {"step": 200, "planned": 300, "image/itc": 1.5}

@@ -44,6 +44,11 @@ def test_success_and_other_machines_get_none(log: Path) -> None:
     assert not log.exists()
 
 
+def test_after_success_it_says_how_far_training_came(log: Path) -> None:
+    TerminationLog().handle(Ended(0, None, "", may_retry=False, progress={"step": 200.0, "image/itc": 1.5}))
+    assert json.loads(log.read_text())["progress"] == {"step": 200.0, "image/itc": 1.5}
+
+
 def test_mistakes_before_anything_starts_are_in_it_too(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["launch", "--", "pretrain", "none.yaml"]) == 2
     error = capsys.readouterr().err.strip().removeprefix("cclm: error: ")
