@@ -44,6 +44,12 @@ def rejoin_node(cluster: Cluster, machine: str) -> None:
     _cable(cluster, machine, "up")
 
 
+def kill_kubelet(cluster: Cluster, machine: str) -> None:
+    """Kill a node's kubelet: the cluster takes the node for dead, and its pods live on and reach everybody."""
+    _worker(cluster, machine)
+    cluster.stop_program(machine, "kubelet")
+
+
 def cordon_node(api: Kubectl, machine: str) -> None:
     """Let no further pod be scheduled onto a node."""
     api("cordon", machine)

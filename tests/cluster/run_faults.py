@@ -8,11 +8,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
+from cclm import storage
+from cclm.checkpoints.commit import verify, whole_manifest
+from cclm.checkpoints.manifest import folder_name
+from cclm.checkpoints.retention import checkpoint_steps
+from tests.stores.store import environment
+
 from . import faults
 from .cluster import Cluster
 from .common import ClusterError
 from .runs import Run
 from .space import Space
+
+RECORD = Path("build") / "faults.jsonl"
+"""What was done to runs, and how long they stood still; under the project's root."""
 
 
 @dataclass(frozen=True)
@@ -128,9 +139,65 @@ def _cordoned(run: Run) -> list[str]:
     return [str(node["metadata"]["name"]) for node in run.space.api.get("node") if node["spec"].get("unschedulable")]
 
 
+def scale(run: Run, size: int) -> None:
+    """Give a run another number of pods, until as many processes train."""
+    with run.fault(f"scaled to {size}", world=size):
+        run.space.api("scale", "pytorchjob", run.name, f"--replicas={size}")
+
+
+def part_workers(run: Run) -> None:
+    """Have two workers on different nodes. A drain may have left both on one."""
+    while run.node_of(0) == run.node_of(1):
+        break_worker(run, "pod deleted", 1, world=2)
+
+
+def cut_off_node(run: Run, machines: Cluster, index: int) -> None:
+    """Pull the cable of a worker's node, until one process trains, and plug it in again, until two do."""
+    node = run.node_of(index)
+    with run.fault(f"node cut off (worker-{index})", world=1):
+        faults.cut_node(machines, node)
+    with run.fault(f"node back (worker-{index})", world=2):
+        faults.rejoin_node(machines, node)
+
+
 def lose_node(run: Run, machines: Cluster, index: int, world: int) -> str:
     """Cut the power of a worker's node, until `world` processes train; the node."""
     node = run.node_of(index)
     with run.fault(f"node killed (worker-{index})", world):
         faults.kill_node(machines, node)
     return node
+
+
+def check_end(run: Run, root: Path) -> None:
+    """Wait for the end of a run, which is that of one that nobody disturbed; what was done to it is kept in `RECORD`.
+
+    Args:
+        run: of the demo world.
+        root: of the project.
+    """
+    expected = run.bench.undisturbed(run.steps)
+    assert run.wait_end() == "Succeeded", run.why()
+    run.keep(root / RECORD)
+    wanted, found = expected.losses(), run.losses()
+    assert sorted(found) == list(range(1, run.steps + 1))
+    for step in (run.steps // 2, run.steps):
+        for name in {"images/loss_itc", "texts/loss_ttc"} & wanted[step].keys():
+            assert found[step][name] == pytest.approx(wanted[step][name], rel=1e-4), (step, run.faults)
+    audit = run.audit()
+    assert audit.code == 0, audit.err
+    whole = [line for line in audit.out.splitlines()[1:] if line.strip() and "not finished" not in line]
+    assert len(whole) > 10 and all(line.endswith("each once") for line in whole), audit.out
+    assert all(fault["attempts"] <= 2 for fault in run.faults), run.faults
+    _check_checkpoints(run)
+
+
+def _check_checkpoints(run: Run) -> None:
+    """Each checkpoint is whole, and of one writer; the newest is that of the last step."""
+    with environment(run.bench.store.environment):
+        steps = checkpoint_steps(run.output)
+        assert steps[0] == run.steps
+        for step in steps:
+            folder = storage.join(run.output, folder_name(step))
+            manifest = whole_manifest(folder)
+            verify(folder, manifest)
+            assert all(manifest.attempt in file.name for file in manifest.files.values())

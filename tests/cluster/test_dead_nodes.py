@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from tests.cluster import faults, mounted
+from tests.cluster import faults, mounted, run_faults, runs
 from tests.cluster.cluster import Cluster
 from tests.cluster.common import PROJECT, wait_for
+from tests.cluster.demo_run import WARM
 from tests.cluster.jobs import pod_spec, shell_job
 from tests.cluster.kubectl import Kubectl
+from tests.cluster.run_faults import check_end
+from tests.cluster.runs import Workbench
 from tests.cluster.space import Space
 
 pytestmark = pytest.mark.cluster
 
 MANIFEST = PROJECT / "k8s" / "dead_nodes.yaml"
 NAMESPACE, NAME = "cclm-system", "cclm-dead-nodes"
+STEPS = 600
+"""So many that a run is not over before the dead node is noticed, on a fast machine, too."""
 SOON = [
     {"key": f"node.kubernetes.io/{key}", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 2}
     for key in ("unreachable", "not-ready")
@@ -152,3 +158,27 @@ def test_a_node_that_is_back_in_time_is_left_alone_and_so_is_one_of_many(
     _wait_replaced(space, "ours", uids["ours"])
     faults.rejoin_node(machines, "node-2")
     assert "deleted pod" not in controller("logs", f"deployment/{NAME}")
+
+
+@pytest.mark.usefixtures("soak")
+@pytest.mark.parametrize("nodes", ["1:2x1", "1x1"])
+def test_a_run_whose_lost_node_goes_on_beside_the_replacement_ends_as_if_nothing_had_happened(
+    space: Space, machines: Cluster, controller: Kubectl, bench: Workbench, pytestconfig: pytest.Config, nodes: str
+) -> None:
+    """Only the kubelet dies. So the cluster replaces the pod, while the old one trains on and reaches the store."""
+    run = runs.start(space, bench, nodes=nodes, steps=STEPS, options=["lost_node_seconds=2"])
+    with run:
+        run.wait_step(WARM)
+        old, node = run_faults.processes(run, 0), run.node_of(0)
+        uid = space.api.get("pod", run.pod(0))["metadata"]["uid"]
+
+        def replacement_trains() -> bool:
+            sample = run.progress.latest.get(run.pod(0))
+            return sample is not None and sample.uid != uid
+
+        with run.fault("node goes on, cut off from the cluster (worker-0)"):
+            faults.kill_kubelet(machines, node)
+            run.wait(replacement_trains, "a step of the replacement")
+            assert Path(f"/proc/{old.agent}").exists()
+            assert "deleted pod" in controller("logs", f"deployment/{NAME}")
+        check_end(run, pytestconfig.rootpath)

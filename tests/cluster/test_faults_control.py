@@ -1,4 +1,4 @@
-"""Damage to the control plane: running pods do not notice, and nothing is forgotten."""
+"""Damage to the control plane: running pods do not notice (test_runs_commands), and nothing is forgotten."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from tests.cluster.space import Space
 pytestmark = pytest.mark.cluster
 
 
+@pytest.mark.usefixtures("soak")
 @pytest.mark.parametrize("component", ["kube-apiserver", "etcd"])
 def test_running_pods_outlive_the_api(space: Space, machines: Cluster, component: str) -> None:
     space.start_pod("before", "i=0; while true; do i=$((i+1)); echo $i; sleep 0.2; done", node="node-1")

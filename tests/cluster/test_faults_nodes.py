@@ -1,4 +1,7 @@
-"""Damage to nodes and their links, seen on trivial pods."""
+"""Damage to nodes and their links, seen on trivial pods.
+
+CI does the damage to nodes to a run, in test_runs_faults, so here it is behind `--soak`.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from tests.cluster.space import Space
 pytestmark = pytest.mark.cluster
 
 
+@pytest.mark.usefixtures("soak")
 def test_a_killed_node_is_noticed_and_comes_back(space: Space, machines: Cluster) -> None:
     space.start_pod("there", node="node-1")
     space.start_pod("elsewhere", node="node-2")
@@ -31,6 +35,7 @@ def test_a_killed_node_is_noticed_and_comes_back(space: Space, machines: Cluster
     space.start_pod("after", node="node-1")
 
 
+@pytest.mark.usefixtures("soak")
 def test_a_cut_node_goes_on_alone_and_is_whole_when_it_rejoins(space: Space, machines: Cluster) -> None:
     space.start_pod("counting", "i=0; while true; do i=$((i+1)); echo $i; sleep 0.2; done", node="node-2")
     faults.cut_node(machines, "node-2")
@@ -43,6 +48,7 @@ def test_a_cut_node_goes_on_alone_and_is_whole_when_it_rejoins(space: Space, mac
     assert int(space.api("logs", "counting", "--tail=1")) > 50
 
 
+@pytest.mark.usefixtures("soak")
 def test_drain_moves_pods_away_and_uncordon_lets_them_back(space: Space, machines: Cluster) -> None:
     deployment = {
         "apiVersion": "apps/v1",

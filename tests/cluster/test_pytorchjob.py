@@ -52,6 +52,7 @@ def test_stock_job_fails_when_worker_0_is_deleted(space: Space) -> None:
     assert _exit_code(space, "stock-worker-1") == 1
 
 
+@pytest.mark.usefixtures("soak")
 def test_stock_job_fails_when_its_node_is_lost(space: Space, machines: Cluster) -> None:
     _needs_this_machine(space)
     space.api.apply(stock_job("stock", steps=100000))

@@ -46,6 +46,18 @@ def test_an_unknown_fault_is_refused_with_the_known_ones(monkeypatch, capsys) ->
     assert caught.value.code == 2 and "'flood' is unknown; known are rank killed, " in capsys.readouterr().err
 
 
+def test_faults_are_shown_with_counts_bounds_and_the_stock_job() -> None:
+    ours = {"rank killed (worker-0)": [12.0, 31.0, 17.0], "node killed (worker-0)": [140.0]}
+    stock = {"rank killed (worker-0)": [42.0], "pod deleted (worker-0)": [faults_benchmark.NEVER]}
+    lines = faults_benchmark.table(ours, stock).splitlines()
+    assert [" ".join(line.split()) for line in lines] == [
+        "cclm median worst bound stock median worst",
+        "rank killed (worker-0) 3 17 s 31 s 30 s MISSED 1 42 s 42 s",
+        "node killed (worker-0) 1 140 s 140 s 150 s kept -",
+        "pod deleted (worker-0) - 1 never never",
+    ]
+
+
 def test_a_run_too_short_for_a_comparison_is_refused(monkeypatch, capsys) -> None:
     monkeypatch.setattr(sys, "argv", ["benchmarks.metrics", "--steps", "30"])
     with pytest.raises(SystemExit) as caught:

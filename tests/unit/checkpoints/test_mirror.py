@@ -65,8 +65,9 @@ def test_a_machine_that_is_back_replaces_no_newer_file(tmp_path: Path) -> None:
         cut_off.write("7 of the first\n")
         cut_off.send()
         assert (place / METRICS).read_text() == "10 of the replacement\n"
-        # What it saves now has been saved already, so its numbers are not those of the newest checkpoint.
+        # Nobody would go on from what it saves now, and its numbers are not those of the newest checkpoint.
         cut_off.save(8)
+        assert not list((place / "step-00000008").glob("*"))
         assert (place / METRICS).read_text() == "10 of the replacement\n"
         # It overtakes the other: its file tells of every step until its checkpoint.
         cut_off.write("15 of the first\n")

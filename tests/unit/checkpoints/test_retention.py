@@ -38,15 +38,31 @@ def test_the_one_resumed_from_stays_until_a_newer_one_is_verified(tmp_path):
 
 
 def test_torn_ones_do_not_count_as_kept(tmp_path):
-    for step in (10, 20, 30):
+    for step in (5, 10, 20, 30):
         save_trained(tmp_path, step)
-    for step in (20, 30):
+    for step in (5, 20, 30):
         (tmp_path / f"step-{step:08d}" / "manifest.json").unlink()
-    save_trained(tmp_path, 5)
-    (tmp_path / "step-00000005" / "manifest.json").unlink()
     prune(str(tmp_path), RUN, Retention(keep_last=1), pytest.fail)
     assert checkpoint_steps(str(tmp_path)) == [30, 20, 10]  # that of step 5 never ended and lies behind a whole one
     assert newest_checkpoint([tmp_path], lambda _: None).step == 10
+
+
+def test_a_save_that_ends_while_it_is_taken_for_dead_leaves_no_torn_checkpoint(tmp_path, monkeypatch):
+    """Its writer lives, on a machine that was cut off, and commits in the midst of the deletion."""
+    for step in (10, 20):
+        save_trained(tmp_path, step)
+    manifest = tmp_path / "step-00000010" / "manifest.json"
+    text, delete = manifest.read_text(), storage.delete
+    manifest.unlink()
+
+    def commit_and_delete(url: str) -> None:
+        if not manifest.exists() and not storage.name(url) == manifest.name:
+            manifest.write_text(text)
+        delete(url)
+
+    monkeypatch.setattr(storage, "delete", commit_and_delete)
+    prune(str(tmp_path), RUN, Retention(keep_last=1), pytest.fail)
+    assert checkpoint_steps(str(tmp_path)) == [20]
 
 
 def test_deletion_goes_by_the_manifest_first_and_only_warns(tmp_path, monkeypatch):
@@ -67,10 +83,9 @@ def test_deletion_goes_by_the_manifest_first_and_only_warns(tmp_path, monkeypatc
 
 
 def test_a_new_best_replaces_the_old_one_whatever_their_steps(tmp_path):
-    for step in (10, 30):
+    for step in (10, 20, 30, 40):
         save_trained(tmp_path, step)
     for step in (20, 40):
-        save_trained(tmp_path, step)
         (tmp_path / f"step-{step:08d}" / "manifest.json").unlink()  # a save that never ended is in nobody's way
     keep_only(str(tmp_path), RUN, 10, pytest.fail)
     assert checkpoint_steps(str(tmp_path)) == [10]
