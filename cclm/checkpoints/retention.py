@@ -99,6 +99,12 @@ def _clear_unfinished(folder: str, run: str, report: Callable[[CleanupFailed], N
     """Delete what a save that never ended has left in a folder."""
     try:
         clear_leftovers(folder, run)
+        with contextlib.suppress(NoManifestError):
+            try:
+                whole_manifest(folder)
+            except TornCheckpointError:
+                # It was alive after all, and has committed what has just been taken from it.
+                storage.delete(storage.join(folder, MANIFEST))
         if not storage.list_entries(folder):
             storage.delete_folder(folder)
     except OSError as error:

@@ -56,12 +56,15 @@ def write(
 ) -> Iterator[str]:
     """Write a checkpoint to its places; yields the name of each phase that ended.
 
+    A place where another process of the run has saved a later step is passed over.
+
     Log and metrics come to a place before the checkpoint does, unless another process has saved a later step there.
     A machine that dies takes those it has not sent with it, and a run that goes on from the checkpoint makes no line
     about earlier steps again.
 
     Args:
-        saved_by_other: gets an event for each place that another attempt of the run was the first to fill.
+        saved_by_other: gets an event for each place that another attempt of the run was the first to fill, or where
+            it is ahead.
         mirror: sends the small files.
 
     Raises:
@@ -72,18 +75,23 @@ def write(
     root = Path(setup.scratch if local is None else storage.local_path(local))
     folder = root / folder_name(request.step)
     staged = None
+    passed_over: list[str] = []
     pool = ThreadPoolExecutor(1)
     try:
         staged = yield from stage(request, setup, folder, pool, is_kept=local is not None)
         for place in request.places:
             mirror.send_to(place)  # what it cannot send, it sends later
+            if _is_behind(request, setup, place):
+                passed_over.append(place)
+                saved_by_other.append(SavedByOther(request.step, place))
+                continue
             for phase in commit(staged, storage.join(place, folder_name(request.step)), frozenset(setup.damaged)):
                 yield f"{place}: {phase}"
                 if phase == "committed by another attempt":
                     saved_by_other.append(SavedByOther(request.step, place))
     except FileNotFoundError:
-        # Another attempt that made the same checkpoint first takes our files for leftovers.
-        if not all(is_committed(storage.join(place, folder_name(request.step)), setup.run) for place in request.places):
+        # Another attempt that made the same checkpoint first, or a later one, takes our files for leftovers.
+        if not all(_is_saved_by_other(request, setup, place) for place in request.places):
             raise
         saved_by_other.append(SavedByOther(request.step))
     except BaseException:
@@ -94,6 +102,22 @@ def write(
         pool.shutdown(cancel_futures=True)
         if local is None:
             shutil.rmtree(folder, ignore_errors=True)
+        elif staged is not None and local in passed_over:
+            remove_files(str(folder), staged.names.values())
+
+
+def _is_saved_by_other(request: SaveRequest, setup: WriterSetup, place: str) -> bool:
+    is_there = is_committed(storage.join(place, folder_name(request.step)), setup.run)
+    return is_there or _is_behind(request, setup, place)
+
+
+def _is_behind(request: SaveRequest, setup: WriterSetup, place: str) -> bool:
+    """Whether another process of the run has saved a later step in a place.
+
+    That process may have deleted its own checkpoint of this step. A new one would be in the way of its deletions, and
+    nobody would go on from it. The best checkpoint is chosen by its score, so there a later one says nothing.
+    """
+    return request.retention is not None and has_newer(place, setup.run, request.step, setup.damaged)
 
 
 def stage(

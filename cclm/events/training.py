@@ -277,7 +277,7 @@ class SaveFailed(Event):
 
 @dataclass(frozen=True)
 class SavedByOther(Event):
-    """Another attempt of this run has committed the same step first. Its files are the checkpoint."""
+    """Another attempt of this run has committed the same step, or a later one, first. Its files are the checkpoint."""
 
     step: int
     place: str | None = None
