@@ -276,7 +276,8 @@ _SURVIVAL = (
     ),
     Panel(
         "What interrupted it?",
-        "Restarts of processes in the time shown, by cause, as the pod counted them that saw most.",
+        "Restarts of processes in the time shown, by cause, as the pod counted them that saw most. To a pod whose own "
+        "processes were well, it is membership: another one left or came.",
         "suffix: restarts",
         "CclmRestarts",
         [

@@ -1,13 +1,20 @@
 """Alerts of the chart: promtool's unit tests of them (`alerts/*.yaml`), and what promtool does not look at."""
 
+import argparse
+import importlib
 import re
+import shlex
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from torchx.cli.cmd_status import CmdStatus
 
+from cclm.cli.main import COMMANDS
+from cclm.cli.parser import Parser
+from k8s.commands import Log
 from tests.prometheus_server import program
 
 ROOT = Path(__file__).parents[3]
@@ -73,3 +80,39 @@ def test_each_alert_says_how_bad_it_is_what_it_means_and_what_to_do(rule: dict[s
 def test_each_runbook_belongs_to_an_alert() -> None:
     named = {ROOT / rule["annotations"]["runbook_url"] for rule in ALERTS.values()}
     assert {path for path in RUNBOOKS.glob("*.md") if path.name != "README.md"} == named
+
+
+PAGES = [*sorted(RUNBOOKS.glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_of_a_runbook_lead_somewhere_and_its_commands_can_be_given(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text):
+        assert (page.parent / target).exists(), target
+    lines = [line for block in re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL) for line in block.splitlines()]
+    for line in lines:
+        program_name, *words = shlex.split(line)
+        match program_name:
+            case "cclm":
+                parser = Parser()
+                module = importlib.import_module(COMMANDS[words[0]][0])
+                module.add_parser(parser.add_subparsers())
+                parser.parse_command_line(words)
+            case "torchx":
+                verb = {"log": Log, "status": CmdStatus}[words[0]]()
+                arguments = argparse.ArgumentParser()
+                verb.add_arguments(arguments)
+                arguments.parse_args(words[1:])
+            case _:
+                assert program_name == "kubectl", line
+
+
+def test_the_page_of_alerts_names_each_with_its_severity_and_runbook() -> None:
+    text = (ROOT / "docs" / "monitoring.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(Cclm\w+)` \|.+\| (\w+) \| \[page\]\((\S+)\) \|$", text, flags=re.MULTILINE)
+    assert rows == [
+        (name, rule["labels"]["severity"], rule["annotations"]["runbook_url"].removeprefix("docs/"))
+        for name, rule in ALERTS.items()
+    ]
+    assert f"{len(ALERTS)} alerts" in text
