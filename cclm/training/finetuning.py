@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -24,6 +25,7 @@ from cclm.training.task_tests import TaskTests
 from cclm.training.validation import (
     Validations,
     Validator,
+    selection_metric,
     total_steps,
     validation_interval,
     validation_steps,
@@ -105,16 +107,8 @@ class Finetuning(Recipe[nn.Module]):
         publish_results(self.config, split, measured, best, context.journal, context.saving.folder)
 
     def _validator(self, trained: Trained[nn.Module]) -> Validator:
-        return Validator(
-            self.config,
-            self._tests,
-            self._inputs.validation,
-            trained.model,
-            self._context.saving,
-            trained.facts,
-            self._validations,
-            self._context.journal,
-        )
+        measure = partial(self._tests.measure, sets=self._inputs.validation)
+        return Validator(self._context, trained, measure, selection_metric(self.config), self._validations)
 
 
 @dataclass(frozen=True)

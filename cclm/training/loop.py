@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -39,6 +39,11 @@ class Source(Protocol):
     def skipped(self) -> Mapping[str, int]: ...
 
     def batches(self, start: int) -> Generator[Any, None, None]: ...
+
+
+@runtime_checkable
+class SkipsBroken(Protocol):
+    """A source that skips broken records, up to a limit."""
 
     def refuse_too_many_broken(self, now: ReadCount, before: ReadCount) -> None: ...
 
@@ -235,7 +240,8 @@ def log(run: Run, done: int, updates: list[Update], throughput: Throughput, skip
         )
     )
     for kind, source in run.sources.items():  # the same answer on all processes
-        source.refuse_too_many_broken(now[kind], before[kind])
+        if isinstance(source, SkipsBroken):
+            source.refuse_too_many_broken(now[kind], before[kind])
 
 
 def device_bytes(device: torch.device) -> dict[str, int]:

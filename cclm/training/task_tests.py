@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
+from cclm import distributed
 from cclm.config.finetune import AnsweringConfig, RetrievalConfig
 from cclm.data.annotations.annotation_sets import AnySet, FewShot, RetrievalSet
 from cclm.data.annotations.gqa import read_answer_list
@@ -44,7 +45,13 @@ def checked(config: AnnotatedConfig, dataset: AnySet, missing: Policy) -> AnySet
     Raises:
         UserError: names what is missing, and the annotation that refers to it.
     """
-    dataset = leave_out_unreadable(missing_images(dataset, missing), missing)
+    dataset = leave_out_unreadable(
+        missing_images(dataset, missing),
+        missing,
+        rank=distributed.rank(),
+        world_size=distributed.world_size(),
+        gather=distributed.gather_objects,
+    )
     if isinstance(dataset, RetrievalSet):
         for text in range(len(dataset.texts)):
             clean_set_caption(dataset, text, config.data.text.max_words)

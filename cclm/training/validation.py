@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
 
 from cclm.config.finetune import EpochTrainingConfig, FinetuneConfig
-from cclm.data.annotations.read import AnnotatedConfig
 from cclm.errors import UserError
-from cclm.events import Journal, Selected, Validated
+from cclm.events import Selected, Validated
 from cclm.metrics.measured import Measured, mean_metric
 from cclm.metrics.results import as_json, examples_of, scores_of
 from cclm.training.resume import Start
-from cclm.training.saving import Saving
-from cclm.training.task_tests import Sets, TaskTests
+from cclm.training.run import RunContext, Trained
 
 
 def selection_metric(config: FinetuneConfig) -> str:
@@ -79,30 +77,29 @@ class Validator:
     """Validates the task, and keeps the best model. Every process calls everything.
 
     Args:
-        facts: kept beside the best model.
+        trained: the task; its facts are kept beside the best model.
+        measure: measures the task on all validation sets: language -> what was measured.
+        metric: its mean over languages selects the model.
         validations: results so far.
     """
 
     def __init__(
         self,
-        config: AnnotatedConfig,
-        tests: TaskTests,
-        sets: Sets,
-        task: nn.Module,
-        saving: Saving,
-        facts: Mapping[str, Any],
+        context: RunContext,
+        trained: Trained[nn.Module],
+        measure: Callable[[nn.Module], Mapping[str, Measured]],
+        metric: str,
         validations: Validations,
-        journal: Journal,
     ) -> None:
-        self._tests, self._sets, self._task = tests, sets, task
-        self._saving, self._facts, self._journal = saving, facts, journal
-        self._validations, self._metric = validations, selection_metric(config)
+        self._saving, self._journal = context.saving, context.journal
+        self._task, self._facts = trained.model, trained.facts
+        self._measure, self._metric, self._validations = measure, metric, validations
 
     def validate(self, step: int) -> None:
         """Measure the model after so many steps, unless that was done."""
         if self._validations.has(step):
             return
-        measured = self._tests.measure(self._task, self._sets)
+        measured = self._measure(self._task)
         score = mean_metric(measured, self._metric)
         is_better = self._validations.is_better(score)
         result = self._validations.add(step, self._metric, measured)

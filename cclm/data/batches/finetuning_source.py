@@ -35,7 +35,6 @@ from cclm.data.examples.finetuning_examples import (
 )
 from cclm.data.examples.pretraining_examples import example_rng
 from cclm.data.stored.order import CHUNK_BYTES, SampleOrder, slots_of_rank
-from cclm.data.stored.quarantine import ReadCount
 from cclm.errors import UserError
 
 _STREAM = 64  # a random stream of its own; pre-training's sources are numbered from 0
@@ -115,9 +114,6 @@ class FinetuneSource:
                 yield batch.pin_memory() if pin else batch
         finally:
             del stream  # a traceback would keep the iterator, and so its processes, alive
-
-    def refuse_too_many_broken(self, now: ReadCount, before: ReadCount) -> None:
-        """Does nothing: no example is ever skipped here."""
 
 
 def open_finetune_source(

@@ -7,6 +7,7 @@ image that is a file of its own was prepared by someone, so it is an error in an
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from cclm.data.annotations.annotation_sets import ImageRef
@@ -19,13 +20,28 @@ UNREADABLE_IMAGE = "unreadable image"
 """The reason in `dropped` for annotations whose image cannot be decoded."""
 
 
-def leave_out_unreadable(annotations: SetT, policy: Policy) -> SetT:
+Reasons = dict[ImageRef, str]
+"""Why images cannot be decoded."""
+
+
+def leave_out_unreadable(
+    annotations: SetT,
+    policy: Policy,
+    *,
+    rank: int = 0,
+    world_size: int = 1,
+    gather: Callable[[Reasons], list[Reasons]] = lambda mine: [mine],
+) -> SetT:
     """The part of the set whose embedded images can all be decoded.
+
+    The processes of a run share this work, and all of them call this.
 
     Args:
         policy: `skip` decodes every embedded image once, and leaves out the annotations whose image is broken; they are
             counted under UNREADABLE_IMAGE in `dropped`. `error` does nothing here: the image ends the run when it is
             read.
+        rank: number of this process among `world_size`.
+        gather: gives what each process has found, on every process, in order of rank.
 
     Raises:
         UserError: no annotation is left.
@@ -33,9 +49,11 @@ def leave_out_unreadable(annotations: SetT, policy: Policy) -> SetT:
     if policy == "error":
         return annotations
     embedded = list(dict.fromkeys(each.image for each in annotations.wanted_images() if each.image.is_embedded))
+    mine = embedded[rank::world_size]
     with ThreadPoolExecutor(max(1, len(os.sched_getaffinity(0)))) as pool:
-        reasons = list(pool.map(_why_unreadable, embedded))
-    unreadable = {image: reason for image, reason in zip(embedded, reasons, strict=True) if reason is not None}
+        reasons = list(pool.map(_why_unreadable, mine))
+    found = {image: reason for image, reason in zip(mine, reasons, strict=True) if reason is not None}
+    unreadable = {image: reason for part in gather(found) for image, reason in part.items()}
     if not unreadable:
         return annotations
     kept = annotations.without_images(unreadable.keys(), UNREADABLE_IMAGE)

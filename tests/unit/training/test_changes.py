@@ -24,7 +24,7 @@ from cclm.training.run import Built, Recipe, RunContext, train
 from cclm.training.run_folder import RUN, no_trace_if_refused
 from cclm.training.saving import Saving
 from tests.checkpoint_files import Output, make_trained
-from tests.unit.training.test_initial_task import config_of
+from tests.unit.training.small_configs import config_of
 
 
 def changed(config: FinetuneConfig, **changes: Any) -> FinetuneConfig:

@@ -15,7 +15,7 @@ from cclm.training.identity import (
 )
 from cclm.training.options import FinetuneOptions
 from cclm.training.resume import Start
-from tests.unit.training.test_initial_task import config_of
+from tests.unit.training.small_configs import config_of
 
 RECORDS = {"images": 100}
 LAYOUTS = {"images": "0a"}

@@ -1,7 +1,6 @@
 """Weights of a task: from pre-training or fine-tuning, published files or ours, another image size, another task."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -9,28 +8,13 @@ import torch
 from cclm.checkpoints.load import model_tensors
 from cclm.checkpoints.published import to_published, write_published_file
 from cclm.checkpoints.resize import resize_position_table
-from cclm.config.finetune import FINETUNE_CONFIGS, FinetuneConfig
+from cclm.config.finetune import FINETUNE_CONFIGS
 from cclm.errors import UserError
 from cclm.model.cclm import CCLM
 from cclm.training.initial_task import Weights, check_weights, initial_task, read_weights
+from tests.unit.training.small_configs import config_of
 
-TEXT = {
-    "vocab_size": 50, "hidden_size": 32, "num_heads": 2, "intermediate_size": 64, "num_layers": 3,
-    "num_text_layers": 1, "max_positions": 48,
-}  # fmt: skip
 TASKS = tuple(FINETUNE_CONFIGS)
-
-
-def config_of(task: str, side: int = 32) -> FinetuneConfig:
-    """Windows cover a quarter of the first stage: 4 patches at 32 px, 8 at 64 px."""
-    vision = {"image_size": side, "embed_dim": 16, "depths": [1, 1], "num_heads": [1, 2], "window_size": side // 8}
-    files = {"train_files": "t", "validation_files": {"en": "v"}, "test_files": {"en": "t"}}
-    values: dict[str, Any] = {"task": task, "model": {"vision": vision, "text": TEXT, "embed_dim": 8}, "data": files}
-    if task == "answering":
-        values |= {"decoder_layers": 2, "data": files | {"answer_list": "a"}}
-    if task == "text_assignment":
-        values["data"] = {"images": {"files": ["f"], "batch_size": 2}}
-    return FINETUNE_CONFIGS[task].model_validate(values)
 
 
 def published(path: Path, module: torch.nn.Module, *, finetuned: bool) -> str:

@@ -16,6 +16,7 @@ from cclm.checkpoints.load import load_model, load_optimizer
 from cclm.config.output import CheckpointConfig
 from cclm.config.pretrain import TrainingConfig
 from cclm.data.stored.quarantine import ReadCount
+from cclm.errors import UserError
 from cclm.events import Interval, Journal, UpdatesSkipped, Worked
 from cclm.metrics.report import Report
 from cclm.training.divergence import NonFiniteLossError
@@ -37,7 +38,7 @@ class NumberBatch:
         return replace(self, images=self.images.to(device, non_blocking=non_blocking))
 
 
-class NumberSource:
+class PlainSource:
     """Batch i of a kind is drawn from i alone."""
 
     num_records = 1000
@@ -46,15 +47,19 @@ class NumberSource:
         self.kind = kind
         self.read, self.skipped = 100, {"broken": 1}
 
-    def refuse_too_many_broken(self, now, before):
-        assert now == ReadCount(100, 1)
-        assert before == (ReadCount(900, 2) if self.kind == "regions" else ReadCount())
-
     def batches(self, start):
         while True:
             drawn = torch.randn(4, 3, 2, 2, generator=torch.Generator().manual_seed(start))
             yield NumberBatch(self.kind, start, drawn)
             start += 1
+
+
+class NumberSource(PlainSource):
+    """A source that skips broken records."""
+
+    def refuse_too_many_broken(self, now, before):
+        assert now == ReadCount(100, 1)
+        assert before == (ReadCount(900, 2) if self.kind == "regions" else ReadCount())
 
 
 class NumberTask(nn.Module):
@@ -149,6 +154,20 @@ class StopAfter:
         if done == self.step:
             os.kill(os.getpid(), signal.SIGTERM)
         self.save(done)
+
+
+def test_too_many_broken_records_end_the_run_where_sources_skip_them(tmp_path):
+    class Broken(NumberSource):
+        def refuse_too_many_broken(self, now, before):
+            raise UserError(f"{now.broken} records of {self.kind} are broken")
+
+    def fit_with(source):
+        run, _ = make_run(tmp_path, total=5)
+        return fit(replace(run, sources={**run.sources, "images": source}), 0)
+
+    with pytest.raises(UserError, match="1 records of images are broken"):
+        fit_with(Broken("images"))
+    assert fit_with(PlainSource("images")) == 5
 
 
 def test_sigterm_finishes_the_step_saves_and_leaves(tmp_path):

@@ -90,6 +90,12 @@ def test_a_web_page_among_wit_s_images_is_named_or_left_out(tmp_path: Path) -> N
     assert [image.read() for image in kept.images] == [jpeg(1), jpeg(3)] and kept.image_of_text == [0, 1]
     assert kept.dropped == {UNREADABLE_IMAGE: 4} and "left out 4 for unreadable image" in remarks({"en": kept})
     assert len(list(evaluation_images(kept.images, 32, 2))) == 1
+    parts = []  # two processes look through half of the images each, and leave out what either has found
+    for rank in range(2):
+        leave_out_unreadable(found, "skip", rank=rank, world_size=2, gather=lambda mine: parts.append(mine) or [mine])
+    assert [len(part) for part in parts] == [1, 3] and not parts[0].keys() & parts[1].keys()
+    shared = leave_out_unreadable(found, "skip", rank=1, world_size=2, gather=lambda mine: [parts[0], mine])
+    assert shared.images == kept.images and shared.dropped == kept.dropped
     with pytest.raises(UserError, match=r"http://x/page cannot be read: .*, nor can any other of 1"):
         leave_out_unreadable(found.without_images({*found.images} - {found.images[1]}, "test"), "skip")
     (tmp_path / "broken.jpg").write_bytes(b"no picture")
