@@ -51,5 +51,10 @@ def in_mebibytes(size: int) -> str:
 def in_words(resource: str, value: float) -> str:
     """An amount for people: bytes of memory in Gi or Mi, all else as a plain number."""
     if resource in ("memory", "ephemeral-storage") or resource.startswith("hugepages-"):
-        return f"{value / 2**30:.3g}Gi" if value >= 2**30 else f"{value / 2**20:.3g}Mi"
-    return f"{value:.4g}"
+        return f"{_rounded(value / 2**30)}Gi" if value >= 2**30 else f"{_rounded(value / 2**20)}Mi"
+    return f"{value:.0f}" if value >= 1000 else f"{value:.4g}"
+
+
+def _rounded(value: float) -> str:
+    """Three digits, or all of a larger whole number: never with an exponent."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"

@@ -9,7 +9,7 @@ from torchx.specs import Resource
 
 from k8s import resources
 from k8s.manifest import pytorchjob
-from k8s.quantities import amount
+from k8s.quantities import amount, in_words
 from k8s.resources import EFA, GPU, MACHINES
 from k8s.settings import JobSettings
 from tests.unit.k8s.applications import application
@@ -64,3 +64,8 @@ def test_pods_select_their_machine() -> None:
         "node.kubernetes.io/instance-type": "a2-ultragpu-8g",
         "cloud.google.com/gke-accelerator": "nvidia-a100-80gb",
     }
+
+
+def test_amounts_for_people_have_no_exponents() -> None:
+    given = [("memory", 1026.9 * 2**30), ("memory", 1.5 * 2**20), ("cpu", 88.5), ("cpu", 12345.0)]
+    assert [in_words(*each) for each in given] == ["1027Gi", "1.5Mi", "88.5", "12345"]
