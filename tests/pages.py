@@ -71,6 +71,7 @@ IN_A_CLUSTER = (
 """tests/cluster/test_docs.py."""
 
 _OPERATOR = "github.com/kubeflow/training-operator.git/manifests/overlays/standalone?ref=v1.9.4"
+_CLOUD = "makes machines of a cloud, which cost money; tests/cluster has kwok nodes of the same shapes"
 _HANDLE = "HANDLE stands for a run's; tests/cluster gives the same command for its own runs"
 _RELEASE = "tests/cluster/test_run_chart.py renders the chart with every file of values, by helm 3 and helm 4"
 NOT_RUN = {
@@ -88,6 +89,14 @@ NOT_RUN = {
     "torchx delete HANDLE": _HANDLE,
     "torchx resize HANDLE 1": _HANDLE,
     "kind create cluster": "needs Docker",
+    "kind load docker-image REGISTRY/cclm:1": "needs Docker; tests/cluster loads the image into its own nodes",
+    "eksctl create cluster --name cclm --without-nodegroup": _CLOUD,
+    "eksctl create nodegroup --cluster cclm --name system --node-type m5.large --nodes 1": _CLOUD,
+    "eksctl create nodegroup --cluster cclm --name a100 --node-type p4d.24xlarge --nodes 2": _CLOUD,
+    "gcloud container clusters create cclm --zone us-central1-a --num-nodes 1": _CLOUD,
+    "gcloud container node-pools create a100 --cluster cclm --zone us-central1-a --machine-type a2-highgpu-8g "
+    "--accelerator type=nvidia-tesla-a100,count=8,gpu-driver-version=latest --num-nodes 0 --enable-autoscaling "
+    "--min-nodes 0 --max-nodes 2": _CLOUD,
     f'kubectl apply --server-side -k "{_OPERATOR}"': (
         "fetches from GitHub; tests/cluster applies the same manifests, from the Go module of that version"
     ),

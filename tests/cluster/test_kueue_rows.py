@@ -73,8 +73,13 @@ def test_resizing_throws_the_whole_job_out(space: Space) -> None:
     with queues.queue(space, cpu="300m"):
         space.api.apply(_queued(space, "grown", workers=2))
         before = _wait_running(space, "grown", 2)
+        space.api.apply(_queued(space, "waiting", workers=2))
+        queues.wait_workload(space, "waiting", "QuotaReserved", "False")
         old: Any = queues.workload(space, "grown")["metadata"]["uid"]
         space.api("scale", "pytorchjob", "grown", "--replicas=3")
-        # All pods are new ones, and so is the place in the queue.
+        # The job that waited takes the quota. When it is gone, all pods are new ones, and so is the place in the queue.
+        _wait_running(space, "waiting", 2)
+        queues.wait_workload(space, "grown", "QuotaReserved", "False")
+        space.api("delete", "pytorchjob", "waiting")
         _wait_running(space, "grown", 3, but=before)
         assert queues.workload(space, "grown")["metadata"]["uid"] != old
