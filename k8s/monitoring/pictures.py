@@ -221,7 +221,7 @@ def _draw_times(axes: Axes, panel: Mapping[str, Any], series: Sequence[Series], 
     axes.grid(alpha=0.25)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-    if not any(one.name for one in series):
+    if not any(one.name.strip() for one in series):
         return
     axes.legend(
         loc="upper left", bbox_to_anchor=(-0.02, -0.13), ncols=4, fontsize=6.5, frameon=False, handlelength=1,
