@@ -25,6 +25,17 @@ from cclm.training.device_peak import peak_flops, peak_of
         ("Tesla V100-PCIE-32GB", None, None, 14e12),
         ("Tesla T4", None, None, 8.1e12),
         ("NVIDIA A100-SXM4-40GB MIG 1g.5gb", None, None, None),
+        ("NVIDIA B200", 2250e12, 1100e12, 75e12),
+        ("NVIDIA H200 NVL", 835.5e12, 417.5e12, 60e12),
+        ("NVIDIA A100-PCIE-40GB", 312e12, 156e12, 19.5e12),
+        # Others than the table has, though their names begin alike.
+        ("NVIDIA A100-SXM-64GB", None, None, None),
+        ("NVIDIA GeForce RTX 4090 Laptop GPU", None, None, None),
+        ("NVIDIA GeForce RTX 4090 D", None, None, None),
+        ("NVIDIA GeForce RTX 3090 Ti", None, None, None),
+        ("GRID A100-10C", None, None, None),
+        ("Tesla V100S-PCIE-32GB", None, None, None),
+        ("NVIDIA GB200", None, None, None),
         ("AMD Instinct MI300X", None, None, None),
     ],
 )
