@@ -22,6 +22,8 @@ examples:
   cclm describe s3://bucket/run/step-00001000 --verify     read it all and compare with its checksums
 """
 
+_WEIGHTS = (".th", ".pth", ".pt", ".bin", ".safetensors")
+"""Ends of names of files of weights."""
 PARTS = {
     "image encoder": "encoders.image_encoder.",
     "text encoder": "encoders.text_encoder.",
@@ -75,6 +77,11 @@ def describe(args: argparse.Namespace) -> int:
     if not Path(args.config).exists() and (args.verify or Path(args.config).suffix not in (".yaml", ".yml")):
         raise UserError(
             f"there is no file or folder {args.config}; name a config file, a checkpoint's folder, or a run's folder"
+        )
+    if Path(args.config).suffix in _WEIGHTS:
+        raise UserError(
+            f"{args.config} is a file of weights, and cclm describe reads configs, checkpoints' folders and runs; "
+            f"cclm evaluate CONFIG --checkpoint {args.config} checks whether the model of a config takes it"
         )
     if args.verify:
         raise UserError(f"--verify reads a checkpoint's or a run's folder, and {args.config} is a file; name that")

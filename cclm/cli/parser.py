@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import re
 from collections.abc import Sequence
 from typing import Any, NoReturn, TypeAlias
 
@@ -12,6 +13,10 @@ Subparsers: TypeAlias = "argparse._SubParsersAction[Parser]"
 
 _SIMILARITY = 0.82
 """Similarity from which a name is suggested: so high that --output_dir, a setting, does not suggest --output_hdfs."""
+
+
+_INVALID_CHOICE = re.compile(r"invalid choice: '([^']*)' \(choose from (.*)\)")
+"""What argparse says of a value that is not among an option's choices; newer Pythons write these without quotes."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -35,6 +40,10 @@ class Parser(argparse.ArgumentParser):
         example = self._example()
         if "arguments are required" in message and example:
             message += f"; for example: {example}"
+        if choice := _INVALID_CHOICE.search(message):
+            given, choices = choice.groups()
+            guesses = difflib.get_close_matches(given, re.findall(r"[^\s',]+", choices), n=1)
+            message += f"; did you mean {guesses[0]}?" if guesses else ""
         super().error(message)
 
     def _advice(self, unknown: Sequence[str]) -> str:

@@ -124,17 +124,30 @@ def _of_start(event: Started) -> str:
     size = f"{event.total_steps} steps, {event.parameters / 1e6:.1f} M parameters"
     where = _where(event.processes, event.device)
     if event.task == "pretrain":
-        begin = f"resuming after step {event.step}" if event.step else "starting"
+        begin = _begin(event, "starting")
         if event.device == "cpu":
             where += f", {event.threads} threads each"
         counts = ", ".join(f"{count:,} {kind}" for kind, count in event.records.items())
         return f"{begin}: {size}, {where}\nrecords: {counts}\noutput: {' and '.join(event.places)}"
-    begin = f"resuming after step {event.step}" if event.step else f"starting from {event.weights}"
+    begin = _begin(event, f"starting from {event.weights}")
     return f"{event.task}: {begin}: {size}, {where}\ntraining examples: {event.details}\noutput: {event.places[0]}"
 
 
 def _where(processes: int, device: str) -> str:
     return f"{processes} process{'es' if processes > 1 else ''} on {device}"
+
+
+def _begin(event: Started, anew: str) -> str:
+    """How a training begins.
+
+    Args:
+        anew: what to say of one that begins with its first step.
+    """
+    if not event.step:
+        return anew
+    if event.step >= event.total_steps:
+        return f"finished already, after step {event.step}: nothing is left to train (--resume never begins anew)"
+    return f"resuming after step {event.step}"
 
 
 def _of_interval(event: Interval) -> str:
@@ -164,9 +177,10 @@ def _of_grad_norms(norms: Mapping[str, float]) -> str:
 def _title(event: Evaluated) -> str:
     """The line above a table of scores."""
     if event.split == "retrieval":
-        return f"held-out retrieval after step {event.step}, percent"
+        return f"held-out retrieval{f' after step {event.step}' if event.step else ''}, percent"
     if isinstance(event, Validated):
         best = ", the best so far" if event.is_best else ""
         return f"validation after step {event.step}, percent{best}"
     title = {"test": "test", "translated_test": "translate-test (English translations of the tests)"}[event.split]
-    return f"{title}, step {event.step}, percent{f' ({event.protocol})' if event.protocol else ''}"
+    step = f", step {event.step}" if event.step else ""  # published weights do not say theirs
+    return f"{title}{step}, percent{f' ({event.protocol})' if event.protocol else ''}"

@@ -136,5 +136,17 @@ def build_task(config: FinetuneConfig, checkpoint: str | None, start: Start | No
     weights = named_weights(config, checkpoint, training=True)
     task = initial_task(config, weights)
     if weights is None:
-        return Built(task, task, "the encoders' own weights (no --checkpoint)")
+        return Built(task, task, "the encoders' own weights (no --checkpoint)", warning=_without_pretraining(config))
     return Built(task, task, f"{weights.source} ({weights.task}, step {weights.step})")
+
+
+def _without_pretraining(config: FinetuneConfig) -> str:
+    """The warning about a model that nothing has pre-trained as a whole."""
+    vision, text = config.model.vision.weights, config.model.text.weights
+    random = "the encoders, the fusion encoder and the heads" if vision is text is None else "all but the encoders"
+    if (vision is None) != (text is None):
+        random = f"all but the {'image' if text is None else 'text'} encoder"
+    return (
+        f"neither --checkpoint nor model.weights names a pre-trained model, so {random} begin with random weights; "
+        "name one unless this is meant"
+    )

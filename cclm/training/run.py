@@ -8,6 +8,7 @@ built.
 
 from __future__ import annotations
 
+import logging
 import platform
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -41,6 +42,8 @@ from cclm.training.run_files import KEPT_FILES
 from cclm.training.saving import Saving
 from cclm.training.schedule import warmup_steps
 from cclm.training.store_waits import observe_stores
+
+log = logging.getLogger(__name__)
 
 Config = PretrainConfig | FinetuneConfig
 Model = TypeVar("Model", bound=nn.Module)
@@ -87,6 +90,8 @@ class Built(Generic[Model]):
     """What checkpoints hold: the task, or a part of it."""
     weights: str | None = None
     """In words: where the initial weights come from."""
+    warning: str | None = None
+    """What is unusual about them, for the log."""
 
 
 @dataclass(frozen=True)
@@ -217,8 +222,7 @@ def train(recipe: Recipe[Model], context: RunContext, *, resume: str, stop: envi
 
     # 4. Train.
     report.forget_after(begin, again=course.repeated)
-    if distributed.rank() == 0:
-        environment.warn_of_slow_bfloat16(course.training.precision, device)
+    _warn_at_start(course, built, device)
     journal.emit(_started(recipe, context, built, begin))
     for change in changes(start, config, recipe.checkpoint):
         journal.emit(change)
@@ -310,6 +314,13 @@ def _finish(run: Run, done: int, end: Callable[[int], None]) -> int:
         return 0
     run.journal.emit(Stopped(run.stop.name, done, run.total_steps))
     return run.stop.exit_code
+
+
+def _warn_at_start(course: Course, built: Built[Model], device: torch.device) -> None:
+    if distributed.rank() == 0:
+        environment.warn_of_slow_bfloat16(course.training.precision, device)
+        if built.warning is not None:
+            log.warning(built.warning)
 
 
 def _started(recipe: Recipe[Model], context: RunContext, built: Built[Model], begin: int) -> Started:

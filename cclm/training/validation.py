@@ -63,8 +63,8 @@ class Validations:
         return any(each["step"] == step for each in self.results)
 
     def is_better(self, score: float) -> bool:
-        """Whether `score` is above all so far: of equal ones the first is kept."""
-        return all(score > each["score"] for each in self.results)
+        """Whether `score` is above all so far: of equal ones the first is kept. One that is no number never is."""
+        return not math.isnan(score) and not any(each["score"] >= score for each in self.results)
 
     def add(self, step: int, metric: str, measured: Mapping[str, Measured]) -> Mapping[str, Any]:
         """Remember one validation; returns its result."""

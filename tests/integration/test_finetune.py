@@ -120,7 +120,11 @@ def test_text_assignment_is_what_reasoning_starts_from_and_nothing_else(world: P
     )
     refused = run("finetune", assignment, "data.images.batch_size=1", code=2)
     assert "batch_size = 1 gives each process one image" in refused.stderr and not (tmp_path / "ta/log.txt").exists()
-    run("finetune", assignment)
+    done = run("finetune", assignment)
+    warning = (
+        "neither --checkpoint nor model.weights names a pre-trained model, so the encoders, the fusion encoder and "
+    )
+    assert warning in done.stdout + done.stderr and warning in (tmp_path / "ta" / "log.txt").read_text()
     again = run("finetune", assignment, "--checkpoint", "other.th", "optimizer.lr=1e-4").stdout
     assert "--checkpoint other.th is not used: the run goes on from" in again
     assert "going on from step 2 with other settings than it was saved with: optimizer.lr 3e-05 -> 0.0001\n" in again

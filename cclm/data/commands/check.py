@@ -29,6 +29,7 @@ def check_pretraining(config: PretrainConfig, sampling: Sampling) -> list[SplitR
         if source is not None:
             report = SplitReport(f"data.{kind}", "training")
             reports.append(_filled(report, partial(check_source, source, config, kind, sampling)))
+            _note_small(report, source.batch_size)
     evaluation = config.evaluation
     if evaluation is not None:
         for language, path in evaluation.files.items():
@@ -43,12 +44,15 @@ def check_finetuning(config: FinetuneConfig, sampling: Sampling, shots: FewShot 
     if isinstance(config, TextAssignmentConfig):
         report = SplitReport("data.images", "training")
         data = DataConfig(images=config.data.images, index_dir=config.data.index_dir)
-        return [_filled(report, partial(check_plain_source, config.data.images, data, sampling))]
+        _filled(report, partial(check_plain_source, config.data.images, data, sampling))
+        _note_small(report, config.data.images.batch_size)
+        return [report]
     config = annotated(config)
     policy = config.data.missing_images
     report = SplitReport(config.task, "training", shots.language if shots else "", files=len(config.data.train_files))
     read = partial(read_training, config, shots)
     reports = [_filled(report, partial(check_annotations, read, sampling, policy))]
+    _note_small(report, config.training.batch_size)
     split: Split
     for split in get_args(Split):
         names = zip(languages_of(config, split, shots), files_of(config, split).values(), strict=True)
@@ -57,6 +61,13 @@ def check_finetuning(config: FinetuneConfig, sampling: Sampling, shots: FewShot 
             read = partial(read_evaluation, config, split, language, shots)
             reports.append(_filled(report, partial(check_annotations, read, sampling, policy)))
     return reports
+
+
+def _note_small(report: SplitReport, batch_size: int) -> None:
+    """Note where a batch needs more than there is: training then takes what is there more than once."""
+    if not report.problem and report.count < batch_size:
+        note = f"fewer than a batch of {batch_size}"
+        report.detail = f"{report.detail}; {note}" if report.detail else note
 
 
 def _filled(report: SplitReport, fill: Callable[[SplitReport], None]) -> SplitReport:

@@ -45,6 +45,13 @@ def test_no_command_shows_help_and_fails() -> None:
     assert done.returncode == 2 and "usage: cclm" in done.stdout
 
 
+def test_a_file_of_weights_is_nothing_to_describe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "x.th").write_bytes(b"\x80\x02")
+    assert cli.run(["describe", str(tmp_path / "x.th")]) == 2
+    err = capsys.readouterr().err
+    assert f"{tmp_path}/x.th is a file of weights, and cclm describe reads configs" in err and err.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("args", "sentence"),
     [
@@ -89,6 +96,7 @@ def test_user_errors_are_one_sentence_and_exit_2(args: list[str], sentence: str)
         ("data check --processs=2 c.yaml", "did you mean --processes?"),
         ("launch --nproc-per-nod 2 -- pretrain c.yaml", "did you mean --nproc-per-node?"),
         ("launch -- pretrain c.yaml --resme never", "did you mean --resume?"),
+        ("run --dist 1 --output_dir x --task xnli", "; did you mean xvnli?"),
         ("pretrain c.yaml --output_dir x", "settings of a config are given as key=value without dashes"),
         ("data audit a --deep", "unrecognized arguments: --deep; see cclm data audit --help"),
         ("demo a b", "unrecognized arguments: b; see cclm demo --help"),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cclm.events import Event, Interval, Journal, Notice, RecordSkipped, Started, StepDone, Validated
+from cclm.events import Evaluated, Event, Interval, Journal, Notice, RecordSkipped, Started, StepDone, Validated
 from cclm.metrics.measured import Measured
 from cclm.metrics.report import Report, open_journal
 from cclm.metrics.results import write_predictions, write_results
@@ -137,6 +137,20 @@ def test_sentences_of_a_start():
     )
     again = sentence(Started(**examples, **facts | {"step": 7, "processes": 1}))
     assert again.startswith("retrieval: resuming after step 7: 20 steps, 1.2 M parameters, 1 process on cpu\n")
+    done = sentence(Started(**examples, **facts | {"step": 20}))
+    assert done.startswith(
+        "retrieval: finished already, after step 20: nothing is left to train (--resume never begins anew): 20 steps"
+    )
+
+
+@pytest.mark.parametrize(("split", "step", "title"), [
+    ("retrieval", 9, "held-out retrieval after step 9, percent"),
+    ("retrieval", 0, "held-out retrieval, percent"),
+    ("test", 9, "test, step 9, percent"),
+    ("test", 0, "test, percent"),
+])  # fmt: skip
+def test_scores_of_weights_that_do_not_say_their_step(split, step, title):
+    assert sentence(Evaluated(split, step, {"en": {"accuracy": 1.0}}, {"en": 4})).splitlines()[0] == title
 
 
 def test_a_validation_is_a_table_and_a_line(tmp_path, capsys):

@@ -1,5 +1,7 @@
 """When fine-tuning validates, and which model it keeps."""
 
+import math
+
 import pytest
 
 from cclm.config.finetune import EpochTrainingConfig
@@ -24,6 +26,13 @@ def test_validation_is_due_after_epochs_and_at_the_end(settings, examples, expec
     assert total_steps(training, examples) == expected[-1]
     interval = validation_interval(training, examples)
     assert all(step % interval == 0 for step in expected[:-1])
+
+
+def test_a_score_that_is_no_number_is_never_the_best() -> None:
+    validations = Validations()
+    assert not validations.is_better(math.nan)
+    validations.add(1, "accuracy", {"en": Measured({"accuracy": math.nan}, 10)})
+    assert validations.is_better(40.0)
 
 
 def test_of_equal_models_the_first_is_the_best() -> None:

@@ -49,6 +49,14 @@ def _row(out: str, name: str) -> list[str]:
     return next(line for line in out.splitlines() if line.startswith(name)).split()
 
 
+def test_fewer_records_than_a_batch_are_noted(tmp_path: Path, config: dict[str, Any], capsys: Any) -> None:
+    config["data"]["images"]["batch_size"] = 48
+    assert _check(tmp_path, config) == 0
+    out = capsys.readouterr().out
+    assert "fewer than a batch of 48" in " ".join(_row(out, "data.images"))
+    assert "fewer" not in " ".join(_row(out, "data.texts"))
+
+
 def test_a_config_that_can_be_started(tmp_path: Path, config: dict[str, Any], capsys: Any) -> None:
     assert _check(tmp_path, config, "--processes", "4") == 0
     out = capsys.readouterr().out
