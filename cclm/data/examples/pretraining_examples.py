@@ -10,8 +10,9 @@ text takes several times as long right after it as after tokenizing another text
 
 from __future__ import annotations
 
+import itertools
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -265,12 +266,31 @@ def draw_captions(
 ) -> Iterator[DrawnCaption]:
     """Draw one of the dicts, and from it one caption in each of `languages` (None: all), languages in random order.
 
-    A text of which cleaning leaves nothing is passed over. Draws happen only as far as captions are taken.
+    A text of which cleaning leaves nothing is passed over, and so is a dict without any caption in these languages.
+    Draws happen only as far as captions are taken.
 
     Raises:
-        BrokenRecord: there is no caption in any of the languages, or nothing is left of all of them.
+        BrokenRecord: no dict has a caption in any of the languages, or nothing is left of all of them.
     """
-    by_language = rng.choice(captions)
+    first = rng.choice(captions)
+    others = (each for each in in_random_order(captions, rng) if each is not first)  # drawn only if there is need
+    problems: list[BrokenRecord] = []
+    for by_language in itertools.chain([first], others):
+        try:
+            yield from _draw_languages(by_language, languages, config, rng)
+            return
+        except BrokenRecord as problem:
+            problems.append(problem)
+    raise problems[0]
+
+
+def _draw_languages(
+    by_language: Mapping[str, tuple[str, ...]],
+    languages: tuple[str, ...] | None,
+    config: MaskingConfig,
+    rng: random.Random,
+) -> Iterator[DrawnCaption]:
+    """Draw from one of the dicts, as `draw_captions`."""
     allowed = [key for key in by_language if languages is None or key in languages or key == ANY_LANGUAGE]
     if not allowed:
         detail = f"there are {', '.join(by_language)}; wanted {', '.join(languages or ())}"
