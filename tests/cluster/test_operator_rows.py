@@ -123,7 +123,7 @@ def test_a_pod_that_the_kubelet_refuses_is_made_again_without_end(space: Space) 
 def test_deleted_and_evicted_pods(space: Space) -> None:
     """What the container answers to SIGTERM decides: 143 is replaced, 1 fails the job, 0 is its success."""
     space.need("training-operator")
-    codes = {"gone-143": 143, "gone-1": 1, "gone-0": 0, "evicted-143": 143}
+    codes = {"gone-143": 143, "gone-1": 1, "gone-0": 0, "evicted-143": 143, "evicted-1": 1}
     space.api.apply(*(shell_job(space, name, _until_told(code, seconds=3)) for name, code in codes.items()))
     _wait_ready(space, *codes)
     old = {name: _uid(space, f"{name}-worker-0") for name in codes}
@@ -141,9 +141,11 @@ def test_deleted_and_evicted_pods(space: Space) -> None:
         return any(entry["type"] == "DisruptionTarget" and "EvictionByEvictionAPI" in str(entry) for entry in entries)
 
     space.api.wait("pod", "evicted-143-worker-0", disrupted, what="the mark of the eviction", every=0.1)
+    faults.evict_pod(space.api, "evicted-1-worker-0")  # as a drain does
     for name in ("gone-1", "gone-0"):
         faults.delete_pod(space.api, f"{name}-worker-0")
-    assert wait_condition(space.api, "gone-1", "Succeeded", "Failed") == "Failed"
+    for name in ("gone-1", "evicted-1"):
+        assert wait_condition(space.api, name, "Succeeded", "Failed") == "Failed"
     assert wait_condition(space.api, "gone-0", "Succeeded", "Failed") == "Succeeded"
     # Restarting stays beside Failed: of two true conditions the newer one counts.
     assert _conditions(space.api.get("pytorchjob", "gone-1")) >= {"Restarting", "Failed"}
@@ -160,9 +162,12 @@ def test_scaling_down(space: Space) -> None:
     space.need("training-operator")
     codes = {"less-143": 143, "less-1": 1, "less-0": 0}
     space.api.apply(*(shell_job(space, name, _until_told(code), workers=3) for name, code in codes.items()))
-    space.api.apply(shell_job(space, "none", _until_told(143), workers=1))
+    below = shell_job(space, "below", _until_told(143), workers=2)
+    below["spec"]["elasticPolicy"]["minReplicas"] = 2
+    space.api.apply(shell_job(space, "none", _until_told(143), workers=1), below)
     _wait_ready(space, *codes, workers=3)
-    for name in codes:
+    _wait_ready(space, "below")
+    for name in (*codes, "below"):
         space.api("scale", "pytorchjob", name, "--replicas=1")
     assert wait_condition(space.api, "less-1", "Succeeded", "Failed") == "Failed"
     assert wait_condition(space.api, "less-0", "Succeeded", "Failed") == "Succeeded"
@@ -174,6 +179,8 @@ def test_scaling_down(space: Space) -> None:
     # The variables of the pods that stay are as before.
     assert space.shell("less-143-worker-0", "echo $PET_NNODES").strip() == "1:3"
     # Nobody checks the bounds of elasticPolicy, and no replicas at all are a success.
+    wait_for(lambda: set(_pods(space, "below")) == {"below-worker-0"}, what="the end of a pod of the least", timeout=60)
+    assert not _conditions(space.api.get("pytorchjob", "below")) & {"Failed", "Succeeded"}
     space.api("scale", "pytorchjob", "less-143", "--replicas=5")
     space.wait_phase("less-143-worker-4", "Running")
     space.api("scale", "pytorchjob", "none", "--replicas=0")
@@ -202,8 +209,9 @@ def test_kubelet_eviction_is_decided_by_the_exit_code_too(space: Space) -> None:
 
 
 @pytest.mark.usefixtures("soak")
-def test_a_dead_node_holds_its_pods_until_somebody_clears_them(space: Space, machines: Cluster) -> None:
-    """No replacement until the pod is deleted by force or the Node object is."""
+@pytest.mark.parametrize("clears", ["delete node {}", "taint node {} node.kubernetes.io/out-of-service=gone:NoExecute"])
+def test_a_dead_node_holds_its_pods_until_somebody_clears_them(space: Space, machines: Cluster, clears: str) -> None:
+    """No replacement until the pod is deleted by force, or its node is deleted or said to be out of service."""
     short = [
         {"key": f"node.kubernetes.io/{key}", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 2}
         for key in ("not-ready", "unreachable")
@@ -229,7 +237,7 @@ def test_a_dead_node_holds_its_pods_until_somebody_clears_them(space: Space, mac
     faults.delete_pod(space.api, "forced-worker-0", grace_seconds=0)
     _wait_replaced(space, "forced-worker-0", old["forced"]["metadata"]["uid"])
     assert _uid(space, "cleared-worker-0") == old["cleared"]["metadata"]["uid"]
-    space.api("delete", "node", dead)
+    space.api(*clears.format(dead).split())
     _wait_replaced(space, "cleared-worker-0", old["cleared"]["metadata"]["uid"])
 
 

@@ -164,9 +164,9 @@ def test_a_job_is_resized_within_its_bounds_only(space: Space, tmp_path: Path) -
 
 
 def _line(space: Space) -> None:
-    """A queue with quota for one pod of one core."""
+    """A queue with quota for two pods of one core."""
     api, queue = "kueue.x-k8s.io/v1beta1", space.name
-    resources = [{"name": "cpu", "nominalQuota": "1"}, {"name": "memory", "nominalQuota": "100Gi"}]
+    resources = [{"name": "cpu", "nominalQuota": "2"}, {"name": "memory", "nominalQuota": "100Gi"}]
     groups = [{"coveredResources": ["cpu", "memory"], "flavors": [{"name": queue, "resources": resources}]}]
     selector = {"matchLabels": {"kubernetes.io/metadata.name": space.name}}
     spec = {"namespaceSelector": selector, "resourceGroups": groups}
@@ -181,12 +181,12 @@ def test_a_job_in_a_queue_says_its_place_and_then_runs(space: Space, tmp_path: P
     space.need("kueue")
     _line(space)
     try:
-        first = talkers.start(space, tmp_path, FOREVER, cpu=1, options="queue=line")
+        first = talkers.start(space, tmp_path, FOREVER, least=1, most=2, cpu=1, options="queue=line")
         first.wait_status("State: RUNNING")
         second = talkers.start(space, tmp_path, FOREVER, cpu=1, options="queue=line")
         second.wait_status("State: PENDING", "place 1 of 1 of queue line", "insufficient unused quota for cpu")
-        refused = torchx(space, "resize", first.handle, "0")
-        assert refused.code == 2 and "fixed size" in refused.err
+        refused = torchx(space, "resize", first.handle, "1")
+        assert refused.code == 2 and f"{first.name} is in Kueue's queue line: Kueue would stop all" in refused.err
         assert torchx(space, "cancel", first.handle).code == 0
         first.wait_status("State: CANCELLED", "cancelled at")
         # Kueue leaves it alone, and its quota is free.
