@@ -73,7 +73,7 @@ IN_A_CLUSTER = (
 _OPERATOR = "github.com/kubeflow/training-operator.git/manifests/overlays/standalone?ref=v1.9.4"
 _CLOUD = "makes machines of a cloud, which cost money; tests/cluster has kwok nodes of the same shapes"
 _HANDLE = "HANDLE stands for a run's; tests/cluster gives the same command for its own runs"
-_RELEASE = "tests/cluster/test_run_chart.py renders the chart with every file of values, by helm 3 and helm 4"
+_RELEASE = "tests/cluster/test_run_chart_life.py installs, upgrades and uninstalls the chart with values of its own"
 NOT_RUN = {
     f"torchx run -s kubernetes -cfg namespace=team,secrets=store {_ON_KUBERNETES}": (
         "needs GPUs; its dry run is made, and tests/cluster starts the demo world's run by the same command"
