@@ -13,8 +13,8 @@ from tests.pages import ROOT, shell
 
 PAGE = ROOT / "docs/architecture.md"
 RUN = (
-    "cclm launch -- pretrain configs/demo/pretrain.yaml training.max_steps=1 training.log_every=1 evaluation=null "
-    "data.regions.probability=0.5 data.images_mono.probability=1 data.texts.probability=1 "
+    "cclm launch -- pretrain configs/demo/fusion.yaml model.weights=null training.max_steps=1 training.log_every=1 "
+    "evaluation=null data.regions.probability=0.5 data.images_mono.probability=1 data.texts.probability=1 "
     "data.augment.rand_augment_ops=2"
 )
 """One outer step with a batch of each of the four kinds, and the save at its end."""

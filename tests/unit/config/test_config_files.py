@@ -81,7 +81,11 @@ def test_demo_run_is_the_laptop_model_on_the_demo_world() -> None:
     config = load_config(CONFIGS / "demo" / "pretrain.yaml")
     assert isinstance(config, PretrainConfig)
     assert config.model.vision.image_size == 64
-    assert config.data.regions and config.data.images_mono and config.data.texts
+    assert config.data.images_mono and config.data.texts
+    # Regions are learnt in the second part alone: see the file.
+    assert config.data.regions is None
+    second = load_config(CONFIGS / "demo" / "fusion.yaml")
+    assert isinstance(second, PretrainConfig) and second.data.regions
     assert config.data.images_mono.caption_key == "desc"
     assert config.data.augment.horizontal_flip == 0 and config.data.augment.rand_augment_ops == 0
     assert config.evaluation and set(config.evaluation.files) == set("en de fr es id tr ru zh ja ar".split())

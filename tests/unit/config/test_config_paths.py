@@ -46,7 +46,7 @@ def test_only_a_tilde_at_the_start_is_the_home(home: str) -> None:
     ids=lambda overrides: overrides[0],
 )
 def test_every_path_of_pretraining(home: str, overrides: list[str]) -> None:
-    texts = texts_of(load_config(CONFIGS / "demo/pretrain.yaml", overrides).model_dump())
+    texts = texts_of(load_config(CONFIGS / "demo/fusion.yaml", overrides).model_dump())
     assert sum(text.startswith(f"{home}/") for text in texts) == sum(override.count("~") for override in overrides)
     assert not any("~" in text for text in texts)
 
