@@ -34,13 +34,33 @@ def main_job(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 @pytest.mark.slow
 @pytest.mark.timeout(2400)
 def test_the_main_job_learns_every_language(main_job: tuple[Path, str]) -> None:
-    """At least 10 % R@1 both ways in every language; chance is 0.2 %."""
+    """Mean R@1 is in the range that docs/tasks.md states, both ways. No language is left behind; chance is 0.2 %."""
     _, table = main_job
-    for language in LANGUAGES:
-        row = re.search(rf"^\S*\s*{language}((?:\s+\d+\.\d+)+)\s*$", table, flags=re.MULTILINE)
-        assert row, f"no row for {language} in\n{table}"
-        recalls = [float(number) for number in row[1].split()]
-        assert recalls[0] >= 10 and recalls[3] >= 10, f"{language}: {recalls}"
+    floor, _ = map(int, re.findall(r"Expect (\d+) to (\d+)\.", (ROOT / "docs/tasks.md").read_text())[0])
+    for row, least in {"mean": floor, **dict.fromkeys(LANGUAGES, floor / 2)}.items():
+        found = re.search(rf"^\S*\s*{row}((?:\s+\d+\.\d+)+)\s*$", table, flags=re.MULTILINE)
+        assert found, f"no row for {row} in\n{table}"
+        recalls = [float(number) for number in found[1].split()]
+        assert recalls[0] >= least and recalls[3] >= least, f"{row}: {recalls}"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2400)
+def test_every_loss_of_the_main_job_ends_below_where_it_began(main_job: tuple[Path, str]) -> None:
+    _, output = main_job
+    intervals = [line for line in output.splitlines() if re.search(r"step\s+\d+/\d+ \|", line)]
+    first, last = (losses_of(line) for line in (intervals[0], intervals[-1]))
+    assert set(first) == set(last) and ("images", "itc") in first and ("texts", "ttc") in first
+    assert {loss for loss in first if last[loss] >= first[loss]} == set()
+
+
+def losses_of(line: str) -> dict[tuple[str, str], float]:
+    """(kind of batch, loss) -> its value in a line of the log."""
+    return {
+        (kind, loss): float(value)
+        for kind, losses in re.findall(r"\| (\w+): ((?:\w+ [\d.]+ ?)+)", line)
+        for loss, value in re.findall(r"(\w+) ([\d.]+)", losses)
+    }
 
 
 @pytest.mark.slow
