@@ -135,7 +135,7 @@
 {{- define "cclm-pretrain.checkBatches" -}}
 {{- $sizes := dict -}}
 {{- if include "cclm-pretrain.isDemo" . -}}
-{{- $sizes = dict "data.images.batch_size" 64 "data.regions.batch_size" 64 "data.regions.max_images" 24 "data.images_mono.batch_size" 64 "data.texts.batch_size" 64 -}}
+{{- $sizes = dict "data.images.batch_size" 64 "data.images_mono.batch_size" 64 "data.texts.batch_size" 64 -}}
 {{- else -}}
 {{- $data := get .Values.config "data" -}}
 {{- if kindIs "map" $data -}}
