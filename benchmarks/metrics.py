@@ -184,8 +184,8 @@ def main() -> None:
     parser.add_argument("--part", choices=("run", "process", "launcher"), help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.steps < 4 * args.log_every:
-        parser.error(f"--steps {args.steps}: at least four intervals of {args.log_every} steps are needed")
+    if args.steps < 5 * args.log_every:
+        parser.error(f"--steps {args.steps}: at least five intervals of {args.log_every} steps are needed")
     if args.part == "run":
         measure_run(args.out, args.steps, args.log_every)
     elif args.part == "process":

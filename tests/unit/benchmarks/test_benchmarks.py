@@ -63,7 +63,7 @@ def test_a_run_too_short_for_a_comparison_is_refused(monkeypatch, capsys) -> Non
     with pytest.raises(SystemExit) as caught:
         metrics_benchmark.main()
     assert caught.value.code == 2
-    assert "--steps 30: at least four intervals of 10 steps are needed" in capsys.readouterr().err
+    assert "--steps 30: at least five intervals of 10 steps are needed" in capsys.readouterr().err
 
 
 def test_metrics_are_kept_in_every_second_block() -> None:
