@@ -93,7 +93,12 @@ def test_ends_of_containers(space: Space) -> None:
     (failed,) = (entry for entry in one["status"]["conditions"] if entry["type"] == "Failed")
     assert "worker-1" not in failed["message"] and "exit" not in failed["message"].lower()
     assert "completionTime" not in one["status"]
-    assert any("exitCode: 1" in item["message"] and "why" in item["message"] for item in _events(space, "Error", "one"))
+
+    def is_told() -> bool:
+        told = [item["message"] for item in _events(space, "Error", "one")]
+        return any("exitCode: 1" in message and "why" in message for message in told)
+
+    wait_for(is_told, what="an event with the code and the message of one-worker-1", timeout=60)  # events come later
     # None lets the other pod run on, Running deletes it and keeps the failed one's log.
     assert space.api.get("pod", "one-worker-0")["metadata"].get("deletionTimestamp") is None
     wait_for(lambda: set(_pods(space, "one-clean")) == {"one-clean-worker-1"}, what="the end of its peer", timeout=60)
