@@ -8,12 +8,15 @@ from typing import Any
 import yaml
 
 from k8s.monitoring.dashboards import DASHBOARDS
+from k8s.monitoring.pictures import Window, fill_in
 from tests.unit.k8s.recording import INTERVAL
 
 FILES = Path(__file__).parents[3] / "helm" / "cclm-pretrain" / "files"
 RULES = [rule for group in yaml.safe_load((FILES / "alerts.yaml").read_text())["groups"] for rule in group["rules"]]
 ALERTS = [rule["alert"] for rule in RULES if "alert" in rule]
-VARIABLES = {"$namespace": "team", "$run": "demo", "$__rate_interval": f"{4 * INTERVAL}s", "$__range": "13m"}
+VARIABLES = {"namespace": "team", "run": "demo"}
+WINDOW = Window(start=0, end=13 * 60, interval=INTERVAL)
+"""As long as the recorded run."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +39,7 @@ def asked() -> dict[str, Asked]:
     for name in DASHBOARDS:
         for panel in panels(name):
             for target in panel["targets"]:
-                expression = target["expr"]
-                for variable, value in VARIABLES.items():
-                    expression = expression.replace(variable, value)
+                expression = fill_in(target["expr"], VARIABLES, WINDOW)
                 assert "$" not in expression
                 identity = f"{name}: {panel['title']} {target['refId']}"
                 found[identity] = Asked(panel, expression, target["legendFormat"])

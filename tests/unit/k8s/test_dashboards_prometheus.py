@@ -50,45 +50,38 @@ KNOWN |= {
 }
 
 
-def selectors(node: Any) -> Iterator[dict[str, Any]]:
-    """Selectors of metrics in what Prometheus understands of an expression."""
-    if isinstance(node, dict):
-        if node.get("type") in ("vectorSelector", "matrixSelector"):
-            yield node
-        for value in node.values():
-            yield from selectors(value)
-    elif isinstance(node, list):
-        for value in node:
-            yield from selectors(value)
+def nodes(tree: Any) -> Iterator[dict[str, Any]]:
+    """Every node in what Prometheus understands of an expression, each before those below it."""
+    if isinstance(tree, dict):
+        yield tree
+    for below in tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ():
+        yield from nodes(below)
 
 
-def groupings(node: Any) -> Iterator[str]:
+def selectors(tree: Any) -> Iterator[dict[str, Any]]:
+    """Selectors of metrics in an expression."""
+    return (node for node in nodes(tree) if node.get("type") in ("vectorSelector", "matrixSelector"))
+
+
+def _replaces_label(node: dict[str, Any]) -> bool:
+    return node.get("type") == "call" and node["func"]["name"] == "label_replace"
+
+
+def groupings(tree: Any) -> Iterator[str]:
     """Labels by which an expression groups or matches, and those that it makes others of."""
-    if isinstance(node, dict):
+    for node in nodes(tree):
         if node.get("type") == "aggregation":
             yield from node["grouping"]
-        if node.get("type") == "call" and node["func"]["name"] == "label_replace":
+        if _replaces_label(node):
             yield node["args"][3]["val"]
         if node.get("matching"):
             yield from node["matching"]["labels"]
             yield from node["matching"]["include"] or []
-        for value in node.values():
-            yield from groupings(value)
-    elif isinstance(node, list):
-        for value in node:
-            yield from groupings(value)
 
 
-def made(node: Any) -> set[str]:
+def made(tree: Any) -> set[str]:
     """Labels that an expression makes by `label_replace`."""
-    if isinstance(node, dict):
-        own = (
-            {node["args"][1]["val"]}
-            if node.get("type") == "call" and node["func"]["name"] == "label_replace"
-            else set()
-        )
-        return own.union(*map(made, node.values()))
-    return set().union(*map(made, node)) if isinstance(node, list) else set()
+    return {node["args"][1]["val"] for node in nodes(tree) if _replaces_label(node)}
 
 
 @dataclass(frozen=True)
