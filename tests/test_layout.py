@@ -18,7 +18,17 @@ MAX_FILE, MAX_FUNCTION = 400, 80
 PACKAGES_OF_ROOMS = {"cclm", "data"}
 """Packages that only hold rooms; they import nothing of ours."""
 
-FLOOR = {"collective_time", "errors", "events", "launch_contract", "processes", "sequences", "pixels", "__version__"}
+FLOOR = {
+    "collective_time",
+    "errors",
+    "events",
+    "launch_contract",
+    "processes",
+    "sequences",
+    "pixels",
+    "signals",
+    "__version__",
+}
 """Single files of `cclm/`, and the package `events`, that every room may import; they import no room."""
 
 # Each room of `cclm/` and the rooms that it may import. A room of `data` is named as `data.stored`.

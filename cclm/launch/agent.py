@@ -31,6 +31,7 @@ from cclm.launch.memory_limit import MemoryLimit
 from cclm.launch.pauses import Pauses
 from cclm.launch.store_calls import interruptible
 from cclm.launch_contract import EXIT_INTERRUPTED, EXIT_PEER_STOPPED, EXIT_PREEMPTED
+from cclm.signals import signals_noted
 
 _VERDICT_KEY = "cclm/verdict"
 """Key in the store of the rendezvous: why a node ended the run for all."""
@@ -245,17 +246,9 @@ class Agent(LocalElasticAgent):
         Raises:
             SignalException: a signal came meanwhile.
         """
-        received: list[int] = []
-        previous_handlers = {}
-        for number in (signal.SIGTERM, signal.SIGINT):
-            with contextlib.suppress(ValueError):  # not the main thread
-                previous_handlers[number] = signal.signal(number, lambda number, _: received.append(number))
-        alive = {rank: process for rank, process in self._processes().items() if process.poll() is None}
-        try:
+        with signals_noted() as received:
+            alive = {rank: process for rank, process in self._processes().items() if process.poll() is None}
             super()._shutdown(death_sig or signal.SIGTERM, self._grace_seconds)
-        finally:
-            for number, handler in previous_handlers.items():
-                signal.signal(number, handler)
         self.killed = [rank for rank, process in alive.items() if process.poll() == -signal.SIGKILL]
         if received and alive and death_sig is None:
             raise SignalException("a signal came while processes were stopped", signal.Signals(received[0]))

@@ -7,11 +7,12 @@ the process. It also keeps the exception that a signal raises out of the stores'
 
 from __future__ import annotations
 
-import signal
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 from typing import TypeVar
+
+from cclm.signals import signals_noted
 
 _T = TypeVar("_T")
 
@@ -49,16 +50,8 @@ def finish(call: Callable[[], object], *, is_stopped: bool) -> bool:
     Returns:
         Whether the call has ended. After a signal it gets five seconds.
     """
-    signals: list[int] = [signal.SIGTERM] if is_stopped else []
-    previous = {
-        number: signal.signal(number, lambda number, _: signals.append(number))
-        for number in (signal.SIGTERM, signal.SIGINT)
-    }
-    try:
+    with signals_noted() as signals:
         future, left = start(call), _SECONDS_AFTER_SIGNAL
         while left > 0 and not wait([future], _INTERVAL).done:
-            left -= _INTERVAL if signals else 0.0
+            left -= _INTERVAL if signals or is_stopped else 0.0
         return future.done()
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

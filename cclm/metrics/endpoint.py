@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import os
 import re
-import signal
 import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -24,6 +23,7 @@ from cclm.launch_contract import METRICS_FOLDER, METRICS_NOTICE, METRICS_WARNING
 from cclm.metrics import catalogue
 from cclm.metrics.scrapers import Scrapers
 from cclm.processes import has_ended
+from cclm.signals import signals_noted
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry, Metric
@@ -137,7 +137,7 @@ class Endpoint:
         """
         end = self._scrapers.now()
         seconds = self._scrapers.wait_until(end) - end
-        with _signals_noted() as signals:
+        with signals_noted() as signals:
             if seconds >= _NOTICEABLE_WAIT:
                 tell(f"waiting up to {seconds:.0f} s until the last metrics are scraped")
             self._scrapers.await_last_scrapes(end, lambda: bool(signals))
@@ -211,21 +211,6 @@ class _Scrape:
 
     def __iter__(self) -> Iterator[bytes]:
         return iter(self._answer)
-
-
-@contextmanager
-def _signals_noted() -> Iterator[list[int]]:
-    """SIGTERM and SIGINT that come are put into the list, and do nothing else."""
-    received: list[int] = []
-    previous = {
-        number: signal.signal(number, lambda number, _: received.append(number))
-        for number in (signal.SIGTERM, signal.SIGINT)
-    }
-    try:
-        yield received
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 class _Server(ThreadingMixIn, WSGIServer):
