@@ -51,6 +51,7 @@ def test_a_first_look_asks_the_endpoint_for_the_object_alone(
     monkeypatch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", hierarchical)
     assert not storage.exists("gs://bucket/x")
     path = "/storage/v1/b/bucket"
-    assert bucket.requests == [f"{path}/o/x", f"{path}/o", f"{path}/o/x", path]
+    # The object and the folder of its name are asked for at once: which comes first is a matter of chance.
+    assert set(bucket.requests) == {f"{path}/o/x", f"{path}/o", path}
     store = open_store("gs://bucket/x").store
     assert not any(hasattr(system, "_storage_layout_cache") for system in (store._system, store._uploader))
