@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +32,8 @@ from cclm.metrics import catalogue
 if TYPE_CHECKING:
     from cclm.metrics.endpoint import Endpoint, PodCollector
     from cclm.metrics.prometheus import Exported
+
+log = logging.getLogger(__name__)
 
 _MEMBERSHIP = "membership"
 """The cause of a restart that follows no failure: a node joins, or comes back."""
@@ -91,7 +94,6 @@ def serving_metrics(port: int | None, journal: Journal) -> Iterator[Endpoint | N
     if port is None:
         yield None
         return
-    # prometheus_client looks at its variable when it is imported: not set here, the launcher's values are its own.
     from prometheus_client import CollectorRegistry
 
     from cclm.metrics.endpoint import PodCollector, found_port, open_endpoint
@@ -127,8 +129,13 @@ def last_progress(endpoint: Endpoint | None) -> dict[str, float]:
     """
     if endpoint is None:
         return {}
+    try:
+        samples = [sample for metric in endpoint.collector.collect() for sample in metric.samples]
+    except Exception as error:  # the exit code matters more
+        log.debug("how far training came is not known: %s", error)
+        return {}
     found: dict[str, float] = {}
-    for sample in (sample for metric in endpoint.collector.collect() for sample in metric.samples):
+    for sample in samples:
         if sample.name == catalogue.STEP.name:
             found["step"] = sample.value
         elif sample.name == catalogue.STEPS_PLANNED.name:

@@ -46,11 +46,10 @@ class PodCollector:
     """
 
     def __init__(self, folder: Path, own: CollectorRegistry | None = None) -> None:
-        from prometheus_client import CollectorRegistry
-        from prometheus_client.multiprocess import MultiProcessCollector
+        from cclm.metrics.metric_values import ValueReader
 
         self._folder, self._own = folder, own
-        self._processes = MultiProcessCollector(CollectorRegistry(), str(folder))  # type: ignore[no-untyped-call]  # untyped in prometheus_client
+        self._reader = ValueReader()
 
     def begin_round(self) -> None:
         """Processes are about to start again: what those before have left is no longer true."""
@@ -59,7 +58,7 @@ class PodCollector:
     def collect(self) -> Iterator[Metric]:
         forget_dead_processes(self._folder)
         names = set()
-        for metric in self._processes.collect():  # type: ignore[no-untyped-call]  # untyped in prometheus_client
+        for metric in self._reader.read(self._folder.glob("*.db")):
             names.add(metric.name)
             yield metric
         for metric in [] if self._own is None else self._own.collect():
@@ -82,12 +81,9 @@ def forget_dead_processes(folder: Path, *, keep_ended: bool = True) -> None:
 
 def _is_of_ended(path: Path) -> bool:
     """Whether the last phase in a file of gauges is `ended`."""
-    from prometheus_client.multiprocess import MultiProcessCollector
+    from cclm.metrics.metric_values import ValueReader
 
-    try:
-        metrics = MultiProcessCollector.merge([str(path)])  # type: ignore[no-untyped-call]  # untyped in prometheus_client
-    except (OSError, ValueError):  # removed by another scrape, or cut off
-        return False
+    metrics = ValueReader().read([path])
     samples = [sample for metric in metrics if metric.name == catalogue.PHASE.name for sample in metric.samples]
     return any(sample.value == 1 and sample.labels["phase"] == "ended" for sample in samples)
 
@@ -171,10 +167,7 @@ def found_port(endpoint: Endpoint) -> str:
 
 @contextmanager
 def serving_process(port: int) -> Iterator[Endpoint | None]:
-    """Serve the metrics of this process, which has no launcher that does it.
-
-    Call it before anything imports prometheus_client, which looks at its variable when it is imported.
-    """
+    """Serve the metrics of this process, which has no launcher that does it."""
 
     def warn(text: str) -> None:
         logging.getLogger(__name__).warning(text)

@@ -1,9 +1,9 @@
 """Events as metrics of Prometheus: what they mean stands in `cclm.metrics.catalogue`.
 
 A process that trains keeps its values in small files, one set a process, in the folder that the variable
-PROMETHEUS_MULTIPROC_DIR names (the multiprocess mode of prometheus_client). Whoever serves the endpoint reads these
-files, so a scrape never waits for training, and what a killed process has counted stays counted. Without the variable
-nothing is exported, and prometheus_client is not imported.
+CCLM_METRICS_FOLDER names (`cclm.metrics.metric_values`). Whoever serves the endpoint reads these files, so a scrape
+never waits for training, and what a killed process has counted stays counted. Without the variable nothing is exported,
+and prometheus_client is not imported.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ from cclm.metrics import catalogue
 from cclm.metrics.catalogue import Kind, Metric, Scope
 
 if TYPE_CHECKING:
-    from prometheus_client import CollectorRegistry, Counter, Gauge
+    from prometheus_client import CollectorRegistry
+
+    from cclm.metrics.metric_values import Values
 
 
 def is_exported() -> bool:
@@ -45,19 +47,21 @@ def is_exported() -> bool:
 
 
 class Exported:
-    """Metrics of the catalogue as objects of prometheus_client, made when they are first used.
+    """Sets and counts metrics of the catalogue.
 
     Args:
-        registry: where they are collected from; None in multiprocess mode, in which they are read from files.
+        registry: where they are collected from; None: whoever serves them reads them from the files of this process.
     """
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
-        import prometheus_client  # only where metrics are exported
+        from cclm.metrics import metric_values  # imports prometheus_client: only where metrics are exported
 
-        prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # untyped in prometheus_client
-        self._registry = registry
-        self._gauges: dict[str, Gauge] = {}
-        self._counters: dict[str, Counter] = {}
+        self._values: Values
+        if registry is None:
+            self._values = metric_values.values_of_process(os.environ[METRICS_FOLDER])
+        else:
+            self._values = memory = metric_values.MemoryValues()
+            registry.register(memory)
         self._counted: dict[tuple[str, tuple[str, ...]], float] = {}
 
     def declare(self, *metrics: Metric) -> None:
@@ -70,14 +74,7 @@ class Exported:
 
     def set(self, metric: Metric, value: float, *labels: str) -> None:
         """Set a gauge."""
-        from prometheus_client import Gauge
-
-        gauge = self._gauges.get(metric.name)
-        if gauge is None:
-            gauge = self._gauges[metric.name] = Gauge(
-                metric.name, metric.help, metric.labels, registry=self._registry, multiprocess_mode="livemostrecent"
-            )
-        (gauge.labels(*labels) if labels else gauge).set(value)
+        self._values.set(metric, labels, value)
 
     def show_phase(self, phase: str) -> None:
         """Set the gauge of one phase to 1, and those of all others to 0."""
@@ -90,13 +87,7 @@ class Exported:
 
     def increase(self, metric: Metric, amount: float, *labels: str) -> None:
         """Add to a counter."""
-        from prometheus_client import Counter
-
-        counter = self._counters.get(metric.name)
-        if counter is None:
-            counter = Counter(metric.name, metric.help, metric.labels, registry=self._registry)
-            self._counters[metric.name] = counter
-        (counter.labels(*labels) if labels else counter).inc(amount)
+        self._values.add(metric, labels, amount)
 
     def increase_to(self, metric: Metric, total: float, *labels: str) -> None:
         """Add what `total`, counted by this process since it began, is above that of the last call."""

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 from threading import Lock
 
 from cclm.metrics import catalogue
 from cclm.metrics.catalogue import Metric
 from cclm.metrics.prometheus import Exported, is_exported
 
-log = logging.getLogger(__name__)
-
 
 class StoreMetrics:
     """Counts calls to stores. It has the methods of `cclm.storage.StorageObserver`.
 
     Nothing is imported or opened before the first call to a store, so a process that only reads local files pays
-    nothing. A call to a store never fails because its metrics cannot be kept.
+    nothing.
     """
 
     def __init__(self) -> None:
@@ -24,7 +21,6 @@ class StoreMetrics:
         self._exported: Exported | None = None
         self._stores: set[str] = set()
         """Those whose counters have begun."""
-        self._is_off = False
 
     def call_ended(self, store: str, outcome: str) -> None:
         self._increase(catalogue.STORAGE_CALLS, 1, store, outcome)
@@ -49,13 +45,7 @@ class StoreMetrics:
 
     def _increase(self, metric: Metric, amount: float, store: str, *labels: str) -> None:
         with self._lock:
-            if self._is_off:
-                return
-            try:
-                self._begin(store).increase(metric, amount, store, *labels)
-            except OSError as error:  # the folder is gone: the launcher has ended, and a last save still goes on
-                self._is_off = True
-                log.debug("calls to stores are no longer counted: %s", error)
+            self._begin(store).increase(metric, amount, store, *labels)
 
     def _begin(self, store: str) -> Exported:
         """Where values go. All counters of a store begin with 0, so that what they count is an increase."""

@@ -160,3 +160,12 @@ def test_how_far_training_came_is_known_at_the_end(tmp_path: Path) -> None:
         exported.set(catalogue.STEP, 200)
         exported.set(catalogue.LOSS, 1.5, "image", "itc")
         assert last_progress(endpoint) == {"step": 200, "planned": 300, "image/itc": 1.5}
+
+
+def test_an_end_is_told_though_metrics_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(collector: PodCollector) -> None:
+        raise OSError("the folder is gone")
+
+    with open_endpoint(0, PodCollector(tmp_path), pytest.fail) as endpoint:
+        monkeypatch.setattr(PodCollector, "collect", fail)
+        assert last_progress(endpoint) == {}

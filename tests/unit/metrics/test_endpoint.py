@@ -18,7 +18,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from cclm.events import Notice, Warned
 from cclm.launch.metrics_sink import LauncherMetrics
-from cclm.launch_contract import METRICS_WARNING
+from cclm.launch_contract import METRICS_FOLDER, METRICS_WARNING
 from cclm.metrics.early_events import take_early_events
 from cclm.metrics.endpoint import Endpoint, PodCollector, open_endpoint, serving_process
 from cclm.metrics.prometheus import Exported
@@ -51,7 +51,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
     with contextlib.ExitStack() as stack:
 
         def begin(steps: int, rank: int = 0) -> subprocess.Popen[str]:
-            environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path), "LOCAL_RANK": str(rank)}
+            environment = {**os.environ, METRICS_FOLDER: str(tmp_path), "LOCAL_RANK": str(rank)}
             command = [sys.executable, "-c", PROCESS, str(steps)]
             pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
             process = stack.enter_context(subprocess.Popen(command, env=environment, text=True, **pipes))
@@ -181,11 +181,13 @@ def scrape(endpoint: Endpoint) -> bytes:
 def test_the_last_values_stay_for_whoever_scrapes_regularly(endpoint: Endpoint) -> None:
     told: list[str] = []
     answers: list[bytes] = []
+    scrapes: list[threading.Thread] = []
 
     def scrape_again(sentence: str) -> None:
         """From another thread, since this one waits."""
         told.append(sentence)
-        threading.Thread(target=lambda: answers.append(scrape(endpoint))).start()
+        scrapes.append(threading.Thread(target=lambda: answers.append(scrape(endpoint))))
+        scrapes[-1].start()
 
     endpoint.await_last_scrapes(scrape_again)
     assert told == []  # nobody has ever scraped
@@ -193,6 +195,7 @@ def test_the_last_values_stay_for_whoever_scrapes_regularly(endpoint: Endpoint) 
     while not told:  # the server may count the scrape a moment after its answer has come
         endpoint.await_last_scrapes(scrape_again)
     assert told == ["waiting up to 30 s until the last metrics are scraped"]
+    scrapes[0].join()
     assert b"cclm_phase" in answers[0]
 
 

@@ -20,6 +20,7 @@ from cclm.events import (
     Waited,
     Worked,
 )
+from cclm.launch_contract import METRICS_FOLDER
 from cclm.metrics import catalogue, labels
 from cclm.metrics.prometheus import Exported, PrometheusSink, sink_of_process
 
@@ -265,5 +266,5 @@ def test_a_process_that_is_not_the_first_adds_its_work_only() -> None:
 
 
 def test_nothing_is_kept_where_nothing_is_exported(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("PROMETHEUS_MULTIPROC_DIR", raising=False)
+    monkeypatch.delenv(METRICS_FOLDER, raising=False)
     assert sink_of_process() is None
