@@ -47,6 +47,9 @@ class Values(Protocol):
     def add(self, metric: Metric, labels: Labels, amount: float) -> None:
         """Add to a counter, which begins with 0."""
 
+    def forget_gauges(self) -> None:
+        """Gauges that are kept are no longer true."""
+
 
 class MemoryValues:
     """Values of a process that serves them itself; a collector of prometheus_client."""
@@ -63,6 +66,10 @@ class MemoryValues:
         with self._lock:
             values = self._values.setdefault(metric, {})
             values[labels] = values.get(labels, 0.0) + amount
+
+    def forget_gauges(self) -> None:
+        with self._lock:
+            self._values = {metric: values for metric, values in self._values.items() if metric.kind is Kind.COUNTER}
 
     def collect(self) -> Iterator[Family]:
         with self._lock:
@@ -102,7 +109,6 @@ class FileValues:
         self._write(metric, labels, lambda file, key: file.put(key, file.value(key) + amount, 0.0))
 
     def forget_gauges(self) -> None:
-        """Remove the gauges of this process: they are those of a training that is over."""
         with self._lock:
             if (file := self._files.pop(Kind.GAUGE, None)) is not None:
                 file.close()

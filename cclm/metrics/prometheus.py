@@ -72,6 +72,10 @@ class Exported:
             for values in metric.values:
                 self.increase(metric, 0, *values)
 
+    def forget_gauges(self) -> None:
+        """Gauges that were set are no longer true. Counters stay."""
+        self._values.forget_gauges()
+
     def set(self, metric: Metric, value: float, *labels: str) -> None:
         """Set a gauge."""
         self._values.set(metric, labels, value)
@@ -112,6 +116,10 @@ class PrometheusSink:
         self._is_launched = is_launched
         self._is_local_first = is_local_first
         self._task = ""
+        exported.forget_gauges()  # of a training that came before in this process
+        if is_local_first:
+            exported.show_build()
+            exported.show_phase("preparing")
         scopes = {Scope.POD, Scope.RUN, Scope.FIRST} if is_local_first else {Scope.POD}
         exported.declare(*(metric for metric in catalogue.CATALOGUE if metric.scope in scopes))
 

@@ -10,7 +10,7 @@ from typing import IO
 import pytest
 from prometheus_client import CollectorRegistry
 
-from cclm.events import PhaseChanged, StepDone
+from cclm.events import PhaseChanged, Saved, StepDone
 from cclm.launch_contract import METRICS_FOLDER
 from cclm.metrics import catalogue, metric_values
 from cclm.metrics.endpoint import PodCollector
@@ -117,6 +117,27 @@ def test_each_folder_gets_the_values_of_its_own_time(folders: list[Path], monkey
         for step in range(steps):
             sink.handle(StepDone(step + 1))
     assert [read(folder).get_sample_value("cclm_train_steps_total") for folder in folders] == [3, 5]
+
+
+def test_a_second_training_of_a_process_counts_on_and_has_gauges_of_its_own(
+    folders: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the two parts of `cclm run --task nlvr_domain`."""
+    monkeypatch.setenv(METRICS_FOLDER, str(folders[0]))
+    first = sink_of_process()
+    assert first is not None
+    for event in (StepDone(1), StepDone(2), Saved(2, "out", 4096, 1.0, 0.0), PhaseChanged("ended")):
+        first.handle(event)
+    second = sink_of_process()
+    assert second is not None
+    pod = read(folders[0])
+    assert pod.get_sample_value("cclm_phase", {"phase": "preparing"}) == 1
+    assert pod.get_sample_value("cclm_phase", {"phase": "ended"}) == 0
+    assert pod.get_sample_value("cclm_checkpoint_step") is None
+    second.handle(StepDone(1))
+    assert pod.get_sample_value("cclm_train_step") == 1
+    assert pod.get_sample_value("cclm_train_steps_total") == 3
+    assert [len(family.samples) for family in pod.collect() if family.name == "cclm_build_info"] == [1]
 
 
 @pytest.mark.parametrize("kind", ["counter", "gauge_livemostrecent"])
