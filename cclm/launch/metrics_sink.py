@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from cclm.events import (
@@ -96,7 +95,7 @@ def serving_metrics(port: int | None, journal: Journal) -> Iterator[Endpoint | N
         return
     from prometheus_client import CollectorRegistry
 
-    from cclm.metrics.endpoint import PodCollector, found_port, open_endpoint
+    from cclm.metrics.endpoint import PodCollector, folder_of_values, found_port, open_endpoint
     from cclm.metrics.prometheus import Exported
 
     def warn(text: str) -> None:
@@ -105,21 +104,24 @@ def serving_metrics(port: int | None, journal: Journal) -> Iterator[Endpoint | N
 
     registry = CollectorRegistry()
     metrics = LauncherMetrics(Exported(registry))
-    with TemporaryDirectory(prefix="cclm-metrics-") as folder:
-        collector = PodCollector(Path(folder), registry)
-        with open_endpoint(port, collector, warn) as endpoint:
-            journal.sinks.append(_Rounds(collector))
-            if endpoint is not None:
-                os.environ[METRICS_FOLDER] = folder  # the processes that are started inherit it
-                journal.sinks.append(metrics)
-            if endpoint is not None and port == 0:
-                os.environ[METRICS_NOTICE] = found_port(endpoint)
-                journal.emit(Notice(os.environ[METRICS_NOTICE]))
-            try:
+    with folder_of_values(warn) as folder:
+        try:
+            if folder is None:
+                yield None
+                return
+            collector = PodCollector(Path(folder), registry)
+            with open_endpoint(port, collector, warn) as endpoint:
+                journal.sinks.append(_Rounds(collector))
+                if endpoint is not None:
+                    os.environ[METRICS_FOLDER] = folder  # the processes that are started inherit it
+                    journal.sinks.append(metrics)
+                if endpoint is not None and port == 0:
+                    os.environ[METRICS_NOTICE] = found_port(endpoint)
+                    journal.emit(Notice(os.environ[METRICS_NOTICE]))
                 yield endpoint
-            finally:
-                os.environ.pop(METRICS_FOLDER, None)
-                _forget_sentences()
+        finally:
+            os.environ.pop(METRICS_FOLDER, None)
+            _forget_sentences()
 
 
 def last_progress(endpoint: Endpoint | None) -> dict[str, float]:

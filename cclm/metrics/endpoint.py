@@ -22,18 +22,20 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from cclm.launch_contract import METRICS_FOLDER, METRICS_NOTICE, METRICS_WARNING
 from cclm.metrics import catalogue
-from cclm.metrics.scrapers import Scrapers
+from cclm.metrics.scrapers import Client, Scrapers
 from cclm.processes import has_ended
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry, Metric
 
-DEFAULT_PORT = 9400
-"""Where a pod of a cluster serves its metrics."""
+log = logging.getLogger(__name__)
+
 _MARK_OF_SCRAPES = "HTTP_X_PROMETHEUS_SCRAPE_TIMEOUT_SECONDS"
 """Header that Prometheus, and what scrapes as it does, sends with each scrape, as WSGI names it."""
 _NOTICEABLE_WAIT = 1.0
 """Seconds."""
+IDLE_TIMEOUT = 30.0
+"""Seconds that a connection may send nothing, or take nothing, before it is closed."""
 _GAUGES_OF_A_PROCESS = re.compile(r"gauge_live\w*_(\d+)\.db")
 
 
@@ -88,6 +90,22 @@ def _is_of_ended(path: Path) -> bool:
     return any(sample.value == 1 and sample.labels["phase"] == "ended" for sample in samples)
 
 
+@contextmanager
+def folder_of_values(warn: Callable[[str], None]) -> Iterator[str | None]:
+    """A new folder for the values of processes, for as long as the context lasts. None, and a warning: there is none.
+
+    A process that still writes may keep it from being removed. How the run ended does not depend on that.
+    """
+    try:
+        folder = TemporaryDirectory(prefix="cclm-metrics-", ignore_cleanup_errors=True)
+    except OSError as error:
+        warn(f"metrics are not served: no temporary folder can be made ({error.strerror or error})")
+        yield None
+        return
+    with folder as path:
+        yield path
+
+
 class Endpoint:
     """Serves a collector on a port of all addresses of this machine until it is closed.
 
@@ -121,7 +139,8 @@ class Endpoint:
         self._thread.start()
 
     def _count(self, environ: dict[str, Any], began: float) -> None:
-        self._scrapers.add(environ.get("REMOTE_ADDR", ""), began, announces_itself=_MARK_OF_SCRAPES in environ)
+        client = Client(environ.get("REMOTE_ADDR", ""), environ.get("HTTP_USER_AGENT", ""))
+        self._scrapers.add(client, began, announces_itself=_MARK_OF_SCRAPES in environ)
 
     def await_last_scrapes(self, tell: Callable[[str], None]) -> None:
         """Go on answering until everybody who scrapes regularly has the last values, but not for long.
@@ -170,17 +189,20 @@ def serving_process(port: int) -> Iterator[Endpoint | None]:
     """Serve the metrics of this process, which has no launcher that does it."""
 
     def warn(text: str) -> None:
-        logging.getLogger(__name__).warning(text)
+        log.warning(text)
         os.environ[METRICS_WARNING] = text
 
-    with TemporaryDirectory(prefix="cclm-metrics-") as folder:
-        os.environ[METRICS_FOLDER] = folder
-        from cclm.metrics.prometheus import Exported
-
-        exported = Exported()
-        exported.show_phase("preparing")  # what the first scrape shows, long before training is imported
-        exported.show_build()
+    with folder_of_values(warn) as folder:
         try:
+            if folder is None:
+                yield None
+                return
+            os.environ[METRICS_FOLDER] = folder
+            from cclm.metrics.prometheus import Exported
+
+            exported = Exported()
+            exported.show_phase("preparing")  # what the first scrape shows, long before training is imported
+            exported.show_build()
             with open_endpoint(port, PodCollector(Path(folder)), warn) as endpoint:
                 if endpoint is not None and port == 0:
                     os.environ[METRICS_NOTICE] = found_port(endpoint)
@@ -226,6 +248,10 @@ class _Server(ThreadingMixIn, WSGIServer):
 
     daemon_threads = True
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client has gone, or keeps still. That is no trouble of this program, so nothing is printed."""
+        log.debug("a request from %s failed", client_address, exc_info=True)
+
     def server_bind(self) -> None:
         TCPServer.server_bind(self)  # HTTPServer's would look up the name of this machine, which can take seconds
         self.server_name, self.server_port = "localhost", self.server_address[1]
@@ -243,7 +269,9 @@ class _DualStackServer(_Server):
 
 
 class _SilentHandler(WSGIRequestHandler):
-    """Prints no line for each scrape."""
+    """Prints no line for each scrape, and gives up a client that keeps still."""
+
+    timeout = IDLE_TIMEOUT
 
     def log_message(self, format: str, *args: object) -> None:
         pass

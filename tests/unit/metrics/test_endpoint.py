@@ -1,6 +1,7 @@
 """What a pod serves: the values of processes that live, the counts of those that are gone, and its launcher's own."""
 
 import contextlib
+import errno
 import os
 import signal
 import socket
@@ -16,11 +17,19 @@ import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from cclm.events import Notice, Warned
-from cclm.launch.metrics_sink import LauncherMetrics
+from cclm.events import Event, Journal, Notice, Warned
+from cclm.launch.metrics_sink import LauncherMetrics, serving_metrics
 from cclm.launch_contract import METRICS_FOLDER, METRICS_WARNING
+from cclm.metrics import endpoint as endpoint_module
 from cclm.metrics.early_events import take_early_events
-from cclm.metrics.endpoint import Endpoint, PodCollector, open_endpoint, serving_process
+from cclm.metrics.endpoint import (
+    Endpoint,
+    PodCollector,
+    _SilentHandler,
+    folder_of_values,
+    open_endpoint,
+    serving_process,
+)
 from cclm.metrics.prometheus import Exported
 
 ACCEPT = (  # as Prometheus 3 asks
@@ -155,10 +164,61 @@ def test_there_is_nothing_else(endpoint: Endpoint, path: str) -> None:
         assert answer.code == 404
 
 
+class Recorder(list[Event]):
+    """A sink that keeps the events."""
+
+    def handle(self, event: Event) -> None:
+        self.append(event)
+
+
 def test_a_client_that_says_nothing_keeps_nobody_waiting(endpoint: Endpoint) -> None:
     with socket.create_connection(("127.0.0.1", endpoint.port)):
         with urllib.request.urlopen(f"http://127.0.0.1:{endpoint.port}/healthz", timeout=5) as answer:
             assert answer.status == 200
+
+
+def test_a_connection_that_says_nothing_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(_SilentHandler, "timeout", 0.01)
+    served = Endpoint(0, PodCollector(tmp_path))
+    with socket.create_connection(("127.0.0.1", served.port), timeout=60) as idle:
+        assert idle.recv(1) == b""
+    served.close()
+    assert capfd.readouterr().err == ""
+
+
+def test_a_folder_that_cannot_be_removed_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process still writes into it."""
+
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY))
+
+    with folder_of_values(pytest.fail) as folder:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "rmdir", refuse)
+            with folder_of_values(pytest.fail) as kept:
+                pass
+        assert folder is not None and kept is not None and Path(kept).is_dir()
+    assert not Path(folder).exists()
+    Path(kept).rmdir()
+
+
+def test_metrics_without_a_temporary_folder_are_a_warning(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(**options: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(endpoint_module, "TemporaryDirectory", refuse)
+    sentence = "metrics are not served: no temporary folder can be made (No space left on device)"
+    notices = Recorder()
+    for context in (serving_process(0), serving_metrics(0, Journal([notices]))):
+        with context as served:
+            assert served is None and METRICS_FOLDER not in os.environ
+            assert os.environ[METRICS_WARNING] == sentence
+        assert METRICS_WARNING not in os.environ
+    assert caplog.messages == [sentence] and notices == [Notice(sentence)]
 
 
 def test_a_port_that_is_taken_is_a_warning(endpoint: Endpoint, tmp_path: Path) -> None:
