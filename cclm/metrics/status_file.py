@@ -116,13 +116,13 @@ class StatusFile:
                     "start_time": now,
                 }
             case Interval():
-                self._values |= _of_interval(event) | {"interval_time": now}
+                self._values |= _of_interval(event) | {"interval_time": now, "interval_seconds": event.seconds}
             case StepDone():
-                self._values["step"] = event.step
+                self._values |= {"step": event.step, "step_time": now}
                 return False
             case PhaseChanged():
                 is_stopped = event.phase == ENDED and self._stopped_by is not None
-                self._values["phase"] = STOPPED if is_stopped else event.phase
+                self._values |= {"phase": STOPPED if is_stopped else event.phase, "phase_time": now}
             case Evaluated():
                 self._values["evaluated"] = _of_scores(event) | {"time": now}
             case Saved():

@@ -78,6 +78,7 @@ def test_it_tells_what_happens(tmp_path: Path, journal: Journal) -> None:
     file.handle(interval(5))
     now = read(tmp_path)
     assert (now["phase"], now["step"], now["total_steps"], now["eta_seconds"]) == ("training", 5, 20, 30.0)
+    assert now["phase_time"] <= now["step_time"] <= now["interval_time"] and now["interval_seconds"] == 2.0
     assert now["losses"] == {"images/loss_itc": 1.5} and now["skipped"] == {"texts": 2}
     file.handle(SaveFailed(5, "output", "No space left", 1, 3))
     assert read(tmp_path)["save_failure"]["reason"] == "No space left"
