@@ -236,18 +236,19 @@ class Writer:
             self._resumed_from[place] = rule.resumed_from
 
     def serve(self) -> None:
-        """Read requests and answer with outcomes; send small files in between."""
-        for line in _lines(self.mirror):
-            message = json.loads(line)
-            if "layout" in message:
-                self._layout |= layout_from_json(message["layout"])
-            if "save" in message:
-                outcome = self.save(SaveRequest.from_json(message["save"], self._layout))
-                _answer({"saved": asdict(outcome)})
-            if "mirror" in message:
-                self.mirror.names.update(message["mirror"])
-            if message.get("flush"):
-                _answer({"flushed": self.mirror.send_all()})
+        """Read requests and answer with outcomes; send small files in between, and signs of life all the time."""
+        with self.mirror.showing_life():
+            for line in _lines(self.mirror):
+                message = json.loads(line)
+                if "layout" in message:
+                    self._layout |= layout_from_json(message["layout"])
+                if "save" in message:
+                    outcome = self.save(SaveRequest.from_json(message["save"], self._layout))
+                    _answer({"saved": asdict(outcome)})
+                if "mirror" in message:
+                    self.mirror.names.update(message["mirror"])
+                if message.get("flush"):
+                    _answer({"flushed": self.mirror.send_all()})
         self.mirror.send_all()
 
 

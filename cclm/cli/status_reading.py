@@ -21,7 +21,7 @@ from cclm.metrics.metrics_lines import MetricsLines, read_lines
 from cclm.metrics.status_file import ENDED, EVALUATION, FAILED, SIGN_OF_LIFE, STATUS, STOPPED
 
 NO_SIGN_AFTER = 6 * SIGN_OF_LIFE
-"""Seconds without a sign of life after which that is said. A store gets a new copy once a minute, or less often."""
+"""Seconds without a sign of life after which that is said. A store gets a new copy once a minute."""
 OVER_AFTER = 600.0
 """Seconds after which a run that was stopped, has failed, or gives no sign of life is not expected to go on.
 
