@@ -23,6 +23,7 @@ from cclm.launch_contract import METRICS_FOLDER, METRICS_WARNING
 from cclm.metrics import endpoint as endpoint_module
 from cclm.metrics.early_events import take_early_events
 from cclm.metrics.endpoint import (
+    IDLE_TIMEOUT,
     Endpoint,
     PodCollector,
     _SilentHandler,
@@ -180,6 +181,7 @@ def test_a_client_that_says_nothing_keeps_nobody_waiting(endpoint: Endpoint) -> 
 def test_a_connection_that_says_nothing_is_closed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    assert _SilentHandler.timeout == IDLE_TIMEOUT  # None: never
     monkeypatch.setattr(_SilentHandler, "timeout", 0.01)
     served = Endpoint(0, PodCollector(tmp_path))
     with socket.create_connection(("127.0.0.1", served.port), timeout=60) as idle:
