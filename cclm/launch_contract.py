@@ -39,6 +39,9 @@ METRICS_FOLDER = "CCLM_METRICS_FOLDER"
 """Folder in which processes keep their metrics for the endpoint of their pod.
 
 It is not prometheus_client's PROMETHEUS_MULTIPROC_DIR, which may be set for another program."""
+STORE_WAITS = "CCLM_STORE_WAITS"
+"""Folder in which processes that wait for a store have their marks (`cclm.metrics.waiting`), where METRICS_FOLDER is
+not set."""
 METRICS_PORT = "CCLM_METRICS_PORT"
 """Port of the endpoint, where --metrics-port is not given."""
 METRICS_NOTICE = "CCLM_METRICS_NOTICE"

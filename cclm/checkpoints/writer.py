@@ -49,6 +49,7 @@ from cclm.checkpoints.mirror import Mirror
 from cclm.checkpoints.retention import has_newer, keep_only, prune
 from cclm.events import SavedByOther
 from cclm.metrics.store_metrics import store_metrics_of_process
+from cclm.metrics.waiting import Waiter
 
 
 def write(
@@ -294,7 +295,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda number, frame: storage.hurry())
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])  # blocked by the training process until now
     give_way()
-    storage.set_observer(store_metrics_of_process())
+    storage.set_observer(store_metrics_of_process(Waiter.WRITER))
     setup = WriterSetup(**json.loads(sys.argv[1]))
     tempfile.tempdir = setup.scratch
     with contextlib.ExitStack() as held:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cclm import storage
 from cclm.events import (
     AttemptsCounted,
     Ended,
@@ -54,6 +55,7 @@ class LauncherMetrics:
                 self._exported.show_phase("rendezvous")
                 self._exported.set(catalogue.NODES, event.min_nodes, "wanted_at_least")
                 self._exported.set(catalogue.NODES, event.max_nodes, "wanted_at_most")
+                self._exported.set(catalogue.NODES, 0, "present")
             case NodesMet():
                 self._exported.show_phase("preparing")
                 self._exported.set(catalogue.NODES, event.nodes, "present")
@@ -89,7 +91,12 @@ class _Rounds:
 
 @contextmanager
 def serving_metrics(port: int | None, journal: Journal) -> Iterator[Endpoint | None]:
-    """Serve the metrics of this launcher and its processes; None as port: serve nothing."""
+    """Serve the metrics of this launcher, its own calls to stores included, and of its processes.
+
+    Args:
+        port: None: serve nothing.
+        journal: gets a sink, and sentences about the port.
+    """
     if port is None:
         yield None
         return
@@ -97,13 +104,16 @@ def serving_metrics(port: int | None, journal: Journal) -> Iterator[Endpoint | N
 
     from cclm.metrics.endpoint import PodCollector, folder_of_values, found_port, open_endpoint
     from cclm.metrics.prometheus import Exported
+    from cclm.metrics.store_metrics import StoreMetrics
+    from cclm.metrics.waiting import Waiter
 
     def warn(text: str) -> None:
         journal.emit(Notice(text))
         os.environ[METRICS_WARNING] = text
 
     registry = CollectorRegistry()
-    metrics = LauncherMetrics(Exported(registry))
+    exported = Exported(registry)
+    metrics = LauncherMetrics(exported)
     with folder_of_values(warn) as folder:
         try:
             if folder is None:
@@ -115,11 +125,13 @@ def serving_metrics(port: int | None, journal: Journal) -> Iterator[Endpoint | N
                 if endpoint is not None:
                     os.environ[METRICS_FOLDER] = folder  # the processes that are started inherit it
                     journal.sinks.append(metrics)
+                    storage.set_observer(StoreMetrics(Waiter.LAUNCHER, exported))
                 if endpoint is not None and port == 0:
                     os.environ[METRICS_NOTICE] = found_port(endpoint)
                     journal.emit(Notice(os.environ[METRICS_NOTICE]))
                 yield endpoint
         finally:
+            storage.set_observer(None)
             os.environ.pop(METRICS_FOLDER, None)
             _forget_sentences()
 

@@ -22,7 +22,9 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from cclm.launch_contract import METRICS_FOLDER, METRICS_NOTICE, METRICS_WARNING
 from cclm.metrics import catalogue
+from cclm.metrics.catalogue import Kind
 from cclm.metrics.scrapers import Client, Scrapers
+from cclm.metrics.waiting import phase_with_waits, waiters
 from cclm.processes import has_ended
 
 if TYPE_CHECKING:
@@ -59,13 +61,35 @@ class PodCollector:
 
     def collect(self) -> Iterator[Metric]:
         forget_dead_processes(self._folder)
-        names = set()
+        found: dict[str, Metric] = {}
         for metric in self._reader.read(self._folder.glob("*.db")):
-            names.add(metric.name)
-            yield metric
+            found[metric.name] = metric
         for metric in [] if self._own is None else self._own.collect():
-            if metric.name not in names:  # the phase: while processes train they know better than their launcher
-                yield metric
+            if found.setdefault(metric.name, metric) is metric:
+                continue
+            if metric.type == Kind.COUNTER.value:  # the launcher calls stores, too
+                _add(found[metric.name], metric)
+            # A gauge of both is the phase: while processes train they know better than their launcher.
+        if catalogue.PHASE.name in found:
+            _show_waits(found[catalogue.PHASE.name], self._folder)
+        yield from found.values()
+
+
+def _add(total: Metric, more: Metric) -> None:
+    """Add the samples of a counter to those of another one."""
+    left = {tuple(sorted(sample.labels.items())): sample for sample in more.samples}
+    for number, sample in enumerate(total.samples):
+        if (other := left.pop(tuple(sorted(sample.labels.items())), None)) is not None:
+            total.samples[number] = sample._replace(value=sample.value + other.value)
+    total.samples += left.values()
+
+
+def _show_waits(phases: Metric, folder: Path) -> None:
+    """Make the gauges of the phase say if a process of the pod waits for a store."""
+    on = next((sample.labels["phase"] for sample in phases.samples if sample.value == 1), None)
+    if on is not None:
+        phase = phase_with_waits(on, waiters(folder))
+        phases.samples = [each._replace(value=float(each.labels["phase"] == phase)) for each in phases.samples]
 
 
 def forget_dead_processes(folder: Path, *, keep_ended: bool = True) -> None:

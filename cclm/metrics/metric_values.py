@@ -9,10 +9,11 @@ files that have no blocks on the disk yet, so a disk that is full kills the proc
 from __future__ import annotations
 
 import logging
+import math
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Protocol
 
@@ -35,6 +36,9 @@ GAUGE_FILES = "gauge_livemostrecent"
 COUNTER_FILES = "counter"
 """How the name of a file with counters begins: values of several processes are added up."""
 
+ABSENT = -math.inf
+"""Value of a gauge in a file: this series is not shown any more. No series can be taken out of a file."""
+
 Labels = tuple[str, ...]
 
 
@@ -47,8 +51,11 @@ class Values(Protocol):
     def add(self, metric: Metric, labels: Labels, amount: float) -> None:
         """Add to a counter, which begins with 0."""
 
-    def forget_gauges(self) -> None:
-        """Gauges that are kept are no longer true."""
+    def set_all(self, metric: Metric, values: Mapping[Labels, float]) -> None:
+        """Set a gauge, and forget all its series but these."""
+
+    def forget_gauges(self, keep: Collection[Metric] = ()) -> None:
+        """All gauges but these are no longer true."""
 
 
 class MemoryValues:
@@ -67,9 +74,17 @@ class MemoryValues:
             values = self._values.setdefault(metric, {})
             values[labels] = values.get(labels, 0.0) + amount
 
-    def forget_gauges(self) -> None:
+    def set_all(self, metric: Metric, values: Mapping[Labels, float]) -> None:
         with self._lock:
-            self._values = {metric: values for metric, values in self._values.items() if metric.kind is Kind.COUNTER}
+            self._values[metric] = dict(values)
+
+    def forget_gauges(self, keep: Collection[Metric] = ()) -> None:
+        with self._lock:
+            self._values = {
+                metric: values
+                for metric, values in self._values.items()
+                if metric.kind is Kind.COUNTER or metric in keep
+            }
 
     def collect(self) -> Iterator[Family]:
         with self._lock:
@@ -108,11 +123,30 @@ class FileValues:
     def add(self, metric: Metric, labels: Labels, amount: float) -> None:
         self._write(metric, labels, lambda file, key: file.put(key, file.value(key) + amount, 0.0))
 
-    def forget_gauges(self) -> None:
+    def set_all(self, metric: Metric, values: Mapping[Labels, float]) -> None:
+        for labels in self._shown(metric) - values.keys():
+            self.set(metric, labels, ABSENT)
+        for labels, value in values.items():
+            self.set(metric, labels, value)
+
+    def _shown(self, metric: Metric) -> frozenset[Labels]:
+        """The labels of the series of a gauge that have their place in the file."""
+        with self._lock:
+            series = [labels for name, labels in self._keys if name == metric.name]
+            return frozenset(each for each in series if self._has_place(Kind.GAUGE, self._key(metric, each)))
+
+    def forget_gauges(self, keep: Collection[Metric] = ()) -> None:
+        kept = [(metric, labels, self._value(metric, labels)) for metric in keep for labels in self._shown(metric)]
         with self._lock:
             if (file := self._files.pop(Kind.GAUGE, None)) is not None:
                 file.close()
                 Path(file.path).unlink(missing_ok=True)
+        for metric, labels, value in kept:
+            self.set(metric, labels, value)
+
+    def _value(self, metric: Metric, labels: Labels) -> float:
+        with self._lock:
+            return self._files[Kind.GAUGE].value(self._key(metric, labels))
 
     def close(self) -> None:
         """Close the files. What is kept later goes into them again."""
@@ -236,7 +270,10 @@ def _has_values(path: Path) -> bool:
 
 
 def _merge(files: list[str]) -> list[Family]:
-    return list(MultiProcessCollector.merge(files))  # type: ignore[no-untyped-call]  # untyped in prometheus_client
+    families = list(MultiProcessCollector.merge(files))  # type: ignore[no-untyped-call]  # untyped in prometheus_client
+    for family in families:
+        family.samples = [sample for sample in family.samples if sample.value != ABSENT]
+    return families
 
 
 def allocate_blocks(file: IO[bytes], size: int) -> None:

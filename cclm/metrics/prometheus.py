@@ -72,13 +72,24 @@ class Exported:
             for values in metric.values:
                 self.increase(metric, 0, *values)
 
-    def forget_gauges(self) -> None:
-        """Gauges that were set are no longer true. Counters stay."""
-        self._values.forget_gauges()
+    def begin_training(self) -> None:
+        """Show no gauge of an earlier training of this process any more. Counters go on.
+
+        A launch keeps its count of attempts, which is not about one training.
+        """
+        self._values.forget_gauges(keep=(catalogue.ATTEMPTS,))
 
     def set(self, metric: Metric, value: float, *labels: str) -> None:
         """Set a gauge."""
         self._values.set(metric, labels, value)
+
+    def show_only(self, metric: Metric, values: Mapping[tuple[str, ...], float]) -> None:
+        """Set a gauge, and show no other series of it than these.
+
+        Args:
+            values: by the values of the labels.
+        """
+        self._values.set_all(metric, values)
 
     def show_phase(self, phase: str) -> None:
         """Set the gauge of one phase to 1, and those of all others to 0."""
@@ -94,16 +105,18 @@ class Exported:
         self._values.add(metric, labels, amount)
 
     def increase_to(self, metric: Metric, total: float, *labels: str) -> None:
-        """Add what `total`, counted by this process since it began, is above that of the last call."""
+        """Add what `total`, counted since this object was made, is above that of the last call.
+
+        A time that is the difference of two clocks may go back a little. Then nothing is added until it is above again.
+        """
         key = (metric.name, labels)
         before = self._counted.get(key, 0.0)
-        if total >= before:
-            self.increase(metric, total - before, *labels)
-        self._counted[key] = total
+        self.increase(metric, max(total - before, 0.0), *labels)
+        self._counted[key] = max(total, before)
 
 
 class PrometheusSink:
-    """Keeps the metrics of one training process.
+    """Keeps the metrics of one training, or standalone evaluation, of this process.
 
     Args:
         exported: where values go.
@@ -116,7 +129,7 @@ class PrometheusSink:
         self._is_launched = is_launched
         self._is_local_first = is_local_first
         self._task = ""
-        exported.forget_gauges()  # of a training that came before in this process
+        exported.begin_training()
         if is_local_first:
             exported.show_build()
             exported.show_phase("preparing")
@@ -179,6 +192,11 @@ class PrometheusSink:
         self._show_run(event)
         self._exported.set(catalogue.STEPS_PLANNED, event.total_steps)
         self._exported.set(catalogue.STEP, event.step)
+        if event.checkpoint_bytes is not None:
+            self._exported.set(catalogue.CHECKPOINT_STEP, event.step)
+            self._exported.set(catalogue.CHECKPOINT_BYTES, event.checkpoint_bytes)
+        if event.checkpoint_time is not None:
+            self._exported.set(catalogue.CHECKPOINT_TIME, event.checkpoint_time)
         for kind in event.records:
             for metric in (catalogue.SAMPLES, catalogue.TEXTS, catalogue.RECORDS_READ, catalogue.SKIPPED_UPDATES):
                 self._exported.increase(metric, 0, kind)
@@ -194,20 +212,23 @@ class PrometheusSink:
             self._exported.set(catalogue.TRANSPORT, 1, event.backend, event.network)
 
     def _show_interval(self, event: Interval) -> None:
+        """What an interval lacks, such as losses of a kind that no step of it trained, is shown no more."""
+        losses: dict[tuple[str, ...], float] = {}
         for key, value in event.losses.items():
             kind, _, name = key.partition("/")
-            self._exported.set(catalogue.LOSS, value, kind, name.removeprefix("loss_"))
-        for kind, norm in event.grad_norms.items():
-            self._exported.set(catalogue.GRADIENT_NORM, norm, kind)
+            losses[kind, name.removeprefix("loss_")] = value
+        self._exported.show_only(catalogue.LOSS, losses)
+        self._exported.show_only(catalogue.GRADIENT_NORM, {(kind,): norm for kind, norm in event.grad_norms.items()})
         self._exported.set(catalogue.LEARNING_RATE, event.lr)
         if "temperature" in event.learnt:
             self._exported.set(catalogue.TEMPERATURE, event.learnt["temperature"])
         self._exported.set(catalogue.IMAGES_PER_SECOND, event.images_per_second)
         self._exported.set(catalogue.TEXTS_PER_SECOND, event.texts_per_second)
-        if event.model_flops_utilization is not None:
-            self._exported.set(catalogue.UTILIZATION, event.model_flops_utilization)
-        if event.eta_seconds is not None:
-            self._exported.set(catalogue.ETA, event.eta_seconds)
+        for metric, number in (
+            (catalogue.UTILIZATION, event.model_flops_utilization),
+            (catalogue.ETA, event.eta_seconds),
+        ):
+            self._exported.show_only(metric, {} if number is None else {(): number})
         for source, passes in event.epochs.items():
             self._exported.set(catalogue.EPOCHS, passes, source)
 

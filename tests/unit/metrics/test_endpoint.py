@@ -19,7 +19,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from cclm.events import Event, Journal, Notice, Warned
 from cclm.launch.metrics_sink import LauncherMetrics, serving_metrics
-from cclm.launch_contract import METRICS_FOLDER, METRICS_WARNING
+from cclm.launch_contract import LAUNCHER_PID, METRICS_FOLDER, METRICS_WARNING
 from cclm.metrics import endpoint as endpoint_module
 from cclm.metrics.early_events import take_early_events
 from cclm.metrics.endpoint import (
@@ -50,6 +50,42 @@ sink.handle(Worked({"images": 8}, {"images": 8}, 80, 100, {"data": 1.5}, {"image
 print("ready", flush=True)
 for line in sys.stdin:
     sink.handle(PhaseChanged(line.strip()))
+"""
+
+LOADER = """
+import sys
+from cclm.data.batches.workers import start_worker
+from cclm.storage.patience import retried
+errors = [ConnectionResetError()]
+def read():
+    if errors:
+        raise errors.pop()
+    print("waits", flush=True)  # the second try
+    sys.stdin.readline()
+start_worker(0)
+retried("s3://b/k", read)
+"""
+
+TWO_TRAININGS = """
+import dataclasses, sys
+from cclm.events import Evaluated, Interval, PhaseChanged, Saved, Started, StepDone, Worked
+from cclm.metrics.prometheus import sink_of_process
+interval = Interval(5, 9, {"images/loss_ta": 1.0}, 0.1, {"images": 2.0}, {}, 1.0, 1.0, 1.0, {}, 3.0, {"images": 0.5})
+for task, kind, count in (("text_assignment", "images", 20), ("reasoning", "examples", 5)):
+    sink = sink_of_process()
+    print("preparing", flush=True)
+    sys.stdin.readline()
+    sink.handle(Started(task, 0, count, 7 + count, 1, "cpu", 1, {kind: 7}, ("out",), backend="gloo"))
+    sink.handle(PhaseChanged("training"))
+    sink.handle(StepDone(count))
+    sink.handle(Worked({kind: count}, {kind: count}, count, count, {"data": 1.5}, {kind: 9}, {}))
+    sink.handle(dataclasses.replace(interval, losses={f"{kind}/loss": 1.0}))
+    if task == "text_assignment":
+        sink.handle(Saved(count, "out", 1, 1.0, 0.5))
+        sink.handle(Evaluated("test", count, {"en": {"accuracy": 50.0}}))
+        sink.handle(PhaseChanged("ended"))
+    print("done", flush=True)
+    sys.stdin.readline()
 """
 
 Start = Callable[..., subprocess.Popen[str]]
@@ -127,6 +163,68 @@ def test_a_process_that_has_ended_leaves_its_results_until_processes_start_again
     assert phase(pod) == ["preparing"]  # the launcher's own
     assert pod.get_sample_value("cclm_train_step") is None
     assert pod.get_sample_value("cclm_train_steps_total") == 5
+
+
+def test_a_second_training_of_a_process_shows_nothing_of_the_first_and_adds_up(
+    pod: CollectorRegistry, tmp_path: Path
+) -> None:
+    """As in `cclm launch -- run --task nlvr_domain`."""
+
+    def gauges() -> set[str]:
+        """Those that the training process has set."""
+        return {
+            sample.name
+            for family in pod.collect()
+            for sample in family.samples
+            if family.type == "gauge" and sample.name not in ("cclm_phase", "cclm_build_info")
+        }
+
+    environment = {**os.environ, METRICS_FOLDER: str(tmp_path), "LOCAL_RANK": "0", LAUNCHER_PID: "1"}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", TWO_TRAININGS], env=environment, text=True, **pipes) as process:
+        assert process.stdin is not None and process.stdout is not None
+
+        def until(word: str) -> None:
+            assert process.stdout is not None and process.stdout.readline() == f"{word}\n"
+
+        def go_on() -> None:
+            assert process.stdin is not None
+            process.stdin.write("\n")
+            process.stdin.flush()
+
+        until("preparing")
+        go_on()
+        until("done")
+        assert phase(pod) == ["ended"]
+        assert gauges() >= {"cclm_loss", "cclm_score_ratio", "cclm_checkpoint_step", "cclm_train_step"}
+        go_on()
+        until("preparing")
+        assert phase(pod) == ["preparing"]
+        assert gauges() == {"cclm_attempts"}  # the first training has saved
+        go_on()
+        until("done")
+        assert phase(pod) == ["training"]
+        assert not gauges() & {"cclm_score_ratio", "cclm_checkpoint_step"}
+        [run] = [family.samples for family in pod.collect() if family.name == "cclm_run_info"]
+        assert [sample.labels["task"] for sample in run] == ["reasoning"]
+        assert pod.get_sample_value("cclm_train_step") == 5
+        assert pod.get_sample_value("cclm_tokens_total", {"state": "real"}) == 25
+        assert pod.get_sample_value("cclm_train_steps_total") == 2
+        go_on()
+
+
+def test_a_loader_process_that_waits_for_a_store_is_the_phase_of_the_pod(
+    start: Start, pod: CollectorRegistry, tmp_path: Path
+) -> None:
+    start(5)
+    environment = {**os.environ, METRICS_FOLDER: str(tmp_path)}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", LOADER], env=environment, text=True, **pipes) as loader:
+        assert loader.stdout is not None and loader.stdout.readline() == "waits\n"
+        assert phase(pod) == ["waiting_for_store"]
+        loader.communicate("it is back\n", timeout=60)
+    assert phase(pod) == ["training"]
+    assert pod.get_sample_value("cclm_storage_calls_total", {"store": "s3", "outcome": "ok"}) == 1
 
 
 @pytest.fixture

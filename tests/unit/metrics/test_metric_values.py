@@ -62,6 +62,26 @@ def test_all_blocks_of_a_file_are_on_the_disk_before_it_is_mapped(tmp_path: Path
     assert scores(tmp_path) == 100
 
 
+def test_series_that_are_no_longer_true_go(tmp_path: Path) -> None:
+    values = FileValues(str(tmp_path))
+    both = {("images", "itc"): 1.5, ("regions", "bbox"): 2.5}
+
+    def losses() -> dict[tuple[str, ...], float]:
+        samples = [sample for family in read(tmp_path).collect() for sample in family.samples]
+        return {tuple(each.labels.values()): each.value for each in samples if each.name == catalogue.LOSS.name}
+
+    values.set_all(catalogue.LOSS, both)
+    assert losses() == both
+    values.set_all(catalogue.LOSS, {("images", "itc"): 1.25})
+    assert losses() == {("images", "itc"): 1.25}
+    values.set_all(catalogue.LOSS, both)
+    assert losses() == both
+    values.set(catalogue.ATTEMPTS, (), 0)
+    values.forget_gauges(keep=(catalogue.ATTEMPTS,))
+    assert losses() == {}
+    assert read(tmp_path).get_sample_value(catalogue.ATTEMPTS.name) == 0
+
+
 def test_a_full_disk_is_one_warning_and_training_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
