@@ -59,7 +59,7 @@ def worked(scale: int) -> Worked:
 
 
 def interval(step: int) -> Interval:
-    """Of the same training, with its 17 losses."""
+    """Of the same training, with its 14 losses."""
     losses = {
         f"{kind}/{loss}": 1.0 / (step + 1)
         for kind in KINDS

@@ -35,8 +35,13 @@ UNNAMED_JOB_REFUSED = (
     "--resume never: without a name of the job, its restarts look like the next job; give --rdzv-id NAME, another one "
     "for each job"
 )
-METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
-"""Folder in which processes keep their metrics for the endpoint of their pod. prometheus_client reads it, too."""
+METRICS_FOLDER = "CCLM_METRICS_FOLDER"
+"""Folder in which processes keep their metrics for the endpoint of their pod.
+
+It is not prometheus_client's PROMETHEUS_MULTIPROC_DIR, which may be set for another program."""
+STORE_WAITS = "CCLM_STORE_WAITS"
+"""Folder in which processes that wait for a store have their marks (`cclm.metrics.waiting`), where METRICS_FOLDER is
+not set."""
 METRICS_PORT = "CCLM_METRICS_PORT"
 """Port of the endpoint, where --metrics-port is not given."""
 METRICS_NOTICE = "CCLM_METRICS_NOTICE"

@@ -49,6 +49,18 @@ class Checkpoint:
         """Outer steps done."""
         return self.manifest.step
 
+    @property
+    def size(self) -> int:
+        """Bytes of all its files."""
+        return sum(entry.size for entry in self.manifest.files.values())
+
+    def saved_time(self) -> float | None:
+        """Unix time at which it was whole; None where its store does not tell, or it is no longer there."""
+        try:
+            return storage.modified(storage.join(self.source, MANIFEST))
+        except OSError:
+            return None
+
     def file(self, role: str) -> Path:
         """The file of a role: model, optimizer, state."""
         return self.path / self.manifest.files[role].name

@@ -1,20 +1,28 @@
 """Keeps the small files of a run (log, metrics, results) equal in its remote places as they change.
 
+Signs of life (`status.json`) go a way of their own, since a save may take longer than a reader waits for them.
+
 Two processes may train the same run for a while: a machine that is cut off goes on, and so does what replaces it. The
 files of the one that is behind are not sent, as they would replace those of the other.
 """
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from cclm import storage
+from cclm.metrics.status_file import EVALUATION, STATUS
 
 _INTERVAL = 60.0
-"""Seconds between rounds of sending."""
+"""Seconds between rounds of sending, and between signs of life."""
+_SIGNS = (STATUS, EVALUATION)
+"""Files whose time is a sign of life. They are small."""
 _REST = 20
 """After a round that took t seconds, at least _REST * t seconds pass before the next: logs grow, and are sent whole."""
 
@@ -48,11 +56,40 @@ class Mirror:
         self._is_behind = is_behind
         self._sent: dict[_Copy, _Version] = {}
         """The version of each file that is in each place."""
+        self._locks: defaultdict[_Copy, threading.Lock] = defaultdict(threading.Lock)
+        """An older state of a sign of life must not replace a newer one that another thread has sent meanwhile."""
         self._next = time.monotonic()
 
     def seconds_to_wait(self) -> float | None:
         """Seconds until the next round; None where there is no place to send to."""
         return max(0.0, self._next - time.monotonic()) if self._places else None
+
+    @contextlib.contextmanager
+    def showing_life(self, every: float = _INTERVAL) -> Iterator[None]:
+        """Send signs of life from a thread for as long as the context lasts, whatever else this process does.
+
+        Args:
+            every: seconds between them.
+        """
+        is_over = threading.Event()
+
+        def send() -> None:
+            while not is_over.wait(every):
+                self.send_signs()
+
+        if self._places:
+            threading.Thread(target=send, name="signs of life", daemon=True).start()
+        try:
+            yield
+        finally:
+            is_over.set()  # the thread may be waiting for a store, and is not waited for
+
+    def send_signs(self) -> None:
+        """Send the signs of life that changed. What cannot be sent is left to `send_all`, which says so."""
+        for place in self._places:
+            for path in (self._folder / name for name in _SIGNS if name in self.names):
+                with contextlib.suppress(OSError):
+                    self._send(place, path)
 
     def send_all(self) -> list[str]:
         """Send every file that changed; returns what could not be sent, in words, to be tried again next time."""
@@ -76,11 +113,12 @@ class Mirror:
         return problems
 
     def _send(self, place: str, path: Path) -> None:
-        stat = path.stat()
-        version = _Version(stat.st_size, stat.st_mtime_ns)
         copy = _Copy(place, path.relative_to(self._folder).as_posix())
-        if self._sent.get(copy) != version:
-            # A log grows while it is sent. It is read first, so that the copy is a state that the log really had.
-            url, data = storage.join(copy.place, copy.name), path.read_bytes()
-            if storage.write_unless(url, data, lambda: self._is_behind(place)):
-                self._sent[copy] = version
+        with self._locks[copy]:
+            stat = path.stat()
+            version = _Version(stat.st_size, stat.st_mtime_ns)
+            if self._sent.get(copy) != version:
+                # A log grows while it is sent. It is read first, so that the copy is a state that the log really had.
+                url, data = storage.join(copy.place, copy.name), path.read_bytes()
+                if storage.write_unless(url, data, lambda: self._is_behind(place)):
+                    self._sent[copy] = version

@@ -49,6 +49,7 @@ from cclm.checkpoints.mirror import Mirror
 from cclm.checkpoints.retention import has_newer, keep_only, prune
 from cclm.events import SavedByOther
 from cclm.metrics.store_metrics import store_metrics_of_process
+from cclm.metrics.waiting import Waiter
 
 
 def write(
@@ -236,18 +237,19 @@ class Writer:
             self._resumed_from[place] = rule.resumed_from
 
     def serve(self) -> None:
-        """Read requests and answer with outcomes; send small files in between."""
-        for line in _lines(self.mirror):
-            message = json.loads(line)
-            if "layout" in message:
-                self._layout |= layout_from_json(message["layout"])
-            if "save" in message:
-                outcome = self.save(SaveRequest.from_json(message["save"], self._layout))
-                _answer({"saved": asdict(outcome)})
-            if "mirror" in message:
-                self.mirror.names.update(message["mirror"])
-            if message.get("flush"):
-                _answer({"flushed": self.mirror.send_all()})
+        """Read requests and answer with outcomes; send small files in between, and signs of life all the time."""
+        with self.mirror.showing_life():
+            for line in _lines(self.mirror):
+                message = json.loads(line)
+                if "layout" in message:
+                    self._layout |= layout_from_json(message["layout"])
+                if "save" in message:
+                    outcome = self.save(SaveRequest.from_json(message["save"], self._layout))
+                    _answer({"saved": asdict(outcome)})
+                if "mirror" in message:
+                    self.mirror.names.update(message["mirror"])
+                if message.get("flush"):
+                    _answer({"flushed": self.mirror.send_all()})
         self.mirror.send_all()
 
 
@@ -293,7 +295,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda number, frame: storage.hurry())
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])  # blocked by the training process until now
     give_way()
-    storage.set_observer(store_metrics_of_process())
+    storage.set_observer(store_metrics_of_process(Waiter.WRITER))
     setup = WriterSetup(**json.loads(sys.argv[1]))
     tempfile.tempdir = setup.scratch
     with contextlib.ExitStack() as held:

@@ -108,6 +108,18 @@ def load_pretrain_config(args: argparse.Namespace, command: str) -> PretrainConf
     return config
 
 
+def check_extras(config: PretrainConfig | FinetuneConfig) -> None:
+    """Find out at the start whether the packages that a config needs beyond those of cclm are there.
+
+    Raises:
+        UserError: one is not installed.
+    """
+    if config.tensorboard:
+        from cclm.metrics.tensorboard import check_installed
+
+        check_installed()
+
+
 def overrides_of(args: argparse.Namespace) -> list[str]:
     """Settings to change, as `key=value`: those given so, and those given by options of their own."""
     overrides: list[str] = list(args.overrides)

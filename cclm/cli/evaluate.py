@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from cclm.cli.arguments import add_config_arguments, load_any_config
+from cclm.cli.arguments import add_config_arguments, check_extras, load_any_config
 from cclm.cli.finetune import add_task_options, options_of
 from cclm.cli.metrics import add_metrics_argument, while_serving_metrics
 from cclm.cli.parser import Subparsers
@@ -60,6 +60,7 @@ def evaluate(args: argparse.Namespace) -> int:
         UserError: config, data or checkpoint cannot be used.
     """
     config = load_any_config(args)
+    check_extras(config)
     from cclm.config.pretrain import PretrainConfig
     from cclm.errors import UserError
 

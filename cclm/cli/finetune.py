@@ -6,7 +6,7 @@ import argparse
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from cclm.cli.arguments import add_config_arguments, add_resume_argument, load_any_config
+from cclm.cli.arguments import add_config_arguments, add_resume_argument, check_extras, load_any_config
 from cclm.cli.metrics import add_metrics_argument, while_serving_metrics
 from cclm.cli.parser import Subparsers
 from cclm.config.paths import expand_home
@@ -109,6 +109,7 @@ def finetune(args: argparse.Namespace) -> int:
         UserError: config, data or weights cannot be used.
     """
     config = load(args)
+    check_extras(config)
     return while_serving_metrics(args, lambda: _finetune(config, args))
 
 

@@ -133,26 +133,29 @@ def _launch(args: argparse.Namespace) -> int:
     from cclm.launch.console import ConsoleSink
     from cclm.launch.launcher import LaunchOptions
     from cclm.launch.launcher import launch as run
+    from cclm.launch.metrics_sink import serving_metrics
     from cclm.training.run_folder import is_worked_in_by_others
 
     command = args.command[1:] if args.command[:1] == ["--"] else args.command
     if not command or command[0] == "launch":
         raise UserError("cclm launch needs a command to run, for example: cclm launch -- pretrain CONFIG")
-    # Mistakes in the command show here: once, and before any process starts.
-    parts = parts_of(command)
-    # Batch sizes of published configs are per process. The launcher says how many there are before it asks for these.
-    final_parts = cache(partial(parts_of, command))
-    preflight = None
-    if not args.no_preflight:
-        preflight = preflight_of(final_parts, is_all=args.preflight_only)
-    return run(
-        LaunchOptions(
+    journal = Journal([ConsoleSink(), TerminationLog()])
+    # Configs and tasks may lie in a store that is away, so the endpoint is open before they are read.
+    with serving_metrics(metrics_port(args, command), journal) as endpoint:
+        # Mistakes in the command show here: once, and before any process starts.
+        parts = parts_of(command)
+        # Batch sizes of published configs are per process. The launcher says how many there are before it asks for
+        # these.
+        final_parts = cache(partial(parts_of, command))
+        preflight = None
+        if not args.no_preflight:
+            preflight = preflight_of(final_parts, is_all=args.preflight_only)
+        options = LaunchOptions(
             command=command,
             torchrun_options=_torchrun_options(args),
             folders=parts[0].folders,
             later_folders=[part.folders for part in parts[1:]],
             run_id=_job_id(args),
-            metrics_port=metrics_port(args, parts),
             is_folder_taken=partial(is_worked_in_by_others, *parts[0].folders, launcher=os.getpid()),
             max_attempts=args.max_attempts,
             shutdown_timeout=args.shutdown_timeout,
@@ -160,24 +163,30 @@ def _launch(args: argparse.Namespace) -> int:
             starts_anew=getattr(parts[0].arguments, "resume", None) == "never",
             check_processes=lambda processes: check_processes(final_parts(), processes),
             preflight=preflight,
-        ),
-        Journal([ConsoleSink(), TerminationLog()]),
-    )
+        )
+        return run(options, journal, endpoint)
 
 
-def metrics_port(args: argparse.Namespace, parts: Sequence[Part]) -> int | None:
+def metrics_port(args: argparse.Namespace, command: Sequence[str]) -> int | None:
     """The port of this launcher's endpoint: its own option counts, else that of the command, else the variable.
 
+    Args:
+        args: of `cclm launch`.
+        command: of cclm, which it is to run.
+
     Raises:
-        UserError: it is no port, or both options are given and differ.
+        UserError: it is no port, both options are given and differ, or the command is none.
     """
-    of_command = getattr(parts[0].arguments, "metrics_port", None)
+    from cclm.cli.main import parse
+
+    arguments = parse(command)
+    of_command = getattr(arguments, "metrics_port", None)
     if None not in (args.metrics_port, of_command) and args.metrics_port != of_command:
         raise UserError(
             f"--metrics-port {args.metrics_port} and, behind the command, --metrics-port {of_command}: the launcher "
             "serves the metrics of all processes at one port; leave one of the two out"
         )
-    return metrics_port_of(args if of_command is None else parts[0].arguments)
+    return metrics_port_of(args if of_command is None else arguments)
 
 
 def check_processes(parts: Sequence[Part], processes: int) -> None:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 
 from cclm.launch.launched_process import is_launched
-from cclm.launch_contract import EXIT_SUCCESS, METRICS_PORT
+from cclm.launch_contract import EXIT_SUCCESS, METRICS_FOLDER, METRICS_PORT
 
 _MAX_PORT = 65535
 
@@ -31,8 +31,9 @@ def metrics_port_of(args: argparse.Namespace) -> int | None:
     """
     from cclm.errors import UserError
 
-    source = "--metrics-port" if args.metrics_port is not None else METRICS_PORT
-    text = args.metrics_port if args.metrics_port is not None else os.environ.get(METRICS_PORT, "")
+    option: str | None = getattr(args, "metrics_port", None)  # `cclm run` has the variable alone
+    source = "--metrics-port" if option is not None else METRICS_PORT
+    text = option if option is not None else os.environ.get(METRICS_PORT, "")
     if not text:
         return None
     if not (text.isascii() and text.isdigit() and int(text) <= _MAX_PORT):
@@ -41,9 +42,10 @@ def metrics_port_of(args: argparse.Namespace) -> int | None:
 
 
 def while_serving_metrics(args: argparse.Namespace, work: Callable[[], int | None]) -> int:
-    """Do the work of a command, and serve the metrics of this process meanwhile, unless its launcher does that.
+    """Do the work of a command, and serve the metrics of this process meanwhile.
 
-    After success the last values stay for those who scrape regularly (docs/metrics.md, section "The end").
+    Nothing is served here where the launcher of this process does it, or a command of which this one is a part. After
+    success the last values stay for those who scrape regularly (docs/metrics.md, section "The end").
 
     Returns:
         The exit code that `work` returned; 0 for None.
@@ -52,7 +54,8 @@ def while_serving_metrics(args: argparse.Namespace, work: Callable[[], int | Non
         UserError: the port is no port.
     """
     port = metrics_port_of(args)
-    if port is None or is_launched() or os.environ.get("LOCAL_RANK", "0") != "0":
+    is_served = is_launched() or METRICS_FOLDER in os.environ
+    if port is None or is_served or os.environ.get("LOCAL_RANK", "0") != "0":
         return work() or 0
     from cclm.metrics.endpoint import serving_process
 

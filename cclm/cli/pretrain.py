@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from cclm.cli.arguments import add_config_arguments, add_resume_argument, load_pretrain_config
+from cclm.cli.arguments import add_config_arguments, add_resume_argument, check_extras, load_pretrain_config
 from cclm.cli.metrics import add_metrics_argument, while_serving_metrics
 from cclm.cli.parser import Subparsers
 
@@ -55,6 +55,7 @@ def pretrain(args: argparse.Namespace) -> int:
         UserError: config, data or weights cannot be used.
     """
     config = load(args)
+    check_extras(config)
     return while_serving_metrics(args, lambda: _pretrain(config, args.resume))
 
 

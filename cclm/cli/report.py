@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 
 from cclm.cli.parser import Subparsers
@@ -62,8 +64,9 @@ def report(args: argparse.Namespace) -> None:
     from cclm import storage
 
     for out in outs:
-        if storage.is_folder(out):
-            raise UserError(f"--out {out} is a folder; name a file")
+        with _refusing(out):
+            if storage.is_folder(out):
+                raise UserError(f"--out {out} is a folder; name a file")
 
     from cclm.curves.overview import overview
     from cclm.curves.panels import sections_of
@@ -85,5 +88,21 @@ def report(args: argparse.Namespace) -> None:
             if draw_page
             else report_png(title, rows, sections, runs)
         )
-        storage.write_atomic(out, data)
+        with _refusing(out):
+            storage.write_atomic(out, data)
         print(out)
+
+
+@contextmanager
+def _refusing(out: str) -> Iterator[None]:
+    """An error of the disk is one of the user, who named the file. One of a store says what it is itself."""
+    from cclm.errors import UserError
+    from cclm.storage import StoreUnavailable
+
+    try:
+        yield
+    except StoreUnavailable:
+        raise
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"--out {out} cannot be written ({reason}); name a file in a folder that takes it") from None

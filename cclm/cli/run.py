@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import fields, replace
 
 from cclm.cli.arguments import add_overrides, take_any_order
+from cclm.cli.metrics import while_serving_metrics
 from cclm.cli.parser import Subparsers
 from cclm.cli.run_commands import DEFAULT_MODEL, TASKS, Flags, commands_of
 from cclm.config.paths import expand_home
@@ -117,11 +118,13 @@ def run(args: argparse.Namespace) -> int:
     """
     with commands_to_run(args) as commands:
         launcher = launcher_of(args.dist)
-        for command in commands:
-            code = _run([*launcher, *command])
-            if code:
-                return code
-    return 0
+        if launcher:  # it serves metrics itself
+            return _run_all([[*launcher, *command] for command in commands])
+        return while_serving_metrics(args, lambda: _run_all(commands))
+
+
+def _run_all(commands: Sequence[Sequence[str]]) -> int:
+    return next((code for command in commands if (code := _run(command))), 0)
 
 
 @contextmanager

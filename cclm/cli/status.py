@@ -7,10 +7,15 @@ import json
 import math
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 from cclm.cli.parser import Subparsers
 from cclm.config.paths import expand_home
+
+if TYPE_CHECKING:
+    from cclm.cli.status_reading import RunStatus
 
 DESCRIPTION = """\
 How a run is, on one screen: what it does, step, losses, speed, time left, the newest checkpoint and its age, restarts
@@ -18,8 +23,9 @@ with their causes, broken records, and the last warning. It reads the run's fold
 process, so it works from any machine that can read the folder, while the run lasts and afterwards."""
 
 EPILOG = """\
-A run writes status.json when something happens and at least every 30 s. After 3 minutes without it, this command says
-"no sign of life". In a store, files are up to date to a minute, or less often where sending takes long.
+A run writes status.json when something happens and at least every 30 s; a store gets it once a minute, and other files
+less often where sending takes long. After 3 minutes without it, this command says "no sign of life". A run that lives
+and makes no steps is said to make none.
 
 phases:
   preparing      the model is built, or processes start again
@@ -89,7 +95,7 @@ def show_status(args: argparse.Namespace) -> int:
             status = read_status(args.run.rstrip("/") or "/")
             has_answered = True
             is_over = status.is_over
-            text = json.dumps(asdict(status), ensure_ascii=False) if args.json else screen(status)
+            text = _json(status) if args.json else screen(status)
         except StoreUnavailable as outage:
             if args.watch is None or args.json or not has_answered:
                 raise
@@ -100,6 +106,19 @@ def show_status(args: argparse.Namespace) -> int:
         if args.watch is None or is_over:
             return 0
         time.sleep(args.watch)
+
+
+def _json(status: RunStatus) -> str:
+    """One line. A number that is none, as a loss may be, is null: JSON has no other word for it."""
+    return json.dumps(_finite(asdict(status)), ensure_ascii=False, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _seconds(text: str) -> float:

@@ -21,11 +21,15 @@ from cclm.metrics.metrics_lines import MetricsLines, read_lines
 from cclm.metrics.status_file import ENDED, EVALUATION, FAILED, SIGN_OF_LIFE, STATUS, STOPPED
 
 NO_SIGN_AFTER = 6 * SIGN_OF_LIFE
-"""Seconds without a sign of life after which that is said. A store gets a new copy once a minute, or less often."""
+"""Seconds without a sign of life after which that is said. A store gets a new copy once a minute."""
 OVER_AFTER = 600.0
 """Seconds after which a run that was stopped, has failed, or gives no sign of life is not expected to go on.
 
 A scheduler that starts it again has done so by then."""
+SHORTEST_STALL, FIRST_STEP_WITHIN = 60.0, 600.0
+"""Seconds without a step after which that is said: at least, and where no logging interval has ended yet."""
+_LATE = 3
+"""Otherwise it is said after so many times the length of the last interval, which has a step or more."""
 UNKNOWN = "unknown"
 """The phase of a run that left nothing which says it."""
 FINAL = (ENDED, STOPPED, FAILED)
@@ -79,7 +83,13 @@ class RunStatus:
     model_flops_per_second: float | None = None
     model_flops_utilization: float | None = None
     eta_seconds: float | None = None
-    """Time that the steps left take, from now on; None unless the run trains."""
+    """Time that the steps left take, from now on; None unless the run trains, and where they have taken longer."""
+    interval_seconds: float | None = None
+    """Length of the last logging interval."""
+    step_age_seconds: float | None = None
+    """Time since the last step, or since the run last began to train; None unless it trains."""
+    is_stalled: bool = False
+    """Whether there should have been a step since. The process is alive, but it hangs or waits."""
     skipped: Mapping[str, int] = field(default_factory=dict)
     """Broken records of the run so far, by kind."""
     checkpoint: dict[str, Any] | None = None
@@ -208,7 +218,25 @@ def _take_written(status: RunStatus, written: Mapping[str, Any]) -> None:
     status.sign_time = _number(written.get("time"))
     eta, since = _number(written.get("eta_seconds")), _number(written.get("interval_time"))
     if eta is not None and since is not None:
-        status.eta_seconds = max(0.0, eta - (status.read_time - since))
+        left = eta - (status.read_time - since)
+        status.eta_seconds = left if left > 0 else None
+    _take_last_step(status, written)
+
+
+def _take_last_step(status: RunStatus, written: Mapping[str, Any]) -> None:
+    """When the last step was, and whether another one should have followed before the last sign of life.
+
+    The time of that sign counts, and not the present: the copy in a store is older.
+    """
+    status.interval_seconds = _number(written.get("interval_seconds"))
+    times = [time for name in ("step_time", "phase_time") if (time := _number(written.get(name))) is not None]
+    if not times or status.sign_time is None:
+        return
+    status.step_age_seconds = max(0.0, status.read_time - max(times))
+    expected = FIRST_STEP_WITHIN
+    if status.interval_seconds is not None:
+        expected = max(SHORTEST_STALL, _LATE * status.interval_seconds)
+    status.is_stalled = status.sign_time - max(times) > expected
 
 
 def _take_lines(status: RunStatus, lines: MetricsLines) -> None:
@@ -309,6 +337,8 @@ def _decide_phase(status: RunStatus) -> None:
         status.silent_seconds = since
         status.is_silent = since > NO_SIGN_AFTER
     if status.phase != "training" or status.is_silent:
+        status.eta_seconds, status.step_age_seconds, status.is_stalled = None, None, False
+    if status.is_stalled:
         status.eta_seconds = None
     is_still = status.phase in FINAL or (status.is_silent and status.phase != "rendezvous")
     status.is_over = status.phase == ENDED or (is_still and since > OVER_AFTER)

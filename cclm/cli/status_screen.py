@@ -57,8 +57,16 @@ def _text(status: RunStatus, rows: Sequence[tuple[str, str | None]]) -> str:
     lines += [f"  {name:<{_WIDTH}}{text}" for name, text in rows if text]
     if status.is_silent and status.silent_seconds is not None:
         lines.append(
-            f"no sign of life for {in_words(status.silent_seconds)}: its processes are gone or hang, or its files "
-            "cannot be written"
+            f"no sign of life for {in_words(status.silent_seconds)}: its processes are gone, or its files cannot be "
+            "written"
+        )
+    if status.is_stalled and status.step_age_seconds is not None:
+        usual = ""
+        if status.interval_seconds is not None:
+            usual = f", and the last logging interval took {in_words(status.interval_seconds)}"
+        lines.append(
+            f"no step for {in_words(status.step_age_seconds)}{usual}: a process hangs, or waits for data or for "
+            "another process"
         )
     return "\n".join([*lines, *status.notes])
 
@@ -97,6 +105,8 @@ def _title(status: RunStatus) -> str:
         parts.append(f"step {status.step:,}")
     if status.eta_seconds is not None and not status.is_silent:
         parts.append(f"about {in_words(status.eta_seconds)} left")
+    if status.is_stalled and status.step_age_seconds is not None:
+        parts.append(f"no step for {in_words(status.step_age_seconds)}")
     if status.phase in FINAL and status.sign_time is not None:
         parts.append(f"{in_words(max(0.0, status.read_time - status.sign_time))} ago")
     return ", ".join(parts)

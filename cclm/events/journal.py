@@ -20,7 +20,11 @@ class Notice(Event):
 
 @dataclass(frozen=True)
 class Warned(Event):
-    """A warning of this package's logging. Only `Warned`, `Worked` and `PhaseChanged` come from every process."""
+    """A warning of this package's logging.
+
+    Every process has a journal. Most events say the same in all of them, so the sinks of the first process alone write
+    them down. Warnings differ: every process shows and logs its own.
+    """
 
     text: str
 

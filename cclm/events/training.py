@@ -38,6 +38,10 @@ class Started(Event):
     """In words: what a task that begins takes its weights from. None: nothing but the config, or the task goes on."""
     run: str = ""
     """The name by which the run knows its own checkpoints. Only the first process knows it."""
+    checkpoint_bytes: int | None = None
+    """Size of the checkpoint that the training goes on from. None on other processes than the first, or without one."""
+    checkpoint_time: float | None = None
+    """Unix time at which it was whole; None also where its store does not tell."""
 
 
 @dataclass(frozen=True)
@@ -181,8 +185,8 @@ class PhaseChanged(Event):
 
     phase: str
     """`training`, `evaluating`, `saving` (waiting for a copy to memory, for the save before, or in the end for the last
-    one), or `waiting_for_store`; `preparing` when that is over before the training begins. The first process alone
-    emits `ended`, when everything is saved."""
+    one), or `waiting_for_store`, of its own calls; `preparing` when that is over before the training begins. `ended`
+    comes when everything is saved: on the first process before the last copies of small files, on others after them."""
 
 
 @dataclass(frozen=True)

@@ -17,13 +17,14 @@ from cclm.launch.attempts import Attempts, AttemptsExhausted
 from cclm.launch.causes import Cause, Failure, describe
 from cclm.launch.launch_file import LaunchFile
 from cclm.launch.membership import RunIsOver
-from cclm.launch.metrics_sink import last_progress, serving_metrics
+from cclm.launch.metrics_sink import last_progress
 from cclm.launch_contract import (
     COLLECTIVE_TIMEOUT,
     EXIT_SUCCESS,
     FULL_WORLD_SIZE,
     JOB_ID,
     LAUNCHER_PID,
+    STORE_WAITS,
     UNNAMED_JOB,
     UNNAMED_JOB_REFUSED,
 )
@@ -32,6 +33,7 @@ from cclm.preflight.checks import Preflight
 if TYPE_CHECKING:
     from cclm.launch.agent import Agent
     from cclm.launch.torchrun import TorchrunSettings
+    from cclm.metrics.endpoint import Endpoint
 
 _LOCAL_JOB = "local"
 """The job's name in the count of attempts where no scheduler gave one."""
@@ -59,8 +61,6 @@ class LaunchOptions:
     """Seconds that a process waits for another one."""
     later_folders: Sequence[list[str]] = ()
     """Where a command that trains several times in a row saves the later times. Steps count from 0 in each of them."""
-    metrics_port: int | None = None
-    """Where the metrics of this node are served; None: nowhere."""
     starts_anew: bool = False
     """Whether the first start of the job sets aside what is there (`--resume never`)."""
     check_processes: Callable[[int], None] | None = None
@@ -79,11 +79,12 @@ class StoppedEarly(BaseException):
         self.signal_number = signal_number
 
 
-def launch(options: LaunchOptions, journal: Journal) -> int:
+def launch(options: LaunchOptions, journal: Journal, endpoint: Endpoint | None = None) -> int:
     """Run to the end; returns the exit code.
 
     Args:
         journal: gets an event for whatever happens, `Ended` as the last one.
+        endpoint: where the metrics of this node are served; None: nowhere.
 
     Raises:
         UserError: options that cannot be used, before anything is started.
@@ -101,19 +102,18 @@ def launch(options: LaunchOptions, journal: Journal) -> int:
             is_folder_taken=options.is_folder_taken,
         )
         journal.sinks.append(file)
-    with serving_metrics(options.metrics_port, journal) as endpoint:
-        try:
-            failure = _launch(options, journal, log_dir)
-        except StoppedEarly as stop:
-            failure = Failure(Cause.PREEMPTED, "stopped by SIGTERM before training began")
-            if stop.signal_number == signal.SIGINT:
-                failure = Failure(Cause.INTERRUPTED, "interrupted before training began")
-        finally:
-            shutil.rmtree(log_dir, ignore_errors=True)
-        end = replace(_ended(failure), progress=last_progress(endpoint))
-        journal.emit(end)
-        if endpoint is not None and not end.may_retry:  # the next start is not held up
-            endpoint.await_last_scrapes(lambda text: journal.emit(Notice(text)))
+    try:
+        failure = _launch(options, journal, log_dir)
+    except StoppedEarly as stop:
+        failure = Failure(Cause.PREEMPTED, "stopped by SIGTERM before training began")
+        if stop.signal_number == signal.SIGINT:
+            failure = Failure(Cause.INTERRUPTED, "interrupted before training began")
+    finally:
+        shutil.rmtree(log_dir, ignore_errors=True)
+    end = replace(_ended(failure), progress=last_progress(endpoint))
+    journal.emit(end)
+    if endpoint is not None and not end.may_retry:  # the next start is not held up
+        endpoint.await_last_scrapes(lambda text: journal.emit(Notice(text)))
     return end.exit_code
 
 
@@ -123,7 +123,7 @@ def _raise_stopped_early(number: int, frame: object) -> NoReturn:
 
 def _launch(options: LaunchOptions, journal: Journal, log_dir: str) -> Failure | None:
     """Run to the end; returns why it failed, None after success. Raises UserError."""
-    _set_environment(options)
+    _set_environment(options, log_dir)
     from cclm.launch import torchrun  # imports torch: seconds
 
     torchrun.silence_torch()
@@ -143,13 +143,17 @@ def _launch(options: LaunchOptions, journal: Journal, log_dir: str) -> Failure |
     return _run_agent(options, settings, journal)
 
 
-def _set_environment(options: LaunchOptions) -> None:
+def _set_environment(options: LaunchOptions, log_dir: str) -> None:
     """Set the variables that torch reads here, and those that the processes inherit."""
     # With a store that outlives a round, nodes whose rank has changed would look for each other in the wrong place.
     os.environ.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
     # No native stacks for connections that end: the launcher says what happened.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    os.environ |= {LAUNCHER_PID: str(os.getpid()), COLLECTIVE_TIMEOUT: str(options.collective_timeout)}
+    os.environ |= {
+        LAUNCHER_PID: str(os.getpid()),
+        COLLECTIVE_TIMEOUT: str(options.collective_timeout),
+        STORE_WAITS: log_dir,
+    }
     os.environ.pop(JOB_ID, None)
     if options.run_id is not None:
         os.environ[JOB_ID] = options.run_id

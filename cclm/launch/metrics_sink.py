@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+from cclm import storage
 from cclm.events import (
     AttemptsCounted,
     Ended,
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from cclm.metrics.endpoint import Endpoint, PodCollector
     from cclm.metrics.prometheus import Exported
 
+log = logging.getLogger(__name__)
+
 _MEMBERSHIP = "membership"
 """The cause of a restart that follows no failure: a node joins, or comes back."""
 
@@ -52,6 +55,7 @@ class LauncherMetrics:
                 self._exported.show_phase("rendezvous")
                 self._exported.set(catalogue.NODES, event.min_nodes, "wanted_at_least")
                 self._exported.set(catalogue.NODES, event.max_nodes, "wanted_at_most")
+                self._exported.set(catalogue.NODES, 0, "present")
             case NodesMet():
                 self._exported.show_phase("preparing")
                 self._exported.set(catalogue.NODES, event.nodes, "present")
@@ -87,37 +91,49 @@ class _Rounds:
 
 @contextmanager
 def serving_metrics(port: int | None, journal: Journal) -> Iterator[Endpoint | None]:
-    """Serve the metrics of this launcher and its processes; None as port: serve nothing."""
+    """Serve the metrics of this launcher, its own calls to stores included, and of its processes.
+
+    Args:
+        port: None: serve nothing.
+        journal: gets a sink, and sentences about the port.
+    """
     if port is None:
         yield None
         return
-    # prometheus_client looks at its variable when it is imported: not set here, the launcher's values are its own.
     from prometheus_client import CollectorRegistry
 
-    from cclm.metrics.endpoint import PodCollector, found_port, open_endpoint
+    from cclm.metrics.endpoint import PodCollector, folder_of_values, found_port, open_endpoint
     from cclm.metrics.prometheus import Exported
+    from cclm.metrics.store_metrics import StoreMetrics
+    from cclm.metrics.waiting import Waiter
 
     def warn(text: str) -> None:
         journal.emit(Notice(text))
         os.environ[METRICS_WARNING] = text
 
     registry = CollectorRegistry()
-    metrics = LauncherMetrics(Exported(registry))
-    with TemporaryDirectory(prefix="cclm-metrics-") as folder:
-        collector = PodCollector(Path(folder), registry)
-        with open_endpoint(port, collector, warn) as endpoint:
-            journal.sinks.append(_Rounds(collector))
-            if endpoint is not None:
-                os.environ[METRICS_FOLDER] = folder  # the processes that are started inherit it
-                journal.sinks.append(metrics)
-            if endpoint is not None and port == 0:
-                os.environ[METRICS_NOTICE] = found_port(endpoint)
-                journal.emit(Notice(os.environ[METRICS_NOTICE]))
-            try:
+    exported = Exported(registry)
+    metrics = LauncherMetrics(exported)
+    with folder_of_values(warn) as folder:
+        try:
+            if folder is None:
+                yield None
+                return
+            collector = PodCollector(Path(folder), registry)
+            with open_endpoint(port, collector, warn) as endpoint:
+                journal.sinks.append(_Rounds(collector))
+                if endpoint is not None:
+                    os.environ[METRICS_FOLDER] = folder  # the processes that are started inherit it
+                    journal.sinks.append(metrics)
+                    storage.set_observer(StoreMetrics(Waiter.LAUNCHER, exported))
+                if endpoint is not None and port == 0:
+                    os.environ[METRICS_NOTICE] = found_port(endpoint)
+                    journal.emit(Notice(os.environ[METRICS_NOTICE]))
                 yield endpoint
-            finally:
-                os.environ.pop(METRICS_FOLDER, None)
-                _forget_sentences()
+        finally:
+            storage.set_observer(None)
+            os.environ.pop(METRICS_FOLDER, None)
+            _forget_sentences()
 
 
 def last_progress(endpoint: Endpoint | None) -> dict[str, float]:
@@ -127,8 +143,13 @@ def last_progress(endpoint: Endpoint | None) -> dict[str, float]:
     """
     if endpoint is None:
         return {}
+    try:
+        samples = [sample for metric in endpoint.collector.collect() for sample in metric.samples]
+    except Exception as error:  # the exit code matters more
+        log.debug("how far training came is not known: %s", error)
+        return {}
     found: dict[str, float] = {}
-    for sample in (sample for metric in endpoint.collector.collect() for sample in metric.samples):
+    for sample in samples:
         if sample.name == catalogue.STEP.name:
             found["step"] = sample.value
         elif sample.name == catalogue.STEPS_PLANNED.name:

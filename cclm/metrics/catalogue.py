@@ -85,7 +85,7 @@ GRADIENT_NORM = _gauge(
 TEMPERATURE = _gauge("cclm_temperature", Scope.RUN, "Temperature of the contrastive losses.")
 SCORE = _gauge(
     "cclm_score_ratio",
-    Scope.FIRST,
+    Scope.RUN,
     "Last evaluation, from 0 to 1.",
     ("task", "split", "language", "metric"),
 )
@@ -147,14 +147,19 @@ STORAGE_OUT = _counter(
 
 # --------------------------------------------------------------------------------------------------------- checkpoints
 CHECKPOINT_STEP = _gauge(
-    "cclm_checkpoint_step", Scope.FIRST, "Outer steps of the newest checkpoint that a run can go on from."
+    "cclm_checkpoint_step",
+    Scope.FIRST,
+    "Outer steps of the newest checkpoint that a run can go on from; before the first save of a start, of the one that "
+    "it went on from.",
 )
 CHECKPOINT_TIME = _gauge(
     "cclm_checkpoint_timestamp_seconds", Scope.FIRST, "Unix time at which the newest checkpoint was whole."
 )
 CHECKPOINT_BYTES = _gauge("cclm_checkpoint_bytes", Scope.FIRST, "Size of one copy of the newest checkpoint.")
 CHECKPOINT_SECONDS = _gauge(
-    "cclm_checkpoint_save_seconds", Scope.FIRST, "Time from the copy to memory until the newest checkpoint was durable."
+    "cclm_checkpoint_save_seconds",
+    Scope.FIRST,
+    "Time from the copy to memory until the newest checkpoint was durable; absent before the first save of a start.",
 )
 CHECKPOINTS = _counter(
     "cclm_checkpoints_saved_total", Scope.FIRST, "Checkpoints, whole in all places, that a run can go on from."
@@ -171,7 +176,12 @@ CHECKPOINT_BLOCKED = _counter(
 
 # ----------------------------------------------------------------------------------------------------------------- run
 WORLD_SIZE = _gauge("cclm_world_size", Scope.RUN, "Training processes of the run.")
-NODES = _gauge("cclm_nodes", Scope.LAUNCHER, "Nodes of the run: wanted at least, wanted at most, present.", ("state",))
+NODES = _gauge(
+    "cclm_nodes",
+    Scope.LAUNCHER,
+    "Nodes of the run: wanted at least, wanted at most, present (0 while they meet).",
+    ("state",),
+)
 RESTARTS = _counter(
     "cclm_restarts_total", Scope.LAUNCHER, "Times that processes were started again, by cause.", ("cause",)
 )

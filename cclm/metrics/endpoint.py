@@ -21,19 +21,23 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from cclm.launch_contract import METRICS_FOLDER, METRICS_NOTICE, METRICS_WARNING
 from cclm.metrics import catalogue
-from cclm.metrics.scrapers import Scrapers
+from cclm.metrics.catalogue import Kind
+from cclm.metrics.scrapers import Client, Scrapers
+from cclm.metrics.waiting import phase_with_waits, waiters
 from cclm.processes import has_ended
 from cclm.signals import signals_noted
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry, Metric
 
-DEFAULT_PORT = 9400
-"""Where a pod of a cluster serves its metrics."""
+log = logging.getLogger(__name__)
+
 _MARK_OF_SCRAPES = "HTTP_X_PROMETHEUS_SCRAPE_TIMEOUT_SECONDS"
 """Header that Prometheus, and what scrapes as it does, sends with each scrape, as WSGI names it."""
 _NOTICEABLE_WAIT = 1.0
 """Seconds."""
+IDLE_TIMEOUT = 30.0
+"""Seconds that a connection may send nothing, or take nothing, before it is closed."""
 _GAUGES_OF_A_PROCESS = re.compile(r"gauge_live\w*_(\d+)\.db")
 
 
@@ -46,11 +50,10 @@ class PodCollector:
     """
 
     def __init__(self, folder: Path, own: CollectorRegistry | None = None) -> None:
-        from prometheus_client import CollectorRegistry
-        from prometheus_client.multiprocess import MultiProcessCollector
+        from cclm.metrics.metric_values import ValueReader
 
         self._folder, self._own = folder, own
-        self._processes = MultiProcessCollector(CollectorRegistry(), str(folder))  # type: ignore[no-untyped-call]  # untyped in prometheus_client
+        self._reader = ValueReader()
 
     def begin_round(self) -> None:
         """Processes are about to start again: what those before have left is no longer true."""
@@ -58,13 +61,35 @@ class PodCollector:
 
     def collect(self) -> Iterator[Metric]:
         forget_dead_processes(self._folder)
-        names = set()
-        for metric in self._processes.collect():  # type: ignore[no-untyped-call]  # untyped in prometheus_client
-            names.add(metric.name)
-            yield metric
+        found: dict[str, Metric] = {}
+        for metric in self._reader.read(self._folder.glob("*.db")):
+            found[metric.name] = metric
         for metric in [] if self._own is None else self._own.collect():
-            if metric.name not in names:  # the phase: while processes train they know better than their launcher
-                yield metric
+            if found.setdefault(metric.name, metric) is metric:
+                continue
+            if metric.type == Kind.COUNTER.value:  # the launcher calls stores, too
+                _add(found[metric.name], metric)
+            # A gauge of both is the phase: while processes train they know better than their launcher.
+        if catalogue.PHASE.name in found:
+            _show_waits(found[catalogue.PHASE.name], self._folder)
+        yield from found.values()
+
+
+def _add(total: Metric, more: Metric) -> None:
+    """Add the samples of a counter to those of another one."""
+    left = {tuple(sorted(sample.labels.items())): sample for sample in more.samples}
+    for number, sample in enumerate(total.samples):
+        if (other := left.pop(tuple(sorted(sample.labels.items())), None)) is not None:
+            total.samples[number] = sample._replace(value=sample.value + other.value)
+    total.samples += left.values()
+
+
+def _show_waits(phases: Metric, folder: Path) -> None:
+    """Make the gauges of the phase say if a process of the pod waits for a store."""
+    on = next((sample.labels["phase"] for sample in phases.samples if sample.value == 1), None)
+    if on is not None:
+        phase = phase_with_waits(on, waiters(folder))
+        phases.samples = [each._replace(value=float(each.labels["phase"] == phase)) for each in phases.samples]
 
 
 def forget_dead_processes(folder: Path, *, keep_ended: bool = True) -> None:
@@ -82,14 +107,27 @@ def forget_dead_processes(folder: Path, *, keep_ended: bool = True) -> None:
 
 def _is_of_ended(path: Path) -> bool:
     """Whether the last phase in a file of gauges is `ended`."""
-    from prometheus_client.multiprocess import MultiProcessCollector
+    from cclm.metrics.metric_values import ValueReader
 
-    try:
-        metrics = MultiProcessCollector.merge([str(path)])  # type: ignore[no-untyped-call]  # untyped in prometheus_client
-    except (OSError, ValueError):  # removed by another scrape, or cut off
-        return False
+    metrics = ValueReader().read([path])
     samples = [sample for metric in metrics if metric.name == catalogue.PHASE.name for sample in metric.samples]
     return any(sample.value == 1 and sample.labels["phase"] == "ended" for sample in samples)
+
+
+@contextmanager
+def folder_of_values(warn: Callable[[str], None]) -> Iterator[str | None]:
+    """A new folder for the values of processes, for as long as the context lasts. None, and a warning: there is none.
+
+    A process that still writes may keep it from being removed. How the run ended does not depend on that.
+    """
+    try:
+        folder = TemporaryDirectory(prefix="cclm-metrics-", ignore_cleanup_errors=True)
+    except OSError as error:
+        warn(f"metrics are not served: no temporary folder can be made ({error.strerror or error})")
+        yield None
+        return
+    with folder as path:
+        yield path
 
 
 class Endpoint:
@@ -125,7 +163,8 @@ class Endpoint:
         self._thread.start()
 
     def _count(self, environ: dict[str, Any], began: float) -> None:
-        self._scrapers.add(environ.get("REMOTE_ADDR", ""), began, announces_itself=_MARK_OF_SCRAPES in environ)
+        client = Client(environ.get("REMOTE_ADDR", ""), environ.get("HTTP_USER_AGENT", ""))
+        self._scrapers.add(client, began, announces_itself=_MARK_OF_SCRAPES in environ)
 
     def await_last_scrapes(self, tell: Callable[[str], None]) -> None:
         """Go on answering until everybody who scrapes regularly has the last values, but not for long.
@@ -171,23 +210,23 @@ def found_port(endpoint: Endpoint) -> str:
 
 @contextmanager
 def serving_process(port: int) -> Iterator[Endpoint | None]:
-    """Serve the metrics of this process, which has no launcher that does it.
-
-    Call it before anything imports prometheus_client, which looks at its variable when it is imported.
-    """
+    """Serve the metrics of this process, which has no launcher that does it."""
 
     def warn(text: str) -> None:
-        logging.getLogger(__name__).warning(text)
+        log.warning(text)
         os.environ[METRICS_WARNING] = text
 
-    with TemporaryDirectory(prefix="cclm-metrics-") as folder:
-        os.environ[METRICS_FOLDER] = folder
-        from cclm.metrics.prometheus import Exported
-
-        exported = Exported()
-        exported.show_phase("preparing")  # what the first scrape shows, long before training is imported
-        exported.show_build()
+    with folder_of_values(warn) as folder:
         try:
+            if folder is None:
+                yield None
+                return
+            os.environ[METRICS_FOLDER] = folder
+            from cclm.metrics.prometheus import Exported
+
+            exported = Exported()
+            exported.show_phase("preparing")  # what the first scrape shows, long before training is imported
+            exported.show_build()
             with open_endpoint(port, PodCollector(Path(folder)), warn) as endpoint:
                 if endpoint is not None and port == 0:
                     os.environ[METRICS_NOTICE] = found_port(endpoint)
@@ -218,6 +257,10 @@ class _Server(ThreadingMixIn, WSGIServer):
 
     daemon_threads = True
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client has gone, or keeps still. That is no trouble of this program, so nothing is printed."""
+        log.debug("a request from %s failed", client_address, exc_info=True)
+
     def server_bind(self) -> None:
         TCPServer.server_bind(self)  # HTTPServer's would look up the name of this machine, which can take seconds
         self.server_name, self.server_port = "localhost", self.server_address[1]
@@ -235,7 +278,9 @@ class _DualStackServer(_Server):
 
 
 class _SilentHandler(WSGIRequestHandler):
-    """Prints no line for each scrape."""
+    """Prints no line for each scrape, and gives up a client that keeps still."""
+
+    timeout = IDLE_TIMEOUT
 
     def log_message(self, format: str, *args: object) -> None:
         pass

@@ -1,7 +1,8 @@
 """The labels of all metrics, and the values that they can take.
 
 `python -m cclm.metrics.labels` prints the table of `docs/metrics.md`. Values are written down here, and not imported
-from the code that has them, so that reading the table needs neither torch nor the launcher; a test compares.
+from the code that has them, so that reading the table needs neither torch nor the launcher. A test compares all lists
+with the code, apart from that of `device`.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Events as metrics of Prometheus: what they mean stands in `cclm.metrics.catalogue`.
 
 A process that trains keeps its values in small files, one set a process, in the folder that the variable
-PROMETHEUS_MULTIPROC_DIR names (the multiprocess mode of prometheus_client). Whoever serves the endpoint reads these
-files, so a scrape never waits for training, and what a killed process has counted stays counted. Without the variable
-nothing is exported, and prometheus_client is not imported.
+CCLM_METRICS_FOLDER names (`cclm.metrics.metric_values`). Whoever serves the endpoint reads these files, so a scrape
+never waits for training, and what a killed process has counted stays counted. Without the variable nothing is exported,
+and prometheus_client is not imported.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ from cclm.metrics import catalogue
 from cclm.metrics.catalogue import Kind, Metric, Scope
 
 if TYPE_CHECKING:
-    from prometheus_client import CollectorRegistry, Counter, Gauge
+    from prometheus_client import CollectorRegistry
+
+    from cclm.metrics.metric_values import Values
 
 
 def is_exported() -> bool:
@@ -45,19 +47,21 @@ def is_exported() -> bool:
 
 
 class Exported:
-    """Metrics of the catalogue as objects of prometheus_client, made when they are first used.
+    """Sets and counts metrics of the catalogue.
 
     Args:
-        registry: where they are collected from; None in multiprocess mode, in which they are read from files.
+        registry: where they are collected from; None: whoever serves them reads them from the files of this process.
     """
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
-        import prometheus_client  # only where metrics are exported
+        from cclm.metrics import metric_values  # imports prometheus_client: only where metrics are exported
 
-        prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # untyped in prometheus_client
-        self._registry = registry
-        self._gauges: dict[str, Gauge] = {}
-        self._counters: dict[str, Counter] = {}
+        self._values: Values
+        if registry is None:
+            self._values = metric_values.values_of_process(os.environ[METRICS_FOLDER])
+        else:
+            self._values = memory = metric_values.MemoryValues()
+            registry.register(memory)
         self._counted: dict[tuple[str, tuple[str, ...]], float] = {}
 
     def declare(self, *metrics: Metric) -> None:
@@ -68,16 +72,24 @@ class Exported:
             for values in metric.values:
                 self.increase(metric, 0, *values)
 
+    def begin_training(self) -> None:
+        """Show no gauge of an earlier training of this process any more. Counters go on.
+
+        A launch keeps its count of attempts, which is not about one training.
+        """
+        self._values.forget_gauges(keep=(catalogue.ATTEMPTS,))
+
     def set(self, metric: Metric, value: float, *labels: str) -> None:
         """Set a gauge."""
-        from prometheus_client import Gauge
+        self._values.set(metric, labels, value)
 
-        gauge = self._gauges.get(metric.name)
-        if gauge is None:
-            gauge = self._gauges[metric.name] = Gauge(
-                metric.name, metric.help, metric.labels, registry=self._registry, multiprocess_mode="livemostrecent"
-            )
-        (gauge.labels(*labels) if labels else gauge).set(value)
+    def show_only(self, metric: Metric, values: Mapping[tuple[str, ...], float]) -> None:
+        """Set a gauge, and show no other series of it than these.
+
+        Args:
+            values: by the values of the labels.
+        """
+        self._values.set_all(metric, values)
 
     def show_phase(self, phase: str) -> None:
         """Set the gauge of one phase to 1, and those of all others to 0."""
@@ -90,25 +102,21 @@ class Exported:
 
     def increase(self, metric: Metric, amount: float, *labels: str) -> None:
         """Add to a counter."""
-        from prometheus_client import Counter
-
-        counter = self._counters.get(metric.name)
-        if counter is None:
-            counter = Counter(metric.name, metric.help, metric.labels, registry=self._registry)
-            self._counters[metric.name] = counter
-        (counter.labels(*labels) if labels else counter).inc(amount)
+        self._values.add(metric, labels, amount)
 
     def increase_to(self, metric: Metric, total: float, *labels: str) -> None:
-        """Add what `total`, counted by this process since it began, is above that of the last call."""
+        """Add what `total`, counted since this object was made, is above that of the last call.
+
+        A time that is the difference of two clocks may go back a little. Then nothing is added until it is above again.
+        """
         key = (metric.name, labels)
         before = self._counted.get(key, 0.0)
-        if total >= before:
-            self.increase(metric, total - before, *labels)
-        self._counted[key] = total
+        self.increase(metric, max(total - before, 0.0), *labels)
+        self._counted[key] = max(total, before)
 
 
 class PrometheusSink:
-    """Keeps the metrics of one training process.
+    """Keeps the metrics of one training, or standalone evaluation, of this process.
 
     Args:
         exported: where values go.
@@ -121,6 +129,10 @@ class PrometheusSink:
         self._is_launched = is_launched
         self._is_local_first = is_local_first
         self._task = ""
+        exported.begin_training()
+        if is_local_first:
+            exported.show_build()
+            exported.show_phase("preparing")
         scopes = {Scope.POD, Scope.RUN, Scope.FIRST} if is_local_first else {Scope.POD}
         exported.declare(*(metric for metric in catalogue.CATALOGUE if metric.scope in scopes))
 
@@ -180,6 +192,11 @@ class PrometheusSink:
         self._show_run(event)
         self._exported.set(catalogue.STEPS_PLANNED, event.total_steps)
         self._exported.set(catalogue.STEP, event.step)
+        if event.checkpoint_bytes is not None:
+            self._exported.set(catalogue.CHECKPOINT_STEP, event.step)
+            self._exported.set(catalogue.CHECKPOINT_BYTES, event.checkpoint_bytes)
+        if event.checkpoint_time is not None:
+            self._exported.set(catalogue.CHECKPOINT_TIME, event.checkpoint_time)
         for kind in event.records:
             for metric in (catalogue.SAMPLES, catalogue.TEXTS, catalogue.RECORDS_READ, catalogue.SKIPPED_UPDATES):
                 self._exported.increase(metric, 0, kind)
@@ -195,20 +212,23 @@ class PrometheusSink:
             self._exported.set(catalogue.TRANSPORT, 1, event.backend, event.network)
 
     def _show_interval(self, event: Interval) -> None:
+        """What an interval lacks, such as losses of a kind that no step of it trained, is shown no more."""
+        losses: dict[tuple[str, ...], float] = {}
         for key, value in event.losses.items():
             kind, _, name = key.partition("/")
-            self._exported.set(catalogue.LOSS, value, kind, name.removeprefix("loss_"))
-        for kind, norm in event.grad_norms.items():
-            self._exported.set(catalogue.GRADIENT_NORM, norm, kind)
+            losses[kind, name.removeprefix("loss_")] = value
+        self._exported.show_only(catalogue.LOSS, losses)
+        self._exported.show_only(catalogue.GRADIENT_NORM, {(kind,): norm for kind, norm in event.grad_norms.items()})
         self._exported.set(catalogue.LEARNING_RATE, event.lr)
         if "temperature" in event.learnt:
             self._exported.set(catalogue.TEMPERATURE, event.learnt["temperature"])
         self._exported.set(catalogue.IMAGES_PER_SECOND, event.images_per_second)
         self._exported.set(catalogue.TEXTS_PER_SECOND, event.texts_per_second)
-        if event.model_flops_utilization is not None:
-            self._exported.set(catalogue.UTILIZATION, event.model_flops_utilization)
-        if event.eta_seconds is not None:
-            self._exported.set(catalogue.ETA, event.eta_seconds)
+        for metric, number in (
+            (catalogue.UTILIZATION, event.model_flops_utilization),
+            (catalogue.ETA, event.eta_seconds),
+        ):
+            self._exported.show_only(metric, {} if number is None else {(): number})
         for source, passes in event.epochs.items():
             self._exported.set(catalogue.EPOCHS, passes, source)
 

@@ -7,6 +7,8 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import NamedTuple
 
 MEMORY = 120.0
 """Seconds after which a client that has not come again no longer counts as a scraper."""
@@ -19,11 +21,24 @@ _REQUESTS_OF_A_SCRAPER = 3
 `torchx status` does, is none."""
 
 
+_KEPT_REQUESTS = 4
+"""Requests of a client that are remembered. Several scrapers behind one address come shortly after each other, so the
+longest of the times between them is an interval, not the last one."""
+
+
+class Client(NamedTuple):
+    """Who asked for metrics, as far as a request tells."""
+
+    address: str
+    agent: str
+    """What the client calls itself. Several may be behind one address."""
+
+
 @dataclass
-class _Client:
+class _Requests:
     announces_itself: bool = False
     """Whether its requests say that they are scrapes."""
-    times: deque[float] = field(default_factory=lambda: deque(maxlen=_REQUESTS_OF_A_SCRAPER))
+    times: deque[float] = field(default_factory=lambda: deque(maxlen=_KEPT_REQUESTS))
     """When its last requests came."""
 
 
@@ -37,17 +52,18 @@ class Scrapers:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._lock = threading.Lock()  # each request has a thread of its own
-        self._clients: defaultdict[str, _Client] = defaultdict(_Client)
+        self._clients: defaultdict[Client, _Requests] = defaultdict(_Requests)
 
-    def add(self, client: str, time: float, *, announces_itself: bool) -> None:
+    def add(self, client: Client, time: float, *, announces_itself: bool) -> None:
         """A request was answered in full.
 
         Args:
-            client: its address.
             time: when the request came, by the clock.
             announces_itself: whether it says that it is a scrape.
         """
         with self._lock:
+            for other in [other for other, known in self._clients.items() if known.times[-1] < time - MEMORY]:
+                del self._clients[other]
             found = self._clients[client]
             found.announces_itself |= announces_itself
             found.times.append(time)
@@ -76,15 +92,15 @@ class Scrapers:
         return self._clock()
 
 
-def _due(client: _Client, end: float) -> float:
+def _due(client: _Requests, end: float) -> float:
     """The time until which the next scrape of a client is waited for; `end` if it is not waited for."""
     times = list(client.times)
-    is_scraper = client.announces_itself or len(times) == _REQUESTS_OF_A_SCRAPER
+    is_scraper = client.announces_itself or len(times) >= _REQUESTS_OF_A_SCRAPER
     if not is_scraper or times[-1] >= end or times[-1] < end - MEMORY:
         return end
     if len(times) == 1:
         return end + LONGEST_WAIT
-    interval = times[-1] - times[-2]
+    interval = max(later - earlier for earlier, later in pairwise(times))
     if times[-1] + interval > end + LONGEST_WAIT:
         return end  # it comes too late in any case
     return min(times[-1] + _LATE * interval, end + LONGEST_WAIT)

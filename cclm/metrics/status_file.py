@@ -33,6 +33,7 @@ from cclm.events import (
 )
 from cclm.metrics.sentences import sentence
 from cclm.metrics.tables import main_metric, mean_rows
+from cclm.metrics.waiting import folder_of_marks, phase_with_waits, waiters
 
 STATUS = "status.json"
 """Of a run that trains."""
@@ -116,13 +117,13 @@ class StatusFile:
                     "start_time": now,
                 }
             case Interval():
-                self._values |= _of_interval(event) | {"interval_time": now}
+                self._values |= _of_interval(event) | {"interval_time": now, "interval_seconds": event.seconds}
             case StepDone():
-                self._values["step"] = event.step
+                self._values |= {"step": event.step, "step_time": now}
                 return False
             case PhaseChanged():
                 is_stopped = event.phase == ENDED and self._stopped_by is not None
-                self._values["phase"] = STOPPED if is_stopped else event.phase
+                self._values |= {"phase": STOPPED if is_stopped else event.phase, "phase_time": now}
             case Evaluated():
                 self._values["evaluated"] = _of_scores(event) | {"time": now}
             case Saved():
@@ -179,10 +180,12 @@ class StatusFile:
     def _write(self) -> None:
         temporary = self.path.with_name(f".{self.path.name}.tmp")
         refusal = None
+        waiting = waiters(folder_of_marks())
         with self._lock:
+            now = {"phase": phase_with_waits(self._values["phase"], waiting), "time": time.time()}
             try:
                 temporary.write_text(
-                    json.dumps({**self._values, "time": time.time()}, ensure_ascii=False) + "\n",
+                    json.dumps({**self._values, **now}, ensure_ascii=False) + "\n",
                     encoding="utf-8",
                     errors="backslashreplace",
                 )

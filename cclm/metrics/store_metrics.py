@@ -1,30 +1,34 @@
-"""Calls to stores as metrics of Prometheus, in every process that makes such calls."""
+"""Calls to stores as metrics of Prometheus, and a mark while they wait, in every process that makes such calls."""
 
 from __future__ import annotations
 
-import logging
 from threading import Lock
 
 from cclm.metrics import catalogue
 from cclm.metrics.catalogue import Metric
 from cclm.metrics.prometheus import Exported, is_exported
-
-log = logging.getLogger(__name__)
+from cclm.metrics.waiting import Waiter, WaitingMark, folder_of_marks
 
 
 class StoreMetrics:
-    """Counts calls to stores. It has the methods of `cclm.storage.StorageObserver`.
+    """Counts calls to stores, and marks this process while it waits. It has the methods of `storage.StorageObserver`.
 
     Nothing is imported or opened before the first call to a store, so a process that only reads local files pays
-    nothing. A call to a store never fails because its metrics cannot be kept.
+    nothing.
+
+    Args:
+        waiter: what this process does.
+        exported: where counts go; None: to the files of this process.
+        is_counted: whether calls are counted, too.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, waiter: Waiter, exported: Exported | None = None, *, is_counted: bool = True) -> None:
+        self._mark = WaitingMark(waiter)
         self._lock = Lock()
-        self._exported: Exported | None = None
+        self._exported = exported
         self._stores: set[str] = set()
         """Those whose counters have begun."""
-        self._is_off = False
+        self._is_counted = is_counted
 
     def call_ended(self, store: str, outcome: str) -> None:
         self._increase(catalogue.STORAGE_CALLS, 1, store, outcome)
@@ -36,7 +40,7 @@ class StoreMetrics:
         self._increase(catalogue.STORAGE_BYTES, size, store, "written")
 
     def outage_began(self, store: str) -> None:
-        """Nothing is counted."""
+        self._mark.begin()
 
     def retried(self, store: str) -> None:
         self._increase(catalogue.STORAGE_RETRIES, 1, store)
@@ -45,17 +49,13 @@ class StoreMetrics:
         self._increase(catalogue.STORAGE_OUT, seconds, store)
 
     def outage_ended(self, store: str) -> None:
-        """Nothing is counted."""
+        self._mark.end()
 
     def _increase(self, metric: Metric, amount: float, store: str, *labels: str) -> None:
+        if not self._is_counted:
+            return
         with self._lock:
-            if self._is_off:
-                return
-            try:
-                self._begin(store).increase(metric, amount, store, *labels)
-            except OSError as error:  # the folder is gone: the launcher has ended, and a last save still goes on
-                self._is_off = True
-                log.debug("calls to stores are no longer counted: %s", error)
+            self._begin(store).increase(metric, amount, store, *labels)
 
     def _begin(self, store: str) -> Exported:
         """Where values go. All counters of a store begin with 0, so that what they count is an increase."""
@@ -72,6 +72,10 @@ class StoreMetrics:
         return self._exported
 
 
-def store_metrics_of_process() -> StoreMetrics | None:
-    """The observer of this process's calls to stores; None where nothing is exported."""
-    return StoreMetrics() if is_exported() else None
+def store_metrics_of_process(waiter: Waiter) -> StoreMetrics | None:
+    """The observer of this process's calls to stores; None where nothing is exported and nobody looks at marks.
+
+    Args:
+        waiter: what this process does.
+    """
+    return None if folder_of_marks() is None else StoreMetrics(waiter, is_counted=is_exported())

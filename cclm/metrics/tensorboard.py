@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,21 @@ TensorBoard reads only the newest file of a folder. In the same folder, an evalu
 after it."""
 
 
+_NOT_INSTALLED = (
+    "--tensorboard (the setting tensorboard) needs the package tensorboard: pip install 'cclm[tensorboard]'"
+)
+
+
+def check_installed() -> None:
+    """Find out whether curves can be written, before a model is built.
+
+    Raises:
+        UserError: the package tensorboard is not installed.
+    """
+    if find_spec("tensorboard") is None:
+        raise UserError(_NOT_INSTALLED)
+
+
 class TensorBoard:
     """A sink that writes event files. A disk that takes no more ends the curves with one notice, not the run.
 
@@ -37,11 +53,13 @@ class TensorBoard:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
-            raise UserError(
-                "--tensorboard (the setting tensorboard) needs the package tensorboard: pip install 'cclm[tensorboard]'"
-            ) from None
+            raise UserError(_NOT_INSTALLED) from None
         self._journal = journal
-        self._writer: SummaryWriter | None = SummaryWriter(str(folder), purge_step=None if step is None else step + 1)
+        self._writer: SummaryWriter | None = None
+        try:
+            self._writer = SummaryWriter(str(folder), purge_step=None if step is None else step + 1)
+        except OSError as error:
+            self._give_up(error)
 
     def handle(self, event: Event) -> None:
         match event:
@@ -57,9 +75,12 @@ class TensorBoard:
 
     def close(self) -> None:
         """Write what is left."""
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            try:
+                writer.close()
+            except OSError as error:
+                self._give_up(error)
 
     def _add(self, step: int, scalars: dict[str, float]) -> None:
         if self._writer is None:
@@ -69,10 +90,11 @@ class TensorBoard:
                 self._writer.add_scalar(name, value, step)
             self._writer.flush()
         except OSError as error:
-            self._writer = None
-            self._journal.emit(
-                Notice(f"TensorBoard's files take no more ({error.strerror or error}); no curves follow")
-            )
+            self._give_up(error)
+
+    def _give_up(self, error: OSError) -> None:
+        self._writer = None
+        self._journal.emit(Notice(f"TensorBoard's files take no more ({error.strerror or error}); no curves follow"))
 
 
 def _scalars(event: Interval) -> dict[str, float]:

@@ -31,6 +31,7 @@ from cclm.storage.access import (
     list_entries,
     list_files,
     local_path,
+    modified,
     name,
     parent,
     put_file,
@@ -60,6 +61,6 @@ __all__ = [
     "PATIENCE", "AccessDenied", "Entry", "FileStat", "MissingBucket", "Outcome", "ShortReadError",
     "StorageObserver", "StoreUnavailable", "delete", "delete_folder", "download", "exists", "fingerprint",
     "hurry", "is_file", "is_folder", "is_local", "is_partial", "join", "list_entries", "list_files", "local_path",
-    "name", "parent", "patience", "put_file", "read_bytes", "read_range", "read_ranges", "reopen", "set_observer",
-    "set_patience", "size", "write_atomic", "write_new", "write_unless",
+    "modified", "name", "parent", "patience", "put_file", "read_bytes", "read_range", "read_ranges", "reopen",
+    "set_observer", "set_patience", "size", "write_atomic", "write_new", "write_unless",
 ]  # fmt: skip

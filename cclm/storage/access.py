@@ -85,6 +85,11 @@ def size(url: str) -> int:
     return _find(url).size
 
 
+def modified(url: str) -> float | None:
+    """Unix time at which a file was changed last; None where its store does not tell. Raises FileNotFoundError."""
+    return _find(url).modified
+
+
 def fingerprint(url: str) -> FileStat:
     """Size and version of a file. Raises FileNotFoundError."""
     info = _find(url)

@@ -56,7 +56,8 @@ class Hdfs:
 
     def find(self, path: str) -> FileInfo:
         status = self._call(self._client.get_file_info, path)
-        return FileInfo(int(status.length), str(status.modification_time), bool(status.isdir))
+        changed = int(status.modification_time)  # in milliseconds
+        return FileInfo(int(status.length), str(changed), bool(status.isdir), changed / 1000)
 
     def entries(self, path: str) -> list[Entry]:
         statuses = self._call(lambda: list(self._client.list_status(path, False)))

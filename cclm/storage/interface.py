@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, TypeVar
 
 _THREADS = 8
@@ -22,6 +22,8 @@ class FileInfo:
     tag: str | None
     """ETag, generation or time of change: it changes with the content. None where the store has none of them."""
     is_folder: bool
+    modified: float | None = field(default=None, compare=False)
+    """Unix time of the last change; None where the store does not tell."""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ def find(path: str) -> FileInfo:
         status = os.stat(path)
     except NotADirectoryError:
         raise FileNotFoundError(f"{path} does not exist") from None
-    return FileInfo(status.st_size, str(status.st_mtime_ns), os.path.isdir(path))
+    return FileInfo(status.st_size, str(status.st_mtime_ns), os.path.isdir(path), status.st_mtime)
 
 
 def entries(path: str) -> list[Entry]:

@@ -19,6 +19,7 @@ import os
 import posixpath
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
 from typing import Any
 
 import fsspec
@@ -51,7 +52,13 @@ class Objects:
             raise
         tag = info.get("ETag") or info.get("generation") or info.get("mtime") or info.get("LastModified")
         size = int(info.get("size") or 0)
-        return FileInfo(size, None if tag is None else str(tag).strip('"'), info["type"] == "directory")
+        changed = info.get("mtime") or info.get("LastModified") or info.get("created")
+        return FileInfo(
+            size,
+            None if tag is None else str(tag).strip('"'),
+            info["type"] == "directory",
+            changed.timestamp() if isinstance(changed, datetime) else None,
+        )
 
     def entries(self, path: str) -> list[Entry]:
         self._system.invalidate_cache()

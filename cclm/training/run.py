@@ -223,7 +223,7 @@ def train(recipe: Recipe[Model], context: RunContext, *, resume: str, stop: envi
     # 4. Train.
     report.forget_after(begin, again=course.repeated)
     _warn_at_start(course, built, device)
-    journal.emit(_started(recipe, context, built, begin))
+    journal.emit(_started(recipe, context, built, start))
     for change in changes(start, config, recipe.checkpoint):
         journal.emit(change)
     run = Run(
@@ -323,11 +323,12 @@ def _warn_at_start(course: Course, built: Built[Model], device: torch.device) ->
             log.warning(built.warning)
 
 
-def _started(recipe: Recipe[Model], context: RunContext, built: Built[Model], begin: int) -> Started:
+def _started(recipe: Recipe[Model], context: RunContext, built: Built[Model], start: Start | None) -> Started:
     config, course = recipe.config, recipe.course
+    checkpoint = None if start is None else start.checkpoint
     return Started(
         task=config.task,
-        step=begin,
+        step=0 if start is None else start.step,
         total_steps=course.total_steps,
         parameters=sum(parameter.numel() for parameter in built.model.parameters()),
         processes=distributed.world_size(),
@@ -340,4 +341,6 @@ def _started(recipe: Recipe[Model], context: RunContext, built: Built[Model], be
         network=distributed.network(),
         weights=built.weights,
         run=context.saving.run,
+        checkpoint_bytes=None if checkpoint is None else checkpoint.size,
+        checkpoint_time=None if checkpoint is None else checkpoint.saved_time(),
     )

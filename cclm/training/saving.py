@@ -258,6 +258,8 @@ class Saving:
                     problems = self._writer.flush()
                 finally:
                     self._end_writer()
+        if not self._is_first:
+            self._journal.emit(PhaseChanged("ended"))  # what the pod of this process shows stays, too
         if problems:
             raise storage.StoreUnavailable("; ".join(problems))
         self.places.remove_temporary()

@@ -65,6 +65,7 @@ def test_a_killed_rank_leaves_counters_and_no_stale_gauge(config, tmp_path: Path
     [port] = free_ports(1)
     process = launch(path, "--metrics-port", port, "--max-restarts", 3)
     before = wait_until(port, lambda samples: steps(samples) >= 8 and phase(samples) == "training")
+    assert value(before, "cclm_learning_rate") is not None
     assert value(before, "cclm_world_size") == 2
     assert value(before, "cclm_restarts_total", cause="killed") == 0
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5) as answer:
@@ -75,6 +76,10 @@ def test_a_killed_rank_leaves_counters_and_no_stale_gauge(config, tmp_path: Path
     os.kill(victim, signal.SIGKILL)
     during = wait_until(port, lambda samples: value(samples, "cclm_restarts_total", cause="killed") == 1)
     assert steps(during) >= counted
+    stale = ("cclm_train_step", "cclm_last_step_timestamp_seconds", "cclm_learning_rate", "cclm_eta_seconds")
+    assert {name: value(during, name) for name in stale} == dict.fromkeys(stale)
+    assert not [labels for (name, labels) in during if name == "cclm_loss"]
+    assert phase(during) in ("preparing", "rendezvous")
     after = wait_until(port, lambda samples: phase(samples) == "training" and steps(samples) >= counted + 5)
     assert value(after, "cclm_train_step") is not None
     os.kill(process.pid, signal.SIGTERM)

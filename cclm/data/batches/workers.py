@@ -43,6 +43,7 @@ from cclm.data.stored.records import BrokenRecord
 from cclm.data.stored.slots import SlotReader
 from cclm.errors import UserError
 from cclm.metrics.store_metrics import store_metrics_of_process
+from cclm.metrics.waiting import Waiter
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8  # names of glibc's malloc.h
 
@@ -228,7 +229,7 @@ def start_worker(_: int) -> None:
     the parent, which is the forkserver, and the forkserver lives as long as its children.
     """
     threading.Thread(target=_end_with_training, daemon=True).start()
-    storage.set_observer(store_metrics_of_process())
+    storage.set_observer(store_metrics_of_process(Waiter.LOADER))
     _keep_memory()
     torch.set_num_threads(1)
     if threading.current_thread() is threading.main_thread():

@@ -1,7 +1,8 @@
 """Small files of a run in its remote places, while two processes train the run."""
 
 import dataclasses
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -9,7 +10,10 @@ import fsspec
 import pytest
 
 from cclm import storage
+from cclm.checkpoints import writer
+from cclm.checkpoints.mirror import Mirror
 from cclm.checkpoints.writer import Writer
+from cclm.metrics.status_file import STATUS
 from tests.checkpoint_files import OTHER_RUN, Save, make_trained, save_trained
 
 METRICS = "metrics.jsonl"
@@ -116,3 +120,91 @@ def test_checkpoints_of_other_runs_and_damaged_ones_do_not_count(tmp_path: Path)
     machine.send()
     machine.close()
     assert (place / METRICS).read_text() == "1\n"
+
+
+@pytest.fixture
+def mirror(tmp_path: Path) -> Mirror:
+    """Of a run's folder `run`, in the folder `place`."""
+    for name in ("run", "place"):
+        (tmp_path / name).mkdir()
+    made = Mirror(str(tmp_path / "run"), [str(tmp_path / "place")])
+    made.names = {METRICS, STATUS}
+    return made
+
+
+def test_signs_of_life_are_sent_though_sending_takes_long(
+    mirror: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a round that takes 10 s, 200 s pass before the next. A reader would call the run silent after 180 s."""
+    monkeypatch.setattr("cclm.checkpoints.mirror.time.monotonic", iter((0.0, 10.0, 10.0, 10.0)).__next__)
+    mirror.send_all()
+    assert mirror.seconds_to_wait() == 200
+    for name in (METRICS, STATUS):
+        (tmp_path / "run" / name).write_text("1")
+    mirror.send_signs()
+    assert [path.name for path in (tmp_path / "place").iterdir()] == [STATUS]
+
+
+def test_signs_of_life_are_sent_while_a_save_goes_on(
+    mirror: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread that saves waits here, as for a store."""
+    sent = threading.Event()
+    original = mirror.send_signs
+
+    def send_signs() -> None:
+        original()
+        sent.set()
+
+    monkeypatch.setattr(mirror, "send_signs", send_signs)
+    (tmp_path / "run" / STATUS).write_text("1")
+    with mirror.showing_life(every=0.001):
+        assert sent.wait(60)
+    assert (tmp_path / "place" / STATUS).read_text() == "1"
+
+
+def test_an_older_sign_of_life_replaces_no_newer_one(
+    mirror: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread of signs is still sending the last but one state when everything is sent at the end."""
+    status = tmp_path / "run" / STATUS
+    status.write_text("training")
+    original, is_sending, may_go_on = storage.write_unless, threading.Event(), threading.Event()
+
+    def write_slowly(url: str, data: bytes, is_refused: Callable[[], bool]) -> bool:
+        if data == b"training":
+            is_sending.set()
+            assert may_go_on.wait(60)
+        return original(url, data, is_refused)
+
+    monkeypatch.setattr(storage, "write_unless", write_slowly)
+    threads = [threading.Thread(target=send) for send in (mirror.send_signs, mirror.send_all)]
+    threads[0].start()
+    assert is_sending.wait(60)
+    status.write_text("ended")
+    threads[1].start()
+    may_go_on.set()
+    for thread in threads:
+        thread.join()
+    assert (tmp_path / "place" / STATUS).read_text() == "ended"
+
+
+def test_the_writer_shows_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[str] = []
+
+    @contextmanager
+    def showing_life(mirror: Mirror) -> Iterator[None]:
+        shown.append("begins")
+        yield
+        shown.append("ends")
+
+    def lines(mirror: Mirror) -> Iterator[bytes]:
+        shown.append("requests")
+        return iter(())
+
+    monkeypatch.setattr(Mirror, "showing_life", showing_life)
+    monkeypatch.setattr(writer, "_lines", lines)
+    machine = Machine(tmp_path / "run", str(tmp_path))
+    machine._writer.serve()
+    machine.close()
+    assert shown == ["begins", "requests", "ends"]

@@ -1,13 +1,15 @@
 """What `cclm launch` knows of a command before any process starts."""
 
 import json
+import urllib.request
 from pathlib import Path
 
 import pytest
 import yaml
 
-from cclm.cli.launch import check_processes, metrics_port
-from cclm.cli.launch_parts import parts_of
+from cclm.cli import launch_parts
+from cclm.cli.launch import check_processes, launch, metrics_port
+from cclm.cli.launch_parts import Part, parts_of
 from cclm.cli.main import parse
 from cclm.errors import UserError
 
@@ -52,13 +54,29 @@ def test_the_launcher_serves_at_the_port_of_the_command(
 ) -> None:
     monkeypatch.setenv("CCLM_METRICS_PORT", "9400")
     command = ["pretrain", "configs/demo/pretrain.yaml", *behind]
-    assert metrics_port(parse(["launch", *options, "--", *command]), parts_of(command)) == port
+    assert metrics_port(parse(["launch", *options, "--", *command]), command) == port
+
+
+def test_metrics_are_served_before_the_config_is_read(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It may lie in a store that is away."""
+
+    def read_config(command: list[str]) -> list[Part]:
+        port = capsys.readouterr().err.rpartition(":")[2].removesuffix("/metrics\n")
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+            assert b'cclm_phase{phase="preparing"} 1.0' in answer.read()
+        raise UserError("read")
+
+    monkeypatch.setattr(launch_parts, "parts_of", read_config)
+    with pytest.raises(UserError, match="^read$"):
+        launch(parse(["launch", "--metrics-port", "0", "--", "pretrain", "configs/demo/pretrain.yaml"]))
 
 
 def test_two_ports_that_differ_are_refused() -> None:
     command = ["pretrain", "configs/demo/pretrain.yaml", "--metrics-port", "9401"]
     with pytest.raises(UserError, match="--metrics-port 9400 and, behind the command, --metrics-port 9401: "):
-        metrics_port(parse(["launch", "--metrics-port", "9400", "--", *command]), parts_of(command))
+        metrics_port(parse(["launch", "--metrics-port", "9400", "--", *command]), command)
 
 
 @pytest.mark.parametrize(

@@ -118,6 +118,53 @@ def test_an_old_sign_of_life_is_said_and_that_of_a_run_that_ended_is_not(
         assert ("  ended by    the loss is nan\n" in out) == (phase == "failed")
 
 
+@pytest.mark.parametrize(("interval", "age", "is_stalled"), [
+    (2.0, 50.0, False),
+    (2.0, 90.0, True),
+    (40.0, 90.0, False),
+    (40.0, 150.0, True),
+    (None, 500.0, False),  # the first steps may take long
+    (None, 700.0, True),
+])  # fmt: skip
+def test_a_run_that_lives_and_makes_no_steps_is_said_to_make_none(
+    interval: float | None, age: float, is_stalled: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    last = time.time() - age
+    folder = tmp_path / "run"
+    put(folder, written(step_time=last, phase_time=last - 5, interval_seconds=interval, eta_seconds=4000.0))
+    found, out = as_json(capsys, folder), shown(capsys, folder)
+    assert found["is_stalled"] is is_stalled and age <= found["step_age_seconds"] < age + 30
+    assert ("no step for " in out, " left" in out) == (is_stalled, not is_stalled)
+    assert (found["eta_seconds"] is None) is is_stalled
+    put(folder, written(step_time=last, phase_time=time.time(), interval_seconds=interval))  # has just evaluated
+    assert as_json(capsys, folder)["is_stalled"] is False
+    put(folder, written(step_time=last, phase="evaluating", interval_seconds=interval))
+    found = as_json(capsys, folder)
+    assert (found["is_stalled"], found["step_age_seconds"]) == (False, None)
+
+
+def test_a_hang_is_told_from_silence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = put(tmp_path / "run", written(step_time=time.time() - 730, phase_time=0.0, interval_seconds=40.0))
+    assert shown(capsys, folder).splitlines()[0] == f"{folder}: training, step 120 of 900 (13%), no step for 12 min"
+    assert shown(capsys, folder).splitlines()[-1] == (
+        "no step for 12 min, and the last logging interval took 40 s: a process hangs, or waits for data or for "
+        "another process"
+    )
+
+
+def test_a_time_left_that_is_over_is_not_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = put(tmp_path / "run", written(eta_seconds=50.0, interval_time=time.time() - 51))
+    assert " left" not in shown(capsys, folder) and as_json(capsys, folder)["eta_seconds"] is None
+
+
+def test_json_has_no_number_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = LINE | {"losses": {"images/loss_itc": float("nan"), "images/loss_mlm": 1.0}}
+    put(tmp_path / "run", lines=f"{json.dumps(line)}\n")
+    out = shown(capsys, tmp_path / "run", "--json")
+    found = json.loads(out, parse_constant=pytest.fail)
+    assert found["losses"] == {"images/loss_itc": None, "images/loss_mlm": 1.0}
+
+
 def test_what_the_launcher_says_counts_if_it_is_newer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = put(tmp_path / "run", written(time=time.time() - 1000))
     end = {"exit_code": 137, "cause": "killed", "reason": "rank 0 was killed", "may_retry": True, "time": time.time()}

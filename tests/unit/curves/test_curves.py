@@ -268,6 +268,10 @@ def test_lines_of_two_runs_and_broken_ones_are_said_and_the_newer_are_drawn(tmp_
         ("begun", "begun/metrics.jsonl holds no numbers yet: a run writes them at the end of each logging interval"),
         ("run --out x.pdf", "--out x.pdf: a report is a page, FILE.html, or a picture, FILE.png"),
         ("run --out taken.html", "--out taken.html is a folder; name a file"),
+        (
+            "run --out file/x.html",
+            "--out file/x.html cannot be written (File exists); name a file in a folder that takes it",
+        ),
     ],
 )
 def test_bad_input_is_one_sentence(tmp_path, monkeypatch, capsys, words, sentence):

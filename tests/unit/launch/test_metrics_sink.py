@@ -3,6 +3,8 @@
 import os
 import platform
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -31,7 +33,17 @@ from cclm.metrics import catalogue
 from cclm.metrics.catalogue import PHASES
 from cclm.metrics.endpoint import PodCollector, open_endpoint
 from cclm.metrics.prometheus import Exported
+from cclm.storage.patience import retried
 
+CALL = """
+from cclm import storage
+from cclm.metrics.store_metrics import store_metrics_of_process
+from cclm.metrics.waiting import Waiter
+from cclm.storage.patience import retried
+storage.set_observer(store_metrics_of_process(Waiter.TRAINING))
+for url in ("s3://b/k", "s3://b/k", "s3://b/k", "hdfs://b/k"):
+    retried(url, lambda: None)
+"""
 MET = NodesMet(nodes=1, min_nodes=1, max_nodes=1, node_rank=0, processes=2, seconds=0.1)
 
 
@@ -73,10 +85,13 @@ def test_before_anything_happens(registry: CollectorRegistry) -> None:
 def test_nodes_meet(metrics: LauncherMetrics, registry: CollectorRegistry) -> None:
     metrics.handle(WaitingForNodes(min_nodes=2, max_nodes=4))
     assert phases(registry) == ["rendezvous"]
+    assert registry.get_sample_value("cclm_nodes", {"state": "present"}) == 0
     metrics.handle(NodesMet(nodes=3, min_nodes=2, max_nodes=4, node_rank=0, processes=6, seconds=1.0))
     assert phases(registry) == ["preparing"]
     counts = {"wanted_at_least": 2, "wanted_at_most": 4, "present": 3}
     assert {state: registry.get_sample_value("cclm_nodes", {"state": state}) for state in counts} == counts
+    metrics.handle(WaitingForNodes(min_nodes=2, max_nodes=4))
+    assert registry.get_sample_value("cclm_nodes", {"state": "present"}) == 0
 
 
 @pytest.mark.parametrize(
@@ -150,6 +165,30 @@ def test_a_port_that_is_taken_is_said_on_the_console_and_in_the_log() -> None:
     assert METRICS_WARNING not in os.environ
 
 
+def test_the_launcher_says_that_it_waits_for_a_store_and_counts_its_calls() -> None:
+    """Its counts are added to those of its processes."""
+    with serving_metrics(0, Journal()) as endpoint:
+        assert endpoint is not None
+        subprocess.run([sys.executable, "-c", CALL], check=True, timeout=60)
+        seen: list[list[str]] = []
+        errors: list[Exception] = [ConnectionResetError()]
+
+        def call() -> None:
+            seen.append(phases(registry))
+            if errors:
+                raise errors.pop()
+
+        registry = CollectorRegistry()
+        registry.register(endpoint.collector)
+        retried("s3://b/k", call)
+        assert seen == [["preparing"], ["waiting_for_store"]]
+        assert phases(registry) == ["preparing"]
+        calls = {store: registry.get_sample_value("cclm_storage_calls_total", {"store": store, "outcome": "ok"})
+                 for store in ("s3", "hdfs")}  # fmt: skip
+        assert calls == {"s3": 4, "hdfs": 1}
+        assert registry.get_sample_value("cclm_storage_retries_total", {"store": "s3"}) == 1
+
+
 def test_how_far_training_came_is_known_at_the_end(tmp_path: Path) -> None:
     registry = CollectorRegistry()
     exported = Exported(registry)
@@ -160,3 +199,12 @@ def test_how_far_training_came_is_known_at_the_end(tmp_path: Path) -> None:
         exported.set(catalogue.STEP, 200)
         exported.set(catalogue.LOSS, 1.5, "image", "itc")
         assert last_progress(endpoint) == {"step": 200, "planned": 300, "image/itc": 1.5}
+
+
+def test_an_end_is_told_though_metrics_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(collector: PodCollector) -> None:
+        raise OSError("the folder is gone")
+
+    with open_endpoint(0, PodCollector(tmp_path), pytest.fail) as endpoint:
+        monkeypatch.setattr(PodCollector, "collect", fail)
+        assert last_progress(endpoint) == {}

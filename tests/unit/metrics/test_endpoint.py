@@ -1,6 +1,7 @@
 """What a pod serves: the values of processes that live, the counts of those that are gone, and its launcher's own."""
 
 import contextlib
+import errno
 import os
 import signal
 import socket
@@ -16,11 +17,20 @@ import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from cclm.events import Notice, Warned
-from cclm.launch.metrics_sink import LauncherMetrics
-from cclm.launch_contract import METRICS_WARNING
+from cclm.events import Event, Journal, Notice, Warned
+from cclm.launch.metrics_sink import LauncherMetrics, serving_metrics
+from cclm.launch_contract import LAUNCHER_PID, METRICS_FOLDER, METRICS_WARNING
+from cclm.metrics import endpoint as endpoint_module
 from cclm.metrics.early_events import take_early_events
-from cclm.metrics.endpoint import Endpoint, PodCollector, open_endpoint, serving_process
+from cclm.metrics.endpoint import (
+    IDLE_TIMEOUT,
+    Endpoint,
+    PodCollector,
+    _SilentHandler,
+    folder_of_values,
+    open_endpoint,
+    serving_process,
+)
 from cclm.metrics.prometheus import Exported
 
 ACCEPT = (  # as Prometheus 3 asks
@@ -42,6 +52,42 @@ for line in sys.stdin:
     sink.handle(PhaseChanged(line.strip()))
 """
 
+LOADER = """
+import sys
+from cclm.data.batches.workers import start_worker
+from cclm.storage.patience import retried
+errors = [ConnectionResetError()]
+def read():
+    if errors:
+        raise errors.pop()
+    print("waits", flush=True)  # the second try
+    sys.stdin.readline()
+start_worker(0)
+retried("s3://b/k", read)
+"""
+
+TWO_TRAININGS = """
+import dataclasses, sys
+from cclm.events import Evaluated, Interval, PhaseChanged, Saved, Started, StepDone, Worked
+from cclm.metrics.prometheus import sink_of_process
+interval = Interval(5, 9, {"images/loss_ta": 1.0}, 0.1, {"images": 2.0}, {}, 1.0, 1.0, 1.0, {}, 3.0, {"images": 0.5})
+for task, kind, count in (("text_assignment", "images", 20), ("reasoning", "examples", 5)):
+    sink = sink_of_process()
+    print("preparing", flush=True)
+    sys.stdin.readline()
+    sink.handle(Started(task, 0, count, 7 + count, 1, "cpu", 1, {kind: 7}, ("out",), backend="gloo"))
+    sink.handle(PhaseChanged("training"))
+    sink.handle(StepDone(count))
+    sink.handle(Worked({kind: count}, {kind: count}, count, count, {"data": 1.5}, {kind: 9}, {}))
+    sink.handle(dataclasses.replace(interval, losses={f"{kind}/loss": 1.0}))
+    if task == "text_assignment":
+        sink.handle(Saved(count, "out", 1, 1.0, 0.5))
+        sink.handle(Evaluated("test", count, {"en": {"accuracy": 50.0}}))
+        sink.handle(PhaseChanged("ended"))
+    print("done", flush=True)
+    sys.stdin.readline()
+"""
+
 Start = Callable[..., subprocess.Popen[str]]
 
 
@@ -51,7 +97,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
     with contextlib.ExitStack() as stack:
 
         def begin(steps: int, rank: int = 0) -> subprocess.Popen[str]:
-            environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path), "LOCAL_RANK": str(rank)}
+            environment = {**os.environ, METRICS_FOLDER: str(tmp_path), "LOCAL_RANK": str(rank)}
             command = [sys.executable, "-c", PROCESS, str(steps)]
             pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
             process = stack.enter_context(subprocess.Popen(command, env=environment, text=True, **pipes))
@@ -119,6 +165,68 @@ def test_a_process_that_has_ended_leaves_its_results_until_processes_start_again
     assert pod.get_sample_value("cclm_train_steps_total") == 5
 
 
+def test_a_second_training_of_a_process_shows_nothing_of_the_first_and_adds_up(
+    pod: CollectorRegistry, tmp_path: Path
+) -> None:
+    """As in `cclm launch -- run --task nlvr_domain`."""
+
+    def gauges() -> set[str]:
+        """Those that the training process has set."""
+        return {
+            sample.name
+            for family in pod.collect()
+            for sample in family.samples
+            if family.type == "gauge" and sample.name not in ("cclm_phase", "cclm_build_info")
+        }
+
+    environment = {**os.environ, METRICS_FOLDER: str(tmp_path), "LOCAL_RANK": "0", LAUNCHER_PID: "1"}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", TWO_TRAININGS], env=environment, text=True, **pipes) as process:
+        assert process.stdin is not None and process.stdout is not None
+
+        def until(word: str) -> None:
+            assert process.stdout is not None and process.stdout.readline() == f"{word}\n"
+
+        def go_on() -> None:
+            assert process.stdin is not None
+            process.stdin.write("\n")
+            process.stdin.flush()
+
+        until("preparing")
+        go_on()
+        until("done")
+        assert phase(pod) == ["ended"]
+        assert gauges() >= {"cclm_loss", "cclm_score_ratio", "cclm_checkpoint_step", "cclm_train_step"}
+        go_on()
+        until("preparing")
+        assert phase(pod) == ["preparing"]
+        assert gauges() == {"cclm_attempts"}  # the first training has saved
+        go_on()
+        until("done")
+        assert phase(pod) == ["training"]
+        assert not gauges() & {"cclm_score_ratio", "cclm_checkpoint_step"}
+        [run] = [family.samples for family in pod.collect() if family.name == "cclm_run_info"]
+        assert [sample.labels["task"] for sample in run] == ["reasoning"]
+        assert pod.get_sample_value("cclm_train_step") == 5
+        assert pod.get_sample_value("cclm_tokens_total", {"state": "real"}) == 25
+        assert pod.get_sample_value("cclm_train_steps_total") == 2
+        go_on()
+
+
+def test_a_loader_process_that_waits_for_a_store_is_the_phase_of_the_pod(
+    start: Start, pod: CollectorRegistry, tmp_path: Path
+) -> None:
+    start(5)
+    environment = {**os.environ, METRICS_FOLDER: str(tmp_path)}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", LOADER], env=environment, text=True, **pipes) as loader:
+        assert loader.stdout is not None and loader.stdout.readline() == "waits\n"
+        assert phase(pod) == ["waiting_for_store"]
+        loader.communicate("it is back\n", timeout=60)
+    assert phase(pod) == ["training"]
+    assert pod.get_sample_value("cclm_storage_calls_total", {"store": "s3", "outcome": "ok"}) == 1
+
+
 @pytest.fixture
 def endpoint(tmp_path: Path) -> Iterator[Endpoint]:
     own = CollectorRegistry()
@@ -155,10 +263,62 @@ def test_there_is_nothing_else(endpoint: Endpoint, path: str) -> None:
         assert answer.code == 404
 
 
+class Recorder(list[Event]):
+    """A sink that keeps the events."""
+
+    def handle(self, event: Event) -> None:
+        self.append(event)
+
+
 def test_a_client_that_says_nothing_keeps_nobody_waiting(endpoint: Endpoint) -> None:
     with socket.create_connection(("127.0.0.1", endpoint.port)):
         with urllib.request.urlopen(f"http://127.0.0.1:{endpoint.port}/healthz", timeout=5) as answer:
             assert answer.status == 200
+
+
+def test_a_connection_that_says_nothing_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert _SilentHandler.timeout == IDLE_TIMEOUT  # None: never
+    monkeypatch.setattr(_SilentHandler, "timeout", 0.01)
+    served = Endpoint(0, PodCollector(tmp_path))
+    with socket.create_connection(("127.0.0.1", served.port), timeout=60) as idle:
+        assert idle.recv(1) == b""
+    served.close()
+    assert capfd.readouterr().err == ""
+
+
+def test_a_folder_that_cannot_be_removed_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process still writes into it."""
+
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY))
+
+    with folder_of_values(pytest.fail) as folder:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "rmdir", refuse)
+            with folder_of_values(pytest.fail) as kept:
+                pass
+        assert folder is not None and kept is not None and Path(kept).is_dir()
+    assert not Path(folder).exists()
+    Path(kept).rmdir()
+
+
+def test_metrics_without_a_temporary_folder_are_a_warning(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(**options: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(endpoint_module, "TemporaryDirectory", refuse)
+    sentence = "metrics are not served: no temporary folder can be made (No space left on device)"
+    notices = Recorder()
+    for context in (serving_process(0), serving_metrics(0, Journal([notices]))):
+        with context as served:
+            assert served is None and METRICS_FOLDER not in os.environ
+            assert os.environ[METRICS_WARNING] == sentence
+        assert METRICS_WARNING not in os.environ
+    assert caplog.messages == [sentence] and notices == [Notice(sentence)]
 
 
 def test_a_port_that_is_taken_is_a_warning(endpoint: Endpoint, tmp_path: Path) -> None:
@@ -181,11 +341,13 @@ def scrape(endpoint: Endpoint) -> bytes:
 def test_the_last_values_stay_for_whoever_scrapes_regularly(endpoint: Endpoint) -> None:
     told: list[str] = []
     answers: list[bytes] = []
+    scrapes: list[threading.Thread] = []
 
     def scrape_again(sentence: str) -> None:
         """From another thread, since this one waits."""
         told.append(sentence)
-        threading.Thread(target=lambda: answers.append(scrape(endpoint))).start()
+        scrapes.append(threading.Thread(target=lambda: answers.append(scrape(endpoint))))
+        scrapes[-1].start()
 
     endpoint.await_last_scrapes(scrape_again)
     assert told == []  # nobody has ever scraped
@@ -193,6 +355,7 @@ def test_the_last_values_stay_for_whoever_scrapes_regularly(endpoint: Endpoint) 
     while not told:  # the server may count the scrape a moment after its answer has come
         endpoint.await_last_scrapes(scrape_again)
     assert told == ["waiting up to 30 s until the last metrics are scraped"]
+    scrapes[0].join()
     assert b"cclm_phase" in answers[0]
 
 

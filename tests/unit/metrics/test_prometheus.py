@@ -1,5 +1,6 @@
 """Each event becomes values of the metrics that the catalogue lists."""
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from cclm.events import (
     Waited,
     Worked,
 )
+from cclm.launch_contract import METRICS_FOLDER
 from cclm.metrics import catalogue, labels
 from cclm.metrics.prometheus import Exported, PrometheusSink, sink_of_process
 
@@ -105,6 +107,23 @@ def test_a_start_says_what_the_run_is(sink: PrometheusSink, registry: CollectorR
     assert value("cclm_run_info", {"task": "pretrain", "device": "cuda", "parameters": "1234"}) == 1
     assert value("cclm_transport_info", {"backend": "nccl", "network": "IB"}) == 1
     assert value("cclm_train_steps_total") == 0  # made by this process, unlike the steps that the run has done
+
+
+def test_a_run_that_goes_on_shows_its_checkpoint_before_it_saves_one(
+    sink: PrometheusSink, registry: CollectorRegistry
+) -> None:
+    facts = {"processes": 2, "device": "cpu", "threads": 1, "records": {}, "places": ("out",)}
+    start = Started("pretrain", 40, 900, 1234, **facts, checkpoint_bytes=4096, checkpoint_time=1.75e9)
+    sink.handle(start)
+    value = registry.get_sample_value
+    assert (value("cclm_checkpoint_step"), value("cclm_checkpoint_bytes")) == (40, 4096)
+    assert value("cclm_checkpoint_timestamp_seconds") == 1.75e9
+    assert value("cclm_checkpoints_saved_total") == 0  # by this process
+
+
+def test_a_run_that_begins_has_no_checkpoint(sink: PrometheusSink, registry: CollectorRegistry) -> None:
+    sink.handle(Started("pretrain", 0, 900, 1234, 2, "cuda", 1, {}, ("out",)))
+    assert registry.get_sample_value("cclm_checkpoint_step") is None
 
 
 def test_an_evaluation_says_what_it_is(sink: PrometheusSink, registry: CollectorRegistry) -> None:
@@ -198,11 +217,36 @@ def test_work_adds_what_is_new(sink: PrometheusSink, registry: CollectorRegistry
     assert value("cclm_device_memory_bytes", {"state": "allocated"}) == 2000
 
 
-def test_a_second_training_in_the_process_adds_up(sink: PrometheusSink, registry: CollectorRegistry) -> None:
-    """Its totals begin with 0 again: counters do not go back, and what it does is added."""
-    for images in (20, 0, 5):
-        sink.handle(worked(images))
-    assert registry.get_sample_value("cclm_samples_total", {"kind": "images"}) == 25
+def test_a_time_that_goes_back_a_little_is_not_added_twice(sink: PrometheusSink, registry: CollectorRegistry) -> None:
+    """Communication is taken away from the other parts, by another clock."""
+    for seconds in (2.0, 1.75, 2.5):
+        sink.handle(dataclasses.replace(worked(1), seconds_by_part={"compute": seconds}))
+    assert registry.get_sample_value("cclm_step_seconds_total", {"part": "compute"}) == 2.5
+
+
+def test_an_interval_shows_what_it_has_and_nothing_of_the_one_before(
+    sink: PrometheusSink, registry: CollectorRegistry
+) -> None:
+    first = Interval(
+        step=5, total_steps=20, losses={"images/loss_itc": 3.5, "regions/loss_bbox": 7.25}, lr=1e-4,
+        grad_norms={"images": 1.5, "regions": 2.5}, learnt={}, images_per_second=1.0, texts_per_second=1.0, seconds=1.0,
+        skipped={}, eta_seconds=30.0, model_flops_utilization=0.375,
+    )  # fmt: skip
+    sink.handle(first)
+    assert registry.get_sample_value("cclm_loss", {"kind": "regions", "loss": "bbox"}) == 7.25
+    second = dataclasses.replace(
+        first, losses={"images/loss_itc": 3.25}, grad_norms={"images": 1.0}, eta_seconds=None,
+        model_flops_utilization=None,
+    )  # fmt: skip
+    sink.handle(second)
+    value = registry.get_sample_value
+    assert value("cclm_loss", {"kind": "images", "loss": "itc"}) == 3.25
+    assert value("cclm_loss", {"kind": "regions", "loss": "bbox"}) is None
+    assert value("cclm_gradient_norm", {"kind": "images"}) == 1
+    assert value("cclm_gradient_norm", {"kind": "regions"}) is None
+    assert value("cclm_eta_seconds") is None and value("cclm_model_flops_utilization_ratio") is None
+    sink.handle(first)
+    assert value("cclm_loss", {"kind": "regions", "loss": "bbox"}) == 7.25 and value("cclm_eta_seconds") == 30
 
 
 def test_saves_are_shown(sink: PrometheusSink, registry: CollectorRegistry) -> None:
@@ -265,5 +309,5 @@ def test_a_process_that_is_not_the_first_adds_its_work_only() -> None:
 
 
 def test_nothing_is_kept_where_nothing_is_exported(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("PROMETHEUS_MULTIPROC_DIR", raising=False)
+    monkeypatch.delenv(METRICS_FOLDER, raising=False)
     assert sink_of_process() is None

@@ -4,9 +4,11 @@ from collections.abc import Callable
 
 import pytest
 
-from cclm.metrics.scrapers import Scrapers
+from cclm.metrics.scrapers import MEMORY, Client, Scrapers
 
 END = 1000.0
+PROMETHEUS, ALLOY = Client("10.0.0.1", "Prometheus/3.5.0"), Client("10.0.0.1", "Alloy/v1.10.0")
+"""Behind one address."""
 
 
 @pytest.mark.parametrize(
@@ -22,14 +24,16 @@ END = 1000.0
         ((800, 860), True, END),  # gone
         ((960, 985), True, 1022.5),
         ((950, 980, 1000), True, END),  # has scraped since
-        ((985, 993, 995), True, END),  # is overdue
+        ((981, 983, 985), True, END),  # is overdue
+        ((969, 970, 999, 999.5), True, END + 30),  # two behind one address, at an interval of 30 s
+        ((984, 985, 994, 995), True, 1008.5),
     ],
     ids=str,
 )
 def test_who_is_waited_for(times: tuple[float, ...], announces_itself: bool, until: float) -> None:
     scrapers = Scrapers(lambda: END)
     for time in times:
-        scrapers.add("10.0.0.1", time, announces_itself=announces_itself)
+        scrapers.add(PROMETHEUS, time, announces_itself=announces_itself)
     assert scrapers.wait_until(END) == until
 
 
@@ -49,11 +53,11 @@ class Clock:
 
 def test_the_last_of_two_is_waited_for() -> None:
     clock = Clock(
-        at_1003=lambda: scrapers.add("a", 1002, announces_itself=True),
-        at_1007=lambda: scrapers.add("b", 1006, announces_itself=True),
+        at_1003=lambda: scrapers.add(PROMETHEUS, 1002, announces_itself=True),
+        at_1007=lambda: scrapers.add(ALLOY, 1006, announces_itself=True),
     )
     scrapers = Scrapers(clock)
-    for client in "ab":
+    for client in (PROMETHEUS, ALLOY):
         for time in (960, 990):
             scrapers.add(client, time, announces_itself=True)
     scrapers.await_last_scrapes(END, lambda: False)
@@ -63,6 +67,14 @@ def test_the_last_of_two_is_waited_for() -> None:
 def test_a_signal_ends_the_waiting() -> None:
     clock = Clock()
     scrapers = Scrapers(clock)
-    scrapers.add("a", 999, announces_itself=True)
+    scrapers.add(PROMETHEUS, 999, announces_itself=True)
     scrapers.await_last_scrapes(END, lambda: clock.time >= 1005)
     assert clock.time == 1005
+
+
+def test_who_is_gone_is_forgotten() -> None:
+    scrapers = Scrapers(lambda: END)
+    for number in range(100):
+        scrapers.add(Client(f"10.0.0.{number}", ""), END, announces_itself=True)
+    scrapers.add(PROMETHEUS, END + MEMORY + 1, announces_itself=True)
+    assert list(scrapers._clients) == [PROMETHEUS]

@@ -23,8 +23,10 @@ from cclm.events import (
     Stopped,
     Warned,
 )
+from cclm.launch_contract import METRICS_FOLDER, STORE_WAITS
 from cclm.metrics.report import Report, open_journal
 from cclm.metrics.status_file import StatusFile
+from cclm.metrics.waiting import Waiter, WaitingMark
 
 
 class Collected:
@@ -78,6 +80,7 @@ def test_it_tells_what_happens(tmp_path: Path, journal: Journal) -> None:
     file.handle(interval(5))
     now = read(tmp_path)
     assert (now["phase"], now["step"], now["total_steps"], now["eta_seconds"]) == ("training", 5, 20, 30.0)
+    assert now["phase_time"] <= now["step_time"] <= now["interval_time"] and now["interval_seconds"] == 2.0
     assert now["losses"] == {"images/loss_itc": 1.5} and now["skipped"] == {"texts": 2}
     file.handle(SaveFailed(5, "output", "No space left", 1, 3))
     assert read(tmp_path)["save_failure"]["reason"] == "No space left"
@@ -91,6 +94,28 @@ def test_it_tells_what_happens(tmp_path: Path, journal: Journal) -> None:
     assert read(tmp_path)["phase"] == "ended" and abs(read(tmp_path)["time"] - time.time()) < 10
     file.close()
     assert [path.name for path in tmp_path.iterdir()] == ["status.json"]
+
+
+def test_a_loader_process_that_waits_for_a_store_is_told(
+    tmp_path: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "marks").mkdir()
+    monkeypatch.delenv(METRICS_FOLDER, raising=False)
+    monkeypatch.setenv(STORE_WAITS, str(tmp_path / "marks"))
+    loader = WaitingMark(Waiter.LOADER)
+    file = StatusFile(tmp_path / "status.json", journal)
+    file.handle(started())
+    file.handle(PhaseChanged("training"))
+    loader.begin()
+    file.handle(interval(5))
+    assert read(tmp_path)["phase"] == "waiting_for_store"
+    loader.end()
+    file.handle(interval(10))
+    assert read(tmp_path)["phase"] == "training"
+    loader.begin()
+    file.handle(PhaseChanged("ended"))
+    assert read(tmp_path)["phase"] == "ended"
+    file.close()
 
 
 def test_an_evaluation_has_a_file_of_its_own(tmp_path: Path, journal: Journal) -> None:

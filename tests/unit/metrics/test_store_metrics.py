@@ -12,9 +12,10 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from cclm import storage
 from cclm.events import Event, Journal, PhaseChanged
-from cclm.launch_contract import METRICS_FOLDER
+from cclm.launch_contract import METRICS_FOLDER, STORE_WAITS
 from cclm.metrics import catalogue
-from cclm.metrics.store_metrics import store_metrics_of_process
+from cclm.metrics.store_metrics import StoreMetrics, store_metrics_of_process
+from cclm.metrics.waiting import Waiter, phase_with_waits, waiters
 from cclm.storage.patience import retried
 from cclm.training.store_waits import StoreWaits
 
@@ -25,7 +26,8 @@ def test_the_catalogue_names_every_outcome() -> None:
 
 def test_nothing_is_observed_where_nothing_is_exported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(METRICS_FOLDER, raising=False)
-    assert store_metrics_of_process() is None
+    monkeypatch.delenv(STORE_WAITS, raising=False)
+    assert store_metrics_of_process(Waiter.LOADER) is None
 
 
 CALLS = dedent(
@@ -34,6 +36,7 @@ CALLS = dedent(
     from concurrent.futures import ThreadPoolExecutor
     from cclm import storage
     from cclm.metrics.store_metrics import store_metrics_of_process
+    from cclm.metrics.waiting import Waiter
     from cclm.storage.patience import retried
 
     def call(number):
@@ -44,11 +47,11 @@ CALLS = dedent(
         retried("s3://b/k", attempt)
 
     def spawned():
-        storage.set_observer(store_metrics_of_process())
+        storage.set_observer(store_metrics_of_process(Waiter.LOADER))
         call(1)
 
     if __name__ == "__main__":
-        storage.set_observer(store_metrics_of_process())
+        storage.set_observer(store_metrics_of_process(Waiter.TRAINING))
         assert "prometheus_client" not in sys.modules
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(call, range(200)))
@@ -142,3 +145,58 @@ def test_one_of_several_calls_that_comes_back_does_not_end_the_wait() -> None:
     assert phases.seen == ["waiting_for_store"]
     waits.outage_ended("s3")
     assert phases.seen == ["waiting_for_store", "preparing"]
+
+
+def test_a_process_has_a_mark_while_its_calls_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where metrics are not exported: `status.json` looks at marks, too."""
+    monkeypatch.delenv(METRICS_FOLDER, raising=False)
+    monkeypatch.setenv(STORE_WAITS, str(tmp_path))
+    seen: list[set[Waiter]] = []
+    errors: list[Exception] = [TimeoutError(), TimeoutError()]
+
+    def call() -> None:
+        seen.append(waiters(tmp_path))
+        if errors:
+            raise errors.pop()
+
+    storage.set_observer(store_metrics_of_process(Waiter.WRITER))
+    try:
+        retried("s3://b/k", call)
+    finally:
+        storage.set_observer(None)
+    assert seen == [set(), {Waiter.WRITER}, {Waiter.WRITER}]
+    assert waiters(tmp_path) == set()
+
+
+def test_one_of_several_calls_that_comes_back_leaves_the_mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(METRICS_FOLDER, str(tmp_path))
+    metrics = StoreMetrics(Waiter.LOADER, is_counted=False)
+    for report in (metrics.outage_began, metrics.outage_began, metrics.outage_ended):
+        report("s3")
+    assert waiters(tmp_path) == {Waiter.LOADER}
+    metrics.outage_ended("s3")
+    assert waiters(tmp_path) == set()
+
+
+def test_the_mark_of_a_process_that_is_gone_says_nothing(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
+        gone.wait()
+    mark = tmp_path / f"waits-loader-{gone.pid}"
+    mark.touch()
+    assert waiters(tmp_path) == set()
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize(
+    ("phase", "waiting", "shown"),
+    [
+        ("training", set(), "training"),
+        ("training", {Waiter.LOADER}, "waiting_for_store"),
+        ("preparing", {Waiter.LAUNCHER}, "waiting_for_store"),
+        ("training", {Waiter.WRITER}, "training"),  # it holds up nobody
+        ("saving", {Waiter.WRITER}, "waiting_for_store"),
+        ("ended", {Waiter.WRITER, Waiter.LAUNCHER}, "ended"),
+    ],
+)
+def test_what_a_process_that_waits_makes_of_the_phase(phase: str, waiting: set[Waiter], shown: str) -> None:
+    assert phase_with_waits(phase, waiting) == shown

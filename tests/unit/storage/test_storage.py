@@ -39,6 +39,7 @@ def test_ranges_are_read_whole_or_not_at_all(tmp_path: Path, scheme: str) -> Non
     assert storage.read_range(url, 2, 5) == b"234"
     assert storage.read_bytes(url) == b"0123456789"
     assert storage.size(url) == 10
+    assert storage.modified(url) == (tmp_path / "f").stat().st_mtime
     assert storage.exists(url) and not storage.exists(url + "x")
     with pytest.raises(storage.ShortReadError, match="8..12"):
         storage.read_range(url, 8, 12)
@@ -51,6 +52,8 @@ def test_other_stores_go_through_fsspec() -> None:
     assert storage.list_files("memory://data") == ["memory://data/p0"]
     assert storage.read_range("memory://data/p0", 1, 3) == b"bc"
     assert storage.size("memory://data/p0") == 6
+    created = fsspec.filesystem("memory").info("/data/p0")["created"]
+    assert storage.modified("memory://data/p0") == created.timestamp()
     with pytest.raises(storage.ShortReadError):
         storage.read_range("memory://data/p0", 4, 9)
 

@@ -1,5 +1,8 @@
 """Where a run goes on, and what is set aside for it."""
 
+import shutil
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -10,6 +13,7 @@ from cclm.checkpoints.retention import checkpoint_steps
 from cclm.errors import UserError
 from cclm.events import Journal
 from cclm.metrics.sentences import Sentences
+from cclm.training.run import Built, RunContext, _started
 from cclm.training.saving import Saving
 from tests.checkpoint_files import RUN, Output, flip, make_trained, run_steps, save_trained
 
@@ -26,6 +30,24 @@ def test_a_run_keeps_its_name_before_its_first_checkpoint(tmp_path):
     assert Saving(output, Journal()).find_start("never") is None
     fresh = Saving(output, Journal())
     assert fresh.find_start("auto") is None and fresh._lineage.run != names[0]
+
+
+def test_what_a_run_goes_on_from_has_a_size_and_a_time(tmp_path):
+    folder = save_trained(tmp_path, 5)
+    saving = Saving(Output(str(tmp_path)), Journal())
+    start = saving.find_start("auto")
+    checkpoint = start.checkpoint
+    manifest = folder / "manifest.json"
+    assert checkpoint.size == sum(path.stat().st_size for path in folder.iterdir() if path != manifest)
+    assert checkpoint.saved_time() == manifest.stat().st_mtime
+    config = SimpleNamespace(task="pretrain", output_dir=str(tmp_path), output_hdfs=None)
+    recipe = SimpleNamespace(config=config, course=SimpleNamespace(total_steps=9, sources={}, description=""))
+    model = torch.nn.Linear(1, 1)
+    event = _started(recipe, RunContext(torch.device("cpu"), Journal(), saving), Built(model, model), start)
+    assert (event.step, event.checkpoint_bytes) == (5, checkpoint.size)
+    assert event.checkpoint_time == checkpoint.saved_time()
+    shutil.rmtree(folder)
+    assert checkpoint.saved_time() is None
 
 
 def test_never_sets_aside(tmp_path):

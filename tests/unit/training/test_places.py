@@ -19,7 +19,7 @@ from cclm.checkpoints.retention import checkpoint_steps
 from cclm.checkpoints.snapshot import Snapshot
 from cclm.config.output import CheckpointConfig
 from cclm.errors import UserError
-from cclm.events import Journal, Saved
+from cclm.events import Journal, PhaseChanged, Saved
 from cclm.metrics.sentences import Sentences
 from cclm.training.saving import Saving
 from tests.checkpoint_files import Output, Save, flip, make_trained, run_steps, save_trained
@@ -148,6 +148,19 @@ def test_a_save_says_whether_it_is_the_best_model_and_how_long_it_held_up_traini
         (1, f"{near}, {far}", False, 8.0), (1, f"{near}/best, {far}/best", True, 0.0),
         (2, f"{near}/best, {far}/best", True, 8.0),
     ]  # fmt: skip
+
+
+def test_every_process_says_in_the_end_that_it_has_ended(tmp_path, monkeypatch):
+    """Each pod shows the phase of its own first process, and keeps what it shows only after `ended`."""
+    for rank in (0, 1):
+        phases = []
+        sink = SimpleNamespace(handle=lambda event, to=phases: to.append(event))
+        monkeypatch.setattr(distributed, "rank", lambda number=rank: number)
+        with Saving(Output(str(tmp_path)), Journal([sink])) as saving:
+            if rank == 0:
+                saving.find_start("auto")
+            saving.publish("log.txt")
+        assert phases[-1:] == [PhaseChanged("ended")], rank
 
 
 # ---------------------------------------------------------------------------------------------------- whole savings
