@@ -302,8 +302,8 @@ def _decide_phase(status: RunStatus) -> None:
     launcher_time = _number(launcher.get("time"))
     if launcher_time is not None and (sign is None or launcher_time > sign):
         _take_launchers_phase(status, launcher)
-    if status.phase == "rendezvous":
-        sign = launcher_time
+        if status.phase == "rendezvous" or (status.phase == "preparing" and sign is not None):
+            sign = launcher_time
     since = 0.0 if sign is None else max(0.0, status.read_time - sign)
     if status.phase not in FINAL and sign is not None:
         status.silent_seconds = since
@@ -333,10 +333,8 @@ def _take_launchers_phase(status: RunStatus, launcher: Mapping[str, Any]) -> Non
                 status.phase, status.error = FAILED, str(end.get("reason"))
     elif launcher.get("phase") == "rendezvous":
         status.phase = "rendezvous"
-    elif status.phase in FINAL:  # the launcher starts the processes again
+    else:  # the launcher writes when it starts the processes, and these have not written since
         status.phase, status.error = "preparing", None
-    elif status.phase == UNKNOWN:
-        status.phase = "preparing"
 
 
 def _number(value: object) -> float | None:

@@ -136,6 +136,21 @@ def test_what_the_launcher_says_counts_if_it_is_newer(tmp_path: Path, capsys: py
     assert ": failed, " in shown(capsys, folder)
 
 
+def test_processes_that_are_started_again_do_not_train_yet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    now = time.time()
+    restart = {"cause": "killed", "reason": "rank 0 was killed", "time": now - 20}
+    launch = {"time": now - 20, "phase": "running", "end": None, "restarts": {"killed": 1}, "last_restart": restart}
+    folder = put(tmp_path / "run", written(time=now - 25), launch)
+    assert shown(capsys, folder).startswith(f"{folder}: preparing, step 120 of 900 (13%)\n")
+    found = as_json(capsys, folder)
+    assert (found["phase"], found["eta_seconds"]) == ("preparing", None)
+    put(folder, written(time=now - 1000))  # the launcher itself was killed, and is started again
+    assert "no sign of life" not in shown(capsys, folder)
+    put(folder, written(time=now - 10))  # the next attempt has written
+    assert "training" in shown(capsys, folder).splitlines()[0]
+    assert as_json(capsys, folder)["eta_seconds"] is not None
+
+
 def test_metrics_that_are_cut_and_no_status(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """As an earlier version of cclm, or a crash, leaves it."""
     score = {"step": 119, "retrieval": {"en": {"r_mean": 40.0}, "mean": {"r_mean": 30.0}}}
