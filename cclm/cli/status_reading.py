@@ -97,7 +97,7 @@ class RunStatus:
     error: str | None = None
     """The exception that ended it."""
     launcher: dict[str, Any] | None = None
-    """Contents of launch-COMMAND.json, or `attempts` alone."""
+    """Contents of launch-COMMAND.json, or `attempts` and `attempts_step` alone."""
     notes: list[str] = field(default_factory=list)
     """Sentences on what does not fit together."""
 
@@ -183,9 +183,10 @@ def _take_launcher(status: RunStatus, folder: str, names: list[str]) -> None:
         status.launcher = max(files, key=lambda file: float(file["time"]))
         return
     counts = [_json_of(folder, name) for name in names if name.startswith(_ATTEMPTS)]
-    attempts = [count["attempts"] for count in counts if isinstance(count.get("attempts"), int)]
-    if attempts:
-        status.launcher = {"attempts": max(attempts)}
+    counts = [count for count in counts if isinstance(count.get("attempts"), int)]
+    if counts:
+        most = max(counts, key=lambda count: int(count["attempts"]))
+        status.launcher = {"attempts": most["attempts"], "attempts_step": most.get("step")}
 
 
 def _take_written(status: RunStatus, written: Mapping[str, Any]) -> None:

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from cclm import storage
 from cclm.errors import UserError
+from cclm.events import AttemptsCounted
 
 DEFAULT_MAX_ATTEMPTS = 5
 _LOSSES_PER_ATTEMPT = 10
@@ -60,6 +61,8 @@ class Attempts:
         """
         self._folders, self._command, self._run_id, self.limit = folders, command, run_id, limit
         self._later_folders = later_folders
+        self.step: int | None = None
+        """Step of the newest checkpoint at the last start, as the count has it; None before there is one."""
         self.url = storage.join(folders[-1], f"attempts-{command}.json")
 
     def begin(self) -> int:
@@ -151,6 +154,10 @@ class Attempts:
         """
         self._write(_Count(self._run_id, self._steps(), 0))
 
+    def counted(self, attempts: int) -> AttemptsCounted:
+        """The event that tells a count, which `begin` or `take_back` has returned."""
+        return AttemptsCounted(attempts, self.limit, self.step)
+
     def _steps(self) -> int:
         """How far the run has come: the step of its newest checkpoint, summed over what it trains one after another."""
         return sum(newest_step(folders) for folders in (self._folders, *self._later_folders))
@@ -168,6 +175,7 @@ class Attempts:
         try:
             values = {name: value for name, value in vars(count).items() if name != "losses" or value}
             storage.write_atomic(self.url, (json.dumps(values) + "\n").encode())
+            self.step = count.step
         except storage.StoreUnavailable:
             raise
         except OSError as error:

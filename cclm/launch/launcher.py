@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NoReturn
 
 from cclm.errors import UserError
-from cclm.events import AttemptsCounted, Ended, Journal, Notice
+from cclm.events import Ended, Journal, Notice
 from cclm.launch import preflight, store_calls
 from cclm.launch.attempts import Attempts, AttemptsExhausted
 from cclm.launch.causes import Cause, Failure, describe
@@ -238,7 +238,7 @@ def _settle_attempts(attempts: Attempts, failure: Failure | None, journal: Journ
             if failure is None:
                 attempts.reset()
             left = 0 if failure is None else attempts.take_back()
-            journal.emit(AttemptsCounted(left, attempts.limit))
+            journal.emit(attempts.counted(left))
         except (OSError, UserError) as error:  # how the run ended matters more
             journal.emit(Notice(f"the count of attempts could not be written: {error}"))
 

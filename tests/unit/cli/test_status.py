@@ -151,6 +151,20 @@ def test_processes_that_are_started_again_do_not_train_yet(tmp_path: Path, capsy
     assert as_json(capsys, folder)["eta_seconds"] is not None
 
 
+def test_a_newer_checkpoint_ends_the_attempts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    launch = {"time": 1.0, "phase": "running", "end": None, "attempts": 2, "max_attempts": 5, "attempts_step": 100}
+    folder = put(tmp_path / "run", written(), launch)
+    put_checkpoint(folder, 100)
+    assert "  attempts    2 of 5 in a row without a newer checkpoint\n" in shown(capsys, folder)
+    put_checkpoint(folder, 110)
+    assert "newer checkpoint" not in shown(capsys, folder)
+    (folder / "launch-pretrain.json").unlink()
+    (folder / "attempts-pretrain.json").write_text('{"run_id": "a", "step": 110, "attempts": 3}')
+    assert "  attempts    3 in a row without a newer checkpoint\n" in shown(capsys, folder)
+    put_checkpoint(folder, 120)
+    assert "newer checkpoint" not in shown(capsys, folder)
+
+
 def test_metrics_that_are_cut_and_no_status(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """As an earlier version of cclm, or a crash, leaves it."""
     score = {"step": 119, "retrieval": {"en": {"r_mean": 40.0}, "mean": {"r_mean": 30.0}}}

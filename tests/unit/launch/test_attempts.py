@@ -147,12 +147,13 @@ def test_mistakes_use_up_no_attempt_and_bugs_do(tmp_path, cause, counted):
 def test_each_change_of_the_count_is_an_event(tmp_path):
     class Counts(list):
         def handle(self, event):
-            self.append((event.attempts, event.max_attempts))
+            self.append((event.attempts, event.max_attempts, event.step))
 
     counts, mine = Counts(), attempts(tmp_path)
+    checkpoint(tmp_path, 10)
     mine.begin()
     mine.begin()
     _settle_attempts(mine, Failure(Cause.PREEMPTED, "why"), Journal([counts]))
     _settle_attempts(mine, Failure(Cause.BUG, "why"), Journal([counts]))
     _settle_attempts(mine, None, Journal([counts]))
-    assert counts == [(1, 3), (0, 3)]
+    assert counts == [(1, 3, 10), (0, 3, 10)]
