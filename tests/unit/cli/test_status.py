@@ -261,7 +261,7 @@ def test_watching_ends_with_the_run(
 
 @pytest.mark.parametrize(("words", "sentence"), [
     (["--watch", "output/demo"], "'output/demo' is no number of seconds; write RUN before --watch"),
-    (["run", "--watch", "0"], "0 is not above 0"),
+    (["run", "--watch", "0"], "0 is not above 0; write the seconds until the next look, for example 5"),
 ])  # fmt: skip
 def test_seconds_that_are_none(words: list[str], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
