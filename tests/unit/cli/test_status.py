@@ -190,28 +190,6 @@ def test_metrics_that_are_cut_and_no_status(tmp_path: Path, capsys: pytest.Captu
     assert as_json(capsys, folder)["step"] == 119
 
 
-def test_damaged_files_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    whole = json.dumps(LINE)
-    folder = put(tmp_path / "run", written(), lines=f"{whole[:40]}\n{whole}\n{whole[:50]}")  # the last: being written
-    (folder / "launch-pretrain.json").write_text("[]")
-    assert shown(capsys, folder).splitlines()[-2:] == [
-        "launch-pretrain.json is cut or damaged: it holds no JSON object; left out",
-        "metrics.jsonl has 1 line that is no JSON object with a step; left out",
-    ]
-    padding = "".join(json.dumps({**LINE, "step": step}) + "\n" for step in range(2000))
-    put(folder, lines=padding)  # of which only the end is read
-    assert "metrics.jsonl" not in shown(capsys, folder)
-
-
-def test_a_folder_that_says_nothing_yet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = put(tmp_path / "run")
-    (folder / "metrics.jsonl").touch()
-    assert shown(capsys, folder).splitlines() == [
-        f"{folder}: unknown",
-        "nothing here says how the run is: no status.json that can be read, no line in metrics.jsonl and no checkpoint",
-    ]
-
-
 def test_a_checkpoint_alone_has_the_age_of_its_manifest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     put_checkpoint(tmp_path, 40)
     os.utime(tmp_path / "step-00000040" / "manifest.json", (time.time() - 7200,) * 2)
