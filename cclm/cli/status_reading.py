@@ -107,7 +107,7 @@ class RunStatus:
     error: str | None = None
     """The exception that ended it."""
     launcher: dict[str, Any] | None = None
-    """Contents of launch-COMMAND.json, or `attempts` alone."""
+    """Contents of launch-COMMAND.json, or `attempts` and `attempts_step` alone."""
     notes: list[str] = field(default_factory=list)
     """Sentences on what does not fit together."""
 
@@ -129,12 +129,12 @@ def read_status(folder: str) -> RunStatus:
             "or output_hdfs of a run"
         )
     status = RunStatus(folder, read_time=time.time())
-    written = _json_of(folder, STATUS) if STATUS in names else {}
-    evaluation = _json_of(folder, EVALUATION) if EVALUATION in names else {}
+    written = _json_of(status, STATUS) if STATUS in names else {}
+    evaluation = _json_of(status, EVALUATION) if EVALUATION in names else {}
     lines = _last_lines(folder) if METRICS in names else MetricsLines()
     is_of_training = STATUS in names or bool(lines.intervals) or any(step_of_folder(name) is not None for name in names)
     status.trains = is_of_training or not evaluation
-    _take_launcher(status, folder, names)
+    _take_launcher(status, names)
     _take_written(status, written if status.trains else evaluation)
     if status.trains:
         _take_lines(status, lines)
@@ -143,6 +143,10 @@ def read_status(folder: str) -> RunStatus:
         _take_evaluation(status, evaluation)
     _decide_phase(status)
     _catch_up(status)
+    if status.trains and (status.phase, status.step, status.evaluated) == (UNKNOWN, None, None):
+        status.notes.append(
+            f"nothing here says how the run is: no {STATUS} that can be read, no line in {METRICS} and no checkpoint"
+        )
     return status
 
 
@@ -161,41 +165,48 @@ def _is_of_run(name: str) -> bool:
     return name in (STATUS, EVALUATION, METRICS) or is_of_launcher or step_of_folder(name) is not None
 
 
-def _json_of(folder: str, name: str) -> dict[str, Any]:
-    """A JSON object; empty where it is gone, unreadable, or something else."""
+def _json_of(status: RunStatus, name: str) -> dict[str, Any]:
+    """A JSON object; empty where it is gone, being replaced, or something else, which is then said."""
     try:
-        found = json.loads(storage.read_bytes(storage.join(folder, name)))
-    except (FileNotFoundError, ValueError, RecursionError, storage.ShortReadError):
+        found = json.loads(storage.read_bytes(storage.join(status.folder, name)))
+    except (FileNotFoundError, storage.ShortReadError):
         return {}
-    return found if isinstance(found, dict) else {}
+    except (ValueError, RecursionError):
+        found = None
+    if isinstance(found, dict):
+        return found
+    status.notes.append(f"{name} is cut or damaged: it holds no JSON object; left out")
+    return {}
 
 
 def _last_lines(folder: str) -> MetricsLines:
-    """The end of metrics.jsonl. Its first line may be cut, and is then not counted as anything."""
+    """The end of metrics.jsonl, from the beginning of a line on."""
     url = storage.join(folder, METRICS)
     try:
         size = storage.size(url)
-        return read_lines(storage.read_range(url, max(0, size - _TAIL), size))
+        data = storage.read_range(url, max(0, size - _TAIL), size)
+        return read_lines(data.partition(b"\n")[2] if size > _TAIL else data)
     except (FileNotFoundError, storage.ShortReadError):  # it is being made shorter
         return MetricsLines()
 
 
-def _take_launcher(status: RunStatus, folder: str, names: list[str]) -> None:
+def _take_launcher(status: RunStatus, names: list[str]) -> None:
     """The file of the launcher that wrote last; the count of attempts where there is none.
 
     What the launcher of an evaluation says does not count for a training in the same folder.
     """
     if status.trains:
         names = [name for name in names if name != launch_file.launch_file_name(_EVALUATE)]
-    files = [_json_of(folder, name) for name in names if name.startswith(launch_file.PREFIX)]
+    files = [_json_of(status, name) for name in names if name.startswith(launch_file.PREFIX)]
     files = [file for file in files if _number(file.get("time")) is not None]
     if files:
         status.launcher = max(files, key=lambda file: float(file["time"]))
         return
-    counts = [_json_of(folder, name) for name in names if name.startswith(_ATTEMPTS)]
-    attempts = [count["attempts"] for count in counts if isinstance(count.get("attempts"), int)]
-    if attempts:
-        status.launcher = {"attempts": max(attempts)}
+    counts = [_json_of(status, name) for name in names if name.startswith(_ATTEMPTS)]
+    counts = [count for count in counts if isinstance(count.get("attempts"), int)]
+    if counts:
+        most = max(counts, key=lambda count: int(count["attempts"]))
+        status.launcher = {"attempts": most["attempts"], "attempts_step": most.get("step")}
 
 
 def _take_written(status: RunStatus, written: Mapping[str, Any]) -> None:
@@ -241,6 +252,9 @@ def _take_last_step(status: RunStatus, written: Mapping[str, Any]) -> None:
 
 def _take_lines(status: RunStatus, lines: MetricsLines) -> None:
     """What metrics.jsonl says: scores, and the last interval where status.json has none."""
+    unreadable = lines.unreadable_note(METRICS)
+    if unreadable is not None:
+        status.notes.append(unreadable)
     if lines.steps_back:
         back = lines.steps_back[-1]
         status.notes.append(
@@ -330,8 +344,8 @@ def _decide_phase(status: RunStatus) -> None:
     launcher_time = _number(launcher.get("time"))
     if launcher_time is not None and (sign is None or launcher_time > sign):
         _take_launchers_phase(status, launcher)
-    if status.phase == "rendezvous":
-        sign = launcher_time
+        if status.phase == "rendezvous" or (status.phase == "preparing" and sign is not None):
+            sign = launcher_time
     since = 0.0 if sign is None else max(0.0, status.read_time - sign)
     if status.phase not in FINAL and sign is not None:
         status.silent_seconds = since
@@ -363,10 +377,8 @@ def _take_launchers_phase(status: RunStatus, launcher: Mapping[str, Any]) -> Non
                 status.phase, status.error = FAILED, str(end.get("reason"))
     elif launcher.get("phase") == "rendezvous":
         status.phase = "rendezvous"
-    elif status.phase in FINAL:  # the launcher starts the processes again
+    else:  # the launcher writes when it starts the processes, and these have not written since
         status.phase, status.error = "preparing", None
-    elif status.phase == UNKNOWN:
-        status.phase = "preparing"
 
 
 def _number(value: object) -> float | None:

@@ -224,7 +224,9 @@ def _restarts(status: RunStatus) -> str | None:
 def _attempts(status: RunStatus) -> str | None:
     attempts = status.launcher.get("attempts") if status.launcher else None
     limit = status.launcher.get("max_attempts") if status.launcher else None
-    if not attempts:
+    step = status.launcher.get("attempts_step") if status.launcher else None
+    newest = status.checkpoint["step"] if status.checkpoint else 0
+    if not attempts or (isinstance(step, int) and newest > step):
         return None
     return f"{attempts}{f' of {limit}' if limit else ''} in a row without a newer checkpoint"
 

@@ -36,11 +36,8 @@ class Run:
                 f"{path} goes from step {back.last} back to {back.step}: it holds lines of several runs; the newer "
                 "ones are drawn"
             )
-        if self.metrics.unreadable:
-            count = self.metrics.unreadable
-            lines = "line that is" if count == 1 else "lines that are"
-            notes.append(f"{path} has {count} {lines} no JSON object with a step; left out")
-        return notes
+        unreadable = self.metrics.unreadable_note(path)
+        return notes if unreadable is None else [*notes, unreadable]
 
 
 def read_runs(urls: Sequence[str]) -> list[Run]:

@@ -42,6 +42,8 @@ class AttemptsCounted(Event):
     """Starts in a row without a newer checkpoint."""
     max_attempts: int
     """So many may be made."""
+    step: int | None = None
+    """Step of the newest checkpoint when the last of them began; None where that is not known."""
 
 
 @dataclass(frozen=True)

@@ -156,7 +156,8 @@ class UpdatesSkipped(Event):
 
 @dataclass(frozen=True)
 class Worked(Event):
-    """What one process has trained since it began to train. Every process emits its own, just before each Interval."""
+    """What one process has trained since it began to train. Every process emits its own, just before each Interval
+    and once more after all that follows the last step."""
 
     images: Mapping[str, int]
     """By kind of batch."""

@@ -23,7 +23,7 @@ from torch.distributed.elastic.multiprocessing.api import LogsSpecs, SignalExcep
 from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 from torch.distributed.elastic.rendezvous.dynamic_rendezvous import DynamicRendezvousHandler, _RendezvousExitOp
 
-from cclm.events import AttemptsCounted, Journal, NodeJoining, NodeLeft, NodesMet, Rejoining, Restarted, WaitingForNodes
+from cclm.events import Journal, NodeJoining, NodeLeft, NodesMet, Rejoining, Restarted, WaitingForNodes
 from cclm.launch import exit_report
 from cclm.launch.attempts import Attempts
 from cclm.launch.causes import Cause, Failure, classify_exit_code, describe, root_cause
@@ -130,8 +130,8 @@ class Agent(LocalElasticAgent):
         if self._attempts is not None and self.is_leader:
             if self._next_start is not Start.COUNTED:
                 take_back = partial(self._attempts.take_back, is_loss=self._next_start is Start.AFTER_LOSS)
-                self._journal.emit(AttemptsCounted(interruptible(take_back), self._attempts.limit))
-            self._journal.emit(AttemptsCounted(interruptible(self._attempts.begin), self._attempts.limit))
+                self._journal.emit(self._attempts.counted(interruptible(take_back)))
+            self._journal.emit(self._attempts.counted(interruptible(self._attempts.begin)))
         self._next_start = Start.COUNTED
         process_ids: dict[int, Any] = super()._start_workers(worker_group)
         return process_ids

@@ -14,12 +14,13 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cclm import storage
 from cclm.errors import UserError
+from cclm.events import AttemptsCounted
 
 DEFAULT_MAX_ATTEMPTS = 5
 _LOSSES_PER_ATTEMPT = 10
@@ -47,7 +48,13 @@ class Attempts:
     """The count of one run. Only the launcher of node rank 0 may call what writes."""
 
     def __init__(
-        self, folders: list[str], command: str, run_id: str, limit: int, later_folders: Sequence[list[str]] = ()
+        self,
+        folders: list[str],
+        command: str,
+        run_id: str,
+        limit: int,
+        later_folders: Sequence[list[str]] = (),
+        is_folder_taken: Callable[[], bool] = lambda: False,
     ) -> None:
         """
         Args:
@@ -57,9 +64,17 @@ class Attempts:
             run_id: of the job; another job in the same folders starts to count anew.
             limit: starts in a row without a newer checkpoint that are allowed.
             later_folders: those of what the command trains after that, whose steps count from 0.
+            is_folder_taken: whether another run works in the folders now. Then the count is that run's, and is left
+                as it is.
         """
         self._folders, self._command, self._run_id, self.limit = folders, command, run_id, limit
         self._later_folders = later_folders
+        self._is_folder_taken = is_folder_taken
+        self.is_uncounted = False
+        """Whether the last start could not be counted, since another run worked in the folders. That start is refused,
+        or it takes over when the other run is gone."""
+        self.step: int | None = None
+        """Step of the newest checkpoint at the last start, as the count has it; None before there is one."""
         self.url = storage.join(folders[-1], f"attempts-{command}.json")
 
     def begin(self) -> int:
@@ -72,6 +87,9 @@ class Attempts:
             AttemptsExhausted: there were `limit` already.
             StoreUnavailable: a store does not answer; the start is counted on this machine.
         """
+        self.is_uncounted = self._is_folder_taken()
+        if self.is_uncounted:
+            return self.so_far() + 1
         try:
             attempts = self._count()
         except storage.StoreUnavailable as outage:
@@ -136,6 +154,8 @@ class Attempts:
             StoreUnavailable: a store does not answer.
             UserError: the count cannot be written.
         """
+        if self.is_uncounted:
+            return self.so_far()
         last = self._read()
         if last is None or last.run_id != self._run_id or last.attempts <= 0:
             return 0
@@ -150,6 +170,10 @@ class Attempts:
             UserError: the count cannot be written.
         """
         self._write(_Count(self._run_id, self._steps(), 0))
+
+    def counted(self, attempts: int) -> AttemptsCounted:
+        """The event that tells a count, which `begin` or `take_back` has returned."""
+        return AttemptsCounted(attempts, self.limit, self.step)
 
     def _steps(self) -> int:
         """How far the run has come: the step of its newest checkpoint, summed over what it trains one after another."""
@@ -168,6 +192,7 @@ class Attempts:
         try:
             values = {name: value for name, value in vars(count).items() if name != "losses" or value}
             storage.write_atomic(self.url, (json.dumps(values) + "\n").encode())
+            self.step = count.step
         except storage.StoreUnavailable:
             raise
         except OSError as error:

@@ -99,7 +99,11 @@ class LaunchFile:
                     "processes": event.processes,
                 }
             case AttemptsCounted():
-                self._values |= {"attempts": event.attempts, "max_attempts": event.max_attempts}
+                self._values |= {
+                    "attempts": event.attempts,
+                    "max_attempts": event.max_attempts,
+                    "attempts_step": event.step,
+                }
             case Restarted() | NodeLeft() | RoundBroken():
                 self._count(event.cause, event.reason, event.restarts_left)
             case NodeJoining():

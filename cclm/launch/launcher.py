@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NoReturn
 
 from cclm.errors import UserError
-from cclm.events import AttemptsCounted, Ended, Journal, Notice
+from cclm.events import Ended, Journal, Notice
 from cclm.launch import preflight, store_calls
 from cclm.launch.attempts import Attempts, AttemptsExhausted
 from cclm.launch.causes import Cause, Failure, describe
@@ -197,6 +197,7 @@ def _run_agent(options: LaunchOptions, settings: TorchrunSettings, journal: Jour
             options.run_id or _LOCAL_JOB,
             options.max_attempts,
             later_folders=options.later_folders,
+            is_folder_taken=options.is_folder_taken,
         )
     agent: Agent | None = None
     failure: Failure | None = None
@@ -232,17 +233,23 @@ def _run_agent(options: LaunchOptions, settings: TorchrunSettings, journal: Jour
 def _settle_attempts(attempts: Attempts, failure: Failure | None, journal: Journal) -> None:
     """Reset the count after success, and take this start back where its end says nothing about the next one.
 
+    A start that could not be counted when it began, since an earlier run was still in the folder, is counted now.
     After a signal it takes seconds at most, whether the store answers or not.
     """
-    if failure is not None and failure.cause not in _UNCOUNTED_CAUSES:
+    is_counted = failure is not None and failure.cause not in _UNCOUNTED_CAUSES
+    if is_counted and not attempts.is_uncounted:
         return
 
     def settle() -> None:
         try:
             if failure is None:
                 attempts.reset()
-            left = 0 if failure is None else attempts.take_back()
-            journal.emit(AttemptsCounted(left, attempts.limit))
+                left = 0
+            else:
+                left = attempts.begin() if is_counted else attempts.take_back()
+            journal.emit(attempts.counted(left))
+        except AttemptsExhausted:  # the next start is told so, too
+            pass
         except (OSError, UserError) as error:  # how the run ended matters more
             journal.emit(Notice(f"the count of attempts could not be written: {error}"))
 

@@ -107,9 +107,9 @@ STEP_SECONDS = _counter(
     "cclm_step_seconds_total",
     Scope.RUN,
     "Time of outer steps by part, by the clock of the first local process: waiting for data, forward and backward, "
-    "optimizer, everything between steps (log, checkpoints, evaluation), and communication: collectives, with the wait "
-    "for slower processes, where they go through gloo. NCCL's run on the GPU beside the rest, and are in the part that "
-    "waits for it.",
+    "optimizer, everything between steps and after the last one (log, checkpoints, evaluation; but for the wait until "
+    "the last checkpoint is durable), and communication: collectives, with the wait for slower processes, where they "
+    "go through gloo. NCCL's run on the GPU beside the rest, and are in the part that waits for it.",
     ("part",),
     ("data",),
     ("compute",),

@@ -141,7 +141,7 @@ class Endpoint:
         from prometheus_client import CollectorRegistry, make_wsgi_app
 
         self.collector = collector
-        registry = CollectorRegistry()
+        registry = CollectorRegistry(support_collectors_without_names=True)  # or `?name[]=` would leave out everything
         registry.register(collector)
         metrics = make_wsgi_app(registry)
         self._scrapers = Scrapers()

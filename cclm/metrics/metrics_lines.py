@@ -97,6 +97,12 @@ class MetricsLines:
         steps = [line.step for line in self.intervals] + [line.step for line in self.scores]
         return max(steps, default=None)
 
+    def unreadable_note(self, path: str) -> str | None:
+        """A sentence on the unreadable lines of the file at `path`; None if there are none."""
+        lines = "line that is" if self.unreadable == 1 else "lines that are"
+        note = f"{path} has {self.unreadable} {lines} no JSON object with a step; left out"
+        return note if self.unreadable else None
+
     def scores_of(self, split: str) -> list[ScoreLine]:
         """Evaluations of a split, by step."""
         return sorted((line for line in self.scores if line.split == split), key=lambda line: line.step)

@@ -94,7 +94,7 @@ class Run:
     stop: StopSignal = field(default_factory=StopSignal)
 
 
-def fit(run: Run, start: int) -> int:
+def fit(run: Run, start: int, throughput: Throughput | None = None) -> int:
     """Train from outer step `start` to the end, or until SIGTERM or Ctrl-C; returns the outer steps done.
 
     Everything random in a step follows from (seed, step, kind, rank), so no random state is carried from step to step.
@@ -106,7 +106,7 @@ def fit(run: Run, start: int) -> int:
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     base_rates = [group["lr"] for group in optimizer.param_groups]
     generator = torch.Generator(run.device)
-    values, throughput = RunningValues(), _begin_counting(run)
+    values, throughput = RunningValues(), throughput or begin_counting(run)
     updates: list[Update] = []
     divergence = Divergence(settings, optimizer, run.journal)
     clock = IntervalClock(run.checkpoints.save_minutes)
@@ -176,8 +176,29 @@ def fit(run: Run, start: int) -> int:
     return max(start, run.total_steps)
 
 
-def _begin_counting(run: Run) -> Throughput:
+def begin_counting(run: Run) -> Throughput:
+    """What counts the work of a run from now on, for `fit`; only `count_rest` needs it after that."""
     return Throughput(run.count_flops, distributed.collective_seconds, run.computes_padding)
+
+
+def count_rest(run: Run, throughput: Throughput) -> None:
+    """Count the time since the last lap, of the last save and the last evaluations, as time between steps."""
+    throughput.lap("between")
+    run.journal.emit(_worked(run, throughput))
+
+
+def _worked(run: Run, throughput: Throughput) -> Worked:
+    return Worked(
+        images=dict(throughput.images),
+        texts=dict(throughput.texts),
+        real_tokens=throughput.real_tokens,
+        computed_tokens=throughput.computed_tokens,
+        seconds_by_part=dict(throughput.seconds_by_part),
+        records_read={kind: source.read for kind, source in run.sources.items()},
+        records_skipped={kind: dict(source.skipped) for kind, source in run.sources.items()},
+        device_bytes=device_bytes(run.device),
+        model_flops=throughput.flops,
+    )
 
 
 def set_learning_rates(optimizer: torch.optim.Optimizer, base_rates: list[float], factor: float) -> None:
@@ -198,19 +219,7 @@ def log(run: Run, done: int, updates: list[Update], throughput: Throughput, skip
     read = {f"read/{kind}": source.read for kind, source in run.sources.items()}
     counts = {"images": mine.images, "texts": mine.texts, "flops": mine.flops}
     totals = sums_and_counts(updates) | counts | skipped | read
-    run.journal.emit(
-        Worked(
-            images=dict(throughput.images),
-            texts=dict(throughput.texts),
-            real_tokens=throughput.real_tokens,
-            computed_tokens=throughput.computed_tokens,
-            seconds_by_part=dict(throughput.seconds_by_part),
-            records_read={kind: source.read for kind, source in run.sources.items()},
-            records_skipped={kind: dict(source.skipped) for kind, source in run.sources.items()},
-            device_bytes=device_bytes(run.device),
-            model_flops=throughput.flops,
-        )
-    )
+    run.journal.emit(_worked(run, throughput))
     totals = distributed.sum_over_processes(totals, run.device)
     images, texts, flops = (totals.pop(name) / mine.seconds for name in counts)
     peak = None if run.peak_flops is None else run.peak_flops * distributed.world_size()

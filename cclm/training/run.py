@@ -32,7 +32,7 @@ from cclm.training import environment
 from cclm.training.changes import changes, settings_of
 from cclm.training.device_peak import peak_flops
 from cclm.training.identity import refuse_another_run
-from cclm.training.loop import Run, Source, StepPlan, fit
+from cclm.training.loop import Run, Source, StepPlan, begin_counting, count_rest, fit
 from cclm.training.network import check_network
 from cclm.training.optimizer import build_optimizer
 from cclm.training.own_files import OwnFiles
@@ -251,7 +251,7 @@ def train(recipe: Recipe[Model], context: RunContext, *, resume: str, stop: envi
     )
     with run.stop.hurrying(saving.hurry), own_files, report, saving:
         recipe.begin(begin, trained)
-        code = _finish(run, fit(run, begin), lambda done: recipe.end(done, trained))
+        code = _fit_and_finish(run, begin, lambda done: recipe.end(done, trained))
     distributed.shutdown()
     return code
 
@@ -304,14 +304,18 @@ def versions() -> dict[str, str]:
     return {"cclm": __version__, "torch": torch.__version__, "python": platform.python_version()}
 
 
-def _finish(run: Run, done: int, end: Callable[[int], None]) -> int:
-    """Do what follows the last step; returns the exit code."""
+def _fit_and_finish(run: Run, begin: int, end: Callable[[int], None]) -> int:
+    """Train from step `begin` on, do what follows the last step, and count the time of both; returns the exit code."""
+    throughput = begin_counting(run)
+    done = fit(run, begin, throughput)
     if done >= run.total_steps:
         with run.stop.leave_at_once():  # the model is saved
             run.journal.emit(PhaseChanged("evaluating"))
             end(done)
+        count_rest(run, throughput)
         run.journal.emit(PhaseChanged("saving"))
         return 0
+    count_rest(run, throughput)
     run.journal.emit(Stopped(run.stop.name, done, run.total_steps))
     return run.stop.exit_code
 

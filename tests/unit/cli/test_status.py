@@ -183,6 +183,35 @@ def test_what_the_launcher_says_counts_if_it_is_newer(tmp_path: Path, capsys: py
     assert ": failed, " in shown(capsys, folder)
 
 
+def test_processes_that_are_started_again_do_not_train_yet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    now = time.time()
+    restart = {"cause": "killed", "reason": "rank 0 was killed", "time": now - 20}
+    launch = {"time": now - 20, "phase": "running", "end": None, "restarts": {"killed": 1}, "last_restart": restart}
+    folder = put(tmp_path / "run", written(time=now - 25), launch)
+    assert shown(capsys, folder).startswith(f"{folder}: preparing, step 120 of 900 (13%)\n")
+    found = as_json(capsys, folder)
+    assert (found["phase"], found["eta_seconds"]) == ("preparing", None)
+    put(folder, written(time=now - 1000))  # the launcher itself was killed, and is started again
+    assert "no sign of life" not in shown(capsys, folder)
+    put(folder, written(time=now - 10))  # the next attempt has written
+    assert "training" in shown(capsys, folder).splitlines()[0]
+    assert as_json(capsys, folder)["eta_seconds"] is not None
+
+
+def test_a_newer_checkpoint_ends_the_attempts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    launch = {"time": 1.0, "phase": "running", "end": None, "attempts": 2, "max_attempts": 5, "attempts_step": 100}
+    folder = put(tmp_path / "run", written(), launch)
+    put_checkpoint(folder, 100)
+    assert "  attempts    2 of 5 in a row without a newer checkpoint\n" in shown(capsys, folder)
+    put_checkpoint(folder, 110)
+    assert "newer checkpoint" not in shown(capsys, folder)
+    (folder / "launch-pretrain.json").unlink()
+    (folder / "attempts-pretrain.json").write_text('{"run_id": "a", "step": 110, "attempts": 3}')
+    assert "  attempts    3 in a row without a newer checkpoint\n" in shown(capsys, folder)
+    put_checkpoint(folder, 120)
+    assert "newer checkpoint" not in shown(capsys, folder)
+
+
 def test_metrics_that_are_cut_and_no_status(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """As an earlier version of cclm, or a crash, leaves it."""
     score = {"step": 119, "retrieval": {"en": {"r_mean": 40.0}, "mean": {"r_mean": 30.0}}}
@@ -198,7 +227,10 @@ def test_metrics_that_are_cut_and_no_status(tmp_path: Path, capsys: pytest.Captu
         "  broken      4 records (images 4)",
     ]
     (folder / "status.json").write_text('{"phase": "training", "losses": {"a/b": nul')
-    assert as_json(capsys, folder)["losses"] == {"images/loss_itc": 1.5}
+    damaged = "status.json is cut or damaged: it holds no JSON object; left out"
+    assert shown(capsys, folder).splitlines()[-1] == damaged
+    found = as_json(capsys, folder)
+    assert (found["losses"], found["notes"]) == ({"images/loss_itc": 1.5}, [damaged])
     put(
         folder, {"phase": 3, "losses": [], "step": "x", "time": "now", "checkpoint": 1, "warning": "w", "skipped": None}
     )
@@ -254,7 +286,7 @@ def test_watching_ends_with_the_run(
 
 @pytest.mark.parametrize(("words", "sentence"), [
     (["--watch", "output/demo"], "'output/demo' is no number of seconds; write RUN before --watch"),
-    (["run", "--watch", "0"], "0 is not above 0"),
+    (["run", "--watch", "0"], "0 is not above 0; write the seconds until the next look, for example 5"),
 ])  # fmt: skip
 def test_seconds_that_are_none(words: list[str], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:

@@ -56,5 +56,5 @@ def test_a_failure_and_its_restart_are_counted(tmp_path: Path) -> None:
     (restarted,) = [event for event in recorder.events if isinstance(event, events.Restarted)]
     assert (restarted.cause, restarted.restarts_left, restarted.max_restarts) == ("LOST_PEER", 0, 1)
     assert restarted.reason.startswith("rank ") and "exit code 200" in restarted.reason
-    expected = [*start, events.AttemptsCounted(1, 5), restarted, *start, events.AttemptsCounted(2, 5)]
+    expected = [*start, events.AttemptsCounted(1, 5, 0), restarted, *start, events.AttemptsCounted(2, 5, 0)]
     assert without_seconds(recorder.events) == expected

@@ -144,15 +144,41 @@ def test_mistakes_use_up_no_attempt_and_bugs_do(tmp_path, cause, counted):
     assert mine.begin() == counted
 
 
+@pytest.mark.parametrize("job", ["job", "another job"])
+def test_a_start_in_the_folder_of_a_living_run_leaves_its_count(tmp_path, job):
+    attempts(tmp_path).begin()
+    attempts(tmp_path).begin()
+    count = (tmp_path / "attempts-pretrain.json").read_text()
+    second = Attempts([str(tmp_path)], "pretrain", job, 3, is_folder_taken=lambda: True)
+    assert second.begin() == (3 if job == "job" else 1)
+    _settle_attempts(second, Failure(Cause.USER_ERROR, "the folder is in use"), Journal())
+    _settle_attempts(second, Failure(Cause.KILLED, "why"), Journal())
+    assert (tmp_path / "attempts-pretrain.json").read_text() == count
+    assert [path.name for path in tmp_path.iterdir()] == ["attempts-pretrain.json"]
+
+
+@pytest.mark.parametrize(("cause", "counted"), [(Cause.KILLED, 3), (Cause.PREEMPTED, 2)])
+def test_a_start_that_took_over_is_counted_at_its_end(tmp_path, cause, counted):
+    """The run before was still in the folder when this one began, and has left it since."""
+    attempts(tmp_path).begin()
+    is_taken = [True]
+    mine = Attempts([str(tmp_path)], "pretrain", "job", 5, is_folder_taken=lambda: is_taken[0])
+    mine.begin()
+    is_taken[0] = False
+    _settle_attempts(mine, Failure(cause, "why"), Journal())
+    assert attempts(tmp_path).begin() == counted
+
+
 def test_each_change_of_the_count_is_an_event(tmp_path):
     class Counts(list):
         def handle(self, event):
-            self.append((event.attempts, event.max_attempts))
+            self.append((event.attempts, event.max_attempts, event.step))
 
     counts, mine = Counts(), attempts(tmp_path)
+    checkpoint(tmp_path, 10)
     mine.begin()
     mine.begin()
     _settle_attempts(mine, Failure(Cause.PREEMPTED, "why"), Journal([counts]))
     _settle_attempts(mine, Failure(Cause.BUG, "why"), Journal([counts]))
     _settle_attempts(mine, None, Journal([counts]))
-    assert counts == [(1, 3), (0, 3)]
+    assert counts == [(1, 3, 10), (0, 3, 10)]

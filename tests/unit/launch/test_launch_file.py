@@ -56,11 +56,14 @@ def read(folder: Path) -> dict[str, Any]:
 
 def test_it_counts_restarts_over_launches(tmp_path: Path) -> None:
     places = [str(tmp_path / "a"), str(tmp_path / "b")]
-    launch(places, WaitingForNodes(1, 1), MET, AttemptsCounted(1, 5), KILLED, MET, NodeJoining(1, 2), MET, PREEMPTED)
+    launch(
+        places, WaitingForNodes(1, 1), MET, AttemptsCounted(1, 5, 100), KILLED, MET, NodeJoining(1, 2), MET, PREEMPTED
+    )
     assert read(tmp_path / "a") == read(tmp_path / "b")
     found = read(tmp_path / "a")
     assert found["restarts"] == {"killed": 1, "membership": 1} and found["launches"] == 1
-    assert found["end"]["cause"] == "preempted" and found["phase"] == "ended" and found["attempts"] == 1
+    assert found["end"]["cause"] == "preempted" and found["phase"] == "ended"
+    assert (found["attempts"], found["attempts_step"]) == (1, 100)
     launch(places, MET, SUCCESS)
     found = read(tmp_path / "a")
     assert found["restarts"] == {"killed": 1, "membership": 1, "preempted": 1} and found["launches"] == 2

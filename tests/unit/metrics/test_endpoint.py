@@ -236,6 +236,19 @@ def endpoint(tmp_path: Path) -> Iterator[Endpoint]:
     served.close()
 
 
+def test_a_scrape_may_ask_for_some_metrics_alone(start: Start, endpoint: Endpoint) -> None:
+    start(5)
+
+    def answer(query: str) -> list[str]:
+        with urllib.request.urlopen(f"http://127.0.0.1:{endpoint.port}/metrics?{query}", timeout=5) as found:
+            return [line for line in found.read().decode().splitlines() if not line.startswith("#")]
+
+    assert answer("name%5B%5D=cclm_train_step") == ["cclm_train_step 5.0"]
+    of_both = answer("name[]=cclm_train_steps_total&name[]=cclm_restarts_total")  # a process's, and its launcher's
+    assert {line.partition("{")[0] for line in of_both} == {"cclm_train_steps_total 5.0", "cclm_restarts_total"}
+    assert answer("name[]=cclm_nothing") == []
+
+
 def test_prometheus_gets_open_metrics(endpoint: Endpoint) -> None:
     request = urllib.request.Request(f"http://127.0.0.1:{endpoint.port}/metrics", headers={"Accept": ACCEPT})
     with urllib.request.urlopen(request, timeout=5) as answer:

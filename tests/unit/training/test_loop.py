@@ -22,6 +22,7 @@ from cclm.metrics.report import Report
 from cclm.training.divergence import NonFiniteLossError
 from cclm.training.loop import Run, fit
 from cclm.training.plan import Plan
+from cclm.training.run import _fit_and_finish
 from tests.checkpoint_files import save_checkpoint
 
 CPU = torch.device("cpu")
@@ -291,6 +292,23 @@ def test_a_loss_of_weight_zero_trains_nothing_but_is_logged(tmp_path):
     decay = before * (1 - 0.01 * 0.05) ** 40  # AdamW's default decay is all that may touch it
     assert (run.task.head.weight.abs() >= decay.abs()).all() and (run.task.head.weight.abs() <= before.abs()).all()
     assert metrics(tmp_path)[-1]["losses"]["images/loss_head"] > 0
+
+
+@pytest.mark.parametrize("stop_at", [None, 5])
+def test_time_after_the_last_step_is_counted_too(tmp_path, stop_at):
+    run, _ = make_run(tmp_path / "run", total=10, log_every=5, save_every=5)
+    if stop_at is not None:
+        run = replace(run, save=StopAfter(run.save, step=stop_at))
+    events = []
+    run.journal.sinks.append(SimpleNamespace(handle=events.append))
+    ends = []
+    code = _fit_and_finish(run, 0, lambda _: ends.append(len(events)))
+    assert code == (0 if stop_at is None else 143)
+    *_, last_interval, rest = [number for number, event in enumerate(events) if isinstance(event, Worked)]
+    parts, of_all = events[last_interval].seconds_by_part, events[rest].seconds_by_part
+    assert of_all["between"] > parts["between"] and of_all == parts | {"between": of_all["between"]}
+    assert ends == ([rest] if stop_at is None else [])  # the last evaluation is in it
+    assert rest > max(number for number, event in enumerate(events) if isinstance(event, Interval))
 
 
 def test_operations_of_all_steps_are_counted_and_compared_with_the_peak(tmp_path):
