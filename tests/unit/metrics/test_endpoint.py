@@ -386,14 +386,6 @@ def test_a_signal_ends_the_wait_for_scrapes_and_nothing_else(endpoint: Endpoint)
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-def test_a_process_without_launcher_says_which_port_it_took(capsys: pytest.CaptureFixture[str]) -> None:
-    with serving_process(0) as served:
-        assert served is not None
-        sentence = f"metrics are served on port {served.port}: http://localhost:{served.port}/metrics"
-        assert capsys.readouterr().out == f"{sentence}\n"
-        assert take_early_events() == [Notice(sentence)] and take_early_events() == []
-
-
 def test_the_log_gets_to_know_that_a_port_is_taken(endpoint: Endpoint) -> None:
     with serving_process(endpoint.port) as second:
         assert second is None
