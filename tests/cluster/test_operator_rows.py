@@ -5,7 +5,9 @@ A new version of the operator may change any of it. Each job is of shells, and m
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -19,10 +21,41 @@ from tests.cluster.space import Space
 
 pytestmark = pytest.mark.cluster
 
+PATIENCE = 180
+"""Seconds to wait for something that is certain to come, on a machine however busy."""
+_HOLD = "until [ -e /tmp/leave ]; do sleep 0.1; done"
+"""Words of a shell that waits until `_let_go`."""
+_ROOM = 600
+"""Seconds of grace for a shell that waits for `_let_go` after SIGTERM: more than a test takes until then."""
 
-def _until_told(code: int, seconds: int = 0) -> str:
-    """A shell that goes on until SIGTERM, and then ends with this code after some seconds."""
-    return f"trap 'sleep {seconds}; exit {code}' TERM; touch /tmp/ready; sleep 100000 & wait"
+
+def _until_told(code: int, hold: str = "true") -> str:
+    """A shell that goes on until SIGTERM, runs `hold`, and ends with this code."""
+    return f"trap '{hold}; exit {code}' TERM; touch /tmp/ready; sleep 100000 & wait"
+
+
+def _let_go(space: Space, pod: str, container: str = "pytorch") -> None:
+    """Let a shell that holds go on to its end."""
+    space.api("exec", pod, "-c", container, "--", "touch", "/tmp/leave")
+
+
+@contextmanager
+def _kept(space: Space, *pods: str) -> Iterator[None]:
+    """Keep the objects of these pods after their containers have ended, until the block is over.
+
+    The operator decides by the phase in which it finds a pod, and the kubelet removes a deleted pod as soon as its
+    containers have ended. A pod that is gone before the operator looks decides nothing: the job goes on, and whether
+    the operator looks in time is chance. A finalizer leaves it the time.
+    """
+
+    def finalizers(value: list[str] | None) -> tuple[str, ...]:
+        return "patch", "pod", *pods, "--type=merge", "-p", json.dumps({"metadata": {"finalizers": value}})
+
+    space.api(*finalizers(["cclm.test/seen"]))
+    try:
+        yield
+    finally:
+        space.api.attempt(*finalizers(None))  # otherwise the namespace could not be removed
 
 
 def _conditions(job: Any) -> set[str]:
@@ -59,6 +92,16 @@ def _wait_replaced(space: Space, pod: str, old: str | None, timeout: float = 120
     space.api.wait("pod", pod, replaced, what=f"a new {pod}", timeout=timeout)
 
 
+def _wait_counts(space: Space, job: str, **numbers: int) -> None:
+    """Wait until a job's status has these numbers of its workers."""
+
+    def reached(item: Any) -> bool:
+        counted = item.get("status", {}).get("replicaStatuses", {}).get("Worker", {})
+        return numbers.items() <= counted.items()
+
+    space.api.wait("pytorchjob", job, reached, what=f"{numbers} of {job}")
+
+
 def _events(space: Space, reason: str, about: str) -> list[Any]:
     found = space.api.get("event", None, "--field-selector", f"reason={reason}")
     return [item for item in found if item["involvedObject"]["name"].startswith(about)]
@@ -67,47 +110,56 @@ def _events(space: Space, reason: str, about: str) -> list[Any]:
 def test_ends_of_containers(space: Space) -> None:
     """The first exit 0 is the job's success, 1 its failure, and 143 a restart without any bound."""
     space.need("training-operator")
-    one_ends = "if [ $INDEX = 1 ]; then echo why > /dev/termination-log; exit {}; fi; " + _until_told(143)
+    one_ends = "if [ $INDEX = 1 ]; then {hold}; echo why > /dev/termination-log; exit {code}; fi; " + _until_told(143)
+    one = shell_job(space, "one", one_ends.format(hold="true", code=1))
+    # The event of an end is of pods that still run: a second container keeps them running until the event is there.
+    beside = {"name": "beside", "image": space.tools, "command": ["sh", "-c", _HOLD]}
+    pod_spec(one)["containers"].append(beside)
     space.api.apply(
-        shell_job(space, "zero", one_ends.format(0)),
-        shell_job(space, "zero-all", one_ends.format(0), clean="All"),
-        shell_job(space, "one", one_ends.format(1)),
-        shell_job(space, "one-clean", one_ends.format(1), clean="Running"),
+        shell_job(space, "zero", one_ends.format(hold=_HOLD, code=0)),
+        shell_job(space, "zero-all", one_ends.format(hold="true", code=0), clean="All"),
+        one,
+        shell_job(space, "one-clean", one_ends.format(hold="true", code=1), clean="Running"),
         shell_job(space, "limit-0", "exit 143", workers=1, backoffLimit=0),
         shell_job(space, "limit-1", "exit 143", workers=1, backoffLimit=1),
     )
+
+    def is_told() -> bool:
+        told = [item["message"] for item in _events(space, "Error", "one")]
+        return any("pod one-worker-1 " in word and "exitCode: 1" in word and "why" in word for word in told)
+
     # With a deadline far away, nothing of the rest can be over but by the ends themselves.
+    wait_for(is_told, what="an event with the code and the message of one-worker-1", timeout=PATIENCE)
+    _let_go(space, "one-worker-1", "beside")
+    _wait_counts(space, "zero", active=2)
+    _let_go(space, "zero-worker-1")
     for name in ("zero", "zero-all"):
         assert wait_condition(space.api, name, "Succeeded", "Failed") == "Succeeded"
     for name in ("one", "one-clean", "limit-0"):
         assert wait_condition(space.api, name, "Succeeded", "Failed") == "Failed"
 
     # A success counts for all replicas; cleanPodPolicy None leaves the others running, All deletes them.
-    zero = space.api.get("pytorchjob", "zero")
-    assert zero["status"]["replicaStatuses"]["Worker"]["succeeded"] == 2
-    assert space.api.get("pod", "zero-worker-0")["status"]["phase"] in ("Pending", "Running")
-    wait_for(lambda: not _pods(space, "zero-all"), what="the end of all pods of zero-all", timeout=60)
+    _wait_counts(space, "zero", succeeded=2)
+    assert space.api.get("pod", "zero-worker-0")["status"]["phase"] == "Running"
+    wait_for(lambda: not _pods(space, "zero-all"), what="the end of all pods of zero-all", timeout=PATIENCE)
 
-    # A failure says neither which pod nor which code, and has no time of completion; an event has the message.
+    # A failure says neither which pod nor which code, and has no time of completion.
     one = space.api.get("pytorchjob", "one")
     (failed,) = (entry for entry in one["status"]["conditions"] if entry["type"] == "Failed")
     assert "worker-1" not in failed["message"] and "exit" not in failed["message"].lower()
     assert "completionTime" not in one["status"]
 
-    def is_told() -> bool:
-        told = [item["message"] for item in _events(space, "Error", "one")]
-        return any("exitCode: 1" in message and "why" in message for message in told)
-
-    wait_for(is_told, what="an event with the code and the message of one-worker-1", timeout=60)  # events come later
     # None lets the other pod run on, Running deletes it and keeps the failed one's log.
     assert space.api.get("pod", "one-worker-0")["metadata"].get("deletionTimestamp") is None
-    wait_for(lambda: set(_pods(space, "one-clean")) == {"one-clean-worker-1"}, what="the end of its peer", timeout=60)
+    wait_for(
+        lambda: set(_pods(space, "one-clean")) == {"one-clean-worker-1"}, what="the end of its peer", timeout=PATIENCE
+    )
 
     # A limit of 0 is the only one that works.
     def restarted() -> bool:
         return sum(item.get("count", 1) for item in _events(space, "SuccessfulCreatePod", "limit-1")) >= 4
 
-    wait_for(restarted, what="more restarts of limit-1 than its backoffLimit", timeout=120)
+    wait_for(restarted, what="more restarts of limit-1 than its backoffLimit", timeout=PATIENCE)
     assert not _conditions(space.api.get("pytorchjob", "limit-1")) & {"Succeeded", "Failed"}
 
 
@@ -120,7 +172,7 @@ def test_a_pod_that_the_kubelet_refuses_is_made_again_without_end(space: Space) 
     pod_spec(job)["containers"][0]["resources"] = {"requests": {"cpu": "500"}}
     space.api.apply(job)
     many = lambda: sum(item.get("count", 1) for item in _events(space, "SuccessfulCreatePod", "refused")) >= 4  # noqa: E731
-    wait_for(many, what="pod after pod that the kubelet refuses", timeout=60)
+    wait_for(many, what="pod after pod that the kubelet refuses", timeout=PATIENCE)
     assert "Failed" not in _conditions(space.api.get("pytorchjob", "refused"))
     space.api("delete", "pytorchjob", "refused")
 
@@ -129,33 +181,30 @@ def test_deleted_and_evicted_pods(space: Space) -> None:
     """What the container answers to SIGTERM decides: 143 is replaced, 1 fails the job, 0 is its success."""
     space.need("training-operator")
     codes = {"gone-143": 143, "gone-1": 1, "gone-0": 0, "evicted-143": 143, "evicted-1": 1}
-    space.api.apply(*(shell_job(space, name, _until_told(code, seconds=3)) for name, code in codes.items()))
+    space.api.apply(*(shell_job(space, name, _until_told(code, _HOLD), grace=_ROOM) for name, code in codes.items()))
     _wait_ready(space, *codes)
-    old = {name: _uid(space, f"{name}-worker-0") for name in codes}
-    faults.delete_pod(space.api, "gone-143-worker-0")
-
-    # While it still runs, it already counts as failed.
-    def counted(job: Any) -> bool:
-        return job["status"]["replicaStatuses"]["Worker"].get("failed") == 1 and condition(job, "Restarting")
-
-    space.api.wait("pytorchjob", "gone-143", counted, what="a pod that counts as failed", every=0.2)
-    faults.evict_pod(space.api, "evicted-143-worker-0")
-
-    def disrupted(item: Any) -> bool:
-        entries = (item or {}).get("status", {}).get("conditions") or []
-        return any(entry["type"] == "DisruptionTarget" and "EvictionByEvictionAPI" in str(entry) for entry in entries)
-
-    space.api.wait("pod", "evicted-143-worker-0", disrupted, what="the mark of the eviction", every=0.1)
-    faults.evict_pod(space.api, "evicted-1-worker-0")  # as a drain does
-    for name in ("gone-1", "gone-0"):
-        faults.delete_pod(space.api, f"{name}-worker-0")
-    for name in ("gone-1", "evicted-1"):
-        assert wait_condition(space.api, name, "Succeeded", "Failed") == "Failed"
-    assert wait_condition(space.api, "gone-0", "Succeeded", "Failed") == "Succeeded"
+    first = {name: f"{name}-worker-0" for name in codes}
+    old = {name: _uid(space, pod) for name, pod in first.items()}
+    with _kept(space, first["gone-1"], first["gone-0"], first["evicted-1"]):
+        for name in ("gone-143", "gone-1", "gone-0"):
+            faults.delete_pod(space.api, first[name])
+        for name in ("evicted-143", "evicted-1"):
+            faults.evict_pod(space.api, first[name])  # as a drain does
+        # While they still run, they already count as failed.
+        for name in codes:
+            _wait_counts(space, name, failed=1)
+            assert condition(space.api.get("pytorchjob", name), "Restarting")
+        marks = space.api.get("pod", first["evicted-143"])["status"]["conditions"]
+        assert any(one["type"] == "DisruptionTarget" and one["reason"] == "EvictionByEvictionAPI" for one in marks)
+        for pod in first.values():
+            _let_go(space, pod)
+        for name in ("gone-1", "evicted-1"):
+            assert wait_condition(space.api, name, "Succeeded", "Failed") == "Failed"
+        assert wait_condition(space.api, "gone-0", "Succeeded", "Failed") == "Succeeded"
     # Restarting stays beside Failed: of two true conditions the newer one counts.
     assert _conditions(space.api.get("pytorchjob", "gone-1")) >= {"Restarting", "Failed"}
     for name in ("gone-143", "evicted-143"):
-        _wait_replaced(space, f"{name}-worker-0", old[name])
+        _wait_replaced(space, first[name], old[name])
         assert wait_condition(space.api, name, "Running", "Failed") == "Running"
         # Restarting is taken out of the list, not set to False.
         entries = space.api.get("pytorchjob", name)["status"]["conditions"]
@@ -163,7 +212,10 @@ def test_deleted_and_evicted_pods(space: Space) -> None:
 
 
 def test_scaling_down(space: Space) -> None:
-    """The highest numbers go, with their grace, and what they end with decides over the whole job."""
+    """The highest numbers go, with their grace, and what they end with decides over the whole job.
+
+    It does if the operator sees their end. Otherwise they decide nothing, so here they are kept until it has.
+    """
     space.need("training-operator")
     codes = {"less-143": 143, "less-1": 1, "less-0": 0}
     space.api.apply(*(shell_job(space, name, _until_told(code), workers=3) for name, code in codes.items()))
@@ -172,19 +224,23 @@ def test_scaling_down(space: Space) -> None:
     space.api.apply(shell_job(space, "none", _until_told(143), workers=1), below)
     _wait_ready(space, *codes, workers=3)
     _wait_ready(space, "below")
-    for name in (*codes, "below"):
-        space.api("scale", "pytorchjob", name, "--replicas=1")
-    assert wait_condition(space.api, "less-1", "Succeeded", "Failed") == "Failed"
-    assert wait_condition(space.api, "less-0", "Succeeded", "Failed") == "Succeeded"
+    deciding = [f"{name}-worker-{index}" for name in ("less-1", "less-0") for index in (1, 2)]
+    with _kept(space, *deciding):
+        for name in (*codes, "below"):
+            space.api("scale", "pytorchjob", name, "--replicas=1")
+        assert wait_condition(space.api, "less-1", "Succeeded", "Failed") == "Failed"
+        assert wait_condition(space.api, "less-0", "Succeeded", "Failed") == "Succeeded"
     wait_for(
-        lambda: set(_pods(space, "less-143")) == {"less-143-worker-0"}, what="the end of workers 1 and 2", timeout=60
-    )
+        lambda: set(_pods(space, "less-143")) == {"less-143-worker-0"},
+        what="the end of workers 1 and 2", timeout=PATIENCE,
+    )  # fmt: skip
     job = space.api.get("pytorchjob", "less-143")
     assert _conditions(job) >= {"Running"} and not _conditions(job) & {"Failed", "Succeeded"}
     # The variables of the pods that stay are as before.
     assert space.shell("less-143-worker-0", "echo $PET_NNODES").strip() == "1:3"
     # Nobody checks the bounds of elasticPolicy, and no replicas at all are a success.
-    wait_for(lambda: set(_pods(space, "below")) == {"below-worker-0"}, what="the end of a pod of the least", timeout=60)
+    below_is_small = lambda: set(_pods(space, "below")) == {"below-worker-0"}  # noqa: E731
+    wait_for(below_is_small, what="the end of a pod of the least", timeout=PATIENCE)
     assert not _conditions(space.api.get("pytorchjob", "below")) & {"Failed", "Succeeded"}
     space.api("scale", "pytorchjob", "less-143", "--replicas=5")
     space.wait_phase("less-143-worker-4", "Running")
@@ -208,7 +264,7 @@ def test_kubelet_eviction_is_decided_by_the_exit_code_too(space: Space) -> None:
     # The pod is gone within a tenth of a second, and its message with it: the event stays.
     wait_for(lambda: _events(space, "Evicted", "full-137"), what="the event of the eviction", timeout=240)
     made = lambda: sum(item.get("count", 1) for item in _events(space, "SuccessfulCreatePod", "full-137")) >= 2  # noqa: E731
-    wait_for(made, what="a new pod of full-137", timeout=60)
+    wait_for(made, what="a new pod of full-137", timeout=PATIENCE)
     assert wait_condition(space.api, "full-1", "Succeeded", "Failed") == "Failed"
     assert "exceeds the limit" in _events(space, "Evicted", "full-1")[0]["message"]
 
@@ -254,9 +310,13 @@ def test_a_pod_that_the_namespace_refuses_leaves_the_status_empty(space: Space) 
     """PodSecurity and quota: only events tell."""
     space.need("training-operator")
     space.api("label", "namespace", space.name, "pod-security.kubernetes.io/enforce=restricted")
+    pod = json.dumps(space.pod_manifest("any"))
+    # The API server hears of its own label a moment later.
+    heeded = lambda: space.api.attempt("create", "--dry-run=server", "-f", "-", stdin=pod).returncode != 0  # noqa: E731
+    wait_for(heeded, what="the label's effect", timeout=PATIENCE)
     space.api.apply(shell_job(space, "refused", "true", workers=1))
     refused = lambda: _events(space, "FailedCreatePod", "refused")  # noqa: E731
-    (event, *_) = wait_for(refused, what="the event of the refusal", timeout=60)
+    (event, *_) = wait_for(refused, what="the event of the refusal", timeout=PATIENCE)
     assert event["type"] == "Warning" and "violates PodSecurity" in event["message"]
     job = space.api.get("pytorchjob", "refused")
     assert _conditions(job) <= {"Created"} and not _pods(space, "refused")
