@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -313,3 +314,31 @@ def test_batches_of_the_demo_are_those_of_its_config() -> None:
     ]
     checks = (RUN / "templates" / "_check.tpl").read_text()
     assert f"$sizes = dict {' '.join(sizes)} -}}}}" in checks
+
+
+ALERTS = RUN / "files" / "alerts.yaml"
+
+
+def test_alerts_can_be_left_out_and_their_runbooks_lie_elsewhere() -> None:
+    groups = yaml.safe_load(ALERTS.read_text(encoding="utf-8"))["groups"]
+    on = {"monitoring.alerts.enabled": True}
+    [rules] = [one for one in rendered(RUN, RELEASE, *given(on)) if one["kind"] == "PrometheusRule"]
+    assert rules["spec"]["groups"] == groups
+
+    without = [rule["alert"] for rule in groups[-1]["rules"]] + ["CclmNoProgress"]
+    changed = on | {"monitoring.alerts.without": without, "monitoring.alerts.runbooks": "https://docs.example.com/"}
+    [rules] = [one for one in rendered(RUN, RELEASE, *given(changed)) if one["kind"] == "PrometheusRule"]
+    for group in groups:
+        group["rules"] = [rule for rule in group["rules"] if rule.get("alert") not in without]
+        for rule in group["rules"]:
+            if "alert" in rule:
+                rule["annotations"]["runbook_url"] = f"https://docs.example.com/{rule['annotations']['runbook_url']}"
+    assert rules["spec"]["groups"] == [group for group in groups if group["rules"]]
+    assert groups[-1]["rules"] == []  # a group without rules is left out, since it would be empty
+
+
+def test_the_schema_knows_the_alerts() -> None:
+    schema = json.loads((RUN / "values.schema.json").read_text(encoding="utf-8"))
+    known = schema["properties"]["monitoring"]["properties"]["alerts"]["properties"]["without"]["items"]["enum"]
+    groups = yaml.safe_load(ALERTS.read_text(encoding="utf-8"))["groups"]
+    assert known == [rule["alert"] for group in groups for rule in group["rules"] if "alert" in rule]
