@@ -48,7 +48,7 @@ class Prometheus:
             OSError: it does not answer, or refuses the expression.
         """
         url = f"http://{self.address}/api/v1/query?query={urllib.parse.quote(expression)}"
-        with urllib.request.urlopen(url, timeout=5) as answer:
+        with urllib.request.urlopen(url, timeout=30) as answer:
             found: list[dict[str, Any]] = json.load(answer)["data"]["result"]
         return found
 
@@ -88,7 +88,7 @@ def serving(folder: Path, *options: str, port: int | None = None) -> Iterator[Pr
         prometheus = Prometheus(address)
         wait_for(
             lambda: _answers(prometheus, "vector(1)"),
-            what="an answer", timeout=60, why=(folder / "prometheus.log").read_text,
+            what="an answer", timeout=240, why=(folder / "prometheus.log").read_text,
         )  # fmt: skip
         yield prometheus
     finally:
@@ -97,17 +97,19 @@ def serving(folder: Path, *options: str, port: int | None = None) -> Iterator[Pr
 
 
 @contextmanager
-def scraping(folder: Path, target: str | None = None) -> Iterator[Prometheus]:
-    """A Prometheus that asks a target (HOST:PORT) every second; None: itself. It keeps its files in a folder."""
+def scraping(folder: Path, target: str | None = None, every: int = 1) -> Iterator[Prometheus]:
+    """A Prometheus that asks a target (HOST:PORT) every so many seconds, and keeps its files in a folder.
+
+    A target of None is the Prometheus itself, which has been asked once.
+    """
     (port,) = free_ports(1)
     targets = [target or f"127.0.0.1:{port}"]
-    job = {"job_name": "tested", "scrape_interval": "1s", "static_configs": [{"targets": targets}]}
+    job = {"job_name": "tested", "scrape_interval": f"{every}s", "static_configs": [{"targets": targets}]}
     (folder / "prometheus.yaml").write_text(yaml.safe_dump({"scrape_configs": [job]}))
     with serving(folder, port=port) as prometheus:
-        wait_for(
-            lambda: _answers(prometheus, "up == 1"),
-            what="a scrape", timeout=60, why=(folder / "prometheus.log").read_text,
-        )  # fmt: skip
+        if target is None:
+            scraped = lambda: _answers(prometheus, "up == 1")  # noqa: E731
+            wait_for(scraped, what="a scrape", timeout=240, why=(folder / "prometheus.log").read_text)
         yield prometheus
 
 

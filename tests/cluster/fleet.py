@@ -41,10 +41,13 @@ def fleet(space: Space) -> Iterator[None]:
     mark = space.name[-6:]
     try:
         _create(space, *(_node(f"fleet-{mark}-{number}", mark) for number in range(NODES)))
+        # A pod that is refused because a node is new has its next turn after others.
+        wait_for(lambda: _open_nodes(space, mark) == NODES, what="the nodes of the fleet", timeout=300, every=1)
         _create(space, *(_job(space, f"job-{number}", EACH, mark) for number in range(1, JOBS)))
         wait_for(lambda: _running(space) == NODES - EACH, what="the pods of the fleet", timeout=300, every=2)
         _create(space, _job(space, TOO_LARGE, 2 * EACH, mark))
-        wait_for(lambda: _running(space) == NODES, what="the pods that find room", timeout=120, every=1)
+        wait_for(lambda: _running(space) == NODES, what="the pods that find room", timeout=300, every=1)
+        wait_for(lambda: _refused(space) == EACH, what="the pods that find none", timeout=300, every=1)
         yield
     finally:
         space.api("delete", "pytorchjob", "--all", "--wait=false")
@@ -70,6 +73,18 @@ def _job(space: Space, name: str, pods: int, mark: str) -> Manifest:
         namespace=space.name, tolerations=("kwok.x-k8s.io/node:NoSchedule",), node_selectors={"fleet": mark}
     )
     return build_job(app, settings, name)
+
+
+def _open_nodes(space: Space, mark: str) -> int:
+    """How many nodes take pods: at first each is tainted as not ready."""
+    taints = [node["spec"].get("taints") or [] for node in space.api.get("node", None, "-l", f"fleet={mark}")]
+    return sum(not any(taint["key"] == "node.kubernetes.io/not-ready" for taint in each) for each in taints)
+
+
+def _refused(space: Space) -> int:
+    """How many pods the scheduler has found no node for."""
+    conditions = [pod["status"].get("conditions") or [] for pod in space.api.get("pod")]
+    return sum(any(one.get("reason") == "Unschedulable" for one in each) for each in conditions)
 
 
 def _running(space: Space) -> int:

@@ -48,7 +48,7 @@ def examine(cluster: Cluster) -> Health:
     return health
 
 
-def wait_healthy(cluster: Cluster, what: str, timeout: float = 90) -> None:
+def wait_healthy(cluster: Cluster, what: str, timeout: float = 240) -> None:
     """Wait until nothing is wrong: on a busy machine a node or an operator may be late with its sign of life."""
     troubles: list[str] = []
 

@@ -96,13 +96,17 @@ class Talker:
 
     def wait_status(self, *words: str, timeout: float = 120) -> str:
         """Wait until `torchx status` has all these words; what it says then."""
+        return self.wait_status_like(*map(re.escape, words), timeout=timeout)
+
+    def wait_status_like(self, *patterns: str, timeout: float = 120) -> str:
+        """Wait until `torchx status` has all these regular expressions; what it says then."""
         found: list[str] = []
 
         def reached() -> bool:
             found[:] = [self.status()]
-            return all(word in found[0] for word in words)
+            return all(re.search(pattern, found[0]) for pattern in patterns)
 
-        what = f"torchx status with {' and '.join(words)}"
+        what = f"torchx status with {' and '.join(patterns)}"
         wait_for(reached, what=what, timeout=timeout, every=0.5, why=lambda: found[0])
         return found[0]
 

@@ -93,13 +93,15 @@ def _wait_replaced(space: Space, name: str, uid: str) -> None:
     space.api.wait("pod", pod, replaced, what=f"the replacement of {pod}", timeout=120)
 
 
-def _wait_deleted(space: Space, *names: str) -> None:
-    """Wait until the cluster has evicted the pods of these jobs; they stay Terminating."""
-    for name in names:
+def _wait_deleted(space: Space, uids: dict[str, str]) -> None:
+    """Wait until the cluster has evicted the pods of these jobs. They stay Terminating, or are cleared already."""
+    for name, uid in uids.items():
+
+        def evicted(item: Any, uid: str = uid) -> bool:
+            return item is None or item["metadata"]["uid"] != uid or "deletionTimestamp" in item["metadata"]
+
         pod = f"{name}-worker-0"
-        space.api.wait(
-            "pod", pod, lambda item: "deletionTimestamp" in item["metadata"], what=f"eviction of {pod}", timeout=120
-        )
+        space.api.wait("pod", pod, evicted, what=f"eviction of {pod}", timeout=120)
 
 
 def test_the_manifest_is_accepted_as_it_is_shipped(machines: Cluster) -> None:
@@ -123,7 +125,7 @@ def test_pods_of_a_dead_node_are_cleared_if_they_are_ours(space: Space, machines
     space.api.apply(_job(space, "ours", is_ours=True), _job(space, "theirs", is_ours=False))
     uids = _started(space, "ours", "theirs")
     faults.kill_node(machines, "node-1")
-    _wait_deleted(space, "ours", "theirs")
+    _wait_deleted(space, uids)
     faults.kill_component(machines, "kube-apiserver")  # the controller outlives that, too
     faults.restart_component(machines, "kube-apiserver")
     _wait_replaced(space, "ours", uids["ours"])
@@ -134,9 +136,13 @@ def test_pods_of_a_dead_node_are_cleared_if_they_are_ours(space: Space, machines
     assert said.count(f"deleted pod {space.name}/ours-worker-0 of job ours by force: its node node-1") == 1
     assert "theirs" not in said and "Traceback" not in said
     assert controller.get("pod")[0]["status"]["containerStatuses"][0]["restartCount"] == 0
-    events = space.api.get("event", None, "--field-selector", "reason=DeadNode")
-    about = {(item["involvedObject"]["kind"], item["involvedObject"]["name"]) for item in events}
-    assert about == {("Pod", "ours-worker-0"), ("PyTorchJob", "ours")}
+
+    def told() -> set[tuple[str, str]]:
+        events = space.api.get("event", None, "--field-selector", "reason=DeadNode")
+        return {(item["involvedObject"]["kind"], item["involvedObject"]["name"]) for item in events}
+
+    wait_for(lambda: len(told()) > 1, what="the events about pod and job", timeout=120)
+    assert told() == {("Pod", "ours-worker-0"), ("PyTorchJob", "ours")}
 
 
 def test_a_node_that_is_back_in_time_is_left_alone_and_so_is_one_of_many(
@@ -148,11 +154,11 @@ def test_a_node_that_is_back_in_time_is_left_alone_and_so_is_one_of_many(
     uids = _started(space, "ours")
     faults.cut_node(machines, "node-1")
     faults.cut_node(machines, "node-2")
-    _wait_deleted(space, "ours")
+    _wait_deleted(space, uids)
     wait_for(
         lambda: "2 of 3 nodes are not ready" in controller("logs", f"deployment/{NAME}"),
         what="the reason to wait",
-        timeout=60,
+        timeout=120,
     )
     faults.rejoin_node(machines, "node-1")
     _wait_replaced(space, "ours", uids["ours"])

@@ -45,6 +45,9 @@ def test_without_a_scheduler_pods_wait_for_it(space: Space, machines: Cluster) -
 
 
 def test_without_a_controller_manager_jobs_wait_for_it(space: Space, machines: Cluster) -> None:
+    # It gives a new namespace what every pod there mounts.
+    present = lambda item: item is not None  # noqa: E731
+    space.api.wait("configmap", "kube-root-ca.crt", present, what="the namespace's certificates", every=0.1)
     faults.kill_component(machines, "kube-controller-manager")
     spec = {**space.pod_manifest("ignored", "true")["spec"]}
     job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "once"}, "spec": {"template": {"spec": spec}}}

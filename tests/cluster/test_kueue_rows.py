@@ -50,8 +50,9 @@ def test_quota_and_preemption(space: Space) -> None:
         space.api.apply(_queued(space, "second", workers=1))
         reason = queues.wait_workload(space, "second", "QuotaReserved", "False")
         assert reason["reason"] == "Pending" and "insufficient unused quota for cpu" in reason["message"]
-        second = space.api.get("pytorchjob", "second")
-        assert condition(second, "Suspended") and not second["status"].get("replicaStatuses")
+        suspended = lambda job: job if condition(job, "Suspended") else None  # noqa: E731
+        second = space.api.wait("pytorchjob", "second", suspended, what="the operator's word on it")
+        assert not second["status"].get("replicaStatuses")
 
         # A higher priority throws the first one out, which keeps its grace, and comes back after it.
         priority = {queues.PRIORITY_LABEL: queues.urgent(space)}

@@ -124,6 +124,8 @@ def test_quota_is_for_full_nodes(space: Space, release: str) -> None:
     for number in range(2):
         pod = space.wait_phase(f"{first['metadata']['name']}-worker-{number}", "Running")
         assert pod["spec"]["nodeName"].startswith(release)
+    runs = lambda job: condition(job, "Running")  # noqa: E731
+    space.api.wait("pytorchjob", first["metadata"]["name"], runs, what="the operator's word on the first job")
     second = build_job(app, settings)
     space.api.apply(second)
 

@@ -36,6 +36,8 @@ def test_two_pods_on_two_nodes_all_reduce_and_succeed(space: Space) -> None:
     assert wait_condition(space.api, "sum", "Succeeded", "Failed") == "Succeeded"
     pods = space.api.get("pod", None, "-l", f"{JOB_LABEL}=sum")
     assert len({pod["spec"]["nodeName"] for pod in pods}) == 2
+    for pod in pods:  # the first one's end is the job's
+        space.wait_phase(pod["metadata"]["name"], "Succeeded")
     assert "step=5 world=2 rank=0 sum=3" in "".join(space.api("logs", pod["metadata"]["name"]) for pod in pods)
 
 

@@ -27,8 +27,12 @@ def test_one_run_waits_and_one_is_preempted_and_goes_on_from_its_checkpoint(spac
             first.wait_step(SAVE_EVERY + 1)
             with start("second", 20) as second:
                 queues.wait_workload(space, second.name, "QuotaReserved", "False")
-                waiting = bench.torchx(space, "status", second.handle).out
-                assert "State: PENDING" in waiting and "place 1 of 1 of queue" in waiting.replace("\n", " "), waiting
+
+                def waits() -> bool:
+                    told = bench.torchx(space, "status", second.handle).out
+                    return "State: PENDING" in told and "place 1 of 1 of queue" in told.replace("\n", " ")
+
+                wait_for(waits, what="the second run's place in the queue", timeout=120, every=0.5)
                 assert not second.pods()
 
                 with start("urgent", 20, f"kueue_priority={queues.urgent(space)}") as urgent:

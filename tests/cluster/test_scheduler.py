@@ -13,6 +13,7 @@ import pytest
 
 from tests.cluster import gobuild, talkers
 from tests.cluster.breaker import breaker
+from tests.cluster.common import wait_for
 from tests.cluster.kubectl import Kubectl, documents
 from tests.cluster.space import Space
 from tests.cluster.talkers import FOREVER, torchx
@@ -29,7 +30,10 @@ def test_a_job_is_seen_cancelled_and_deleted(space: Space, tmp_path: Path) -> No
     assert job.handle.startswith(f"kubernetes://torchx/{space.name}:talk-")
     job.wait_status("State: RUNNING", "*talker[0]:RUNNING", "talker[1]:RUNNING")
     assert re.search(rf"{re.escape(job.handle)}\s+RUNNING", torchx(space, "list", "-s", "kubernetes").out)
-    assert f"line 1 of {job.pod(1)}\n" in torchx(space, "log", f"{job.handle}/talker/1").out
+    wait_for(
+        lambda: f"line 1 of {job.pod(1)}\n" in torchx(space, "log", f"{job.handle}/talker/1").out,
+        what="the first line of talker 1", timeout=120,
+    )  # fmt: skip
 
     with job.followed(tmp_path) as log:
         for index in (0, 1):
@@ -37,7 +41,9 @@ def test_a_job_is_seen_cancelled_and_deleted(space: Space, tmp_path: Path) -> No
         assert torchx(space, "cancel", job.handle).code == 0
         assert {index: lines[-1] for index, lines in log.lines().items()} == {0: "saving", 1: "saving"}
     assert "cancelled at" in job.wait_status("State: CANCELLED")
-    assert job.job() is not None and not space.api.get("pod")
+    # It is so when the last container has ended; the pods are removed after that.
+    wait_for(lambda: not space.api.get("pod"), what="the end of all pods", timeout=120)
+    assert job.job() is not None
 
     assert torchx(space, "delete", job.handle).code == 0
     job.space.api.wait("pytorchjob", job.name, lambda item: item is None, what="the end of the record")
@@ -56,7 +62,7 @@ def test_a_followed_log_loses_and_repeats_no_line_when_pods_are_replaced(space: 
         log.wait_line(f"line 5 of {job.pod(1)}", times=2)
         space.api("delete", "pod", job.pod(0), "--grace-period=0", "--force")
         log.wait_line(f"line 5 of {job.pod(0)}", times=2)
-        assert "replica 1 was started again once: deleted, evicted or drained" in job.status()
+        job.wait_status("replica 1 was started again once: deleted, evicted or drained")  # events come later
         assert torchx(space, "cancel", job.handle).code == 0
         lines = log.lines()
     assert lines[2][-1] == "saving"
@@ -81,7 +87,8 @@ def test_a_followed_log_loses_and_repeats_no_line_when_connections_break(space: 
         with job.followed(tmp_path, KUBECONFIG=str(tmp_path / "by-the-door")) as log:
             for number in range(1, 11):
                 log.wait_line(f"line {20 * number} of {job.pod(number % 2)}")
-                assert door.cut() > 0
+                # Its connections may be those of the last cut, whose end it has not come to yet.
+                wait_for(lambda: door.cut() > 0, what="a new connection", timeout=120)
             log.wait_line(f"line 230 of {job.pod(0)}")
             log.wait_line(f"line 230 of {job.pod(1)}")
             assert torchx(space, "cancel", job.handle).code == 0
@@ -99,9 +106,9 @@ def test_lines_are_chosen_by_time_and_text(space: Space, tmp_path: Path) -> None
     assert [line.split()[-1] for line in everything.splitlines()] == ["early", "late", "done"]
     assert [line.split()[-1] for line in torchx(space, "log", "--regex", "^d", handle).out.splitlines()] == ["done"]
     ended = job.job()["status"]["completionTime"]
-    started = job.job()["status"]["startTime"]
+    created = job.job()["metadata"]["creationTimestamp"]  # `startTime` is set after the pod is made
     assert torchx(space, "log", "--since", ended, handle).out == ""
-    assert "early" not in torchx(space, "log", "--until", started, handle).out
+    assert "early" not in torchx(space, "log", "--until", created, handle).out
 
 
 def test_a_users_error_is_told_and_not_tried_again(space: Space, tmp_path: Path) -> None:
@@ -110,24 +117,28 @@ def test_a_users_error_is_told_and_not_tried_again(space: Space, tmp_path: Path)
     status = job.wait_status("State: FAILED")
     assert "Msg: replica 0 failed: exit code 2: configs/x.yaml: optimizer.lr must be positive" in status
     assert "*talker[0]:FAILED (exitcode: 2)" in status
-    created = [event for event in space.api.get("event") if event["reason"] == "SuccessfulCreatePod"]
-    assert [event["count"] for event in created] == [1]
+
+    def created() -> list[int]:
+        return [event["count"] for event in space.api.get("event") if event["reason"] == "SuccessfulCreatePod"]
+
+    wait_for(created, what="the event of the pod's creation", timeout=120)
+    assert created() == [1]
 
 
 def test_restarts_are_told_with_their_cause(space: Space, tmp_path: Path) -> None:
     script = "printf 'rank 0 was killed by SIGKILL' > /dev/termination-log; sleep 1; exit 137"
     job = talkers.start(space, tmp_path, script)
-    status = job.wait_status("replica 0 was started again 2 times: exit code 137: rank 0 was killed by SIGKILL")
-    assert "Num Restarts: 2" in status
+    # The operator tells a message only if it sees the container's end before the pod's, so there may be causes without.
+    told = r"replica 0 was started again (\d+) times: .*exit code 137: rank 0 was killed by SIGKILL"
+    status = job.wait_status_like(told)
+    assert f"Num Restarts: {re.search(told, status)[1]}\n" in status  # type: ignore[index]
     torchx(space, "cancel", job.handle)
 
 
 def test_a_job_too_large_says_by_how_much(space: Space, tmp_path: Path) -> None:
     job = talkers.start(space, tmp_path, FOREVER, most=2, least=2, cpu=500)
-    status = job.wait_status("State: PENDING", "no node has room")
-    assert re.search(
-        r"replica 0-1: no node has room: .*; it asks for cpu 500, the largest node has \d+: \d+ too few", status
-    )
+    told = r"replica 0-1: no node has room: .*; it asks for cpu 500, the largest node has \d+: \d+ too few"
+    assert "State: PENDING" in job.wait_status_like(told)
 
 
 def test_pods_that_are_refused_are_told(space: Space, tmp_path: Path) -> None:
@@ -137,7 +148,7 @@ def test_pods_that_are_refused_are_told(space: Space, tmp_path: Path) -> None:
     job = talkers.start(space, tmp_path, FOREVER)
     job.wait_status(f'pods "{job.pod(0)}" is forbidden: exceeded quota: none')
     space.api("delete", "resourcequota", "none")
-    job.wait_status("State: RUNNING")
+    job.wait_status("State: RUNNING", timeout=300)  # the operator tries again after ever longer pauses
 
 
 def test_a_restricted_namespace_takes_the_job_and_refuses_another_kind_with_the_reason(
@@ -157,8 +168,7 @@ def test_a_job_is_resized_within_its_bounds_only(space: Space, tmp_path: Path) -
         refused = torchx(space, "resize", job.handle, nodes)
         assert refused.code == 2 and f"{job.name} was started for 1 to 2 nodes, not {nodes}" in refused.err
     assert torchx(space, "resize", job.handle, "1").code == 0
-    space.wait_gone(job.pod(1))
-    assert "talker[1]" not in job.wait_status("State: RUNNING")
+    wait_for(lambda: "talker[1]" not in job.wait_status("State: RUNNING"), what="the end of talker 1", timeout=120)
     assert torchx(space, "resize", job.handle, "2").code == 0
     job.wait_status("*talker[0]:RUNNING", "talker[1]:RUNNING")
 
@@ -219,7 +229,8 @@ def test_a_train_job_is_seen_and_cancelled_like_any_other(space: Space, tmp_path
     refused = torchx(space, "resize", job.handle, "1")
     assert refused.code == 2 and "is a TrainJob, whose size is fixed" in refused.err
     with job.followed(tmp_path) as log:
-        log.wait_line(f"line 3 of {job.name}-node-0-1")
+        for index in (0, 1):
+            log.wait_line(f"line 3 of {job.name}-node-0-{index}")
         assert torchx(space, "cancel", job.handle).code == 0
         lines = log.lines()
     for index in (0, 1):

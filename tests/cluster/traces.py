@@ -80,4 +80,4 @@ def assert_nothing_of(cluster: Cluster) -> None:
     assert not cluster.folder.exists()
     assert groups(cluster) == []
     folder = str(cluster.folder)
-    wait_for(lambda: not mentioning(folder), what=f"the end of {mentioning(folder)}", timeout=20)
+    wait_for(lambda: not mentioning(folder), what=f"the end of {mentioning(folder)}", timeout=120)

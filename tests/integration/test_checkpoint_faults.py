@@ -183,7 +183,7 @@ def test_a_run_goes_on_from_the_store_where_its_machine_is_lost(s3_store, config
         process = run_command(*command)
         wait_for_line(near / "metrics.jsonl", last + 4)
         process.send_signal(signal.SIGTERM)
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=240)
         assert process.returncode == 143, err
         assert (f"resuming after step {last}:" if last else "starting:") in out
         last = newest(url)

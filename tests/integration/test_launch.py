@@ -48,12 +48,12 @@ def wait_for_text(path: Path, text: str, times: int = 1) -> None:
 
 def test_killed_ranks_change_nothing(config, tmp_path, launch):
     """SIGKILL of a random rank at random steps: the run ends with the parameters of an undisturbed one, bit for bit."""
-    steps = 14 + 4 * KILLS
+    steps = 24 + 4 * KILLS
     settings = SMALL | {"training.max_steps": steps}
     end(launch(config("whole", **settings)), 0)
     chance = random.Random(SEED)
     run = launch(config("killed", **settings), "--max-restarts", KILLS, "--max-attempts", KILLS + 1)
-    at = sorted(chance.sample(range(1, steps - 6), KILLS))
+    at = sorted(chance.sample(range(1, steps - 16), KILLS))  # so that it is not over before it is killed
     for number, step in enumerate(at):
         wait_for_text(tmp_path / "killed" / "log.txt", " processes on cpu", number + 1)
         wait_for_line(tmp_path / "killed" / "metrics.jsonl", step)

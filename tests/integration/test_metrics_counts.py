@@ -15,7 +15,7 @@ from tests.stores.server import free_ports
 from tests.stores.store import RunningStore
 
 from .conftest import end, start
-from .test_metrics_endpoint import Samples, phase, scrape, steps, value, wait_until
+from .test_metrics_endpoint import PATIENCE, Samples, phase, scrape, steps, value, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -47,7 +47,7 @@ def test_broken_records_are_counted_by_reason_over_all_processes(
     broken_copy(world / "data" / "pretrain" / "image_text", files)
     path = config(**{
         "data.images.files": [str(files)], "data.broken": {"max_rate": 1.0},
-        "training.max_steps": 4000, "training.log_every": 5, "training.save_every": None,
+        "training.max_steps": 100_000, "training.log_every": 5, "training.save_every": None,
     })  # fmt: skip
     [port] = free_ports(1)
     process = launch(path, "--metrics-port", port)
@@ -96,8 +96,8 @@ def test_calls_of_training_loaders_and_writer_are_counted_and_an_outage_shows(
 
     try:
         assert steps(wait_until(port, is_waiting)) == 0
-        assert phase(scrape(port, timeout=1)) == "waiting_for_store"  # answered at once, although the store is down
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=1) as answer:
+        assert phase(scrape(port)) == "waiting_for_store"  # answered, although the store is down
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=PATIENCE) as answer:
             assert answer.status == 200
         wait_until(port, lambda samples: total(samples, "cclm_storage_retries_total", store="s3") >= 2)
         s3_store.start()

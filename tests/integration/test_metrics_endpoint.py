@@ -23,9 +23,13 @@ pytestmark = pytest.mark.slow
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
-def scrape(port: int, timeout: float = 5) -> Samples:
-    """All samples. Raises TimeoutError where the answer takes longer than `timeout`, in seconds."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=timeout) as answer:
+PATIENCE = 60
+"""Seconds for an answer, on a machine however busy. What does not answer before something else happens never does."""
+
+
+def scrape(port: int) -> Samples:
+    """All samples. Raises TimeoutError where there is no answer within `PATIENCE`."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=PATIENCE) as answer:
         text = answer.read().decode()
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value
@@ -68,13 +72,17 @@ def test_a_killed_rank_leaves_counters_and_no_stale_gauge(config, tmp_path: Path
     assert value(before, "cclm_learning_rate") is not None
     assert value(before, "cclm_world_size") == 2
     assert value(before, "cclm_restarts_total", cause="killed") == 0
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=PATIENCE) as answer:
         assert answer.status == 200
 
     victim = children(process.pid)[-1]
     counted = steps(scrape(port))
     os.kill(victim, signal.SIGKILL)
-    during = wait_until(port, lambda samples: value(samples, "cclm_restarts_total", cause="killed") == 1)
+
+    def is_counted(samples: Samples) -> bool:
+        return value(samples, "cclm_restarts_total", cause="killed") == 1 and phase(samples) is not None
+
+    during = wait_until(port, is_counted)
     assert steps(during) >= counted
     stale = ("cclm_train_step", "cclm_last_step_timestamp_seconds", "cclm_learning_rate", "cclm_eta_seconds")
     assert {name: value(during, name) for name in stale} == dict.fromkeys(stale)
@@ -95,10 +103,10 @@ def test_a_node_that_waits_for_another_one_answers_and_says_so(config, launch) -
     )
     wait_until(port, lambda samples: phase(samples) == "rendezvous")
     for _ in range(5):
-        samples = scrape(port, timeout=1)
+        samples = scrape(port)
         assert phase(samples) == "rendezvous"
         assert value(samples, "cclm_nodes", state="wanted_at_least") == 2
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=1) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=PATIENCE) as answer:
             assert answer.status == 200
     os.kill(process.pid, signal.SIGTERM)
     end(process, 143)
@@ -117,8 +125,8 @@ def children(parent: int) -> list[int]:
 
 
 def test_values_are_those_of_the_log(config, tmp_path: Path) -> None:
-    """One process that serves itself; while it waits at its end, the last interval is what both say."""
-    path = config(**{"training.max_steps": 400, "training.log_every": 5, "training.save_every": None})
+    """One process that serves itself."""
+    path = config(**{"training.max_steps": 100_000, "training.log_every": 5, "training.save_every": None})
     [port] = free_ports(1)
     process = start("pretrain", path, "--metrics-port", port)
     log = tmp_path / "run" / "metrics.jsonl"
@@ -139,7 +147,7 @@ def test_values_are_those_of_the_log(config, tmp_path: Path) -> None:
         return False
 
     samples = wait_until(port, same)
-    assert value(samples, "cclm_train_steps_planned") == 400
+    assert value(samples, "cclm_train_steps_planned") == 100_000
     real, computed = (value(samples, "cclm_tokens_total", state=state) for state in ("real", "computed"))
     assert real is not None and real > 0 and computed == real  # on a CPU, padding is not computed
     os.kill(process.pid, signal.SIGTERM)
@@ -165,6 +173,6 @@ def test_a_port_that_is_taken_ends_nothing(config, tmp_path: Path, command: list
 
 def test_a_port_that_is_none_is_one_sentence(config) -> None:
     process = start("pretrain", config(), "--metrics-port", "94oo")
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=240)
     assert process.returncode == 2
     assert err == "cclm: error: --metrics-port 94oo: a port is a number from 0 to 65535; 0 takes any that is free\n"

@@ -47,17 +47,20 @@ def wait_for_line(path: Path, number: int) -> None:
 @pytest.mark.slow
 def test_a_second_run_in_the_folder_of_a_living_one_is_refused(config, tmp_path):
     """As when `srun` starts a command twice. The first run does not notice."""
-    path = config(**{"training.max_steps": 60})
+    path, log = config(**{"training.max_steps": 100_000}), tmp_path / "run" / "metrics.jsonl"
     first = start("pretrain", path)
     try:
-        wait_for_line(tmp_path / "run" / "metrics.jsonl", 1)
+        wait_for_line(log, 1)
         refused = run("pretrain", path, "optimizer.lr=0.001", code=2)
         assert f"a run already works in {tmp_path / 'run'}: process {first.pid} on " in refused.stderr
+        wait_for_line(log, len(log.read_text().splitlines()) + 3)
+        first.send_signal(signal.SIGTERM)
         out, err = first.communicate(timeout=240)
     finally:
         first.kill()
-    assert first.returncode == 0, err
-    assert [line["step"] for line in metrics(tmp_path / "run")] == list(range(1, 61))
+    assert first.returncode == 143, err
+    made = [line["step"] for line in metrics(tmp_path / "run")]
+    assert made == list(range(1, len(made) + 1))
 
 
 @pytest.mark.slow

@@ -265,7 +265,7 @@ def test_a_node_that_is_preempted_leaves_the_others_to_go_on(nodes, who):
 
 def test_a_node_that_was_cut_off_comes_back(nodes):
     """Its launcher stands still, so the other takes it for lost, and goes on. Later both meet again."""
-    host, second = started(nodes, 2, "1:2", conf=",keep_alive_interval=1,keep_alive_max_attempt=3")
+    host, second = started(nodes, 2, "1:2", conf=",keep_alive_interval=1,keep_alive_max_attempt=8")
     nodes.kill(host, signal.SIGSTOP)
     nodes.wait_for(second, "1/2", "0/1")
     nodes.kill(host, signal.SIGCONT)

@@ -90,18 +90,37 @@ class Server:
         return self.log.read_text(errors="replace")[-2000:] if self.log.exists() else "no log"
 
 
+_RESERVED: list[socket.socket] = []
+"""What keeps ports for this process until it ends."""
+
+
 def free_ports(count: int, offset: int = 0) -> list[int]:
     """Ports on loopback, below those that the kernel gives to clients; each + `offset` is free too.
 
     A client that keeps connecting to a dead server's port in the kernel's own range can end up connected to itself.
+    No other process of tests gets these ports while this one lives: several run at once, and a port is bound later.
     """
     found: list[int] = []
     numbers = random.SystemRandom()
     while len(found) < count:
         port = numbers.randrange(20000, 22000) if offset else numbers.randrange(22000, 30000)
-        if port not in found and _is_free(port) and (not offset or _is_free(port + offset)):
+        if port not in found and _is_free(port) and (not offset or _is_free(port + offset)) and _reserve(port):
             found.append(port)
     return found
+
+
+def _reserve(port: int) -> bool:
+    """Whether no other process of tests has this port. A name on Linux shows that; it ends with its process."""
+    if sys.platform != "linux":
+        return True
+    name = socket.socket(socket.AF_UNIX)
+    try:
+        name.bind(f"\0cclm-tests-port-{port}")
+    except OSError:
+        name.close()
+        return False
+    _RESERVED.append(name)
+    return True
 
 
 def _is_free(port: int) -> bool:

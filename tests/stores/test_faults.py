@@ -79,7 +79,7 @@ def wait_for_reads(times: list[float], count: int = 3) -> None:
 
 
 def wait_for_word(caplog: pytest.LogCaptureFixture, word: str) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while word not in caplog.text:
         assert time.monotonic() < deadline, f"no {word!r} in {caplog.text!r}"
         time.sleep(0.05)
@@ -93,11 +93,11 @@ def test_reading_goes_on_after_the_store_died_and_came_back(
     with reading(url) as times:
         wait_for_reads(times)
         remote_store.kill()
-        died = time.monotonic()
         # Told after five seconds, at the next try: pauses between tries grow to some seconds.
         wait_for_word(caplog, "waiting for")
+        before = len(times)
         time.sleep(3)
-        assert not any(at > died + 4 for at in times)
+        assert len(times) == before
         remote_store.start()
         wait_for_reads(times)
     assert "waiting for" in caplog.text and "answers again" in caplog.text
@@ -230,10 +230,10 @@ def test_an_interrupt_during_a_read_ends_python_as_it_should(hdfs_store: HdfsSto
             time.sleep(0.3 + 0.013 * turn)
             reader.send_signal(signal.SIGINT)
             try:
-                _, errors = reader.communicate(timeout=60)
+                _, errors = reader.communicate(timeout=120)
             except subprocess.TimeoutExpired:  # Python drops what a handler raises during garbage collection
                 reader.send_signal(signal.SIGINT)
-                _, errors = reader.communicate(timeout=60)
+                _, errors = reader.communicate(timeout=240)
         finally:
             reader.kill()
         assert reader.returncode == -signal.SIGINT and "FATAL" not in errors, errors

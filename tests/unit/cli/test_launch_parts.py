@@ -64,7 +64,7 @@ def test_metrics_are_served_before_the_config_is_read(
 
     def read_config(command: list[str]) -> list[Part]:
         port = capsys.readouterr().err.rpartition(":")[2].removesuffix("/metrics\n")
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
             assert b'cclm_phase{phase="preparing"} 1.0' in answer.read()
         raise UserError("read")
 

@@ -13,7 +13,7 @@ from cclm.launch.meeting_addresses import Address, parse_addresses
 from cclm.launch.membership import JoinedRound, MeetingTimeout, Membership, RunEnded, RunIsOver
 from tests.stores.server import free_ports
 
-LIMITS = Limits(2, 3, last_call=0.5, silence=5)
+LIMITS = Limits(2, 3, last_call=0.5, silence=60)
 PATIENCE = 60.0
 
 Make = Callable[..., Membership]

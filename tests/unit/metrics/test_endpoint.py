@@ -38,6 +38,8 @@ ACCEPT = (  # as Prometheus 3 asks
     "application/openmetrics-text;version=0.0.1;q=0.5,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,"
     "text/plain;version=0.0.4;q=0.3,*/*;q=0.2"
 )
+PATIENCE = 60
+"""Seconds for an answer, on a machine however busy."""
 PROCESS = """
 import sys
 from cclm.events import PhaseChanged, StepDone, Worked
@@ -140,6 +142,7 @@ def test_counts_outlive_a_killed_process_and_its_gauges_do_not(start: Start, pod
     assert pod.get_sample_value("cclm_samples_total", {"kind": "images"}) == 16
 
     other.kill()
+    os.waitid(os.P_PID, other.pid, os.WEXITED | os.WNOWAIT)
     start(3)
     assert phase(pod) == ["training"]
     assert pod.get_sample_value("cclm_train_step") == 3
@@ -240,7 +243,7 @@ def test_a_scrape_may_ask_for_some_metrics_alone(start: Start, endpoint: Endpoin
     start(5)
 
     def answer(query: str) -> list[str]:
-        with urllib.request.urlopen(f"http://127.0.0.1:{endpoint.port}/metrics?{query}", timeout=5) as found:
+        with urllib.request.urlopen(f"http://127.0.0.1:{endpoint.port}/metrics?{query}", timeout=PATIENCE) as found:
             return [line for line in found.read().decode().splitlines() if not line.startswith("#")]
 
     assert answer("name%5B%5D=cclm_train_step") == ["cclm_train_step 5.0"]
@@ -251,7 +254,7 @@ def test_a_scrape_may_ask_for_some_metrics_alone(start: Start, endpoint: Endpoin
 
 def test_prometheus_gets_open_metrics(endpoint: Endpoint) -> None:
     request = urllib.request.Request(f"http://127.0.0.1:{endpoint.port}/metrics", headers={"Accept": ACCEPT})
-    with urllib.request.urlopen(request, timeout=5) as answer:
+    with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
         assert answer.headers["Content-Type"].startswith("application/openmetrics-text; version=1.0.0")
         text = answer.read().decode()
     assert text.endswith("# EOF\n") and "_created" not in text
@@ -264,14 +267,14 @@ def test_prometheus_gets_open_metrics(endpoint: Endpoint) -> None:
 def test_a_sign_of_life_is_for_everyone(endpoint: Endpoint, host: str) -> None:
     if host == "[::1]" and not socket.has_dualstack_ipv6():
         pytest.skip("this machine has no IPv6")
-    with urllib.request.urlopen(f"http://{host}:{endpoint.port}/healthz", timeout=5) as answer:
+    with urllib.request.urlopen(f"http://{host}:{endpoint.port}/healthz", timeout=PATIENCE) as answer:
         assert (answer.status, answer.read()) == (200, b"ok\n")
 
 
 @pytest.mark.parametrize("path", ["/", "/metrics/", "/healthz/x", "/metrics.json"])
 def test_there_is_nothing_else(endpoint: Endpoint, path: str) -> None:
     with pytest.raises(urllib.error.HTTPError) as caught:
-        urllib.request.urlopen(f"http://127.0.0.1:{endpoint.port}{path}", timeout=5)
+        urllib.request.urlopen(f"http://127.0.0.1:{endpoint.port}{path}", timeout=PATIENCE)
     with caught.value as answer:
         assert answer.code == 404
 
@@ -285,7 +288,7 @@ class Recorder(list[Event]):
 
 def test_a_client_that_says_nothing_keeps_nobody_waiting(endpoint: Endpoint) -> None:
     with socket.create_connection(("127.0.0.1", endpoint.port)):
-        with urllib.request.urlopen(f"http://127.0.0.1:{endpoint.port}/healthz", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{endpoint.port}/healthz", timeout=PATIENCE) as answer:
             assert answer.status == 200
 
 
@@ -346,7 +349,7 @@ def scrape(endpoint: Endpoint) -> bytes:
     """As Prometheus does."""
     headers = {"X-Prometheus-Scrape-Timeout-Seconds": "10"}
     request = urllib.request.Request(f"http://127.0.0.1:{endpoint.port}/metrics", headers=headers)
-    with urllib.request.urlopen(request, timeout=5) as answer:
+    with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
         text: bytes = answer.read()
     return text
 

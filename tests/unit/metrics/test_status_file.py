@@ -69,6 +69,7 @@ def journal(events: Collected) -> Journal:
 
 
 def test_it_tells_what_happens(tmp_path: Path, journal: Journal) -> None:
+    begun = time.time()
     file = StatusFile(tmp_path / "status.json", journal)
     file.handle(Notice("nothing is known yet"))
     file.handle(Warned("a broken index"))
@@ -91,7 +92,7 @@ def test_it_tells_what_happens(tmp_path: Path, journal: Journal) -> None:
     assert (now["checkpoint"]["place"], now["checkpoint"]["bytes"]) == ("output", 1000)  # what the run can go on from
     assert (now["best"]["place"], now["best"]["bytes"]) == ("output/best", 400)
     file.handle(PhaseChanged("ended"))
-    assert read(tmp_path)["phase"] == "ended" and abs(read(tmp_path)["time"] - time.time()) < 10
+    assert read(tmp_path)["phase"] == "ended" and begun <= read(tmp_path)["time"] <= time.time()
     file.close()
     assert [path.name for path in tmp_path.iterdir()] == ["status.json"]
 
@@ -164,7 +165,7 @@ def test_it_shows_signs_of_life_until_it_is_closed(tmp_path: Path, journal: Jour
     file = StatusFile(tmp_path / "status.json", journal, every=0.02)
     file.handle(started())
     first = read(tmp_path)["time"]
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 120
     while read(tmp_path)["time"] == first and time.monotonic() < deadline:
         time.sleep(0.02)
     file.close()
