@@ -1,7 +1,7 @@
-"""How training processes work together. Besides the launcher, the only module that touches torch.distributed.
+"""How training processes work together.
 
-W is the number of processes, B the number of rows of one process. Every function also works in a single process that
-has joined no group.
+Besides this module, only the launcher and `cclm.gradient_compression` touch torch.distributed. W is the number of
+processes, B the number of rows of one process. Every function also works in a single process that has joined no group.
 """
 
 from __future__ import annotations

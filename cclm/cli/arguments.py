@@ -43,6 +43,24 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     take_any_order(parser)
 
 
+def add_training_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add --resume and --grad-compress."""
+    parser.add_argument(
+        "--resume",
+        default="auto",
+        type=expand_home,
+        metavar="auto|never|FOLDER",
+        help="auto: go on from the newest whole checkpoint in output_dir and output_hdfs; never: start anew, what is "
+        "there is set aside; FOLDER: start from this checkpoint or run (path or URL), or go on if that was done before",
+    )
+    parser.add_argument(
+        "--grad-compress",
+        choices=["none", "bf16"],
+        help="how processes exchange gradients: bf16 halves the traffic and rounds the sums "
+        "(the config's training.grad_compress)",
+    )
+
+
 def take_any_order(parser: argparse.ArgumentParser) -> None:
     """Let positional arguments of a subcommand stand before, between and after options.
 
@@ -61,18 +79,6 @@ def take_any_order(parser: argparse.ArgumentParser) -> None:
             parser.parse_known_args = in_any_order  # type: ignore[method-assign, assignment]  # see above
 
     parser.parse_known_args = in_any_order  # type: ignore[method-assign, assignment]  # see above
-
-
-def add_resume_argument(parser: argparse.ArgumentParser) -> None:
-    """Add --resume."""
-    parser.add_argument(
-        "--resume",
-        default="auto",
-        type=expand_home,
-        metavar="auto|never|FOLDER",
-        help="auto: go on from the newest whole checkpoint in output_dir and output_hdfs; never: start anew, what is "
-        "there is set aside; FOLDER: start from this checkpoint or run (path or URL), or go on if that was done before",
-    )
 
 
 def load_any_config(args: argparse.Namespace) -> PretrainConfig | FinetuneConfig:
@@ -127,4 +133,6 @@ def overrides_of(args: argparse.Namespace) -> list[str]:
         overrides.append(f"output_hdfs={json.dumps(args.output_hdfs)}")
     if args.tensorboard:
         overrides.append("tensorboard=true")
+    if getattr(args, "grad_compress", None) is not None:  # `cclm evaluate` has no such option
+        overrides.append(f"training.grad_compress={args.grad_compress}")
     return overrides

@@ -6,7 +6,7 @@ import argparse
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from cclm.cli.arguments import add_config_arguments, add_resume_argument, check_extras, load_any_config
+from cclm.cli.arguments import add_config_arguments, add_training_arguments, check_extras, load_any_config
 from cclm.cli.metrics import add_metrics_argument, while_serving_metrics
 from cclm.cli.parser import Subparsers
 from cclm.config.paths import expand_home
@@ -55,7 +55,7 @@ def add_parser(subparsers: Subparsers) -> None:
         help="weights to start from (else model.weights of the config)",
     )
     parser.add_argument("--evaluate", action="store_true", help="no training: test the checkpoint")
-    add_resume_argument(parser)
+    add_training_arguments(parser)
     add_metrics_argument(parser)
     parser.set_defaults(func=finetune, load_config=load)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from cclm.cli.arguments import add_config_arguments, add_resume_argument, check_extras, load_pretrain_config
+from cclm.cli.arguments import add_config_arguments, add_training_arguments, check_extras, load_pretrain_config
 from cclm.cli.metrics import add_metrics_argument, while_serving_metrics
 from cclm.cli.parser import Subparsers
 
@@ -38,7 +38,7 @@ def add_parser(subparsers: Subparsers) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_config_arguments(parser)
-    add_resume_argument(parser)
+    add_training_arguments(parser)
     add_metrics_argument(parser)
     parser.set_defaults(func=pretrain, load_config=load)
 

@@ -60,6 +60,9 @@ class EpochTrainingConfig(Settings):
     """Loader processes for each training process."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """auto: bfloat16 autocast on a GPU, float32 on a CPU."""
+    grad_compress: Literal["none", "bf16"] = "none"
+    """What processes send each other of their gradients. none: all of it. bf16: bfloat16, which is half the traffic and
+    rounds the sums. A single process sends nothing."""
     on_divergence: Literal["stop", "skip"] = "stop"
     """What gradients that are not finite do. stop: end the run. skip: leave out that update, which is counted."""
     max_skipped_updates: int = Field(20, gt=0)

@@ -70,6 +70,7 @@ class Finetuning(Recipe[nn.Module]):
             loss_weights=defaultdict(lambda: 1.0),
             training=TrainingConfig(
                 precision=config.training.precision,
+                grad_compress=config.training.grad_compress,
                 on_divergence=config.training.on_divergence,
                 max_skipped_updates=config.training.max_skipped_updates,
                 log_every=config.training.log_every,

@@ -23,6 +23,7 @@ from cclm import __version__, distributed
 from cclm.config.finetune import FinetuneConfig
 from cclm.config.pretrain import PretrainConfig, TrainingConfig
 from cclm.events import EvaluationStarted, Journal, PhaseChanged, Started, Stopped
+from cclm.gradient_compression import compress_gradients
 from cclm.metrics.report import Report, open_journal
 from cclm.metrics.status_file import EVALUATION
 from cclm.metrics.tensorboard import EVALUATION_FOLDER
@@ -227,7 +228,7 @@ def train(recipe: Recipe[Model], context: RunContext, *, resume: str, stop: envi
     for change in changes(start, config, recipe.checkpoint):
         journal.emit(change)
     run = Run(
-        task=distributed.wrap(task, device),
+        task=data_parallel(task, course.training, device),
         loss_weights=course.loss_weights,
         optimizer=optimizer,
         plan=course.plan,
@@ -254,6 +255,13 @@ def train(recipe: Recipe[Model], context: RunContext, *, resume: str, stop: envi
         code = _fit_and_finish(run, begin, lambda done: recipe.end(done, trained))
     distributed.shutdown()
     return code
+
+
+def data_parallel(task: nn.Module, training: TrainingConfig, device: torch.device) -> nn.Module:
+    """`task` for the processes of a run, which exchange gradients as `training` says."""
+    wrapped = distributed.wrap(task, device)
+    compress_gradients(wrapped, training.grad_compress)
+    return wrapped
 
 
 @contextmanager

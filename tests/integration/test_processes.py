@@ -149,6 +149,39 @@ def test_the_wait_for_a_slower_process_is_communication(store):
     assert [process.returncode for process in processes] == [0, 0], errors
 
 
+def test_gradients_can_be_exchanged_in_bfloat16(store):
+    """Without compression they are those of DistributedDataParallel alone, to the bit. With it, they are the sum of
+    rounded parts, and training on them works."""
+    code = (
+        "import os, torch; from torch import nn; from cclm import distributed as d\n"
+        "from cclm.config.pretrain import TrainingConfig; from cclm.training.run import data_parallel\n"
+        "class Task(nn.Module):\n"
+        "    def __init__(self): super().__init__(); self.used, self.unused = nn.Linear(64, 1), nn.Linear(4, 1)\n"
+        "    def forward(self, x): return (self.used(x) - x[:, :5].sum(1, keepdim=True)).square().mean()\n"
+        "def wrapped(compression):\n"
+        "    torch.manual_seed(1); task = Task()\n"
+        "    if compression is None: return d.wrap(task, device)\n"
+        "    return data_parallel(task, TrainingConfig(grad_compress=compression), device)\n"
+        "def gradient(task): d.backward(task(x)); return d.unwrap(task).used.weight.grad\n"
+        f"{MEET}; device = d.initialize(); d.barrier()\n"
+        "x = torch.randn(16, 64, generator=torch.Generator().manual_seed(d.rank()))\n"
+        "plain, off, rounded = (gradient(wrapped(how)) for how in (None, 'none', 'bf16'))\n"
+        "assert torch.equal(plain, off) and not torch.equal(plain, rounded)\n"
+        "torch.manual_seed(1); alone = Task(); alone(x).backward()\n"
+        "parts = d.gather_rows(alone.used.weight.grad.bfloat16() / 2)\n"
+        "assert rounded.dtype == torch.float32 and torch.equal(rounded, parts.sum(0, keepdim=True).float())\n"
+        "torch.testing.assert_close(rounded, plain, rtol=0.02, atol=0.02 * plain.abs().max().item())\n"
+        "task = wrapped('bf16'); optimizer = torch.optim.SGD(task.parameters(), lr=0.02); losses = []\n"
+        "for step in range(50):\n"
+        "    loss = task(x); losses.append(loss.item()); optimizer.zero_grad(); d.backward(loss); optimizer.step()\n"
+        "assert losses[-1] < 0.5 * losses[0], losses\n"
+        "assert len(set(d.gather_objects(d.unwrap(task).used.weight.sum().item()))) == 1; d.shutdown()"
+    )
+    processes = two_processes(store, code, timeout=60)
+    errors = [process.communicate(timeout=240)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], errors
+
+
 def test_a_machine_without_the_disk_of_the_first_one_has_files_of_its_own(store, tmp_path):
     """Each process looks at the same path from a folder of its own, as on machines that share no disk."""
     code = (
