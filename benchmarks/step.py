@@ -36,6 +36,7 @@ from benchmarks.machine import seconds_of_others
 from benchmarks.step_inputs import KINDS, MODELS, Texts, batch_of, made_up, read_captions
 from benchmarks.step_plain import IMAGE_TEXT_LENGTH, PARALLEL_LENGTH, PlainTask, published_optimizer
 from cclm.checkpoints.initial import build_model
+from cclm.config.compute import ComputeConfig
 from cclm.config.optimization import OptimizerConfig
 from cclm.config.pretrain import ObjectiveConfig
 from cclm.metrics.throughput import images_and_texts, texts_of
@@ -62,7 +63,8 @@ class Variant:
         self.precision = "float32" if plain and self.device.type == "cpu" else args.precision
         config = MODELS[args.model]
         model = build_model(config, seed=1)
-        self.task: nn.Module = PlainTask(model) if plain else PretrainTask(model, ObjectiveConfig())
+        compute = ComputeConfig(accumulate=args.accumulate, recompute_layers=args.recompute_layers)
+        self.task: nn.Module = PlainTask(model) if plain else PretrainTask(model, ObjectiveConfig(), compute)
         self.task.to(self.device)
         build = published_optimizer if plain else build_optimizer
         self.optimizer = build(self.task, OptimizerConfig())
@@ -288,6 +290,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--captions", type=Path, help='lines of {"caption": {language: text}}; made up if unset')
     parser.add_argument("--tokenizer", type=Path, help="tokenizer.json of the captions; trained on them if unset")
+    parser.add_argument("--accumulate", type=int, default=1, help="parts of a batch, computed one at a time (ours)")
+    parser.add_argument("--recompute-layers", action="store_true", help="activation checkpointing (ours)")
     parser.add_argument("--rounds", type=int, default=5, help="steps of each kind that are timed")
     parser.add_argument("--warm-up", type=int, default=1, help="steps of each kind before them")
     parser.add_argument("--plain", action="store_true", help="time the published step, too, and print ratios")
@@ -299,6 +303,7 @@ def main() -> None:
         parser.error("--device cuda: torch finds no GPU here")
     line = {
         **{"model": args.model, "batch": args.batch, "precision": args.precision, "threads": args.threads},
+        **{"accumulate": args.accumulate, "recompute_layers": args.recompute_layers},
         **measure(args),
         **{"torch": torch.__version__, "python": platform.python_version(), "hardware": hardware(args.device)},
     }

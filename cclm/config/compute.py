@@ -5,6 +5,8 @@ docs/speed.md, section Training steps, says what each one brings.
 
 from __future__ import annotations
 
+from pydantic import Field
+
 from cclm.config.base import Settings
 
 
@@ -34,3 +36,7 @@ class ComputeConfig(Settings):
     recompute_layers: bool = False
     """Whether layers keep only their input for the backward pass, and are computed again there (activation
     checkpointing): a third more work for a fraction of the memory, so that larger models or batches fit."""
+    accumulate: int = Field(1, ge=1)
+    """Gradient accumulation: parts into which a process cuts its batch, with the memory of one part. The
+    losses stay those of the whole batch, contrast and hard negatives included. With more than one part, all is computed
+    a second time in the backward pass: a third more work."""

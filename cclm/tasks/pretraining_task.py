@@ -13,6 +13,7 @@ and features are on the batch's device; features and losses are float32.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +34,7 @@ from cclm.model.fast_paths import set_fast_paths
 from cclm.model.vision import region_states
 from cclm.sequences import AnySequences, PackedSequences, Sequences
 from cclm.tasks import losses
+from cclm.tasks.accumulation import concat, in_parts, rows_of_parts, twice
 from cclm.tasks.fused_cross_entropy import fused_cross_entropy
 
 
@@ -70,7 +72,7 @@ class PretrainTask(nn.Module):
 
     def image_text(self, batch: ImageTextBatch, generator: torch.Generator) -> dict[str, Tensor]:
         """Image-text contrast, matching and masked tokens. With a second caption, also text-text contrast."""
-        images = self.model.encoders.encode_images(batch.images)  # (B, 1+P, H)
+        images = self._encode_images(batch.images)  # (B, 1+P, H)
         text, masked, *second = self._encode_texts(batch.text, batch.masked.tokens, batch.second_text)
         image_features = self.model.space.image_features(images.first())  # (B, E)
         text_features = self.model.space.text_features(text.first())  # (B, E)
@@ -88,7 +90,7 @@ class PretrainTask(nn.Module):
 
     def region_text(self, batch: RegionTextBatch, generator: torch.Generator) -> dict[str, Tensor]:
         """The losses of `image_text` on the regions that texts describe, and the regions' boxes in the whole images."""
-        images = self.model.encoders.encode_images(batch.images)  # (N, 1+P, H)
+        images = self._encode_images(batch.images)  # (N, 1+P, H)
         regions = region_states(images, batch.image_of_text, batch.patches)  # (B, 1+P, H)
         text, masked = self._encode_texts(batch.text, batch.masked.tokens)
         region_features = self.model.space.image_features(regions.first())  # (B, E)
@@ -96,7 +98,7 @@ class PretrainTask(nn.Module):
         ids = self._ids(batch.text)
         negatives = self._negatives(region_features, text_features, ids, generator)
         fused = self._fuse_pairs(regions, text, negatives, masked=masked, masked_context=regions, places=batch.masked)
-        in_image = self._fuse_first(text, Context(images, batch.image_of_text))  # (B, H)
+        in_image = self._fuse_first(text, images, batch.image_of_text)  # (B, H)
         predicted = self.model.box_head(in_image).float().sigmoid()  # (B, 4)
         counted = ~batch.is_whole_image
         if self.objective.box_loss_on_whole_images:
@@ -129,8 +131,7 @@ class PretrainTask(nn.Module):
     def joined_text(self, batch: JoinedTextBatch) -> dict[str, Tensor]:
         """Text-text contrast, and masked tokens of the joined pair without another view (TLM)."""
         source, target, joined = self._encode_texts(batch.source, batch.target, batch.joined.tokens)
-        fuse = self.model.encoders.fuse
-        completed = fuse(joined, None) if isinstance(joined, PackedSequences) else fuse(joined, None)
+        completed = in_parts(self._fuse_alone, joined, self.compute.accumulate)
         source_features = self.model.space.text_features(source.first())  # (B, E)
         target_features = self.model.space.text_features(target.first())  # (B, E)
         return {
@@ -147,8 +148,22 @@ class PretrainTask(nn.Module):
 
     def _encode(self, texts: Sequences) -> AnySequences:
         """Token ids (B, L) -> states (B, L, H), packed where that is wanted."""
-        packed, encode = self._packed(texts), self.model.encoders.encode_text
-        return encode(packed) if isinstance(packed, PackedSequences) else encode(packed)
+        encode = self.model.encoders.encode_text
+
+        def encode_part(part: AnySequences) -> AnySequences:
+            return encode(part) if isinstance(part, PackedSequences) else encode(part)
+
+        return in_parts(encode_part, self._packed(texts), self.compute.accumulate)
+
+    def _encode_images(self, images: Tensor) -> Sequences:
+        """Pixels (N, R, R, 3) -> states (N, 1 + P, H)."""
+
+        def encode_part(part: AnySequences) -> AnySequences:
+            return self.model.encoders.encode_images(part.data)
+
+        states = in_parts(encode_part, Sequences.full(images), self.compute.accumulate)
+        assert isinstance(states, Sequences)
+        return states
 
     def _packed(self, sequences: AnySequences) -> AnySequences:
         """The same without padding, where that is wanted."""
@@ -189,22 +204,58 @@ class PretrainTask(nn.Module):
         masked_context: AnySequences,
         places: MaskedText,
     ) -> FusedPairs:
-        """Run the fusion encoder on all pairs of a step as one batch. Keys and values of a left view are computed once.
+        """Run the fusion encoder on all pairs of a step.
 
         For matching, right texts attend to left views. For masked tokens, text i of `masked` attends to row i of
         `masked_context`; `places` are the positions that are read of it.
         """
-        count = len(right)
-        own = torch.arange(count, device=right.device)
-        rows = torch.cat([own, own, negatives.right_of_left, count + own])  # (4B,) of `right` and `masked`
+        views = Views(
+            left=self._packed(left),
+            right=right,
+            masked=masked,
+            masked_context=None if masked_context is left else self._packed(masked_context),
+        )
+        if self.compute.accumulate == 1:
+            return self._fuse_views(views, negatives, places)
+        fused, read = [], []
+        for rows in rows_of_parts(len(masked), self.compute.accumulate, right.device):
+            part = _rows_of(places, rows)
+            fused.append(twice(partial(self._fuse_rows, views, negatives, places, rows, part), right.device))
+            read.append(part)
+        matching = [torch.cat(pairs) for pairs in zip(*(part.matching.chunk(3) for part in fused), strict=True)]
+        completed = torch.cat([part.masked for part in fused])
+        return FusedPairs(torch.cat(matching), completed.index_select(0, torch.cat(read).argsort()))
+
+    def _fuse_rows(
+        self, views: Views, negatives: losses.HardNegatives, places: MaskedText, rows: Tensor, read: Tensor
+    ) -> FusedPairs:
+        """The pairs of the texts numbered `rows` (b,) alone; `read` are the numbers of the places in them."""
+        own = torch.arange(len(rows), device=rows.device)
+        part = Views(
+            left=views.left.select(torch.cat([rows, negatives.left_of_right[rows]])),
+            right=views.right.select(torch.cat([rows, negatives.right_of_left[rows]])),
+            masked=views.masked.select(rows),
+            masked_context=None if views.masked_context is None else views.masked_context.select(rows),
+        )
+        drawn = losses.HardNegatives(len(rows) + own, len(rows) + own, negatives.exist[rows])
+        masked = MaskedText(places.tokens, places.rows[read] - rows[0], places.columns[read], places.labels[read])
+        return self._fuse_views(part, drawn, masked)
+
+    def _fuse_views(self, views: Views, negatives: losses.HardNegatives, places: MaskedText) -> FusedPairs:
+        """Fuse all pairs as one batch. Keys and values of a left view are computed once."""
+        own = torch.arange(len(views.masked), device=places.rows.device)
+        # (4B,), of `right` and `masked`
+        rows = torch.cat([own, own, negatives.right_of_left, len(views.right) + own])
         of_texts = torch.cat([own, negatives.left_of_right, own])  # (3B,) of `left`
-        is_same = masked_context is left
-        contexts = self._packed(left) if is_same else _joined(self._packed(left), self._packed(masked_context))
-        context = Context(contexts, torch.cat([of_texts, own if is_same else len(left) + own]))
+        if views.masked_context is None:
+            contexts, of_masked = views.left, own
+        else:
+            contexts, of_masked = concat([views.left, views.masked_context]), len(views.left) + own
+        context = Context(contexts, torch.cat([of_texts, of_masked]))
         if not self.compute.shared_views:
             assert context.rows is not None
             context = Context(contexts.select(context.rows))
-        return self._fuse(_joined(right, masked), rows, context, places)
+        return self._fuse(concat([views.right, views.masked]), rows, context, places)
 
     def _fuse(self, texts: AnySequences, rows: Tensor, context: Context, places: MaskedText) -> FusedPairs:
         """Fuse the texts numbered `rows` (4B,): the last B of them are masked, of the others position 0 is read."""
@@ -226,8 +277,18 @@ class PretrainTask(nn.Module):
         matching, completed = torch.split(fuse(chosen, context, read).data, [pairs, len(masked)])
         return FusedPairs(matching, completed.index_select(0, order.argsort()))
 
-    def _fuse_first(self, texts: AnySequences, context: Context) -> Tensor:
-        """States (B, L, H) -> fused states at position 0, (B, H)."""
+    def _fuse_first(self, texts: AnySequences, images: Sequences, image_of_text: Tensor) -> Tensor:
+        """States of texts (B, L, H) and of their images (N, 1 + P, H) -> fused states at position 0, (B, H)."""
+        if self.compute.accumulate == 1:
+            return self._fuse_first_with(texts, Context(images, image_of_text))
+
+        def fuse_rows(rows: Tensor) -> Tensor:
+            return self._fuse_first_with(texts.select(rows), Context(images.select(image_of_text[rows])))
+
+        parts = rows_of_parts(len(texts), self.compute.accumulate, texts.device)
+        return torch.cat([twice(partial(fuse_rows, rows), texts.device) for rows in parts])
+
+    def _fuse_first_with(self, texts: AnySequences, context: Context) -> Tensor:
         encoders = self.model.encoders
         if self.compute.read_positions:
             if isinstance(texts, PackedSequences):
@@ -235,6 +296,11 @@ class PretrainTask(nn.Module):
             return encoders.fuse_first(texts, context)
         fused = encoders.fuse(texts, context) if isinstance(texts, PackedSequences) else encoders.fuse(texts, context)
         return fused.first()
+
+    def _fuse_alone(self, texts: AnySequences) -> AnySequences:
+        """States (B, L, H) -> states after the fusion encoder without another view."""
+        fuse = self.model.encoders.fuse
+        return fuse(texts, None) if isinstance(texts, PackedSequences) else fuse(texts, None)
 
     def _matching(self, fused: FusedPairs, negatives: losses.HardNegatives) -> Tensor:
         return losses.matching(self.model.match_head(fused.matching), negatives.exist)
@@ -251,13 +317,23 @@ def packs_texts(compute: ComputeConfig, device: torch.device) -> bool:
     return compute.packed_texts and device.type == "cpu"
 
 
-def _joined(first: AnySequences, second: AnySequences) -> AnySequences:
-    """All sequences of both, which have the same layout."""
-    if isinstance(first, PackedSequences) and isinstance(second, PackedSequences):
-        return PackedSequences.concat([first, second])
-    if isinstance(first, Sequences) and isinstance(second, Sequences):
-        return Sequences.concat([first, second])
-    raise TypeError("one of the two is packed, the other padded")
+def _rows_of(places: MaskedText, rows: Tensor) -> Tensor:
+    """(m,) int64: the numbers of the masked places in the consecutive texts `rows`. A GPU has to be waited for."""
+    return ((places.rows >= rows[0]) & (places.rows <= rows[-1])).nonzero()[:, 0]
+
+
+@dataclass(frozen=True)
+class Views:
+    """What a step fuses: states of B rows, or of some of them and the negatives drawn for these."""
+
+    left: AnySequences
+    """What right texts attend to: first the own ones."""
+    right: AnySequences
+    """Texts: first the own ones."""
+    masked: AnySequences
+    """Texts with masked tokens, one a row."""
+    masked_context: AnySequences | None
+    """What these attend to; None: the own ones of `left`."""
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ CONFIG = ModelConfig(
     ),
     embed_dim=16,
 )  # fmt: skip
-SWITCHES = tuple(name for name in ComputeConfig.model_fields if name != "recompute_layers")
+SWITCHES = tuple(name for name in ComputeConfig.model_fields if name not in ("recompute_layers", "accumulate"))
 ALL_OFF = dict.fromkeys(SWITCHES, False)
 
 
@@ -61,7 +61,7 @@ def assert_equal(one: torch.nn.Module, other: torch.nn.Module, of: PretrainBatch
         torch.testing.assert_close(gradient / scale, other_gradients[name] / scale, rtol=1e-4, atol=2e-5, msg=name)
 
 
-def pretraining(**compute: bool) -> PretrainTask:
+def pretraining(**compute: bool | int) -> PretrainTask:
     return PretrainTask(build_model(CONFIG, seed=3), ObjectiveConfig(), ComputeConfig(**compute))
 
 
@@ -116,6 +116,55 @@ def test_layers_that_are_computed_again_drop_the_same(kind: str) -> None:
     assert kept.keys() == again.keys()
     for name, value in kept.items():
         assert torch.equal(value, again[name]), name
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "joined"])
+def test_a_batch_in_parts_has_the_losses_and_gradients_of_the_whole(kind: str) -> None:
+    """Of parts that are not equally large, with and without all fast paths."""
+    assert_equal(pretraining(accumulate=2), pretraining(), batch(kind, seed=1))
+    assert_equal(pretraining(accumulate=9, **ALL_OFF), pretraining(), batch(kind, seed=1))
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "joined"])
+@pytest.mark.parametrize("layers", [False, True], ids=["parts", "parts_and_layers"])
+def test_parts_that_are_computed_again_drop_the_same(kind: str, layers: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In training mode, gradients equal those of the same parts whose results were all kept."""
+
+    def step(*, recompute_layers: bool) -> dict[str, Tensor]:
+        torch.manual_seed(1)
+        task = pretraining(accumulate=2, recompute_layers=recompute_layers)
+        losses = task.train()(batch(kind), torch.Generator().manual_seed(3))
+        torch.stack(list(losses.values())).sum().backward()
+        gradients = {name: part.grad for name, part in task.named_parameters() if part.grad is not None}
+        return losses | gradients
+
+    twice = step(recompute_layers=layers)
+    monkeypatch.setattr("cclm.tasks.accumulation.checkpoint", lambda compute, of, **_: compute(of))
+    kept = step(recompute_layers=False)
+    assert kept.keys() == twice.keys()
+    for name, value in kept.items():
+        assert torch.equal(value, twice[name]), name
+
+
+def test_of_parts_only_the_results_are_kept() -> None:
+    """Before the backward pass, which computes each part once more."""
+    kept = {}
+    for parts in (1, 4):
+        task, of, rows, saved = pretraining(accumulate=parts).train(), batch("images", size=8), [], {}
+        encoder = task.model.encoders.image_encoder
+        encoder.register_forward_pre_hook(lambda _, images, rows=rows: rows.append(len(images[0])))
+
+        def keep(tensor: Tensor, saved: dict[int, int] = saved) -> Tensor:
+            saved[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            losses = task(of, torch.Generator().manual_seed(3))
+        assert rows == [8 // parts] * parts
+        kept[parts] = sum(saved.values())
+        torch.stack(list(losses.values())).sum().backward()
+        assert rows == [8 // parts] * (parts if parts == 1 else 2 * parts)
+    assert kept[4] < 0.1 * kept[1]
 
 
 @pytest.mark.parametrize("rows", [1, 7, 64])
