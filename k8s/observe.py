@@ -1,9 +1,9 @@
 """Reads what `k8s.state` needs to know of jobs, in few calls.
 
 One job takes at most eleven: the job (two if it is a TrainJob), its pods, events about it, events about pods, Workloads
-of Kueue, nodes (all of them in one, or up to three), and the metrics of a pod, or of the next one where that does not
-answer. All jobs together take three, and three more where the user may not list the whole cluster. A call returns up to
-500 objects; more take further calls.
+of Kueue, nodes (all of them in one, or up to three), and the metrics of a pod, or also of the next one where the first
+does not answer or does not count the restarts of the run. All jobs together take three, and three more where the user
+may not list the whole cluster. A call returns up to 500 objects; more take further calls.
 """
 
 from __future__ import annotations
@@ -30,13 +30,14 @@ from k8s.objects import (
     pods_of,
     queue_of,
 )
+from k8s.progress import RUN_RESTARTS
 from k8s.replicas import condition
 from k8s.state import Observation, newest_pods
 
 EVENT_PAGES, NODE_PAGES = 4, 4
 """At most so many calls for events about pods, and for nodes."""
 METRICS_TRIES = 2
-"""Pods that are asked for their metrics until one answers."""
+"""Pods that are asked for their metrics until one answers that counts the restarts of the run."""
 SUSPECTS = 3
 """Nodes that are looked at one by one, as their pods look dead."""
 
@@ -165,7 +166,10 @@ def _looks_dead(pod: Object) -> bool:
 
 
 def _metrics(cluster: Cluster, pods: Sequence[Object]) -> str | None:
-    """Metrics of the first pod that trains and serves them, None if there is none or none answers."""
+    """Metrics of a pod that trains, None if none serves them or none answers.
+
+    All pods tell how far the run is. Only that of node 0, mostly the first one, counts the restarts of the run.
+    """
     serving = [
         (pod["metadata"], port)
         for _, pod in sorted(newest_pods(pods).items())
@@ -173,14 +177,18 @@ def _metrics(cluster: Cluster, pods: Sequence[Object]) -> str | None:
         and "deletionTimestamp" not in pod["metadata"]
         and (port := _metrics_port(pod)) is not None
     ]
+    found = None
     for metadata, port in serving[:METRICS_TRIES]:
         try:
-            return cluster.pod_metrics(metadata["namespace"], metadata["name"], port)
+            text = cluster.pod_metrics(metadata["namespace"], metadata["name"], port)
         except Forbidden:
-            return None
+            return found
         except ClusterError:
             continue
-    return None
+        if RUN_RESTARTS in text:
+            return text
+        found = found or text
+    return found
 
 
 def _metrics_port(pod: Object) -> int | None:

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+RUN_RESTARTS = "cclm_run_restarts"
+"""The metric that only the pod of node 0 has."""
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -24,6 +27,9 @@ class Progress:
     """What the pod does: preparing, training, evaluating, saving, and the like."""
     restarts: Mapping[str, int] | None = None
     """Cause to how often the pod's launcher has started its processes again, in the same pod."""
+    run_restarts: Mapping[str, int] | None = None
+    """Cause to how often processes were started again since the run began, in any pod. The launcher of node 0 keeps
+    that beside the checkpoints, so it outlives pods and events. None: the pod does not know."""
 
     def __str__(self) -> str:
         """One line for people; empty if nothing is known."""
@@ -50,6 +56,7 @@ def read_progress(text: str) -> Progress | None:
     numbers: dict[str, float] = {}
     losses: dict[str, float] = {}
     restarts: dict[str, int] = {}
+    run_restarts: dict[str, int] = {}
     phase = None
     try:
         for family in text_string_to_metric_families(text):
@@ -58,6 +65,8 @@ def read_progress(text: str) -> Progress | None:
                     losses[f"{sample.labels.get('kind', '')}/{sample.labels.get('loss', '')}"] = sample.value
                 elif sample.name == "cclm_restarts_total" and sample.value > 0:
                     restarts[sample.labels.get("cause", "")] = int(sample.value)
+                elif sample.name == RUN_RESTARTS:
+                    run_restarts[sample.labels.get("cause", "")] = int(sample.value)
                 elif sample.name == "cclm_phase" and sample.value == 1:
                     phase = sample.labels.get("phase")
                 elif not sample.labels:
@@ -74,6 +83,7 @@ def read_progress(text: str) -> Progress | None:
         numbers.get("cclm_eta_seconds"),
         phase,
         restarts,
+        {cause: times for cause, times in run_restarts.items() if times} if run_restarts else None,
     )
 
 
@@ -88,8 +98,14 @@ def facts_of(message: str) -> dict[str, Any]:
 
 def last_progress(message: str) -> Progress | None:
     """How far a run came, as the termination message of its container tells; None if it does not."""
-    found = facts_of(message).get("progress")
+    facts = facts_of(message)
+    found, restarts = facts.get("progress"), facts.get("restarts")
     if not isinstance(found, dict) or "step" not in found:
         return None
     losses = {name: float(value) for name, value in found.items() if "/" in name}
-    return Progress(int(found["step"]), int(found["planned"]) if "planned" in found else None, losses)
+    return Progress(
+        int(found["step"]),
+        int(found["planned"]) if "planned" in found else None,
+        losses,
+        run_restarts=restarts if isinstance(restarts, dict) else None,
+    )

@@ -83,7 +83,18 @@ class Description:
                 if end.replica == index
             ]
             told.append(f"replica {index} was started again {_times(times)}: {'; '.join(causes) or 'cause not known'}")
-        for cause, times in sorted(((self.progress.restarts if self.progress else None) or {}).items()):
+        return told + self._restarts_of_run()
+
+    def _restarts_of_run(self) -> list[str]:
+        """Restarts of the processes: of the whole run, or where nobody has told, in one pod."""
+        if self.progress is None:
+            return []
+        counted = self.progress.run_restarts
+        if counted:
+            causes = ", ".join(f"{cause} {counted[cause]}" for cause in sorted(counted))
+            return [f"since the run began its processes were started again {_times(sum(counted.values()))}: {causes}"]
+        told = []
+        for cause, times in sorted((self.progress.restarts or {}).items() if counted is None else ()):
             told.append(f"processes were started again in their pod {_times(times)}: {cause}")
         return told
 

@@ -23,6 +23,7 @@ from cclm.events.launching import (
     PreflightChecked,
     Rejoining,
     Restarted,
+    RestartsCounted,
     RoundBroken,
     WaitingForNodes,
 )
@@ -73,6 +74,7 @@ __all__ = [
     "RecordSkipped",
     "Rejoining",
     "Restarted",
+    "RestartsCounted",
     "RoundBroken",
     "SaveFailed",
     "Saved",

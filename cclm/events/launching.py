@@ -47,6 +47,14 @@ class AttemptsCounted(Event):
 
 
 @dataclass(frozen=True)
+class RestartsCounted(Event):
+    """The restarts of the whole run, over all launches, were written down. Only the launcher of node 0 counts."""
+
+    restarts: Mapping[str, int]
+    """Cause in lower case to number; those that have not happened are missing."""
+
+
+@dataclass(frozen=True)
 class Restarted(Event):
     """The launcher starts the processes of its node again after a failure, which uses up a restart."""
 
@@ -112,6 +120,8 @@ class Ended(Event):
     """Of a bug in a training process, as Python prints it."""
     progress: Mapping[str, float] = field(default_factory=dict)
     """How far the run came, by the names of `cclm.launch.metrics_sink.last_progress`; empty where nobody knows."""
+    restarts: Mapping[str, int] = field(default_factory=dict)
+    """Those of the whole run, as `RestartsCounted` has them; empty on nodes that do not count them."""
 
 
 @dataclass(frozen=True)

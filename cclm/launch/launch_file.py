@@ -1,8 +1,8 @@
 """`launch-COMMAND.json`: what the launcher knows of a run, beside its checkpoints, for `cclm status`.
 
 The launcher of node 0 keeps it in every folder of the run: restarts by cause, attempts, nodes, and how the run ended.
-Counts go on over launches, since a scheduler launches a run again, too. A thread of its own writes the file, so a store
-that does not answer holds up nothing.
+Counts go on over launches, since a scheduler launches a run again, too, and over nodes, since another one becomes node
+0 when that is lost. A thread of its own writes the file, so a store that does not answer holds up nothing.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from cclm import storage
@@ -29,6 +30,7 @@ from cclm.events import (
     Notice,
     Rejoining,
     Restarted,
+    RestartsCounted,
     RoundBroken,
     WaitingForNodes,
 )
@@ -43,6 +45,19 @@ def launch_file_name(command: str) -> str:
     return f"{PREFIX}{command}.json"
 
 
+@dataclass(frozen=True)
+class _State:
+    """What this launcher knows at one moment."""
+
+    values: dict[str, Any]
+    restarts: dict[str, int]
+    """Since this launcher became node 0."""
+    term: int
+    """Counts how often this launcher has become node 0."""
+    is_successor: bool
+    """Whether it became node 0 in the place of another launcher, beside which it had trained."""
+
+
 class LaunchFile:
     """A sink that keeps the file up to date.
 
@@ -54,7 +69,7 @@ class LaunchFile:
         command: of cclm.
         job: name of the job.
         starts_anew: whether a new job sets aside what is there (`--resume never`): then its counts begin with 0.
-        journal: gets a `Notice` when the file cannot be written.
+        journal: gets a `RestartsCounted` when the file is written, and a `Notice` when that fails.
         is_folder_taken: whether another run works in the folders now. Then the file is that run's, and is left as it
             is until that run has ended.
         look_again: seconds until that is asked again.
@@ -74,14 +89,18 @@ class LaunchFile:
         self._urls = [storage.join(folder, launch_file_name(command)) for folder in folders]
         self._job, self._starts_anew, self._journal = job, starts_anew, journal
         self._is_folder_taken, self._look_again = is_folder_taken, look_again
-        self._is_leader = False
+        self._is_leader = self._has_met = False
+        self._term, self._is_successor = 0, False
         self._restarts: Counter[str] = Counter()
-        """Of this launch."""
+        """Since this launcher became node 0. On other nodes: since the nodes met last."""
+        self.counted: dict[str, int] = {}
+        """Restarts of the whole run by cause, as of the last state that was written; empty on other nodes."""
         self._values: dict[str, Any] = {"command": command, "job": job, "phase": "preparing", "end": None}
         self._earlier: dict[str, Any] | None = None
-        """What the last launch left; None: not read yet. Only the writing thread uses it."""
+        """What the last node 0 left; None: not read yet. Only the writing thread uses it."""
+        self._term_of_earlier = 0
         self._is_refused = False
-        self._states: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+        self._states: queue.SimpleQueue[_State | None] = queue.SimpleQueue()
         """States to write; None ends the thread."""
         self._thread: threading.Thread | None = None
 
@@ -90,7 +109,7 @@ class LaunchFile:
             case WaitingForNodes():
                 self._values["phase"] = "rendezvous"
             case NodesMet():
-                self._is_leader = event.node_rank == 0
+                self._take_rank(event.node_rank)
                 self._values |= {
                     "phase": "running",
                     "nodes": event.nodes,
@@ -126,13 +145,24 @@ class LaunchFile:
         if isinstance(event, Ended):
             self._finish()
 
+    def _take_rank(self, node_rank: int) -> None:
+        """Begin to count, or leave that to another node. What ended the last round, the new node 0 counts."""
+        was_leader, self._is_leader = self._is_leader, node_rank == 0
+        if self._is_leader and not was_leader:
+            self._term, self._is_successor = self._term + 1, self._has_met
+        if not self._is_leader:
+            self._restarts.clear()
+            self.counted = {}
+        self._has_met = True
+
     def _count(self, cause: str, reason: str, restarts_left: int) -> None:
         self._restarts[cause.lower()] += 1
         last = {"cause": cause.lower(), "reason": reason, "time": time.time()}
         self._values |= {"last_restart": last, "restarts_left": restarts_left}
 
     def _write_soon(self) -> None:
-        self._states.put({**self._values, "restarts": dict(self._restarts), "time": time.time()})
+        values = {**self._values, "time": time.time()}
+        self._states.put(_State(values, dict(self._restarts), self._term, self._is_successor))
         if self._thread is None:
             self._thread = threading.Thread(target=self._write_all, name="launch-file", daemon=True)
             self._thread.start()
@@ -143,7 +173,7 @@ class LaunchFile:
             self._thread.join(_LAST_WRITE)
 
     def _write_all(self) -> None:
-        state: dict[str, Any] | None = None
+        state: _State | None = None
         """The newest state, if it is not written yet."""
         was_taken = is_over = False
         while not is_over:
@@ -161,29 +191,38 @@ class LaunchFile:
                 self._try_to_write(state)
                 state = None
 
-    def _try_to_write(self, state: dict[str, Any]) -> None:
+    def _try_to_write(self, state: _State) -> None:
         try:
-            self._write(state)
+            restarts = self._write(state)
             self._is_refused = False
         except (OSError, UserError) as error:
             if not self._is_refused:
                 self._journal.emit(Notice(f"cclm status will not know of restarts: {error}"))
             self._is_refused = True
+            return
+        if self._is_leader and state.term == self._term:
+            self.counted = restarts
+            if state.values["end"] is None:
+                self._journal.emit(RestartsCounted(restarts))
 
-    def _write(self, state: dict[str, Any]) -> None:
+    def _write(self, state: _State) -> dict[str, int]:
+        """Write the file; returns the restarts of the whole run by cause."""
+        if self._term_of_earlier != state.term:
+            self._earlier, self._term_of_earlier = None, state.term
         if self._earlier is None:
             self._earlier = self._read_earlier()
-        restarts = Counter(state["restarts"])
-        last = state.get("last_restart")
+        restarts = Counter(state.restarts)
+        last = state.values.get("last_restart")
         if self._earlier:
             restarts.update(self._earlier["restarts"])
             end = self._earlier.get("end") or {"cause": "unknown", "reason": "the launcher itself was killed"}
-            if end["cause"] is not None:
+            # A successor has counted itself what became of the node 0 before it.
+            if end["cause"] is not None and not state.is_successor:
                 restarts[end["cause"]] += 1
                 last = last or {"time": self._earlier["time"], **end}
             last = last or self._earlier.get("last_restart")
-        launches = self._earlier.get("launches", 0) + 1
-        content = {**state, "restarts": dict(restarts), "last_restart": last, "launches": launches}
+        launches = self._earlier.get("launches", 0) + (not (state.is_successor and self._earlier))
+        content = {**state.values, "restarts": dict(restarts), "last_restart": last, "launches": launches}
         failures = []
         for url in self._urls:
             try:
@@ -192,6 +231,7 @@ class LaunchFile:
                 failures.append(f"{url} cannot be written ({error})")
         if failures:
             raise OSError("; ".join(failures))
+        return dict(restarts)
 
     def _read_earlier(self) -> dict[str, Any]:
         """What the last launch of this run left; empty if there is nothing, or the run starts anew.
@@ -217,6 +257,7 @@ class LaunchFile:
         return {}
 
 
-def _is_refused_start(state: dict[str, Any]) -> bool:
+def _is_refused_start(state: _State) -> bool:
     """Whether a launch has ended as it was not to begin."""
-    return state["end"] is not None and state["end"]["cause"] == "user_error"
+    end = state.values["end"]
+    return end is not None and end["cause"] == "user_error"

@@ -92,6 +92,7 @@ def launch(options: LaunchOptions, journal: Journal, endpoint: Endpoint | None =
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _raise_stopped_early)
     log_dir = tempfile.mkdtemp(prefix="cclm-launch-")
+    file = None
     if options.folders:
         file = LaunchFile(
             options.folders,
@@ -110,7 +111,7 @@ def launch(options: LaunchOptions, journal: Journal, endpoint: Endpoint | None =
             failure = Failure(Cause.INTERRUPTED, "interrupted before training began")
     finally:
         shutil.rmtree(log_dir, ignore_errors=True)
-    end = replace(_ended(failure), progress=last_progress(endpoint))
+    end = replace(_ended(failure), progress=last_progress(endpoint), restarts={} if file is None else file.counted)
     journal.emit(end)
     if endpoint is not None and not end.may_retry:  # the next start is not held up
         endpoint.await_last_scrapes(lambda text: journal.emit(Notice(text)))

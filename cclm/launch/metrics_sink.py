@@ -22,6 +22,7 @@ from cclm.events import (
     PreflightChecked,
     Rejoining,
     Restarted,
+    RestartsCounted,
     RoundBroken,
     WaitingForNodes,
 )
@@ -57,12 +58,17 @@ class LauncherMetrics:
                 self._exported.set(catalogue.NODES, event.max_nodes, "wanted_at_most")
                 self._exported.set(catalogue.NODES, 0, "present")
             case NodesMet():
+                if event.node_rank > 0:  # another node counts them
+                    self._exported.show_only(catalogue.RUN_RESTARTS, {})
                 self._exported.show_phase("preparing")
                 self._exported.set(catalogue.NODES, event.nodes, "present")
             case NodeJoining() | Rejoining():
                 self._exported.increase(catalogue.RESTARTS, 1, _MEMBERSHIP)
             case Restarted() | NodeLeft() | RoundBroken():
                 self._exported.increase(catalogue.RESTARTS, 1, event.cause.lower())
+            case RestartsCounted():
+                counts = {_MEMBERSHIP: 0} | dict(event.restarts)  # one series says that this pod counts them
+                self._exported.show_only(catalogue.RUN_RESTARTS, {(cause,): counts[cause] for cause in counts})
             case AttemptsCounted():
                 self._exported.set(catalogue.ATTEMPTS, event.attempts)
             case PreflightChecked():

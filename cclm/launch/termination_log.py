@@ -23,8 +23,9 @@ _MAX_BYTES = 4096
 class TerminationLog:
     """A sink that writes the end: the sentence, and below it a line of JSON for programs.
 
-    That has exit code and cause, and how far training came. Where there is no such file, outside of pods, it writes
-    nothing. After success there is no sentence, and nothing at all where the node does not know how far training came.
+    That has exit code and cause, how far training came, and the restarts of the run by cause. Where there is no such
+    file, outside of pods, it writes nothing. After success there is no sentence, and nothing at all where the node does
+    not know how far training came.
     """
 
     def handle(self, event: Event) -> None:
@@ -46,6 +47,8 @@ def last_words(end: Ended) -> bytes:
     facts: dict[str, Any] = {"exit_code": end.exit_code, "cause": cause, "may_retry": end.may_retry}
     if end.progress:
         facts["progress"] = dict(end.progress)
+    if end.restarts:
+        facts["restarts"] = dict(end.restarts)
     below = f"\n{json.dumps(facts)}\n".encode()
     sentence = " ".join(end.reason.split()).encode()
     room = _MAX_BYTES - len(below)

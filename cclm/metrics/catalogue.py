@@ -185,6 +185,12 @@ NODES = _gauge(
 RESTARTS = _counter(
     "cclm_restarts_total", Scope.LAUNCHER, "Times that processes were started again, by cause.", ("cause",)
 )
+RUN_RESTARTS = _gauge(
+    "cclm_run_restarts",
+    Scope.FIRST,
+    "Times that processes were started again since the run began, over all launches and pods, by cause.",
+    ("cause",),
+)
 ATTEMPTS = _gauge(
     "cclm_attempts",
     Scope.LAUNCHER,

@@ -79,7 +79,8 @@ LABELS: tuple[Label, ...] = (
     Label(
         "cause",
         _CAUSES,
-        "[exit codes](runs-that-survive.md#several-processes-and-machines); `membership`: a node came, or came back",
+        "[exit codes](runs-that-survive.md#several-processes-and-machines); `membership`: a node came, or came back; "
+        "`cclm_run_restarts` also has `unknown`: the launcher itself was killed",
     ),
     Label("check", _CHECKS, "those of the [preflight](runs-that-survive.md#preflight)"),
     Label("backend", ("nccl", "gloo")),

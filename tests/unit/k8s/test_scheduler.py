@@ -262,13 +262,15 @@ def test_every_source_is_asked_once() -> None:
     server.objects[path]["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] = "line"
     pod = server.objects["/api/v1/namespaces/team-a/pods/lost-worker-1"]
     next(entry for entry in pod["status"]["conditions"] if entry["type"] == "Ready")["status"] = "True"
-    server.answer("GET .*/proxy/metrics", Answer(200, b"cclm_train_step 7\n"))
+    body = b'cclm_train_step 7\ncclm_run_restarts{cause="membership"} 0\n'
+    server.answer("GET .*/proxy/metrics", Answer(200, body))
     found = _scheduler(server).describe("team-a:lost")
     assert found is not None and "step 7" in found.msg
     assert len(server.asked) == 7
 
 
-def test_another_pod_is_asked_where_one_hangs_and_a_trainjob_has_its_port_in_a_variable() -> None:
+def _serving_metrics() -> ApiServer:
+    """The job `running`, whose pods name the port of their metrics in a variable."""
     server = _server("running")
     pods = [entry for path, entry in server.objects.items() if "/pods/running-worker-" in path]
     assert len(pods) > 1
@@ -276,10 +278,28 @@ def test_another_pod_is_asked_where_one_hangs_and_a_trainjob_has_its_port_in_a_v
         for container in pod["spec"]["containers"]:
             container.pop("ports", None)
             container["env"] = [{"name": "CCLM_METRICS_PORT", "value": "9400"}]
+    return server
+
+
+def test_another_pod_is_asked_where_one_hangs_and_a_trainjob_has_its_port_in_a_variable() -> None:
+    server = _serving_metrics()
     server.answer("GET .*running-worker-0:9400/proxy/metrics", Answer(503, b"{}"))
     server.answer("GET .*running-worker-1:9400/proxy/metrics", Answer(200, b"cclm_train_step 7\n"))
     found = _scheduler(server).describe("team-a:running")
     assert found is not None and "step 7" in found.msg
+
+
+OF_NODE_0 = Answer(200, b'cclm_train_step 7\ncclm_run_restarts{cause="killed"} 3\n')
+
+
+@pytest.mark.parametrize("other", [OF_NODE_0, Answer(503, b"{}")])
+def test_where_the_first_pod_is_not_node_0_the_next_tells_the_restarts_of_the_run(other: Answer) -> None:
+    server = _serving_metrics()
+    server.answer("GET .*running-worker-0:9400/proxy/metrics", Answer(200, b"cclm_train_step 7\n"))
+    server.answer("GET .*running-worker-1:9400/proxy/metrics", other)
+    found = _scheduler(server).describe("team-a:running")
+    assert found is not None
+    assert ("started again 3 times: killed 3" if other.status == 200 else "step 7") in found.msg
 
 
 def test_cancelling_suspends_the_job_and_says_so_in_its_record() -> None:

@@ -248,12 +248,32 @@ def test_metrics_tell_how_far_a_run_is() -> None:
     ]
 
 
+def test_restarts_that_events_have_forgotten_are_told_from_the_run_itself() -> None:
+    metrics = (
+        "# TYPE cclm_train_step gauge\ncclm_train_step 420.0\n# TYPE cclm_restarts counter\n"
+        'cclm_restarts_total{cause="lost_peer"} 2.0\n# TYPE cclm_run_restarts gauge\n'
+        'cclm_run_restarts{cause="membership"} 0.0\n'
+    )
+    seen = replace(recorded("running"), metrics=metrics)
+    assert describe(seen).lines() == ["step 420"]
+    metrics += 'cclm_run_restarts{cause="lost_peer"} 9.0\ncclm_run_restarts{cause="killed"} 1.0\n'
+    assert describe(replace(seen, metrics=metrics)).lines() == [
+        "step 420",
+        "since the run began its processes were started again 10 times: killed 1, lost_peer 9",
+    ]
+
+
 def test_after_the_end_the_last_words_of_a_pod_tell_how_far_the_run_came() -> None:
     seen = copy.deepcopy(recorded("succeeded"))
     ended = seen.pods[0]["status"]["containerStatuses"][0]["state"]["terminated"]
     facts = {"exit_code": 0, "cause": None, "may_retry": False}
     ended["message"] = "\n" + json.dumps({**facts, "progress": {"step": 200, "planned": 200, "image/itc": 1.25}}) + "\n"
     assert describe(seen).lines() == ["step 200 of 200 (100%), loss image/itc 1.25"]
+    ended["message"] = json.dumps({**facts, "progress": {"step": 200}, "restarts": {"preempted": 1}})
+    assert describe(seen).lines() == [
+        "step 200",
+        "since the run began its processes were started again once: preempted 1",
+    ]
     ended["message"] = "\n" + json.dumps(facts)
     assert describe(seen).lines() == []
 

@@ -16,6 +16,7 @@ from cclm.events import (
     PreflightChecked,
     Rejoining,
     Restarted,
+    RestartsCounted,
     RoundBroken,
     WaitingForNodes,
 )
@@ -50,6 +51,7 @@ def ended(cause: Cause, reason: str, traceback: str = "") -> Ended:
         (WaitingForNodes(1, 2), ""),
         (NodesMet(2, 1, 2, 0, 16, 3.5), ""),
         (AttemptsCounted(1, 5), ""),
+        (RestartsCounted({"killed": 1}), ""),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Event) else "",
 )  # fmt: skip

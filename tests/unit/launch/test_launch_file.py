@@ -18,6 +18,7 @@ from cclm.events import (
     NodesMet,
     Notice,
     Restarted,
+    RestartsCounted,
     RoundBroken,
     WaitingForNodes,
 )
@@ -97,10 +98,60 @@ def test_other_nodes_and_launches_that_never_met_write_nothing(tmp_path: Path) -
     assert list(tmp_path.iterdir()) == []
 
 
+SECOND = NodesMet(2, 1, 2, node_rank=1, processes=4, seconds=0.1)
+FIRST = NodesMet(1, 1, 2, node_rank=0, processes=2, seconds=0.1)
+LOST = RoundBroken("LOST_PEER", "node 0 is lost", 3)
+
+
+def test_the_node_that_takes_over_counts_each_restart_once(tmp_path: Path) -> None:
+    killed = RoundBroken("KILLED", "on another node: rank 1 was killed", 3)
+    first = LaunchFile([str(tmp_path)], "pretrain", "job", starts_anew=False, journal=Journal([]))
+    second = LaunchFile([str(tmp_path)], "pretrain", "job", starts_anew=False, journal=Journal([]))
+    for event in (FIRST, KILLED, FIRST):
+        first.handle(event)
+    while not (tmp_path / "launch-pretrain.json").exists() or not read(tmp_path)["restarts"]:
+        time.sleep(0.01)
+    for event in (SECOND, killed, SECOND, LOST, FIRST, SUCCESS):  # node 0 is gone without a word
+        second.handle(event)
+    found = read(tmp_path)
+    assert found["restarts"] == second.counted == {"killed": 1, "lost_peer": 1} and found["launches"] == 1
+    assert found["last_restart"]["reason"] == "node 0 is lost"
+
+
+def test_a_node_that_is_node_0_again_goes_on_from_what_others_counted(tmp_path: Path) -> None:
+    file = LaunchFile([str(tmp_path)], "pretrain", "job", starts_anew=False, journal=Journal([]))
+    for event in (FIRST, KILLED, FIRST, LOST, SECOND):
+        file.handle(event)
+    while not (tmp_path / "launch-pretrain.json").exists() or len(read(tmp_path)["restarts"]) < 2:
+        time.sleep(0.01)
+    assert file.counted == {}
+    left = read(tmp_path)
+    left["restarts"]["membership"] = 7
+    (tmp_path / "launch-pretrain.json").write_text(json.dumps(left))
+    for event in (RoundBroken("HARDWARE", "on another node", 3), FIRST, SUCCESS):
+        file.handle(event)
+    expected = {"killed": 1, "lost_peer": 1, "membership": 7, "hardware": 1}
+    assert read(tmp_path)["restarts"] == file.counted == expected
+
+
+def test_it_tells_the_restarts_of_all_launches(tmp_path: Path) -> None:
+    launch([str(tmp_path)], MET, KILLED, PREEMPTED)
+    told: list[Event] = []
+    file = LaunchFile(
+        [str(tmp_path)], "pretrain", "job", starts_anew=False, journal=Journal([collected := Collected()])
+    )
+    file.handle(MET)
+    while not (told := [event for event in collected.events if isinstance(event, RestartsCounted)]):
+        time.sleep(0.01)
+    assert told == [RestartsCounted({"killed": 1, "preempted": 1})]
+    file.handle(SUCCESS)
+    assert file.counted == {"killed": 1, "preempted": 1}
+
+
 def test_a_place_that_takes_nothing_is_one_warning(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     said = launch([str(tmp_path / "a"), str(tmp_path / "file" / "below")], MET, KILLED, MET, SUCCESS)
-    [notice] = said
+    [notice] = [event for event in said if not isinstance(event, RestartsCounted)]
     assert isinstance(notice, Notice) and notice.text.startswith("cclm status will not know of restarts: ")
     assert read(tmp_path / "a")["end"]["exit_code"] == 0
 

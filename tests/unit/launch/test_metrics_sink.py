@@ -23,6 +23,7 @@ from cclm.events import (
     PreflightChecked,
     Rejoining,
     Restarted,
+    RestartsCounted,
     RoundBroken,
     WaitingForNodes,
 )
@@ -127,6 +128,20 @@ def test_attempts_and_the_end(metrics: LauncherMetrics, registry: CollectorRegis
     metrics.handle(Ended(143, "PREEMPTED", "SIGTERM", may_retry=True))
     assert registry.get_sample_value("cclm_exit_code") == 143
     assert phases(registry) == ["ended"]
+
+
+def test_restarts_of_the_run_are_told_by_node_0_alone(metrics: LauncherMetrics, registry: CollectorRegistry) -> None:
+    def told(cause: str) -> float | None:
+        return registry.get_sample_value("cclm_run_restarts", {"cause": cause})
+
+    assert told("membership") is None
+    metrics.handle(NodesMet(2, 1, 2, node_rank=0, processes=4, seconds=0.1))
+    metrics.handle(RestartsCounted({}))
+    assert told("membership") == 0  # so a reader knows that there were none
+    metrics.handle(RestartsCounted({"killed": 3, "unknown": 1}))
+    assert (told("killed"), told("unknown"), told("membership")) == (3, 1, 0)
+    metrics.handle(NodesMet(2, 1, 2, node_rank=1, processes=4, seconds=0.1))
+    assert told("killed") is None
 
 
 class Recorder(list[Event]):

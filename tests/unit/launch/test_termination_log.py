@@ -44,9 +44,12 @@ def test_success_and_other_machines_get_none(log: Path) -> None:
     assert not log.exists()
 
 
-def test_after_success_it_says_how_far_training_came(log: Path) -> None:
-    TerminationLog().handle(Ended(0, None, "", may_retry=False, progress={"step": 200.0, "image/itc": 1.5}))
-    assert json.loads(log.read_text())["progress"] == {"step": 200.0, "image/itc": 1.5}
+def test_after_success_it_says_how_far_training_came_and_how_often_it_was_started_again(log: Path) -> None:
+    TerminationLog().handle(
+        Ended(0, None, "", may_retry=False, progress={"step": 200.0, "image/itc": 1.5}, restarts={"killed": 2})
+    )
+    facts = json.loads(log.read_text())
+    assert facts["progress"] == {"step": 200.0, "image/itc": 1.5} and facts["restarts"] == {"killed": 2}
 
 
 def test_mistakes_before_anything_starts_are_in_it_too(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
