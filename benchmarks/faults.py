@@ -138,8 +138,8 @@ def measure_stock(cluster: Cluster, rounds: int, found: Times) -> None:
 def _stock(cluster: Cluster) -> Iterator[Space]:
     """The stock job, which trains with all workers.
 
-    On a busy machine its pods may miss each other at the start, which ends a stock job. That is not what is measured, so
-    it gets another try.
+    On a busy machine its pods may miss each other at the start, which ends a stock job. That is not what is measured,
+    so it is started again.
     """
     for attempt in range(1, STARTS + 1):
         with namespace(cluster, "stock") as space:
