@@ -29,7 +29,7 @@ and makes no steps is said to make none.
 
 phases:
   preparing      the model is built, or processes start again
-  rendezvous     the launcher waits for other machines
+  rendezvous     the launcher waits for other machines again; before they first meet there is no folder to look at
   training, evaluating, saving
   ended          all steps are done, and everything is saved
   stopped        by a signal; the same command goes on from the newest checkpoint

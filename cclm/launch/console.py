@@ -14,6 +14,7 @@ from cclm.events import (
     Rejoining,
     Restarted,
     RoundBroken,
+    WaitingForNodes,
 )
 from cclm.launch_contract import EXIT_ATTEMPTS_EXHAUSTED, EXIT_USER_ERROR
 
@@ -27,6 +28,8 @@ class ConsoleSink:
                 self._print(event.text)
             case PreflightChecked() if event.found:
                 self._print(event.found)
+            case WaitingForNodes() if event.max_nodes > 1:
+                self._print(f"waiting until {_in_words(event)} have met")
             case NodeJoining():
                 self._print("another node wants to join; saving, then going on together")
             case Rejoining():
@@ -53,3 +56,8 @@ class ConsoleSink:
 
     def _print(self, sentence: str) -> None:
         print(f"cclm launch: {sentence}", file=sys.stderr, flush=True)
+
+
+def _in_words(event: WaitingForNodes) -> str:
+    least, most = event.min_nodes, event.max_nodes
+    return f"{most} nodes" if least == most else f"{least} to {most} nodes"
