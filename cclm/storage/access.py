@@ -206,7 +206,7 @@ def write_unless(url: str, data: bytes, is_outdated: Callable[[], bool]) -> bool
         store.write(path, data, False, token)
         return True
 
-    is_written = retried(url, attempt)
+    is_written = retried(url, attempt, is_answer=bool)
     if is_written:
         report_written(url, len(data))
     return is_written

@@ -83,8 +83,8 @@ class ObservedCall:
     """A context that tells the observer of one call. The call ends with it."""
 
     def __init__(self, url: str) -> None:
-        self.outcome = Outcome.FAILED
-        """Set before the context ends."""
+        self.outcome: Outcome | None = Outcome.FAILED
+        """Set before the context ends. None: nothing was asked of the store, so the observer hears of no call."""
         self._observer = _observer
         self._url = url
         self._is_out = False
@@ -98,7 +98,8 @@ class ObservedCall:
         store = store_of(self._url)
         if self._is_out:
             self._observer.outage_ended(store)
-        self._observer.call_ended(store, self.outcome)
+        if self.outcome is not None:
+            self._observer.call_ended(store, self.outcome)
 
     def try_failed(self, seconds: float) -> None:
         """A try has met an outage, and took so long."""

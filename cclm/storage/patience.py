@@ -144,8 +144,18 @@ def hurry() -> None:
         set_patience(min(patience(), _HURRY))
 
 
-def retried(url: str, call: Callable[[], T]) -> T:
+def _is_answer(_result: object) -> bool:
+    return True
+
+
+def retried(url: str, call: Callable[[], T], *, is_answer: Callable[[T], bool] = _is_answer) -> T:
     """The result of `call()`, which is retried during an outage of the store. The observer hears of it.
+
+    Args:
+        url: what the call is about; messages name it.
+        call: may be called again.
+        is_answer: whether a result is the store's. One that is not, since the store was asked nothing, is not counted
+            as a call; errors always are.
 
     Raises FileNotFoundError (MissingBucket where the bucket is what is missing), FileExistsError, AccessDenied,
     StoreUnavailable, ShortReadError, and OSError for any other refusal; messages are one sentence.
@@ -180,7 +190,7 @@ def retried(url: str, call: Callable[[], T]) -> T:
             else:
                 if is_reported and failed is not None:
                     log.warning("%s answers again after %.0f s", url, time.monotonic() - failed)
-                observed.outcome = Outcome.OK
+                observed.outcome = Outcome.OK if is_answer(result) else None
                 return result
 
 

@@ -45,8 +45,10 @@ def open_store(url: str) -> StorePath:
     key = _StoreKey(os.getpid(), scheme, authority if scheme in ("hdfs", "viewfs") else "")
     store = _opened.get(key)
     if store is None:
-        # Opening may already ask a server: gcsfs sends a token to the identity server.
-        store = _opened.setdefault(key, retried(url, lambda: _open(url, key.scheme, key.host)))
+        # Opening may already ask a server: gcsfs sends a token to the identity server. But s3fs connects only with the
+        # first request, so a store that is open need not have answered.
+        store = retried(url, lambda: _open(url, key.scheme, key.host), is_answer=lambda _store: False)
+        store = _opened.setdefault(key, store)
     if isinstance(store, Hdfs):
         # As in Hadoop's tools, several slashes are one. In object stores they would be another key.
         return StorePath(store, "/" + re.sub("/+", "/", path).strip("/"))

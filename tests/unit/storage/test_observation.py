@@ -6,9 +6,11 @@ import fsspec
 import pytest
 
 from cclm import storage
+from cclm.errors import UserError
 from cclm.storage import Outcome
 from cclm.storage.observation import StorageObserver, store_of
 from cclm.storage.patience import retried
+from cclm.storage.stores import open_store
 
 
 class Heard:
@@ -123,3 +125,19 @@ def test_bytes_are_counted_once_for_each_call_and_local_files_never(heard: Heard
     assert storage.read_range(url, 1, 3) == b"bc"
     assert heard.events == [("ended", "other", Outcome.OK), ("read", "other", 2)]
     fsspec.filesystem("memory").rm("/observed", recursive=True)
+
+
+def test_what_asks_a_store_nothing_is_no_call(heard: Heard) -> None:
+    storage.reopen()
+    assert not storage.write_unless("memory://observed/file", b"abc", lambda: True)
+    open_store("s3://bucket/key")  # makes a client, which connects with its first request
+    assert heard.events == []
+    assert storage.write_unless("memory://observed/file", b"abc", lambda: False)
+    assert heard.events == [("ended", "other", Outcome.OK), ("written", "other", 3)]
+    fsspec.filesystem("memory").rm("/observed", recursive=True)
+
+
+def test_a_store_that_cannot_be_opened_is_a_failed_call(heard: Heard) -> None:
+    with pytest.raises(UserError):
+        open_store("nosuch://bucket/key")
+    assert heard.events == [("ended", "other", Outcome.FAILED)]
