@@ -107,7 +107,7 @@ class Kubectl:
         condition: Callable[[Any], Any],
         *,
         what: str,
-        timeout: float = 120,
+        timeout: float = 240,
         every: float = 0.5,
     ) -> Any:
         """Wait until the object fulfils the condition (it is asked with None while there is no object)."""

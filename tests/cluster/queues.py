@@ -55,7 +55,7 @@ def workload(space: Space, job: str) -> Any:
     return None
 
 
-def wait_workload(space: Space, job: str, kind: str, status: str = "True", timeout: float = 120) -> dict[str, Any]:
+def wait_workload(space: Space, job: str, kind: str, status: str = "True", timeout: float = 240) -> dict[str, Any]:
     """Wait until a condition of a job's record has this status; the condition."""
 
     def found() -> dict[str, Any] | None:

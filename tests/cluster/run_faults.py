@@ -79,6 +79,19 @@ def kill_in_pod(space: Space, pod: str, word: str, but: str | None = None) -> No
             os.kill(process.number, signal.SIGKILL)
 
 
+def hold(run: Run, workers: int) -> list[int]:
+    """Stop the training processes of so many workers, so that the run is not over before they go on; which they are."""
+    ranks = [rank for index in range(workers) for rank in processes(run, index).ranks]
+    send(ranks, signal.SIGSTOP)
+    return ranks
+
+
+def send(ranks: list[int], number: signal.Signals) -> None:
+    """Send a signal to processes of this machine."""
+    for rank in ranks:
+        os.kill(rank, number)
+
+
 def kill_rank(run: Run, index: int) -> None:
     """SIGKILL to the training process of a worker."""
     for rank in processes(run, index).ranks:

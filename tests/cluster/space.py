@@ -79,17 +79,17 @@ class Space:
         self.api.apply(self.pod_manifest(name, script, node, **spec))
         return self.wait_phase(name, "Running")
 
-    def wait_phase(self, pod: str, *phases: str, timeout: float = 120) -> Any:
+    def wait_phase(self, pod: str, *phases: str, timeout: float = 240) -> Any:
         """Wait until a pod is in one of these phases."""
         what = f"pod {pod} becoming {' or '.join(phases)}"
         return self.api.wait(
             "pod", pod, lambda item: item if phase(item) in phases else None, what=what, timeout=timeout
         )
 
-    def wait_gone(self, pod: str, timeout: float = 120) -> None:
+    def wait_gone(self, pod: str, timeout: float = 240) -> None:
         """Wait until a pod does not exist."""
         self.api.wait("pod", pod, lambda item: item is None, what=f"the end of pod {pod}", timeout=timeout)
 
-    def shell(self, pod: str, script: str, timeout: float = 120) -> str:
+    def shell(self, pod: str, script: str, timeout: float = 240) -> str:
         """What a shell script prints inside a pod."""
         return self.api("exec", pod, "--", "sh", "-c", script, timeout=timeout)

@@ -65,7 +65,7 @@ def torchx(space: Space, *words: str, **variables: str) -> Command:
     """Run torchx as a user of this cluster would."""
     done = subprocess.run(
         [str(Path(sys.executable).parent / "torchx"), *words],
-        env={**_environment(space), **variables}, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL,
+        env={**_environment(space), **variables}, capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL,
     )  # fmt: skip
     return Command(done.stdout, done.stderr, done.returncode)
 
@@ -94,11 +94,11 @@ class Talker:
             raise ClusterError(f"torchx status failed ({said.code}): {said.err[-1000:]}")
         return said.out
 
-    def wait_status(self, *words: str, timeout: float = 120) -> str:
+    def wait_status(self, *words: str, timeout: float = 240) -> str:
         """Wait until `torchx status` has all these words; what it says then."""
         return self.wait_status_like(*map(re.escape, words), timeout=timeout)
 
-    def wait_status_like(self, *patterns: str, timeout: float = 120) -> str:
+    def wait_status_like(self, *patterns: str, timeout: float = 240) -> str:
         """Wait until `torchx status` has all these regular expressions; what it says then."""
         found: list[str] = []
 
@@ -145,7 +145,7 @@ class Follower:
         """Wait until it has printed a line that ends so, so many times."""
         wait_for(
             lambda: self._file.read_text().count(f"{text}\n") >= times,
-            what=f"'{text}' in the log {times} times", timeout=120,
+            what=f"'{text}' in the log {times} times", timeout=240,
             why=lambda: self._file.read_text()[-500:] + self._errors.read_text()[-1000:],
         )  # fmt: skip
 

@@ -38,6 +38,8 @@ def test_a_run_from_submission_to_success(space: Space, machines: Cluster, bench
     run = runs.start(space, bench, nodes="1:2x1", steps=200)
     with run:
         run.wait_step(WARM)
+        # Commands take seconds, and on a busy machine many: meanwhile the run could come to its end.
+        ranks = run_faults.hold(run, 2)
         status = bench.torchx(space, "status", run.handle)
         assert _state(status) == "RUNNING"
         assert re.match(rf"step \d+ of {run.steps} .*itc \d.* left", _message(status)), status
@@ -49,12 +51,15 @@ def test_a_run_from_submission_to_success(space: Space, machines: Cluster, bench
         for component in ("kube-scheduler", "etcd", "kube-apiserver"):
             faults.kill_component(machines, component)
         faults_from = run.stored_step()
+        run_faults.send(ranks, signal.SIGCONT)
         run.progress.wait(lambda: run.stored_step() >= faults_from + 15, "new steps without an API", str, timeout=240)
+        run_faults.send(ranks, signal.SIGSTOP)
         for component in ("etcd", "kube-apiserver", "kube-scheduler"):
             machines.start_program("control", component)
         machines.wait_for_api()
         faults.kill_operator(space.api)
         faults.restart_operator(machines)
+        run_faults.send(ranks, signal.SIGCONT)
         run.wait_step(run.progress.step + 1)
         assert {pod["metadata"]["uid"] for pod in run.pods()} == before
 

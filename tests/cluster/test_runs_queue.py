@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 
-from tests.cluster import queues, runs
+from tests.cluster import queues, run_faults, runs
 from tests.cluster.common import wait_for
 from tests.cluster.demo_run import SAVE_EVERY
 from tests.cluster.runs import Workbench
@@ -25,6 +27,7 @@ def test_one_run_waits_and_one_is_preempted_and_goes_on_from_its_checkpoint(spac
 
         with start("first", 300) as first:
             first.wait_step(SAVE_EVERY + 1)
+            ranks = run_faults.hold(first, _PODS)  # it must not be over before it is thrown out
             with start("second", 20) as second:
                 queues.wait_workload(space, second.name, "QuotaReserved", "False")
 
@@ -36,6 +39,7 @@ def test_one_run_waits_and_one_is_preempted_and_goes_on_from_its_checkpoint(spac
                 assert not second.pods()
 
                 with start("urgent", 20, f"kueue_priority={queues.urgent(space)}") as urgent:
+                    run_faults.send(ranks, signal.SIGCONT)
                     assert queues.wait_workload(space, first.name, "Evicted")["reason"] == "Preempted"
                     wait_for(lambda: not first.pods(), what="the end of the pods of first", timeout=120, every=1)
                     saved = first.stored_step()

@@ -184,7 +184,7 @@ def test_the_launcher_says_that_it_waits_for_a_store_and_counts_its_calls() -> N
     """Its counts are added to those of its processes."""
     with serving_metrics(0, Journal()) as endpoint:
         assert endpoint is not None
-        subprocess.run([sys.executable, "-c", CALL], check=True, timeout=60)
+        subprocess.run([sys.executable, "-c", CALL], check=True, timeout=300)
         seen: list[list[str]] = []
         errors: list[Exception] = [ConnectionResetError()]
 

@@ -195,5 +195,5 @@ def test_a_folder_of_another_program_is_left_alone(tmp_path: Path, monkeypatch: 
     for name in (other, tmp_path / "missing"):
         environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(name)}
         environment.pop(METRICS_FOLDER, None)
-        subprocess.run([sys.executable, "-c", script], env=environment, check=True, timeout=120)
+        subprocess.run([sys.executable, "-c", script], env=environment, check=True, timeout=300)
     assert list(other.iterdir()) == [] and len(list(own.iterdir())) == 4

@@ -77,7 +77,7 @@ def run_calls(folder: Path, metrics: Path, more: str = "") -> None:
     script = folder / "calls.py"
     script.write_text(CALLS.replace("MORE", more))
     environment = {**os.environ, METRICS_FOLDER: str(metrics)}
-    subprocess.run([sys.executable, script], env=environment, check=True, timeout=120)
+    subprocess.run([sys.executable, script], env=environment, check=True, timeout=300)
 
 
 def test_every_call_is_counted_once_in_threads_and_in_processes_however_they_start(tmp_path: Path) -> None:
