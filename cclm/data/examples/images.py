@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from PIL.ImageFile import ImageFile
+from PIL.TiffImagePlugin import BITSPERSAMPLE, TiffImageFile
 
 from cclm.config.sources import AugmentConfig
 from cclm.data.examples import jpeg
@@ -26,6 +27,7 @@ Pixels = NDArray[np.uint8]
 
 _JPEG_FORMATS = ("JPEG", "MPO")
 _UNBOUNDED_MODES = {"I": "32-bit integers", "F": "floats"}  # modes of Pillow
+_LARGEST_OF_16_BITS = 65535
 _MIN_ASPECT, _MAX_ASPECT = 3 / 4, 4 / 3  # of random crops
 _CROP_ATTEMPTS = 10
 _MIN_OVERSAMPLING = 2  # a JPEG that is decoded smaller keeps at least so many times the side of the result
@@ -60,12 +62,42 @@ def decode(image: Image.Image) -> Image.Image:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16"):  # Pillow would cut values off at 255
-        values = np.asarray(image).astype(np.uint32)
-        return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")  # 65535 = 255 * 257
+    """Raises ValueError where the range of the pixels is unknown."""
+    # Pillow's own conversion would cut values off at 255.
+    if image.mode.startswith("I;16"):
+        return _scaled_to_rgb(image, _largest_value(image))
+    if image.mode == "I" and image.format == "PPM":  # a PGM of more than 8 bits, which Pillow scales to 16
+        return _scaled_to_rgb(image, _LARGEST_OF_16_BITS)
     if image.mode in _UNBOUNDED_MODES:
-        raise ValueError(f"the pixels are {_UNBOUNDED_MODES[image.mode]}, whose range is unknown; save it with 8 bits")
+        kind = _UNBOUNDED_MODES[image.mode]
+        if image.mode == "I" and _tiff_bits(image) == 16:
+            kind = "16-bit signed integers"
+        raise ValueError(f"the pixels are {kind}, whose range is unknown; save it with 8 bits")
     return image.convert("RGB")
+
+
+def _scaled_to_rgb(image: Image.Image, largest: int) -> Image.Image:
+    """A grey image whose values are 0 (black) to `largest` (white)."""
+    values = np.asarray(image).astype(np.uint32)
+    return Image.fromarray(((values * 255 + largest // 2) // largest).astype(np.uint8)).convert("RGB")
+
+
+def _largest_value(image: Image.Image) -> int:
+    """The value of white in an image of Pillow's 16-bit modes. Raises ValueError if the file does not tell it."""
+    if image.format != "TIFF":
+        return _LARGEST_OF_16_BITS  # Pillow scales JPEG 2000 of 9 to 15 bits; the other formats have 16
+    bits = _tiff_bits(image)
+    if bits is None or not 8 < bits <= 16:
+        raise ValueError("the TIFF does not tell the bits of its pixels; save it with 8 bits")
+    return 2**bits - 1
+
+
+def _tiff_bits(image: Image.Image) -> int | None:
+    """The bits of one value; None for other formats than TIFF, or where the file does not tell one number."""
+    if not isinstance(image, TiffImageFile):
+        return None
+    bits = image.tag_v2.get(BITSPERSAMPLE)
+    return bits[0] if isinstance(bits, tuple) and bits and isinstance(bits[0], int) else None
 
 
 def crop_and_resize(image: Image.Image, crop: Crop, side: int) -> Image.Image:

@@ -2,12 +2,14 @@
 
 import io
 import random
+import struct
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from numpy.typing import NDArray
+from PIL import Image, TiffImagePlugin
 from record_files import jpeg
 
 from cclm.config.sources import AugmentConfig
@@ -101,6 +103,48 @@ def test_16_bits_are_scaled_to_8(form: str) -> None:
     assert (images.evaluation_image(data, 64) == expected[..., None]).all()
     whole = AugmentConfig(crop_scale=(1.0, 1.0), horizontal_flip=0.0, rand_augment_ops=0)
     assert images.training_image(data, 64, whole, random.Random(0)).std() > 50
+
+
+def test_grey_tiff_of_12_bits_is_scaled_to_8() -> None:
+    values = np.linspace(0, 4095, 64 * 64).astype(np.uint16)
+    expected = np.round(values / 4095 * 255).astype(np.uint8).reshape(64, 64, 1)
+    assert expected.max() == 255
+    assert (images.evaluation_image(_tiff_of_12_bits(values, 64), 64) == expected).all()
+
+
+def test_a_tiff_that_does_not_tell_its_bits_is_broken() -> None:
+    image = images.open_image(_tiff_of_12_bits(np.zeros(64 * 64, np.uint16), 64))
+    assert isinstance(image, TiffImagePlugin.TiffImageFile)
+    del image.tag_v2[TiffImagePlugin.BITSPERSAMPLE]
+    with pytest.raises(BrokenRecord, match="broken image: the TIFF does not tell the bits of its pixels; save it"):
+        images.decode(image)
+
+
+def _tiff_of_12_bits(values: NDArray[np.uint16], side: int) -> bytes:
+    """An uncompressed grey TIFF. Two values share three bytes, the first one's high bits first."""
+    pairs = values.reshape(-1, 2)
+    first, second = pairs[:, 0], pairs[:, 1]
+    packed = np.stack([first >> 4, (first & 15) << 4 | second >> 8, second & 255], axis=1).astype(np.uint8).tobytes()
+    tags = {256: side, 257: side, 258: 12, 259: 1, 262: 1, 273: 8, 277: 1, 278: side, 279: len(packed)}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    header = b"II" + struct.pack("<HI", 42, 8 + len(packed))
+    return header + packed + struct.pack("<H", len(tags)) + entries + bytes(4)
+
+
+@pytest.mark.parametrize(("magic", "largest"), [("P5", 65535), ("P5", 4095), ("P2", 4095)])
+def test_pgm_of_more_than_8_bits_is_scaled_to_8(magic: str, largest: int) -> None:
+    values = np.linspace(0, largest, 64 * 64).astype(np.uint16)
+    pixels = values.astype(">u2").tobytes() if magic == "P5" else " ".join(map(str, values)).encode()
+    made = images.evaluation_image(f"{magic} 64 64 {largest}\n".encode() + pixels, 64)
+    exact = (values / largest * 255).reshape(64, 64, 1)
+    assert np.abs(made - exact).max() < 0.51 and made.max() == 255
+
+
+def test_a_tiff_of_signed_16_bits_is_called_so() -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(np.zeros((8, 8), np.uint16)).save(buffer, "TIFF", tiffinfo={TiffImagePlugin.SAMPLEFORMAT: 2})
+    with pytest.raises(BrokenRecord, match="the pixels are 16-bit signed integers, whose range is unknown"):
+        images.evaluation_image(buffer.getvalue(), 8)
 
 
 @pytest.mark.parametrize("values", [np.int32, np.float32])
