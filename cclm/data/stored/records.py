@@ -284,21 +284,29 @@ def _element(element: Any, place: str) -> Element:
     x, y, width, height = map(float, box)
     captions = _captions(_field(element, "caption", f"{place}."), f"{place}.caption")
     attributes = element.get("attributes")  # Absent, null and empty all mean that there are none.
-    words = _captions(attributes, f"{place}.attributes") if attributes else None
-    return Element((x, y, width, height), captions, words)
+    words = _with_texts(attributes, f"{place}.attributes") if attributes else ()
+    return Element((x, y, width, height), captions, words or None)
 
 
 def _captions(value: Any, place: str) -> Captions:
     """One form for the forms of captions in files: a dict, a text, a list of texts, a list of dicts."""
-    choices = value if isinstance(value, list) else [value]
-    if not choices:
+    captions = _with_texts(value, place)
+    if captions:
+        return captions
+    if value == []:
         raise BrokenRecord(EMPTY_CAPTION, f"{place} is an empty list")
+    has_language = any(choice != {} for choice in (value if isinstance(value, list) else [value]))
+    raise BrokenRecord(EMPTY_CAPTION, f"{place} has {'a language without text' if has_language else 'no language'}")
+
+
+def _with_texts(value: Any, place: str) -> Captions:
+    """As `_captions`, but empty where there is no text. Empty lists and objects inside are left out."""
     result = []
-    for choice in choices:
+    for choice in value if isinstance(value, list) else [value]:
         by_language = choice if isinstance(choice, dict) else {ANY_LANGUAGE: choice}
-        if not by_language:
-            raise BrokenRecord(EMPTY_CAPTION, f"{place} has no language")
-        result.append({language: _texts(texts, place) for language, texts in by_language.items()})
+        texts_by_language = {language: _texts(texts, place) for language, texts in by_language.items()}
+        if any(texts_by_language.values()):
+            result.append({language: texts for language, texts in texts_by_language.items() if texts})
     return tuple(result)
 
 
@@ -308,8 +316,6 @@ def _texts(value: Any, place: str) -> tuple[str, ...]:
     for text in texts:
         if not isinstance(text, str):
             return _texts_with_null(texts, place)
-    if not texts:
-        raise BrokenRecord(EMPTY_CAPTION, f"{place} has a language without text")
     return texts
 
 

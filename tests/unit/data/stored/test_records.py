@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from record_files import b64, jpeg
 
-from cclm.config.sources import ImageTextSource
+from cclm.config.sources import ImageTextSource, RegionSource
 from cclm.data.examples.pretraining_examples import example_builder
 from cclm.data.stored import records
 
@@ -23,12 +23,36 @@ def test_forms_of_captions() -> None:
         ([{"en": "a", "de": ["b", "c"]}], ({"en": ("a",), "de": ("b", "c")},)),
         ({"en": "a", "de": None, "fr": [None, "b"]}, ({"en": ("a",), "de": ("",), "fr": ("", "b")},)),
         (None, ({"": ("",)},)),
+        ({"en": "a", "de": []}, ({"en": ("a",)},)),
+        ([[], "a"], ({"": ("a",)},)),
+        ([{}, {"en": "a"}], ({"en": ("a",)},)),
     ]:
         line = json.dumps({"binary": b64(b"x"), "caption": value}).encode()
         assert records.parse_image_text(line, config).captions == expected
-    for value in ({}, [], 5, {"en": None, "de": 5}, {"en": []}, [[]], {"en": {"deep": "a"}}):
-        with pytest.raises(records.BrokenRecord):
+    for value, what in [
+        ({}, "empty caption: caption has no language"),
+        ([{}, {}], "empty caption: caption has no language"),
+        ([], "empty caption: caption is an empty list"),
+        ({"en": []}, "empty caption: caption has a language without text"),
+        ([[]], "empty caption: caption has a language without text"),
+        ([{}, {"en": []}], "empty caption: caption has a language without text"),
+        (5, "wrong type: caption holds a number where a text is expected"),
+        ({"en": None, "de": 5}, "wrong type: caption holds a number where a text is expected"),
+        ({"en": {"deep": "a"}}, "wrong type: caption holds an object where a text is expected"),
+    ]:
+        with pytest.raises(records.BrokenRecord, match=f"^{what}$"):
             records.parse_image_text(json.dumps({"binary": b64(b"x"), "caption": value}).encode(), config)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "expected"),
+    [({"en": [], "de": "rot"}, ({"de": ("rot",)},)), ({"en": []}, None), ([[], {}], None), (None, None)],
+)
+def test_attributes_without_text_are_passed_over(attributes: Any, expected: Any) -> None:
+    element = {"bb": [0, 0, 4, 4], "caption": "a", "attributes": attributes}
+    line = json.dumps({"binary": b64(b"x"), "elems": [element]}).encode()
+    record = records.parse_region(line, RegionSource(files=("x",), batch_size=1))
+    assert record.elements[0].attributes == expected
 
 
 def test_a_null_caption_is_passed_over_like_an_empty_one(make_config: Any, tokenizer: Any) -> None:
