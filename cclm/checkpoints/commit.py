@@ -33,6 +33,8 @@ class Staged:
     folder: Path
     names: Mapping[str, str]
     """Role -> file in `folder`."""
+    size: int
+    """Bytes of these files together."""
     entries: Mapping[str, Future[FileEntry]]
     """Role -> size and checksums of that file."""
     head: Manifest

@@ -123,7 +123,7 @@ class SaveOutcome:
     staging_seconds: float = 0.0
     """Of `seconds`, those until the files were on the local disk."""
     size: int = 0
-    """Bytes of the tensors of one copy."""
+    """Bytes of the files of one copy that its manifest names."""
     error: str = ""
     """Empty: the checkpoint is committed in every place."""
     cause: FailureCause | None = None

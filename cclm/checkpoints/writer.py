@@ -54,7 +54,7 @@ from cclm.metrics.waiting import Waiter
 
 def write(
     request: SaveRequest, setup: WriterSetup, saved_by_other: list[SavedByOther], mirror: Mirror
-) -> Iterator[str]:
+) -> Generator[str, None, int]:
     """Write a checkpoint to its places; yields the name of each phase that ended.
 
     A place where another process of the run has saved a later step is passed over.
@@ -67,6 +67,10 @@ def write(
         saved_by_other: gets an event for each place that another attempt of the run was the first to fill, or where
             it is ahead.
         mirror: sends the small files.
+
+    Returns:
+        Bytes of the files of one copy that its manifest names; those of its tensors alone where another attempt has
+        taken these files away before they were complete.
 
     Raises:
         OSError, SafetensorError: a disk or store does not take it.
@@ -105,6 +109,9 @@ def write(
             shutil.rmtree(folder, ignore_errors=True)
         elif staged is not None and local in passed_over:
             remove_files(str(folder), staged.names.values())
+    if staged is None:
+        return sum(place.size for tensors in request.layout.values() for place in tensors.values())
+    return staged.size
 
 
 def _is_saved_by_other(request: SaveRequest, setup: WriterSetup, place: str) -> bool:
@@ -146,13 +153,14 @@ def stage(
         entries[STATE] = pool.submit(file_entry, paths[STATE])
         for each in (*paths.values(), folder, folder.parent) if is_kept else ():
             _sync(each)
+        size = sum(path.stat().st_size for path in paths.values())
         yield "staged"
     except BaseException:
         for path in paths.values():
             path.unlink(missing_ok=True)
         raise
     head = Manifest(setup.run, setup.attempt, request.step, setup.world_size, {}, request.score)
-    return Staged(folder, {role: path.name for role, path in paths.items()}, entries, head)
+    return Staged(folder, {role: path.name for role, path in paths.items()}, size, entries, head)
 
 
 def _write_tensors(path: Path, tensors: Mapping[str, TensorPlace], memory: int) -> None:
@@ -205,10 +213,9 @@ class Writer:
         self._step = max(self._step, request.step)
         began = time.monotonic()
         try:
-            for phase in write(request, self._setup, outcome.saved_by_other, self.mirror):
+            for phase in self._write(request, outcome):
                 if phase == "staged":
                     outcome.staging_seconds = time.monotonic() - began
-            outcome.size = sum(place.size for tensors in request.layout.values() for place in tensors.values())
             outcome.seconds = time.monotonic() - began
             self._prune(request, outcome)
         except OtherRunError as error:
@@ -218,6 +225,9 @@ class Writer:
         except (OSError, SafetensorError) as error:
             outcome.error, outcome.cause = str(error), FailureCause.USER
         return outcome
+
+    def _write(self, request: SaveRequest, outcome: SaveOutcome) -> Iterator[str]:
+        outcome.size = yield from write(request, self._setup, outcome.saved_by_other, self.mirror)
 
     def _is_behind(self, place: str) -> bool:
         """Whether another process has saved a step of this run that this one has not come to.

@@ -259,7 +259,7 @@ class Saved(Event):
     place: str
     """All of them, in words."""
     bytes: int
-    """Of one copy."""
+    """Of the files of one copy that its manifest names."""
     seconds: float
     """From the copy to memory until it was durable."""
     held_up_seconds: float

@@ -95,6 +95,23 @@ def test_what_another_attempt_saved_first_is_reported_with_its_place(tmp_path):
     assert saved_by_other == [SavedByOther(5, str(tmp_path))]
 
 
+def test_the_size_is_that_of_the_files_which_the_manifest_names(tmp_path):
+    """So the log, the metric and `cclm status`, which adds up the manifest, say the same."""
+    save, sizes = Save([str(tmp_path)], 5, *make_trained(0), {}), []
+
+    def written():
+        sizes.append((yield from write(save.request, save.setup, [], Mirror("", []))))
+
+    for _ in written():
+        pass
+    save.close()
+    checkpoint = open_checkpoint(tmp_path / "step-00000005")
+    assert sizes == [checkpoint.size]
+    assert checkpoint.size == sum(
+        file.stat().st_size for file in (tmp_path / "step-00000005").iterdir() if file.name != "manifest.json"
+    )
+
+
 def test_metrics_are_in_a_place_before_the_checkpoint_is(tmp_path):
     """A machine that dies now takes no line along that the run, which goes on from here, would not write again."""
     here, there = tmp_path / "here", tmp_path / "there"
