@@ -58,6 +58,22 @@ PHASES = ("preparing", "rendezvous", "training", "evaluating", "saving", "waitin
 STORAGE_OUTCOMES = ("ok", "absent", "exists", "denied", "unavailable", "failed")
 """How a call to a store may end: the values of `cclm.storage.Outcome`."""
 STORAGE_DIRECTIONS = ("read", "written")
+BROKEN_REASONS = (
+    "not JSON",
+    "missing key",
+    "wrong type",
+    "bad base64",
+    "missing image file",
+    "broken image",
+    "broken tar members",
+    "empty caption",
+    "no caption in a language of the config",
+    "no second caption",
+    "empty text",
+    "box outside the image",
+    "no region and no caption",
+)
+"""Why a record is broken: the kinds of `cclm.data.stored.records.BrokenRecord`."""
 
 # ------------------------------------------------------------------------------------------------------------ progress
 STEPS = _counter("cclm_train_steps_total", Scope.RUN, "Outer steps made, those that a restart makes again included.")
@@ -133,7 +149,12 @@ DEVICE_MEMORY = _gauge("cclm_device_memory_bytes", Scope.POD, "Memory of the fir
 
 # ---------------------------------------------------------------------------------------------------------------- data
 RECORDS_READ = _counter("cclm_records_read_total", Scope.POD, "Records read, broken ones included.", ("source",))
-RECORDS_SKIPPED = _counter("cclm_records_skipped_total", Scope.POD, "Broken records, by reason.", ("source", "reason"))
+RECORDS_SKIPPED = _counter(
+    "cclm_records_skipped_total",
+    Scope.POD,
+    "Broken records, by reason; one counts again in each epoch.",
+    ("source", "reason"),
+)
 STORAGE_CALLS = _counter(
     "cclm_storage_calls_total", Scope.POD, "Calls to a store that ended, after all tries.", ("store", "outcome")
 )

@@ -9,7 +9,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cclm.metrics.catalogue import DEVICE_MEMORY, NODES, PHASES, STORAGE_DIRECTIONS, STORAGE_OUTCOMES, TOKENS, Metric
+from cclm.metrics.catalogue import (
+    BROKEN_REASONS,
+    DEVICE_MEMORY,
+    NODES,
+    PHASES,
+    STORAGE_DIRECTIONS,
+    STORAGE_OUTCOMES,
+    TOKENS,
+    Metric,
+)
 
 
 @dataclass(frozen=True)
@@ -28,21 +37,6 @@ class Label:
 _KINDS = ("images", "regions", "images_mono", "texts", "examples")
 _TASKS = ("pretrain", "retrieval", "classification", "answering", "reasoning", "text_assignment")
 _RECALLS = tuple(f"{side}_{recall}" for side in ("txt", "img") for recall in ("r1", "r5", "r10", "r_mean"))
-_REASONS = (
-    "not JSON",
-    "missing key",
-    "wrong type",
-    "bad base64",
-    "missing image file",
-    "broken image",
-    "broken tar members",
-    "empty caption",
-    "no caption in a language of the config",
-    "no second caption",
-    "empty text",
-    "box outside the image",
-    "no region and no caption",
-)
 _CAUSES = (
     "bug",
     "user_error",
@@ -72,7 +66,7 @@ LABELS: tuple[Label, ...] = (
     Label("state", ("allocated", "reserved", "peak"), "on GPUs alone", metric=DEVICE_MEMORY),
     Label("state", ("wanted_at_least", "wanted_at_most", "present"), metric=NODES),
     Label("source", _KINDS, "a source is named as its kind of batch"),
-    Label("reason", _REASONS),
+    Label("reason", BROKEN_REASONS),
     Label("store", ("hdfs", "s3", "gs", "other")),
     Label("outcome", STORAGE_OUTCOMES),
     Label("direction", STORAGE_DIRECTIONS),

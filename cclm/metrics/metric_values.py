@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _FIRST_SIZE = 1 << 13
-"""Bytes of a new file. It holds what a loader process counts. The first process of a pod needs some 40 kB."""
+"""Bytes of a new file. It holds what a loader process counts. The first process of a pod needs some 70 kB."""
 _ZEROS = bytes(1 << 12)
 GAUGE_FILES = "gauge_livemostrecent"
 """How the name of a file with gauges begins: of several processes' values, the newest is exported."""

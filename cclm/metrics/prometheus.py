@@ -200,6 +200,8 @@ class PrometheusSink:
         for kind in event.records:
             for metric in (catalogue.SAMPLES, catalogue.TEXTS, catalogue.RECORDS_READ, catalogue.SKIPPED_UPDATES):
                 self._exported.increase(metric, 0, kind)
+            for reason in catalogue.BROKEN_REASONS:
+                self._exported.increase(catalogue.RECORDS_SKIPPED, 0, kind, reason)
         if event.backend == "gloo":
             self._exported.increase(catalogue.STEP_SECONDS, 0, "communication")
 

@@ -215,7 +215,8 @@ _DATA_PANELS = (
         "CclmRecordsSkipped",
         [
             Query(
-                f"sum by (source, reason) (increase(cclm_records_skipped_total{{{OF_RUN}}}[$__rate_interval]))",
+                # Every source has a series for each reason; those that are 0 would fill the legend.
+                f"sum by (source, reason) (increase(cclm_records_skipped_total{{{OF_RUN}}}[$__rate_interval])) > 0",
                 "{{source}}: {{reason}}",
             )
         ],

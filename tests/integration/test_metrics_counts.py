@@ -65,9 +65,9 @@ def test_broken_records_are_counted_by_reason_over_all_processes(
     by_reason = {
         dict(labels)["reason"]: number
         for (name, labels), number in samples.items()
-        if name == "cclm_records_skipped_total"
+        if name == "cclm_records_skipped_total" and number > 0
     }
-    assert len(by_reason) == 2 and min(by_reason.values()) > 0, by_reason
+    assert len(by_reason) == 2, by_reason
     assert total(samples, "cclm_records_read_total", source="images") > sum(by_reason.values())
     os.kill(process.pid, signal.SIGTERM)
     end(process, 143)

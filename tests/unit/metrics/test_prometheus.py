@@ -144,6 +144,9 @@ def test_counters_of_kinds_begin_with_0(sink: PrometheusSink, registry: Collecto
         for kind in ("images", "texts"):
             assert registry.get_sample_value(f"cclm_{name}_total", {"kind": kind}) == 0
     assert registry.get_sample_value("cclm_records_read_total", {"source": "texts"}) == 0
+    for source in ("images", "texts"):
+        for reason in catalogue.BROKEN_REASONS:
+            assert registry.get_sample_value("cclm_records_skipped_total", {"source": source, "reason": reason}) == 0
     sink.handle(UpdatesSkipped(3, {"texts": 2}, 2))
     assert registry.get_sample_value("cclm_updates_skipped_total", {"kind": "texts"}) == 2
 
