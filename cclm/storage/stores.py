@@ -14,8 +14,8 @@ from cclm.storage.interface import Store, split_url
 from cclm.storage.objects import Objects, open_gcs, open_s3
 from cclm.storage.patience import retried
 
-_VERSION = re.compile(r"\?versionId=[^/]*$")
-"""s3fs cuts this off and takes the newest object."""
+_VERSION = "?versionId="
+"""s3fs cuts the path off here, wherever it stands, and takes the newest object of what is left."""
 
 
 class StorePath(NamedTuple):
@@ -40,7 +40,7 @@ through the fork, and closing such a client hangs."""
 def open_store(url: str) -> StorePath:
     """The store of `url`, opened on first use in this process, and the path in it. Raises UserError."""
     scheme, authority, path = split_url(url)
-    if scheme in ("s3", "s3a") and _VERSION.search(path):
+    if scheme in ("s3", "s3a") and _VERSION in path:
         raise UserError(f"{url}: versions of objects are not supported; leave out ?versionId= to mean the newest")
     key = _StoreKey(os.getpid(), scheme, authority if scheme in ("hdfs", "viewfs") else "")
     store = _opened.get(key)

@@ -22,8 +22,9 @@ from typing import TextIO
 from cclm import storage
 from cclm.checkpoints.lock import LOCK
 from cclm.errors import UserError
-from cclm.launch_contract import JOB_ID, LAUNCHER_PID, UNNAMED_JOB
+from cclm.launch_contract import FULL_WORLD_SIZE, JOB_ID, LAUNCHER_PID, UNNAMED_JOB
 from cclm.metrics.status_file import ENDED, FAILED, STATUS, STOPPED
+from cclm.processes import has_ended
 
 RUN = "run.json"
 """The name of the run, for starts that find no checkpoint."""
@@ -84,7 +85,8 @@ def working_alone(*places: str | None, environment: Mapping[str, str] = os.envir
 
     The first process of a run alone looks, and locks. The kernel takes the lock away when the process ends, however it
     ends. An earlier process of the same job is waited for and, if it hangs, left alone: the others took it for dead. So
-    is a process of another machine that gives no sign of life in `status.json`: its machine may be gone.
+    is a process of another machine that gives no sign of life in `status.json`: its machine may be gone. Where a job
+    has one node only, a process of another launcher that lives on this machine is another run, whatever its job's name.
 
     Raises:
         FolderInUseError: another run works there.
@@ -96,8 +98,7 @@ def working_alone(*places: str | None, environment: Mapping[str, str] = os.envir
         for folder in _local_folders(*places):
             with contextlib.suppress(OSError):  # the run itself says why the folder cannot be made or written to
                 folder.mkdir(parents=True, exist_ok=True)
-                launcher = int(environment.get(LAUNCHER_PID, "0"))
-                _lock(opened.enter_context(open(folder / RUN_LOCK, "a")), folder, _job_of(environment), launcher)
+                _lock(opened.enter_context(open(folder / RUN_LOCK, "a")), folder, _starter_of(environment))
         yield
 
 
@@ -129,18 +130,46 @@ def _local_folders(*places: str | None) -> list[Path]:
     return [Path(storage.local_path(place)) for place in places if place is not None and storage.is_local(place)]
 
 
-def _job_of(environment: Mapping[str, str]) -> str:
-    """What all starts of a job have in common; empty where nothing names it."""
+@dataclass(frozen=True)
+class _Starter:
+    """What has started this process."""
+
+    job: str
+    """What all starts of the job have in common; empty where nothing names it."""
+    launcher: int
+    """Process id; 0 where there is none."""
+    is_alone: bool
+    """Whether the job has no other launcher."""
+
+    def is_same_job(self, other: Worker) -> bool:
+        """Whether a process that works in the folder is an earlier one of this job."""
+        if self.job == "" or self.job != other.job:
+            return False
+        is_rival = (
+            self.is_alone
+            and other.host == socket.gethostname()
+            and other.launcher not in (0, self.launcher)
+            and not has_ended(other.launcher)
+        )
+        return not is_rival
+
+
+def _starter_of(environment: Mapping[str, str]) -> _Starter:
     job = environment.get(JOB_ID) or environment.get("TORCHELASTIC_RUN_ID") or ""
-    return "" if job == UNNAMED_JOB else job
+    processes = environment.get("LOCAL_WORLD_SIZE")
+    return _Starter(
+        job="" if job == UNNAMED_JOB else job,
+        launcher=int(environment.get(LAUNCHER_PID, "0")),
+        is_alone=processes is not None and environment.get(FULL_WORLD_SIZE) == processes,
+    )
 
 
-def _lock(file: TextIO, folder: Path, job: str, launcher: int) -> None:
+def _lock(file: TextIO, folder: Path, starter: _Starter) -> None:
     """Lock the file of a folder, and write into it who has done that."""
     sign = _sign_of_life(folder)
     if not _is_locked_within(_PATIENCE, file):
         other = _worker_in(folder)
-        is_same_job = other is not None and job != "" and other.job == job
+        is_same_job = other is not None and starter.is_same_job(other)
         if not is_same_job and (other is None or other.host == socket.gethostname()):
             raise _refusal(folder, other)
         print(f"{folder} is in use by {other}; waiting up to {_PATIENCE_FAR:.0f} s for its end", file=sys.stderr)
@@ -152,7 +181,7 @@ def _lock(file: TextIO, folder: Path, job: str, launcher: int) -> None:
                 return
     command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
     file.truncate(0)
-    worker = Worker(socket.gethostname(), os.getpid(), time.time(), job, command, launcher)
+    worker = Worker(socket.gethostname(), os.getpid(), time.time(), starter.job, command, starter.launcher)
     file.write(json.dumps(asdict(worker)) + "\n")
     file.flush()
 

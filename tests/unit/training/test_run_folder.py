@@ -110,6 +110,27 @@ def test_an_earlier_process_of_the_same_job_is_waited_for(
             pass
 
 
+def test_another_launcher_of_the_same_name_on_this_machine_is_another_run(
+    tmp_path: Path, hold: Holder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two launches in one allocation of SLURM share its name. Those of several nodes are one run."""
+    launcher = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE)
+    hold(tmp_path, CCLM_JOB_ID="7", CCLM_LAUNCHER_PID=str(launcher.pid))
+    second = {"CCLM_JOB_ID": "7", "CCLM_LAUNCHER_PID": str(os.getpid()), "LOCAL_WORLD_SIZE": "2"}
+    alone = second | {"CCLM_FULL_WORLD_SIZE": "2"}
+    monkeypatch.setattr(run_folder, "_PATIENCE_FAR", 0.0)
+    with pytest.raises(FolderInUseError, match="a run already works in"):
+        with working_alone(str(tmp_path), environment=alone):
+            pass
+    with working_alone(str(tmp_path), environment=second | {"CCLM_FULL_WORLD_SIZE": "4"}):
+        pass
+    with working_alone(str(tmp_path), environment=alone | {"CCLM_LAUNCHER_PID": str(launcher.pid)}):
+        pass  # a process of the same launcher, which took the first one for dead
+    launcher.communicate()
+    with working_alone(str(tmp_path), environment=alone):
+        pass  # what a launcher that has ended left behind
+
+
 def test_a_process_of_another_machine_counts_where_it_gives_signs_of_life(
     tmp_path: Path, hold: Holder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
