@@ -182,6 +182,36 @@ def test_gradients_can_be_exchanged_in_bfloat16(store):
     assert [process.returncode for process in processes] == [0, 0], errors
 
 
+def test_batches_in_parts_have_the_gradients_of_the_whole(store):
+    """Contrast is over the rows of both processes, whose gradients are exchanged once a step."""
+    code = (
+        "import os, torch; from cclm import distributed as d\n"
+        "from cclm.checkpoints.initial import build_model; from cclm.config.compute import ComputeConfig\n"
+        "from cclm.config.pretrain import ObjectiveConfig; from cclm.tasks.pretraining_task import PretrainTask\n"
+        "from tests.unit.tasks.test_fast_paths import CONFIG, batch\n"
+        f"{MEET}; device = d.initialize(); d.barrier()\n"
+        "def gradients(parts, kind):\n"
+        "    objective = ObjectiveConfig(contrastive_gradient='global')\n"
+        "    task = PretrainTask(build_model(CONFIG, seed=3), objective, ComputeConfig(accumulate=parts)).eval()\n"
+        "    wrapped = d.wrap(task, device)\n"  # lives until the end of the backward pass
+        "    losses = wrapped(batch(kind, seed=d.rank()), torch.Generator().manual_seed(3))\n"
+        "    d.backward(torch.stack(list(losses.values())).sum())\n"
+        "    return {name: part.grad for name, part in task.named_parameters() if part.grad is not None}\n"
+        "for kind in ('images', 'texts'):\n"
+        "    whole, parts = gradients(1, kind), gradients(3, kind)\n"
+        "    assert whole.keys() == parts.keys() and len(whole) > 50\n"
+        "    largest = max(grad.abs().max().item() for grad in whole.values())\n"
+        "    for name, grad in whole.items():\n"
+        "        torch.testing.assert_close(parts[name], grad, rtol=1e-3, atol=1e-5 * largest, msg=name)\n"
+        "    norm = torch.stack([grad.norm() for grad in parts.values()]).norm().item()\n"
+        "    assert len(set(d.gather_objects(norm))) == 1\n"
+        "d.shutdown()"
+    )
+    processes = two_processes(store, code, timeout=60)
+    errors = [process.communicate(timeout=240)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], errors
+
+
 def test_a_machine_without_the_disk_of_the_first_one_has_files_of_its_own(store, tmp_path):
     """Each process looks at the same path from a folder of its own, as on machines that share no disk."""
     code = (
