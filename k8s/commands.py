@@ -103,6 +103,8 @@ class Cancel(CmdCancel):  # type: ignore[misc]  # torchx has no type information
     def run(self, args: argparse.Namespace) -> None:
         """End a job, and keep its record."""
         with _as_sentences(args.app_handle):
+            with get_runner() as runner:
+                _check_job(runner, args.app_handle)
             super().run(args)
 
 
@@ -149,7 +151,10 @@ class Log(CmdLog):  # type: ignore[misc]  # torchx has no type information
 
 
 def _check_job(runner: Runner, identifier: str) -> None:
-    """Raises UserError where there is no such job on Kubernetes. TorchX would wait for it for ever."""
+    """Raises UserError where there is no such job on Kubernetes.
+
+    TorchX itself would wait for its log for ever, and say nothing when it is to be cancelled.
+    """
     parts = re.match(r"(?P<backend>\w+)://[^/]*/(?P<app>[^/]+)", identifier)
     if parts is None:
         return  # TorchX says how it is written

@@ -178,13 +178,15 @@ def test_a_run_whose_lost_node_goes_on_beside_the_replacement_ends_as_if_nothing
         old, node = run_faults.processes(run, 0), run.node_of(0)
         uid = space.api.get("pod", run.pod(0))["metadata"]["uid"]
 
-        def replacement_trains() -> bool:
-            sample = run.progress.latest.get(run.pod(0))
-            return sample is not None and sample.uid != uid
+        def replacement_takes_part() -> bool:
+            """Whether it trains. Beside a second worker it may also wait: that may host the meeting of the old one."""
+            pod, sample = space.api.get("pod", run.pod(0)), run.progress.latest.get(run.pod(0))
+            is_new = pod is not None and pod["metadata"]["uid"] != uid and pod["status"].get("phase") == "Running"
+            return is_new and (nodes != "1x1" or (sample is not None and sample.uid != uid))
 
         with run.fault("node goes on, cut off from the cluster (worker-0)"):
             faults.kill_kubelet(machines, node)
-            run.wait(replacement_trains, "a step of the replacement")
+            run.wait(replacement_takes_part, "the replacement")
             assert Path(f"/proc/{old.agent}").exists()
             assert "deleted pod" in controller("logs", f"deployment/{NAME}")
         check_end(run, pytestconfig.rootpath)

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 import pytest
 import yaml
+from torchx.cli.cmd_base import SubCommand
 from torchx.cli.main import run_main
 
 from cclm.errors import UserError
@@ -60,11 +61,17 @@ def test_what_is_no_handle_is_one_sentence(verb: str) -> None:
         run_main({verb: VERBS[verb]()}, [verb, "slum://torchx/x"])
 
 
-def test_the_log_of_no_job_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    """TorchX's own waits until there is one."""
+@pytest.mark.parametrize(("verb", "command"), [("log", commands.Log), ("cancel", commands.Cancel)])
+def test_where_there_is_no_such_job_that_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, verb: str, command: type[SubCommand]
+) -> None:
+    """TorchX's own `log` waits until there is one, and its `cancel` says nothing."""
     monkeypatch.setattr(KubernetesScheduler, "exists", lambda self, app_id: False)
     with pytest.raises(UserError, match="^there is no job team:x; see the jobs with: torchx list -s kubernetes"):
-        run_main({"log": commands.Log()}, ["log", "kubernetes:///team:x"])
+        run_main({verb: command()}, [verb, "kubernetes://torchx/team:x"])
+
+
+def test_the_log_of_another_scheduler_is_not_looked_for() -> None:
     with pytest.raises(UserError, match="^there is no scheduler slum; "):
         run_main({"log": commands.Log()}, ["log", "slum://torchx/x"])
 

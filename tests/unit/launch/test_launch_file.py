@@ -107,11 +107,13 @@ def test_the_node_that_takes_over_counts_each_restart_once(tmp_path: Path) -> No
     killed = RoundBroken("KILLED", "on another node: rank 1 was killed", 3)
     first = LaunchFile([str(tmp_path)], "pretrain", "job", starts_anew=False, journal=Journal([]))
     second = LaunchFile([str(tmp_path)], "pretrain", "job", starts_anew=False, journal=Journal([]))
-    for event in (FIRST, KILLED, FIRST):
+    of_first: list[Event] = [FIRST, killed, FIRST]
+    for event in of_first:
         first.handle(event)
     while not (tmp_path / "launch-pretrain.json").exists() or not read(tmp_path)["restarts"]:
         time.sleep(0.01)
-    for event in (SECOND, killed, SECOND, LOST, FIRST, SUCCESS):  # node 0 is gone without a word
+    of_second: list[Event] = [SECOND, killed, SECOND, LOST, FIRST, SUCCESS]  # node 0 is gone without a word
+    for event in of_second:
         second.handle(event)
     found = read(tmp_path)
     assert found["restarts"] == second.counted == {"killed": 1, "lost_peer": 1} and found["launches"] == 1
@@ -120,7 +122,8 @@ def test_the_node_that_takes_over_counts_each_restart_once(tmp_path: Path) -> No
 
 def test_a_node_that_is_node_0_again_goes_on_from_what_others_counted(tmp_path: Path) -> None:
     file = LaunchFile([str(tmp_path)], "pretrain", "job", starts_anew=False, journal=Journal([]))
-    for event in (FIRST, KILLED, FIRST, LOST, SECOND):
+    before: list[Event] = [FIRST, KILLED, FIRST, LOST, SECOND]
+    for event in before:
         file.handle(event)
     while not (tmp_path / "launch-pretrain.json").exists() or len(read(tmp_path)["restarts"]) < 2:
         time.sleep(0.01)
@@ -128,7 +131,8 @@ def test_a_node_that_is_node_0_again_goes_on_from_what_others_counted(tmp_path: 
     left = read(tmp_path)
     left["restarts"]["membership"] = 7
     (tmp_path / "launch-pretrain.json").write_text(json.dumps(left))
-    for event in (RoundBroken("HARDWARE", "on another node", 3), FIRST, SUCCESS):
+    after: list[Event] = [RoundBroken("HARDWARE", "on another node", 3), FIRST, SUCCESS]
+    for event in after:
         file.handle(event)
     expected = {"killed": 1, "lost_peer": 1, "membership": 7, "hardware": 1}
     assert read(tmp_path)["restarts"] == file.counted == expected
