@@ -8,8 +8,11 @@ from typing import Any
 
 import pytest
 import yaml
+from torchx.specs import AppState
 
+from k8s.scheduler import KubernetesScheduler
 from tests.cluster.charts import HELMS, KUBERNETES, RUN, given, helm, rendered
+from tests.cluster.common import wait_for
 from tests.cluster.kubectl import Kubectl
 from tests.cluster.space import Space
 
@@ -97,3 +100,27 @@ def test_a_run_is_kept_or_refused_and_its_claim_stays(release: Release, space: S
     assert space.api.get("pvc", "run-output")["metadata"]["uid"] == claim
     release("install", **NOWHERE, **nodes)
     assert space.api.get("pvc", "run-output")["metadata"]["uid"] == claim
+
+
+def test_torchx_knows_a_run_of_the_chart(space: Space, monkeypatch: pytest.MonkeyPatch) -> None:
+    """helm has taken the label `managed-by` for itself."""
+    release = Release(space, HELMS[0])
+    monkeypatch.setenv("KUBECONFIG", str(space.api.kubeconfig))
+    torchx = KubernetesScheduler("torchx")
+    try:
+        release("install", **NOWHERE)
+        app_id = f"{space.name}:{release.job()}"
+
+        def waits_for_a_node() -> bool:
+            found = torchx.describe(app_id)
+            return found is not None and "no node has room" in found.msg
+
+        wait_for(waits_for_a_node, what="why the run's pod waits", timeout=60)
+        assert {one.app_id: one.state for one in torchx.list()}[app_id] is AppState.PENDING
+        torchx.cancel(app_id)
+        found = torchx.describe(app_id)
+        assert found is not None and found.state is AppState.CANCELLED and "cancelled at" in found.msg
+        torchx.delete(app_id)
+        assert torchx.describe(app_id) is None
+    finally:
+        release("uninstall", check=False)
