@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 
 from cclm.errors import UserError
-from k8s.objects import LOCAL_QUEUE, PYTORCH_JOB, TRAIN_JOB, WORKLOAD, Object, Resource
+from k8s.objects import LOCAL_QUEUE, OPERATOR_PODS, PYTORCH_JOB, TRAIN_JOB, WORKLOAD, Object, Resource
 
 
 class ClusterError(UserError):
@@ -67,8 +67,8 @@ _INSTALL = {
 """API group to how one gets it."""
 
 _OPERATORS = {
-    PYTORCH_JOB.kind: "the training operator (kubectl get pods -A -l control-plane=kubeflow-training-operator)",
-    TRAIN_JOB.kind: "Kubeflow Trainer (kubectl get pods -A -l app.kubernetes.io/name=trainer)",
+    PYTORCH_JOB.kind: f"the training operator (kubectl get pods -A {OPERATOR_PODS[PYTORCH_JOB.kind]})",
+    TRAIN_JOB.kind: f"Kubeflow Trainer (kubectl get pods -A {OPERATOR_PODS[TRAIN_JOB.kind]})",
 }
 
 _DENIED = re.compile(r'User "(?P<user>[^"]*)" cannot (?P<verb>\w+) resource "(?P<resource>[^"]*)"')

@@ -90,6 +90,13 @@ CANCELLED = "cclm.dev/cancelled"
 DASHBOARD = "cclm.dev/ui-url"
 """Annotation of a job: address of a page about it, which `torchx status` shows."""
 
+OPERATOR_PODS = {
+    PYTORCH_JOB.kind: "-l control-plane=kubeflow-training-operator",
+    TRAIN_JOB.kind: "-l 'app.kubernetes.io/name in (trainer, kubeflow-trainer)'",
+}
+"""Kind of a job to the words with which `kubectl get pods -A` shows its operator. Trainer's chart and its manifests
+give it different names."""
+
 CONTAINER_OF = {PYTORCH_JOB.kind: "pytorch", TRAIN_JOB.kind: "node"}
 """Kind of a job to the name of its pods' container that trains."""
 

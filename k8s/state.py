@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from k8s.objects import CANCELLED, CONTAINER_OF, PYTORCH_JOB, Object, queue_of, replica_index
+from k8s.objects import CANCELLED, CONTAINER_OF, OPERATOR_PODS, PYTORCH_JOB, Object, queue_of, replica_index
 from k8s.progress import Progress, last_progress, read_progress
 from k8s.queueing import queue_words
 from k8s.replicas import Failure, Replica, State, condition, is_true, is_up, read_replica
@@ -230,10 +230,9 @@ def _no_pods(seen: Observation) -> str | None:
     if has_status or created is None or seen.now < datetime.fromisoformat(created) + PATIENCE:
         return None
     age = round((seen.now - datetime.fromisoformat(created)).total_seconds())
-    name, command = ("the training operator", "-l control-plane=kubeflow-training-operator")
-    if seen.job["kind"] != PYTORCH_JOB.kind:
-        name, command = ("Kubeflow Trainer", "-l app.kubernetes.io/name=kubeflow-trainer")
-    return f"{name} does not answer: nothing has happened for {age} s; see kubectl get pods -A {command}"
+    kind = seen.job["kind"]
+    name = "the training operator" if kind == PYTORCH_JOB.kind else "Kubeflow Trainer"
+    return f"{name} does not answer: nothing has happened for {age} s; see kubectl get pods -A {OPERATOR_PODS[kind]}"
 
 
 def _refusal_words(looping: Mapping[int, int], events: Sequence[Object]) -> str:
