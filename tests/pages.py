@@ -72,6 +72,7 @@ IN_A_CLUSTER = (
 
 _OPERATOR = "github.com/kubeflow/training-operator.git/manifests/overlays/standalone?ref=v1.9.4"
 _CLOUD = "makes machines of a cloud, which cost money; tests/cluster has kwok nodes of the same shapes"
+_DOCKER = "needs Docker; tests/cluster builds the Dockerfile with buildah"
 _HANDLE = "HANDLE stands for a run's; tests/cluster gives the same command for its own runs"
 _RELEASE = "tests/cluster/test_run_chart_life.py installs, upgrades and uninstalls the chart with values of its own"
 NOT_RUN = {
@@ -109,7 +110,17 @@ NOT_RUN = {
     "sh quickstart.sh test": "runs the tests; test_readme.py runs the script on a few made-up ones",
     "pip install -c constraints.txt -e '.[test]'": "changes the environment that the tests run in",
     "pip install -e '.[benchmarks,test]'": "changes the environment that the tests run in",
-    "docker build -t REGISTRY/cclm:1 .": "needs Docker; tests/cluster builds the Dockerfile with buildah",
+    "docker build -t REGISTRY/cclm:1 .": _DOCKER,
+    "docker build -t REGISTRY/cclm:1-cuda --build-arg BASE=nvidia/cuda:TAG@sha256:DIGEST .": _DOCKER,
+    "curl -fsSL https://efa-installer.amazonaws.com/aws-efa-installer-1.48.0.tar.gz | sha256sum": "fetches from AWS",
+    "docker build -t REGISTRY/cclm:1-efa --build-arg FABRIC=efa --build-arg EFA_SHA256=SUM .": _DOCKER,
+    "docker build -t REGISTRY/cclm:1-cpu "
+    '--build-arg PIP_OPTIONS="--extra-index-url https://download.pytorch.org/whl/cpu" .': _DOCKER,
+    "docker build -t REGISTRY/cclm:1-cpu --build-arg CPU_ONLY=yes .": _DOCKER,
+    "docker run --rm REGISTRY/cclm:1 pip inspect > pip.json": _DOCKER,
+    'docker run --rm REGISTRY/cclm:1 sh -c "python -m venv /tmp/sbom && /tmp/sbom/bin/pip install -q '
+    'cyclonedx-bom==7.5.0 && /tmp/sbom/bin/cyclonedx-py environment --of JSON /opt/cclm/bin/python" '
+    "> cclm.cdx.json": _DOCKER,
     "cclm run --dist 1 --task TASK --output_dir output/TASK --checkpoint pretrained_model.th --bs 128 --seed 42": (
         "TASK stands for a name of the table below it; the same is run for xvnli"
     ),

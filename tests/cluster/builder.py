@@ -14,8 +14,23 @@ from pathlib import Path
 from . import debs
 from .common import PROJECT, cache_folder, digest, locked, run, say, versions, workplace
 
-# In an image that only has to show that it is put together well, these are left out: they are 5 of its 5.5 GB.
-HEAVY = ("torch", "torchvision", "timm", "transformers", "scipy")
+CONTEXT = (
+    "pyproject.toml",
+    "constraints.txt",
+    "README.md",
+    "LICENSE",
+    "NOTICE",
+    "cclm",
+    "k8s",
+    "torchx_components",
+    "configs",
+)
+"""What .dockerignore lets into the build."""
+
+LIGHT = ("WITHOUT=torch torchvision timm transformers scipy",)
+"""Arguments of an image that only has to show that it is put together well: 5 of its 6 GB are left out."""
+CPU_ONLY = ("CPU_ONLY=yes",)
+"""Arguments of an image that trains without GPUs."""
 
 
 # Mounts of its own: an interrupted build leaves none on the machine. Its cache under /var/lib lands in our store, and
@@ -94,18 +109,7 @@ def _export(reference: str, target: Path) -> None:
 
 def _content() -> str:
     """A digest of what git would commit of the files that go into the image."""
-    wanted = [
-        "Dockerfile",
-        ".dockerignore",
-        "pyproject.toml",
-        "README.md",
-        "LICENSE",
-        "NOTICE",
-        "cclm",
-        "k8s",
-        "torchx_components",
-        "configs",
-    ]
+    wanted = ["Dockerfile", ".dockerignore", *CONTEXT]
     listed = run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z", "--", *wanted],
         what="list the project's files",
@@ -119,10 +123,10 @@ def _content() -> str:
     return total.hexdigest()
 
 
-def project_image(without: tuple[str, ...] = HEAVY) -> Path:
+def project_image(arguments: tuple[str, ...] = LIGHT) -> Path:
     """The image of the working tree's Dockerfile as an archive, built unless one of the same content is there."""
     base = base_image()
-    key = digest(_content(), base.name, *without)
+    key = digest(_content(), base.name, *arguments)
     reference = f"localhost/cclm/cclm:{key}"
     target = cache_folder() / "images" / f"cclm-{key}.tar"
     with locked("project-image"):
@@ -131,7 +135,7 @@ def project_image(without: tuple[str, ...] = HEAVY) -> Path:
         else:
             started = time.monotonic()
             say("building the project's image ...")
-            build(PROJECT, reference, f"WITHOUT={' '.join(without)}")
+            build(PROJECT, reference, *arguments, keep_layers=arguments == LIGHT)
             _export(reference, target)
             _forget_others(reference)
             _forget_archives(target)
@@ -140,18 +144,26 @@ def project_image(without: tuple[str, ...] = HEAVY) -> Path:
     return target
 
 
-def build(context: Path, reference: str, *arguments: str) -> None:
-    """Build the Dockerfile of a folder on the base image, into the builder's store; `arguments` as in NAME=VALUE."""
+def build(context: Path, reference: str, *arguments: str, keep_layers: bool = True) -> None:
+    """Build the Dockerfile of a folder on the base image, into the builder's store.
+
+    Args:
+        context: the folder.
+        reference: name of the image.
+        arguments: of the build, as in NAME=VALUE.
+        keep_layers: keep what each instruction made for the next build; with PyTorch that has 12 GB.
+    """
     archive = base_image()
     base = base_reference(archive)
     with _store():
         if reference_missing(base):
             _buildah("pull", "--quiet", f"docker-archive:{archive}")
         _buildah(
-            "bud", "--quiet", "--isolation=chroot", "--network=host", "--layers", "--pull-never",
+            "bud", "--quiet", "--isolation=chroot", "--network=host", f"--layers={str(keep_layers).lower()}",
+            "--pull-never",
             f"--build-arg=BASE={base}", *(f"--build-arg={argument}" for argument in arguments),
             *_machine_settings(), f"--tag={reference}", f"--file={context / 'Dockerfile'}", context,
-            timeout=1800,
+            timeout=3600,
         )  # fmt: skip
 
 

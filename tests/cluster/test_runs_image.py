@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
-from tests.cluster import demo_run, runs
+from tests.cluster import builder, demo_run, runs
 from tests.cluster.cluster import Cluster
 from tests.cluster.runs import Workbench
 from tests.cluster.space import Space
@@ -19,13 +20,9 @@ _PACKAGES = "/opt/packages"
 _WORLD = "/opt/world"
 
 
-@pytest.fixture
-def claims(space: Space, bench: Workbench) -> Iterator[dict[str, str]]:
-    """Volume claims on folders of this machine, by the path that pods mount them at.
-
-    The image is built without PyTorch and its company, which have 5 GB. Pods read these packages from a claim.
-    """
-    folders = {_PACKAGES: Path(sysconfig.get_path("purelib")), _WORLD: bench.folder}
+@contextlib.contextmanager
+def claims(space: Space, folders: Mapping[str, Path]) -> Iterator[list[str]]:
+    """Volume claims on folders of this machine, by the path that pods mount them at; as in the option `volumes`."""
     names = {path: f"{space.name}-{path.rpartition('/')[2]}" for path in folders}
     for path, folder in folders.items():
         shared = {"accessModes": ["ReadOnlyMany"], "storageClassName": names[path]}
@@ -36,17 +33,14 @@ def claims(space: Space, bench: Workbench) -> Iterator[dict[str, str]]:
             {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": names[path]}, "spec": wanted},
         )
     try:
-        yield {path: f"pvc/{name}:{path}:ro" for path, name in names.items()}
+        yield [f"pvc/{name}:{path}:ro" for path, name in names.items()]
     finally:
         space.api("delete", "persistentvolume", *names.values(), "--wait=false")
 
 
-def test_the_image_trains_in_a_restricted_namespace(
-    space: Space, machines: Cluster, bench: Workbench, project_image: Path, claims: dict[str, str]
-) -> None:
-    """As a user without rights, with a read-only root; the image's default options, no exception asked for."""
+def train(space: Space, bench: Workbench, reference: str, volumes: list[str], environment: str) -> None:
+    """A run on two nodes with an image: as a user without rights, with a read-only root; no exception is asked for."""
     space.api("label", "namespace", space.name, "pod-security.kubernetes.io/enforce=restricted")
-    reference = machines.load(project_image)
     settings = demo_run.settings(bench.world, bench.data, steps=20)
     settings["model"]["text"]["tokenizer"] = settings["model"]["text"]["tokenizer"].replace(str(bench.folder), _WORLD)
     config = demo_run.write(bench.folder / "image.yaml", settings)
@@ -54,11 +48,35 @@ def test_the_image_trains_in_a_restricted_namespace(
         space,
         bench,
         "--config", f"{_WORLD}/{config.name}", "-j", "2x1", "--image", reference, "--cpu", "1", "--memMB", "2048",
-        "--env", f"PYTHONPATH={_PACKAGES},OMP_NUM_THREADS=1",
-        steps=20, options=["image_pull_policy=Never", f"volumes={';'.join(claims.values())}"],
+        "--env", environment,
+        steps=20, options=["image_pull_policy=Never", f"volumes={';'.join(volumes)}"],
     )  # fmt: skip
     with run:
         assert run.wait_end() == "Succeeded", run.why()
         assert sorted(run.losses()) == list(range(1, 21))
         (spec, *_) = [pod["spec"] for pod in run.pods()]
         assert not any("hostPath" in volume for volume in spec["volumes"])
+
+
+def test_the_image_trains_in_a_restricted_namespace(
+    space: Space, machines: Cluster, bench: Workbench, project_image: Path
+) -> None:
+    """It is built without PyTorch and its company, which have 5 GB. Pods read this machine's packages from a claim.
+
+    So Python, cclm, the user and the file system are the image's; PyTorch and the other packages are not.
+    """
+    folders = {_PACKAGES: Path(sysconfig.get_path("purelib")), _WORLD: bench.folder}
+    reference = machines.load(project_image)
+    with claims(space, folders) as volumes:
+        train(space, bench, reference, volumes, f"PYTHONPATH={_PACKAGES},OMP_NUM_THREADS=1")
+
+
+def test_the_image_for_cpus_trains_with_nothing_but_itself(
+    space: Space, machines: Cluster, bench: Workbench, soak: int
+) -> None:
+    """The whole image, but for CUDA, which is taken out: all that runs is the image's. Downloads 3 GB to build it."""
+    image = builder.project_image(builder.CPU_ONLY)
+    assert image.stat().st_size < 1.5e9  # its layers, not compressed
+    reference = machines.load(image)
+    with claims(space, {_WORLD: bench.folder}) as volumes:
+        train(space, bench, reference, volumes, "OMP_NUM_THREADS=1")
