@@ -11,6 +11,7 @@ called. `torch.cuda.is_available()` is False as on any machine without a GPU.
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -34,6 +35,8 @@ def main(site_packages: Path) -> None:
         print(f"{libraries}: this PyTorch was built without CUDA; nothing is left out")
         return
     nvidia = {path.name: path for path in (site_packages / "nvidia").rglob("lib*.so*")}
+    # Headers are for compilers, of which the image has none.
+    shutil.rmtree(site_packages / "torch/include", ignore_errors=True)
     for name in sorted(UNUSED):
         (libraries / name).unlink(missing_ok=True)
     before = sum(path.stat().st_size for path in [*libraries.glob("*.so*"), *nvidia.values()])
