@@ -97,10 +97,10 @@ class Workbench:
         """Run a command of cclm on this machine, with the store."""
         env = {**os.environ, **self.store.environment, "PYTHONPATH": str(PROJECT)}
         command = [sys.executable, "-m", "cclm", *words]
-        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL)
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL)
         return Command(done.stdout, done.stderr, done.returncode)
 
-    def torchx(self, space: Space, *words: str, timeout: float = 120) -> Command:
+    def torchx(self, space: Space, *words: str, timeout: float = 300) -> Command:
         """Run torchx as a user of the cluster would who has no settings of his own."""
         nothing = self.folder / "torchxconfig"
         nothing.touch()
