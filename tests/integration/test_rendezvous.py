@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -146,6 +147,15 @@ class Nodes:
             assert time.monotonic() < deadline, f"in vain: {what}\n{everything}"
             time.sleep(0.02)
 
+    def begin_anew(self) -> None:
+        """End all nodes, and forget what they did."""
+        self.close()
+        for name in self.started:
+            self.end(name)
+        self.started.clear()
+        for path in self.folder.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
     def close(self) -> None:
         for process in self.started.values():
             with contextlib.suppress(ProcessLookupError):
@@ -173,10 +183,18 @@ def launch_node(launch):
 
 
 def started(nodes: Nodes, count: int, between: str, **settings: object) -> list[str]:
-    """So many nodes in their first round, the host first."""
-    names = [nodes.start(index, between, **settings) for index in range(count)]
-    for name in names:
-        nodes._wait(lambda name=name: nodes.ranks(name), f"{name} starts")
+    """So many nodes in their first round, the host first.
+
+    On a busy machine one of them may come after the last call, and the others begin without it. Then all begin anew.
+    """
+    together = [f"{rank}/{count}" for rank in range(count)]
+    for attempt in range(3):
+        names = [nodes.start(index, between, **settings) for index in range(count)]
+        for name in names:
+            nodes._wait(lambda name=name: nodes.ranks(name), f"{name} starts")
+        if sorted(nodes.ranks(name)[0] for name in names) == together or attempt == 2:
+            break
+        nodes.begin_anew()
     names.sort(key=lambda name: nodes.ranks(name)[0])
     for rank, name in enumerate(names):
         nodes.wait_for(name, f"{rank}/{count}")
