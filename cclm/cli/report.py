@@ -15,7 +15,8 @@ _PAGE, _PICTURE = ".html", ".png"
 
 EPILOG = """\
 A run is the folder in which it writes metrics.jsonl (its output_dir or output_hdfs), while it trains or later. The page
-needs no other file and no network. Drawing needs matplotlib (pip install matplotlib).
+needs no other file and no network. Drawing needs matplotlib, which the extra `report` installs (or pip install
+matplotlib).
 
 examples:
   cclm report output/demo                                       writes report.html
@@ -29,8 +30,8 @@ def add_parser(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser(
         "report",
         help="draw losses, throughput and scores of runs",
-        description="Draw losses, learning rate, gradient norms, throughput and scores of one or more runs, each in "
-        "its colour, below a table of what each run is.",
+        description="Draw losses, learning rate, gradient norms, throughput and scores of one or\n"
+        "more runs, each in its colour, below a table of what each run is.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -91,7 +91,7 @@ class RunStatus:
     is_stalled: bool = False
     """Whether there should have been a step since. The process is alive, but it hangs or waits."""
     skipped: Mapping[str, int] = field(default_factory=dict)
-    """Broken records of the run so far, by kind."""
+    """How often the run has skipped a broken record so far, by kind; one counts again in each epoch."""
     checkpoint: dict[str, Any] | None = None
     """The newest whole one: `step`, `bytes`, `time` and `age_seconds` (None where nothing says it)."""
     save_failure: dict[str, Any] | None = None

@@ -27,6 +27,7 @@ def screen(status: RunStatus) -> str:
         ("best model", _best(status)),
         ("evaluated", _evaluated(status)),
         ("evaluation", _evaluation(status)),
+        ("", _warning_of_evaluation(status)),
         ("restarts", _restarts(status)),
         ("attempts", _attempts(status)),
         ("broken", _broken(status)),
@@ -191,6 +192,13 @@ def _evaluation(status: RunStatus) -> str | None:
     return "; ".join([f"{state}{_ago(status, found)}, {_model(found)}", *_scores(found)])
 
 
+def _warning_of_evaluation(status: RunStatus) -> str | None:
+    warning = None if status.evaluation is None else status.evaluation.get("warning")
+    if not isinstance(warning, dict):
+        return None
+    return f"warning: {warning.get('text')}{_ago(status, warning)}"
+
+
 def _model(evaluation: Mapping[str, Any]) -> str:
     step = evaluation.get("step")
     return f"{evaluation.get('weights')}{f', step {step}' if step else ''}"
@@ -236,7 +244,7 @@ def _broken(status: RunStatus) -> str:
         return "" if _is_unknown(status) else "no records"
     kinds = ", ".join(f"{kind} {count:,}" for kind, count in status.skipped.items())
     total = sum(status.skipped.values())
-    return f"{total:,} record{'' if total == 1 else 's'} ({kinds})"
+    return f"records skipped {'once' if total == 1 else f'{total:,} times'} ({kinds})"
 
 
 def _warning(status: RunStatus) -> str | None:

@@ -41,7 +41,7 @@ def overview(runs: Sequence[Run]) -> list[Row]:
     last = [_last_losses(run) for run in runs]
     for key in dict.fromkeys(key for losses in last for key in losses):
         kind, _, name = key.partition("/")
-        cells = [f"{losses[key]:.4g}" if key in losses else "" for losses in last]
+        cells = [losses.get(key, "") for losses in last]
         rows.append(Row(f"last loss, {kind}: {name.removeprefix('loss_')}", cells))
     return [row for row in rows if any(row.cells)]
 
@@ -74,11 +74,12 @@ def _score(line: ScoreLine) -> str:
     return f"{line.metric} {line.value(MEAN):.2f} % at step {line.step:,}"
 
 
-def _last_losses(run: Run) -> dict[str, float]:
-    """The newest value of each loss: not every interval has batches of every kind."""
-    losses: dict[str, float] = {}
+def _last_losses(run: Run) -> dict[str, str]:
+    """The newest value of each loss. Not every interval has batches of every kind, so an older one names its step."""
+    losses: dict[str, str] = {}
     for line in run.metrics.intervals:
-        losses |= line.losses
+        step = "" if line.step == run.metrics.last_step else f" at step {line.step:,}"
+        losses |= {key: f"{value:.4g}{step}" for key, value in line.losses.items()}
     return losses
 
 

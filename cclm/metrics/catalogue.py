@@ -89,8 +89,19 @@ SKIPPED_UPDATES = _counter(
 EPOCHS = _gauge(
     "cclm_epochs_done", Scope.RUN, "Passes over the records of a source that are done, in part.", ("source",)
 )
-ETA = _gauge("cclm_eta_seconds", Scope.RUN, "Time that the steps left take at the speed of the last interval.")
-PHASE = _gauge("cclm_phase", Scope.POD, "1 for what the pod is doing, 0 for all else.", ("phase",))
+ETA = _gauge(
+    "cclm_eta_seconds",
+    Scope.RUN,
+    "Time that the steps left take at the speed of the last interval, from the end of that interval on; absent after "
+    "the end or a stop.",
+)
+PHASE = _gauge(
+    "cclm_phase",
+    Scope.POD,
+    "1 for what the pod is doing, 0 for all else. `ended` is any end, also by a signal or an error; `cclm_exit_code`, "
+    "which only a launcher has, says which.",
+    ("phase",),
+)
 
 # ------------------------------------------------------------------------------------------------------------ learning
 LOSS = _gauge("cclm_loss", Scope.RUN, "Mean of a loss in the last interval, not weighted.", ("kind", "loss"))

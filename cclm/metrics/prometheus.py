@@ -159,6 +159,8 @@ class PrometheusSink:
                 self._exported.set(catalogue.BANDWIDTH, event.bytes_per_second)
             case PhaseChanged():
                 self._exported.show_phase(event.phase)
+                if event.phase == "ended":
+                    self._exported.show_only(catalogue.ETA, {})
             case Evaluated():
                 self._show_scores(event)
             case Saved():

@@ -89,7 +89,7 @@ def test_one_screen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "  checkpoint  step 100, 5 B, 3 min ago",
         "  restarts    3 (killed 1, lost_peer 2); the last one, 5 min ago: rank 1 was killed",
         "  attempts    1 of 5 in a row without a newer checkpoint",
-        "  broken      3 records (images 2, texts 1)",
+        "  broken      records skipped 3 times (images 2, texts 1)",
         "  warning     skipped a record, 1 min ago",
     ]
     found = as_json(capsys, folder)
@@ -224,7 +224,7 @@ def test_metrics_that_are_cut_and_no_status(tmp_path: Path, capsys: pytest.Captu
         "  speed       1 images/s, 2 texts/s",
         "  checkpoint  none yet",
         "  evaluated   retrieval after step 119: r_mean 30.00 %, mean over languages",
-        "  broken      4 records (images 4)",
+        "  broken      records skipped 4 times (images 4)",
     ]
     (folder / "status.json").write_text('{"phase": "training", "losses": {"a/b": nul')
     damaged = "status.json is cut or damaged: it holds no JSON object; left out"
@@ -373,7 +373,13 @@ def test_an_evaluation_in_the_folder_of_a_training(tmp_path: Path, capsys: pytes
     out = shown(capsys, folder)
     assert out.startswith(f"{folder}: training, step 120 of 900 (13%)")
     row = "  evaluation  ended, 1 min ago, out/x/best/step-00000040, step 40; test, accuracy in percent: en 50.00  de "
-    assert row in out
+    assert row in out and "warning: " not in out
+    warning = {"text": "no metrics: port 9400 is taken", "time": time.time() - 90}
+    (folder / "evaluation.json").write_text(json.dumps(evaluation(warning=warning)))
+    lines = shown(capsys, folder).splitlines()
+    [number] = [number for number, line in enumerate(lines) if line.startswith(row)]
+    assert lines[number + 1] == "              warning: no metrics: port 9400 is taken, 1 min ago"
+    assert lines[-1] == "  warning     skipped a record, 1 min ago"  # that of the training
 
 
 def test_sizes_in_units() -> None:

@@ -108,7 +108,7 @@ def test_the_table_says_what_each_run_is(two_runs):
     assert rows["best held-out retrieval, mean"] == ["r_mean 30.00 % at step 20", ""]
     assert rows["best validation, mean"] == ["", "accuracy 60.00 % at step 20"]
     assert rows["test, mean"] == ["", "accuracy 35.00 % at step 20"]
-    assert rows["last loss, texts: mlm"] == ["0.1", "0.5"]
+    assert rows["last loss, texts: mlm"] == ["0.1 at step 20", "0.5"]
     header, row = rows_of_tests(runs[1])
     assert header.cells == ["en", "ar", "mean", "mean without en"] and row.cells == ["50.00", "20.00", "35.00", "20.00"]
     assert rows_of_tests(runs[0]) == []

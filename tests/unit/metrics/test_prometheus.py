@@ -200,6 +200,10 @@ def test_an_interval_is_shown(sink: PrometheusSink, registry: CollectorRegistry)
     assert value("cclm_eta_seconds") == 30
     assert value("cclm_model_flops_utilization_ratio") == 0.375
     assert value("cclm_epochs_done", {"source": "images"}) == 1.75
+    sink.handle(PhaseChanged("saving"))
+    assert value("cclm_eta_seconds") == 30
+    sink.handle(PhaseChanged("ended"))  # after a stop, nothing will make the steps left
+    assert value("cclm_eta_seconds") is None and value("cclm_learning_rate") == 1e-4
 
 
 def test_work_adds_what_is_new(sink: PrometheusSink, registry: CollectorRegistry) -> None:
