@@ -10,6 +10,7 @@ import re
 
 _TO_SPACE = str.maketrans({character: " " for character in ",.'!?\"()*#:;~-/"})
 _WHITE_RUN = re.compile(r"\s{2,}")
+_FIRST_WITHOUT_SPACES = "\u0e00"  # Thai; the scripts before it in Unicode put spaces between words
 
 
 class EmptyTextError(ValueError):
@@ -45,3 +46,8 @@ def clean_question(text: str, max_words: int) -> str:
     text = text.lower().translate(_TO_SPACE).rstrip(" ")
     words = text.split(" ")
     return " ".join(words[:max_words]) if len(words) > max_words else text
+
+
+def is_single_word(text: str) -> bool:
+    """Whether a caption is one word. In scripts without spaces between words every caption looks so; this is False."""
+    return len(text.split(maxsplit=1)) == 1 and max(text) < _FIRST_WITHOUT_SPACES

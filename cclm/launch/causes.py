@@ -158,7 +158,10 @@ def classify_exception(error: BaseException) -> Failure:
     if isinstance(error, NodeError):
         return Failure(Cause.HARDWARE, text)
     if "OutOfMemoryError" in names:
-        advice = "lower the batch sizes (batch_size of each source), or share them among more GPUs"
+        advice = (
+            "lower the batch sizes (batch_size of each source of pre-training, training.batch_size of fine-tuning), "
+            "or share them among more GPUs"
+        )
         return Failure(Cause.USER_ERROR, f"the GPU's memory is too small for this run ({first}); {advice}")
     if any(phrase in lower for phrase in _BROKEN_GPU):
         return Failure(Cause.HARDWARE, first)

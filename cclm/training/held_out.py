@@ -13,6 +13,7 @@ from cclm import distributed, storage
 from cclm.config.pretrain import EvaluationConfig
 from cclm.data.annotations.annotation_sets import RetrievalSet
 from cclm.data.annotations.lists import read_retrieval_list
+from cclm.data.annotations.source import read_list
 from cclm.data.cleaning import EmptyTextError, clean_caption
 from cclm.data.examples.tokenizer import Tokenizer
 from cclm.errors import UserError, advice_on_missing
@@ -49,7 +50,7 @@ class HeldOut:
         self._sets = {language: read_retrieval_list(path, config.image_root) for language, path in config.files.items()}
         for language, dataset in self._sets.items():
             _check_captions(dataset, config, config.files[language], tokenizer)
-        _check_images(self._sets, config)
+        _check_images(self._sets)
 
     def measure(self, model: CCLM, tokenizer: Tokenizer, image_size: int, device: torch.device) -> Scores:
         """Scores of all languages, in the config's order, on every process; the model is left in evaluation mode."""
@@ -92,19 +93,21 @@ class HeldOut:
 
 
 def _check_captions(dataset: RetrievalSet, config: EvaluationConfig, path: str, tokenizer: Tokenizer) -> None:
-    for text, entry in zip(dataset.texts, dataset.image_of_text, strict=True):
+    for text in dataset.texts:
         try:
             tokenizer.ids(clean_caption(text, config.max_words), config.max_tokens)
         except EmptyTextError as error:
-            raise UserError(f"{path}, entry {entry}, caption {text[:40]!r}: {error}; remove it from the list") from None
+            # The entries of one picture are one image of the set, so the set does not tell the entry of a caption.
+            place = next(record.place for record in read_list(path) if text in record.texts("caption"))
+            raise UserError(f"{place}, caption {text[:40]!r}: {error}; remove it from the list") from None
 
 
-def _check_images(sets: Mapping[str, RetrievalSet], config: EvaluationConfig) -> None:
+def _check_images(sets: Mapping[str, RetrievalSet]) -> None:
     """Check that every image is there. One that several languages or entries share is looked for once."""
     places: dict[str, str] = {}
-    for language, dataset in sets.items():
-        for entry, image in enumerate(dataset.images):
-            places.setdefault(image.url, f"{config.files[language]}, entry {entry}")
+    for dataset in sets.values():
+        for image, place in dataset.wanted_images():
+            places.setdefault(image.url, place)
     with ThreadPoolExecutor(16) as pool:  # a store answers each question in tens of milliseconds
         for (url, place), is_there in zip(places.items(), pool.map(storage.is_file, places), strict=True):
             if not is_there:

@@ -14,11 +14,13 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Self
 
 from cclm import storage
+from cclm.data.cleaning import is_single_word
 from cclm.data.stored.records import BrokenRecord
 from cclm.data.stored.spelling import advice_on_spelling
 from cclm.errors import UserError
 
 _SHOWN_ANSWERS = 3
+_SHOWN_WORDS = 4
 
 MISSING_IMAGE = "missing image"
 """The reason in `dropped` for annotations whose image does not exist."""
@@ -158,6 +160,24 @@ class RetrievalSet(AnnotationSet):
 
     def __len__(self) -> int:
         return len(self.texts)
+
+    def remarks(self) -> list[str]:
+        words: dict[int, list[str]] = {}  # of images without any longer caption
+        with_sentence = set()
+        for text, image in zip(self.texts, self.image_of_text, strict=True):
+            if is_single_word(text):
+                words.setdefault(image, []).append(text)
+            else:
+                with_sentence.add(image)
+        lists = [image for image, texts in words.items() if len(texts) > 1 and image not in with_sentence]
+        if not lists:
+            return []
+        first = words[lists[0]]
+        shown = ", ".join(first[:_SHOWN_WORDS]) + (", ..." if len(first) > _SHOWN_WORDS else "")
+        return [
+            f"{len(lists):,} images with captions of single words, each taken for a caption of its own "
+            f"({self.image_places[lists[0]]}: {shown}); join them if they are the words of one caption"
+        ]
 
     def wanted_images(self) -> Iterator[WantedImage]:
         return map(WantedImage, self.images, self.image_places)

@@ -36,6 +36,8 @@ def read_retrieval_lists(paths: Sequence[str], image_root: str = "") -> Retrieva
                 identity = image
             if isinstance(identity, bool) or not isinstance(identity, int | str):
                 raise UserError(f"{record.place}: image_id has to be a number or a text, but it is {shown(identity)}")
+            if identity == "":
+                raise UserError(f"{record.place}: image_id is empty; write one, or leave image_id out")
             number = builder.add_image(ImageRef(join(image_root, image)), identity, record.place)
             for caption in captions:
                 builder.add_caption(number, caption, record.place)

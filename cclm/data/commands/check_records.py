@@ -19,6 +19,8 @@ from cclm.config.sources import (
     RegionSource,
     SourceConfig,
 )
+from cclm.data.annotations.source import is_blank
+from cclm.data.cleaning import is_single_word
 from cclm.data.commands.check_report import SplitReport
 from cclm.data.commands.sampling import Sampling, for_each
 from cclm.data.examples.images import decode, open_image
@@ -32,7 +34,6 @@ from cclm.errors import UserError
 
 _SHOWN_LANGUAGES = 6
 _SHOWN_WORDS = 4
-_FIRST_WITHOUT_SPACES = "\u0e00"  # Thai; the scripts before it in Unicode put spaces between words
 _FIRST_OF_FILE = 3  # records of each file that are read, besides the sample of the whole source
 _MORE_OF_BROKEN_FILE = 20  # records that are read of a file of which all of these are broken
 
@@ -209,29 +210,36 @@ def _parse(
 
 
 def _languages(record: records.ImageTextRecord | records.RegionRecord | records.ParallelTextRecord) -> set[str]:
-    """Languages of a record's captions; those of the boxes if the whole image has no caption."""
+    """Languages with a caption in a record; those of the boxes if the whole image has no caption."""
     if isinstance(record, records.ParallelTextRecord):
         return set()
     captions = record.captions
     if isinstance(record, records.RegionRecord) and captions is None:
         captions = tuple(choice for element in record.elements for choice in element.captions)
-    return {language for choice in captions or () for language in choice} - {records.ANY_LANGUAGE}
+    found = {
+        language
+        for choice in captions or ()
+        for language, texts in choice.items()
+        if not all(is_blank(text) for text in texts)
+    }
+    return found - {records.ANY_LANGUAGE}
 
 
 def _list_of_words(record: records.ImageTextRecord | records.RegionRecord | records.ParallelTextRecord) -> str | None:
-    """The start of a list of captions that are one word each, which may be one caption cut into words; else None.
-
-    Scripts without spaces between words are not judged: there, a caption looks like one word.
-    """
-    if isinstance(record, records.ParallelTextRecord) or record.captions is None:
+    """The start of a list of captions that are one word each, which may be one caption cut into words; else None."""
+    if isinstance(record, records.ParallelTextRecord):
         return None
-    by_language: dict[str, list[str]] = {}
-    for choice in record.captions:
-        for language, of_choice in choice.items():
-            by_language.setdefault(language, []).extend(of_choice)
-    for texts in by_language.values():
-        if len(texts) > 1 and all(len(text.split()) == 1 and max(text) < _FIRST_WITHOUT_SPACES for text in texts):
-            return ", ".join(texts[:_SHOWN_WORDS]) + (", ..." if len(texts) > _SHOWN_WORDS else "")
+    described = [] if record.captions is None else [record.captions]
+    if isinstance(record, records.RegionRecord):
+        described += [element.captions for element in record.elements]
+    for captions in described:
+        by_language: dict[str, list[str]] = {}
+        for choice in captions:
+            for language, of_choice in choice.items():
+                by_language.setdefault(language, []).extend(text for text in of_choice if not is_blank(text))
+        for texts in by_language.values():
+            if len(texts) > 1 and all(map(is_single_word, texts)):
+                return ", ".join(texts[:_SHOWN_WORDS]) + (", ..." if len(texts) > _SHOWN_WORDS else "")
     return None
 
 

@@ -89,7 +89,7 @@ def _largest_value(image: Image.Image) -> int:
     bits = _tiff_bits(image)
     if bits is None or not 8 < bits <= 16:
         raise ValueError("the TIFF does not tell the bits of its pixels; save it with 8 bits")
-    return 2**bits - 1
+    return (1 << bits) - 1
 
 
 def _tiff_bits(image: Image.Image) -> int | None:

@@ -116,4 +116,5 @@ def test_the_advice_for_a_gpu_that_is_too_small_names_settings_that_exist() -> N
         pass
 
     failure = classify_exception(OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"))
-    assert failure.cause is Cause.USER_ERROR and "lower the batch sizes (batch_size of each source)" in failure.message
+    assert failure.cause is Cause.USER_ERROR
+    assert "(batch_size of each source of pre-training, training.batch_size of fine-tuning)" in failure.message

@@ -60,3 +60,20 @@ def test_nothing_is_left_of_a_caption(lists, caption, what):
     config = lists(en=[["a dog"], ["a cat"]], de=[["Hund"], ["Katze", caption]])
     with pytest.raises(UserError, match=f"de.json, entry 1.* caption .*{what}.*remove it"):
         HeldOut(config, "auto", TOKENIZER)
+
+
+def test_entries_of_one_picture_keep_their_own_places(lists, tmp_path):
+    config = lists(en=[["a dog"], ["a cat"]])
+    entries = [
+        {"image": "a.png", "caption": "a dog"},
+        {"image": "a.png", "caption": "dog"},
+        {"image": "b.png", "caption": "a cat"},
+    ]
+    written = Path(config.files["en"])
+    written.write_text(json.dumps([*entries, {"image": "a.png", "caption": "☃"}]))
+    with pytest.raises(UserError, match="en.json, entry 3, caption '☃'"):
+        HeldOut(config, "auto", TOKENIZER)
+    written.write_text(json.dumps(entries))
+    (tmp_path / "images" / "b.png").unlink()
+    with pytest.raises(UserError, match="en.json, entry 2: the image .*b.png does not exist"):
+        HeldOut(config, "auto", TOKENIZER)

@@ -41,6 +41,28 @@ def test_a_list_becomes_images_and_texts(tmp_path: Path) -> None:
     assert found.texts == ["one", "two", "three"] and found.image_of_text == [0, 0, 1]
 
 
+def test_an_empty_id_is_no_identity(tmp_path: Path) -> None:
+    """All pictures with it would count as one."""
+    entries = [
+        {"image": "1.jpg", "caption": "one", "image_id": 1},
+        {"image": "2.jpg", "caption": "two", "image_id": ""},
+    ]
+    path = _write(tmp_path / "l.json", entries)
+    with pytest.raises(UserError, match="l.json, entry 1: image_id is empty; write one, or leave image_id out"):
+        read_retrieval_list(path)
+
+
+def test_captions_of_single_words_are_a_remark(tmp_path: Path) -> None:
+    captions = [["a dog", "cat"], ["red", "circle"], ["一只狗", "一只猫"], "dog", ["a", "red", "dog", "on", "grass"]]
+    entries = [{"image": f"{i}.jpg", "caption": caption} for i, caption in enumerate(captions)]
+    path = _write(tmp_path / "l.json", entries)
+    assert read_retrieval_list(path).remarks() == [
+        f"2 images with captions of single words, each taken for a caption of its own ({path}, entry 1: red, circle); "
+        "join them if they are the words of one caption"
+    ]
+    assert read_retrieval_list(_write(tmp_path / "good.json", entries[:1] + entries[2:4])).remarks() == []
+
+
 def test_without_an_id_the_path_is_the_identity(tmp_path: Path) -> None:
     """One entry for each caption is one picture, and entry n of one list is not entry n of another."""
     first = [{"image": name, "caption": text} for text in ("one", "two") for name in ("1.jpg", "2.jpg")]

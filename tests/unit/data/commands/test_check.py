@@ -146,6 +146,18 @@ def test_a_caption_cut_into_words_is_shown_for_what_it_is_taken(
     assert "0.jsonl:1: a, red, dog, on, ...); join them" in out
 
 
+def test_boxes_cut_into_words_and_languages_without_text(tmp_path: Path, config: dict[str, Any], capsys: Any) -> None:
+    words = {"bb": [0, 0, 9, 9], "caption": ["red", "circle"], "attributes": ["big", "small"]}
+    whole = {"en": "a dog", "de": None, "fr": []}
+    lines = [{"binary": b64(jpeg(i)), "caption": whole, "elems": [words]} for i in range(2)]
+    write_lines(tmp_path / "regions.jsonl", lines)
+    config["data"]["regions"] = {"files": [f"{tmp_path}/regions.jsonl"], "batch_size": 2}
+    assert _check(tmp_path, config) == 0
+    out = capsys.readouterr().out
+    assert "2 caption lists of single words" in out and "regions.jsonl:1: red, circle); join them" in out
+    assert next(line for line in out.splitlines() if "single words" in line).count("captions: en;") == 1
+
+
 def test_few_shot_fine_tuning(tmp_path: Path, config: dict[str, Any], capsys: Any) -> None:
     lines = [
         {"Flikr30kID": str(i % 3), "gold_label": ("entailment", "neutral", "-")[i % 3], "sentence2": "a dog"}
