@@ -47,7 +47,7 @@ ROOMS = {
         "storage", "config", "data.cleaning", "data.stored", "data.annotations", "data.examples",
         "metrics",  # a loader process counts its own calls to stores
     },
-    "data.commands": {"storage", "config", "data.stored", "data.annotations", "data.examples"},
+    "data.commands": {"storage", "config", "data.cleaning", "data.stored", "data.annotations", "data.examples"},
     "tasks": {"config", "data.annotations", "data.examples", "data.batches", "distributed", "metrics", "model"},
     "checkpoints": {"storage", "config", "model", "metrics"},  # the writer counts its own calls to stores
     "preflight": {"storage"},
