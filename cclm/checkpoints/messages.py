@@ -124,6 +124,8 @@ class SaveOutcome:
     """Of `seconds`, those until the files were on the local disk."""
     size: int = 0
     """Bytes of the files of one copy that its manifest names."""
+    time: float = 0.0
+    """Unix time at which it was committed in every place."""
     error: str = ""
     """Empty: the checkpoint is committed in every place."""
     cause: FailureCause | None = None

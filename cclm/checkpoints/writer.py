@@ -216,7 +216,7 @@ class Writer:
             for phase in self._write(request, outcome):
                 if phase == "staged":
                     outcome.staging_seconds = time.monotonic() - began
-            outcome.seconds = time.monotonic() - began
+            outcome.seconds, outcome.time = time.monotonic() - began, time.time()
             self._prune(request, outcome)
         except OtherRunError as error:
             outcome.error, outcome.cause = str(error), FailureCause.OTHER_RUN

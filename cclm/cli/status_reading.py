@@ -222,7 +222,9 @@ def _take_written(status: RunStatus, written: Mapping[str, Any]) -> None:
     for name in ("losses", "learnt", "skipped"):
         values = written.get(name)
         if isinstance(values, dict):
-            setattr(status, name, {key: value for key, value in values.items() if _number(value) is not None})
+            # A loss that is not a number is what somebody looks for who sees a run diverge.
+            kept = {key: each for key, each in values.items() if isinstance(each, float) or _number(each) is not None}
+            setattr(status, name, kept)
     for name in ("save_failure", "best", "evaluated", "warning"):
         if isinstance(written.get(name), dict):
             setattr(status, name, written[name])

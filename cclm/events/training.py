@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -266,6 +267,8 @@ class Saved(Event):
     """How long training waited for the copy to memory; waiting for an earlier save is `Waited`."""
     is_best: bool = False
     """Whether this is the best model so far, in the folder `best`: it has no optimizer, so no run goes on from it."""
+    time: float = field(default_factory=time.time, compare=False)
+    """Unix time at which it was whole. The training process asks for that later, with its next log line."""
 
 
 @dataclass(frozen=True)

@@ -247,7 +247,7 @@ class PrometheusSink:
             self._exported.increase(catalogue.BEST_SAVED, 1)
             return
         self._exported.set(catalogue.CHECKPOINT_STEP, event.step)
-        self._exported.set(catalogue.CHECKPOINT_TIME, time.time())
+        self._exported.set(catalogue.CHECKPOINT_TIME, event.time)
         self._exported.set(catalogue.CHECKPOINT_BYTES, event.bytes)
         self._exported.set(catalogue.CHECKPOINT_SECONDS, event.seconds)
         self._exported.increase(catalogue.CHECKPOINTS, 1)

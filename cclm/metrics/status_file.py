@@ -132,7 +132,7 @@ class StatusFile:
                     "place": event.place,
                     "bytes": event.bytes,
                     "seconds": event.seconds,
-                    "time": now,
+                    "time": event.time,
                 }
                 self._values["save_failure"] = None
             case SaveFailed():

@@ -357,7 +357,7 @@ class Saving:
                 self._unsaved.discard(save)
                 self.committed = outcome.step
                 held_up, is_best = self._held_up.get(save, 0.0), outcome.place == ", ".join(self.places.best)
-                self._journal.emit(Saved(*save, outcome.size, outcome.seconds, held_up, is_best))
+                self._journal.emit(Saved(*save, outcome.size, outcome.seconds, held_up, is_best, outcome.time))
                 continue
             self._failures_in_a_row += 1
             self._unsaved.add(save)

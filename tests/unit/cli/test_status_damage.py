@@ -28,3 +28,12 @@ def test_a_folder_that_says_nothing_yet(tmp_path: Path, capsys: pytest.CaptureFi
         f"{folder}: unknown",
         "nothing here says how the run is: no status.json that can be read, no line in metrics.jsonl and no checkpoint",
     ]
+
+
+def test_a_loss_that_is_not_a_number_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is what somebody looks for who sees a run diverge."""
+    losses = {"images/loss_itc": float("nan"), "images/loss_mlm": 1.0}
+    folder = put(tmp_path / "run", written(losses=losses))
+    assert "  losses      images: itc nan  mlm 1.000" in shown(capsys, folder).splitlines()
+    found = json.loads(shown(capsys, folder, "--json"))
+    assert found["losses"] == {"images/loss_itc": None, "images/loss_mlm": 1.0}

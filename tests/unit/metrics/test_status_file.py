@@ -85,8 +85,9 @@ def test_it_tells_what_happens(tmp_path: Path, journal: Journal) -> None:
     assert now["losses"] == {"images/loss_itc": 1.5} and now["skipped"] == {"texts": 2}
     file.handle(SaveFailed(5, "output", "No space left", 1, 3))
     assert read(tmp_path)["save_failure"]["reason"] == "No space left"
-    file.handle(Saved(10, "output", 1000, 0.5, 0.1))
-    assert read(tmp_path)["save_failure"] is None and read(tmp_path)["checkpoint"]["step"] == 10
+    file.handle(Saved(10, "output", 1000, 0.5, 0.1, time=1.7e9))
+    assert read(tmp_path)["save_failure"] is None
+    assert (read(tmp_path)["checkpoint"]["step"], read(tmp_path)["checkpoint"]["time"]) == (10, 1.7e9)
     file.handle(Saved(10, "output/best", 400, 0.2, 0.0, is_best=True))
     now = read(tmp_path)
     assert (now["checkpoint"]["place"], now["checkpoint"]["bytes"]) == ("output", 1000)  # what the run can go on from
