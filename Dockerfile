@@ -59,7 +59,8 @@ ARG EFA_SHA256=""
 ARG EFA_URL="https://efa-installer.amazonaws.com/aws-efa-installer-${EFA_VERSION}.tar.gz"
 WORKDIR /tmp/efa
 # The installer installs packages itself, from the archive and from the base's lists. It names the plugin
-# libnccl-net-ofi.so, and NCCL looks for libnccl-net.so unless it is told another name.
+# libnccl-net-ofi.so, and NCCL looks for libnccl-net.so unless it is told another name. A link beside the plugin would not
+# be found, since ldconfig knows a library by the name that is written in it. /usr/lib is searched by file names, too.
 # hadolint ignore=DL3008
 RUN if [ "${FABRIC}" = efa ]; then \
         if [ -z "${EFA_SHA256}" ]; then \
@@ -76,7 +77,7 @@ RUN if [ "${FABRIC}" = efa ]; then \
      && if [ -z "${plugin}" ]; then \
             echo "EFA installer ${EFA_VERSION}: no libnccl-net-ofi.so below /opt/amazon" >&2; exit 1; \
         fi \
-     && ln -sf libnccl-net-ofi.so "$(dirname "${plugin}")/libnccl-net.so" \
+     && ln -sf "${plugin}" /usr/lib/libnccl-net.so \
      && dirname "${plugin}" > /etc/ld.so.conf.d/000-nccl.conf \
      && echo /opt/amazon/efa/lib > /etc/ld.so.conf.d/000-efa.conf \
      && ldconfig \
