@@ -132,6 +132,7 @@ NOT_RUN = {
     "python -m benchmarks.metrics --steps 60 --log-every 5": "takes minutes",
     "python -m benchmarks.scale": "minutes, and what it measures takes no files",
     "python -m benchmarks.step --plain --threads 1": "takes minutes; tests/unit/tasks compares both steps",
+    "python -m benchmarks.step --kinds images --rounds 1 --warm-up 0 --no-flops --threads 1 --accumulate 4": "minutes",
     "python -m benchmarks.transfer": "trains for hours",
     "python -m pytest tests/integration/test_torchx.py": "is a part of the tests",
 }
