@@ -35,7 +35,7 @@ from cclm.data.stored.tar import END_MARK, key_of_record, members_of_record, wri
 from cclm.errors import UserError
 
 _OURS = re.compile(r"part-\d{4,}-\d{5,}\.(jsonl|tar)(\.idx|\.idx\.json)?")
-_IN_FIELDS = ("json", "txt", *records.IMAGE_EXTENSIONS)
+_IN_FIELDS = ("json", "txt")
 _SHARDS_A_GROUP = 16  # input files are converted in groups, each of about so many shards; groups run in parallel
 _MAGIC = ((b"\xff\xd8\xff", "jpg"), (b"\x89PNG", "png"), (b"GIF8", "gif"), (b"BM", "bmp"))
 
@@ -224,7 +224,8 @@ def _parse(record: RawRecord, kind: Format, options: ShardOptions) -> _Parsed:
     if kind is Format.TAR:
         members = records.tar_members(record.data)
         fields = records.fields_of_members(members, options.image_key, options.caption_key)
-        dropped = tuple(name for name in members if name.rpartition(".")[2] not in _IN_FIELDS)
+        images = records.image_extensions(members)
+        dropped = tuple(name for name in members if name not in images and name.rpartition(".")[2] not in _IN_FIELDS)
         _refuse_rounded(fields)
         image = fields.get(options.image_key)
         if isinstance(image, bytes):

@@ -12,6 +12,7 @@ import errno
 import posixpath
 import uuid
 from codecs import BOM_UTF8
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +54,9 @@ ANY_LANGUAGE = ""
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "gif", "bmp")
 """Extensions of the members of tar shards that are images."""
+
+_OTHER_IMAGE_EXTENSIONS = ("tif", "tiff", "jp2", "pgm", "ppm")
+"""Those where there is none of IMAGE_EXTENSIONS. Beside one, such a member is often a mask: it is ignored."""
 
 _TAKEN_OUT = uuid.uuid4().hex.encode()
 """Takes the place of the image in a line while the rest is parsed. No data contain this text."""
@@ -161,7 +165,7 @@ def _refuse_dotted_names(parts: dict[str, bytes]) -> None:
 def fields_of_members(parts: dict[str, bytes], image_key: str, caption_key: str) -> dict[str, Any]:
     """As `tar_fields`, from the result of `tar_members`."""
     fields = json_object(parts["json"]) if "json" in parts else {}
-    images = [extension for extension in parts if extension.rpartition(".")[2] in IMAGE_EXTENSIONS]
+    images = image_extensions(parts)
     if len(images) > 1:
         shown = f".{' .'.join(images[:_SHOWN_MEMBERS])}{' ...' if len(images) > _SHOWN_MEMBERS else ''}"
         advice = f"; {_DOTS}" if any("." in extension for extension in images) else ""
@@ -171,6 +175,14 @@ def fields_of_members(parts: dict[str, bytes], image_key: str, caption_key: str)
     if "txt" in parts:
         fields.setdefault(caption_key, parts["txt"].decode("utf-8-sig", "replace"))
     return fields
+
+
+def image_extensions(parts: Iterable[str]) -> list[str]:
+    """Those extensions of a record's members that are images; a record should have one."""
+    found: list[str] = []
+    for known in (IMAGE_EXTENSIONS, _OTHER_IMAGE_EXTENSIONS):
+        found = found or [extension for extension in parts if extension.rpartition(".")[2] in known]
+    return found
 
 
 def tar_members(data: bytes | memoryview) -> dict[str, bytes]:

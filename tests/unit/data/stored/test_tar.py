@@ -184,6 +184,14 @@ def test_names_with_several_dots_are_named_as_the_cause() -> None:
     parse("1.left.jpg", "1.txt", "1.meta.json")  # Extensions with dots have their uses.
 
 
+@pytest.mark.parametrize(("names", "image"), [(["A.tif"], b"A.tif"), (["A.tif", "A.jpg"], b"A.jpg")])
+def test_a_tiff_is_the_image_unless_there_is_another(names: list[str], image: bytes) -> None:
+    data = b"".join(tar.write_member(name, name.encode()) for name in names)
+    data += tar.write_member("A.json", b'{"caption": "a dog"}')
+    record = parse_image_text(data, ImageTextSource(files=("x",), batch_size=1), Format.TAR)
+    assert record.image == image
+
+
 def test_a_size_below_zero_is_damage(tmp_path: Path) -> None:
     """Read as it stands it would lead back to a header that was read before, for ever."""
     first, second = tarfile.TarInfo("a.jpg").tobuf(), bytearray(tarfile.TarInfo("b.jpg").tobuf())
