@@ -219,7 +219,9 @@ def _parsed(where: str, url: str, options: ShardOptions, advance: Advance) -> It
 
 def _parse(record: RawRecord, kind: Format, options: ShardOptions) -> _Parsed:
     if kind is Format.TAR and options.format is Format.TAR:
-        records.tar_members(record.data)
+        members = records.tar_members(record.data)
+        if sum("." in name for name in records.image_extensions(members)) > 1:  # several pictures named by dates
+            records.fields_of_members(members, options.image_key, options.caption_key)  # refuses them
         return _Parsed(record.place, members=record.data)
     if kind is Format.TAR:
         members = records.tar_members(record.data)

@@ -163,6 +163,14 @@ def test_members_without_a_place_in_a_line_are_counted(tmp_path: Path, capsys: A
     assert "left out" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("form", ["tar", "lines"])
+def test_two_pictures_named_by_dates_are_not_written_as_one_record(tmp_path: Path, capsys: Any, form: str) -> None:
+    names = [f"IMG_2021.03.0{day}.{extension}" for day in (4, 5) for extension in ("jpg", "json")]
+    (tmp_path / "a.tar").write_bytes(b"".join(write_member(name, b"{}") for name in names) + END_MARK)
+    assert _shard(tmp_path / "a.tar", tmp_path / "out", "--format", form) == 2
+    assert "there are 2 images: .03.04.jpg .03.05.jpg; the key of a record ends" in capsys.readouterr().err
+
+
 def test_a_command_that_was_cut_off_starts_over(
     tmp_path: Path, lines: Path, source: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
