@@ -86,14 +86,16 @@ def torch_gpus() -> TorchGpus:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         number = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    problem = ""
     if number == 0:
+        problem = ""
         try:
             torch.cuda.init()  # type: ignore[no-untyped-call]  # torch's has no types
         except (RuntimeError, AssertionError) as error:
             problem = _reason(str(error))
+        # NCCL is not asked: an image without CUDA (docs/image.md) has none of it, and the process would end there.
+        return TorchGpus(0, problem, f"CUDA {torch.version.cuda}")
     nccl = ".".join(map(str, torch.cuda.nccl.version()))  # type: ignore[no-untyped-call]  # torch's has no types
-    return TorchGpus(number, problem, f"CUDA {torch.version.cuda}, NCCL {nccl}")
+    return TorchGpus(number, "", f"CUDA {torch.version.cuda}, NCCL {nccl}")
 
 
 def _reason(text: str) -> str:
