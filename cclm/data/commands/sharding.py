@@ -37,7 +37,17 @@ from cclm.errors import UserError
 _OURS = re.compile(r"part-\d{4,}-\d{5,}\.(jsonl|tar)(\.idx|\.idx\.json)?")
 _IN_FIELDS = ("json", "txt")
 _SHARDS_A_GROUP = 16  # input files are converted in groups, each of about so many shards; groups run in parallel
-_MAGIC = ((b"\xff\xd8\xff", "jpg"), (b"\x89PNG", "png"), (b"GIF8", "gif"), (b"BM", "bmp"))
+_MAGIC = {
+    "jpg": (b"\xff\xd8\xff",),
+    "png": (b"\x89PNG",),
+    "gif": (b"GIF8",),
+    "bmp": (b"BM",),
+    "tif": (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
+    "jp2": (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"),
+    "pgm": (b"P2", b"P5"),
+    "ppm": (b"P3", b"P6"),
+}
+"""Extension of a member of a tar -> what such images begin with."""
 
 
 @dataclass(frozen=True)
@@ -316,13 +326,15 @@ def _bytes_of(record: _Parsed, key: str, options: ShardOptions) -> bytes:
 
 
 def _extension(image: bytes) -> str:
-    """The extension for an encoded image. Raises BrokenRecord if it is of no known format."""
-    for magic, extension in _MAGIC:
-        if image.startswith(magic):
+    """The extension for an encoded image. Raises BrokenRecord if it is of no format that tars may hold."""
+    for extension, beginnings in _MAGIC.items():
+        if image.startswith(beginnings):
             return extension
     if image[8:12] == b"WEBP":
         return "webp"
-    raise BrokenRecord(records.BROKEN_IMAGE, "the data are not an image of a known format")
+    known = ", ".join([*_MAGIC, "webp"])
+    why = f"the data are not an image of a format that a tar may hold ({known}); --format lines takes any data"
+    raise BrokenRecord(records.BROKEN_IMAGE, why)
 
 
 class _ShardWriter:

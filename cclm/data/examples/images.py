@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from PIL.ImageFile import ImageFile
-from PIL.TiffImagePlugin import BITSPERSAMPLE, TiffImageFile
+from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, TiffImageFile
 
 from cclm.config.sources import AugmentConfig
 from cclm.data.examples import jpeg
@@ -77,8 +77,10 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _scaled_to_rgb(image: Image.Image, largest: int) -> Image.Image:
-    """A grey image whose values are 0 (black) to `largest` (white)."""
+    """A grey image whose values are 0 (black) to `largest` (white); in some TIFFs it is the other way round."""
     values = np.asarray(image).astype(np.uint32)
+    if isinstance(image, TiffImageFile) and image.tag_v2.get(PHOTOMETRIC_INTERPRETATION) == 0:
+        values = largest - values  # Pillow does this for 8 bits only
     return Image.fromarray(((values * 255 + largest // 2) // largest).astype(np.uint8)).convert("RGB")
 
 

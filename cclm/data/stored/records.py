@@ -333,7 +333,7 @@ def _texts(value: Any, place: str) -> tuple[str, ...]:
 
 def _texts_with_null(texts: tuple[Any, ...], place: str) -> tuple[str, ...]:
     for text in texts:
-        if text is not None and not isinstance(text, str):
+        if text not in (None, [], {}) and not isinstance(text, str):
             raise BrokenRecord(WRONG_TYPE, f"{place} holds {_name(text)} where a text is expected")
     return tuple(text or "" for text in texts)
 

@@ -112,6 +112,16 @@ def test_grey_tiff_of_12_bits_is_scaled_to_8() -> None:
     assert (images.evaluation_image(_tiff_of_12_bits(values, 64), 64) == expected).all()
 
 
+def test_a_tiff_in_which_0_is_white_is_no_negative() -> None:
+    """Pillow itself turns 8 bits round, but not 16."""
+    values = np.linspace(0, 65535, 64 * 64).astype(np.uint16).reshape(64, 64)
+    stored = _encoded(Image.fromarray(65535 - values), "TIFF")
+    is_black, is_white = (struct.pack("<HHIHH", 262, 3, 1, meaning, 0) for meaning in (1, 0))
+    assert stored.count(is_black) == 1
+    expected = np.round(values / 65535 * 255).astype(np.uint8)
+    assert (images.evaluation_image(stored.replace(is_black, is_white), 64) == expected[..., None]).all()
+
+
 def test_a_tiff_that_does_not_tell_its_bits_is_broken() -> None:
     image = images.open_image(_tiff_of_12_bits(np.zeros(64 * 64, np.uint16), 64))
     assert isinstance(image, TiffImagePlugin.TiffImageFile)

@@ -26,6 +26,7 @@ def test_forms_of_captions() -> None:
         ({"en": "a", "de": []}, ({"en": ("a",)},)),
         ([[], "a"], ({"": ("a",)},)),
         ([{}, {"en": "a"}], ({"en": ("a",)},)),
+        ({"en": "a", "de": {}, "fr": ["b", []]}, ({"en": ("a",), "de": ("",), "fr": ("b", "")},)),
     ]:
         line = json.dumps({"binary": b64(b"x"), "caption": value}).encode()
         assert records.parse_image_text(line, config).captions == expected
