@@ -113,7 +113,7 @@ _TOKEN = re.compile(
 )
 
 
-_HDFS_NOTATION = re.compile(r'\b(?:[A-Z]\w*Error|OperationFailed)\("(?:[\w.$]+", ")?')
+_HDFS_NOTATION = re.compile(r'\b(?:[A-Z]\w*Error|OperationFailed|InvalidArgument)\("(?:[\w.$]+", ")?')
 """How hdfs-native writes errors: `RPCError("org.apache.hadoop.SomeException", "message`."""
 _JAVA_CLASS = re.compile(r"\b(?:[a-z]\w*\.)+(\w+Exception)\b")
 

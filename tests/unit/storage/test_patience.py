@@ -165,6 +165,7 @@ def test_secrets_of_a_request_stay_out_of_sentences() -> None:
         ('RPCError("org.apache.hadoop.fs.PathIsNotEmptyDirectoryException", "/a is not empty")', "/a is not empty"),
         ('RPCError("org.apache.hadoop.SomeException", "")', "SomeException"),
         ('OperationFailed("Failed to complete file in time")', "Failed to complete file in time"),
+        ('InvalidArgument("No NameNode hosts found")', "No NameNode hosts found"),
         ("no space left\tat java.lang.Thread.run(Thread.java:1)", "no space left"),
         ("Connection refused (os error 111)", "Connection refused (os error 111)"),
     ],
