@@ -28,7 +28,7 @@ import fsspec
 
 from cclm.errors import UserError
 from cclm.storage.interface import Entry, FileInfo, chunks, map_threaded, temporary_name
-from cclm.storage.patience import ErrorKind, IncompleteTransfer, classify
+from cclm.storage.patience import ErrorKind, IncompleteTransfer, classify, reason
 
 log = logging.getLogger(__name__)
 
@@ -218,7 +218,7 @@ def open_hdfs(scheme: str, host: str) -> Hdfs:
         )
     except RuntimeError as error:  # from reading the Hadoop configuration; nothing is connected yet
         raise UserError(
-            f"{scheme}://{host}: no NameNode is known ({error}); write {scheme}://HOST:PORT/..., or let "
+            f"{scheme}://{host}: no NameNode is known ({reason(error)}); write {scheme}://HOST:PORT/..., or let "
             "HADOOP_CONF_DIR name the folder of core-site.xml and hdfs-site.xml"
         ) from None
     # The client needs almost as long to go around a node that is away. A shorter limit would stop it in the middle.
