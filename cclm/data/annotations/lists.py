@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from cclm import storage
 from cclm.data.annotations.annotation_sets import ImageRef, RetrievalSet
 from cclm.data.annotations.retrieval_sets import RetrievalSetBuilder
 from cclm.data.annotations.source import join, read_list, shown
@@ -28,7 +29,7 @@ def read_retrieval_lists(paths: Sequence[str], image_root: str = "") -> Retrieva
     builder = RetrievalSetBuilder()
     for path in paths:
         for record in read_list(path):
-            image, captions = record.name("image"), record.texts("caption")
+            image, captions = _one_spelling(record.name("image"), image_root), record.texts("caption")
             if not captions:
                 raise UserError(f"{record.place}: the image {image} has no caption; remove the entry or add one")
             identity = record.fields.get("image_id")
@@ -42,3 +43,11 @@ def read_retrieval_lists(paths: Sequence[str], image_root: str = "") -> Retrieva
             for caption in captions:
                 builder.add_caption(number, caption, record.place)
     return builder.finish(paths)
+
+
+def _one_spelling(name: str, folder: str) -> str:
+    """`./a.jpg` and `b//a.jpg` as `a.jpg` and `b/a.jpg`. In object stores they are other keys, and stay."""
+    if not storage.is_local(join(folder, name)):
+        return name
+    parts = [part for part in name.split("/") if part not in ("", ".")]
+    return "/" * name.startswith("/") + "/".join(parts)

@@ -72,6 +72,10 @@ def test_without_an_id_the_path_is_the_identity(tmp_path: Path) -> None:
     assert found.image_ids == ["1.jpg", "2.jpg", "3.jpg"]
     assert [image.url for image in found.images] == ["root/1.jpg", "root/2.jpg", "root/3.jpg"]
     assert found.image_of_text == [0, 1, 0, 1, 2, 0]
+    spelt = [{"image": name, "caption": name} for name in ("a/1.jpg", "./a/1.jpg", "a//1.jpg", "a/./1.jpg")]
+    path = _write(tmp_path / "spelt.json", spelt)
+    assert read_retrieval_lists([path], "root").image_ids == ["a/1.jpg"]
+    assert len(read_retrieval_lists([path], "s3://bucket/root").image_ids) == 4  # other keys there
     lines = [{"sentences": ["a dog"], "img_path": f"{i}.jpg"} for i in (1, 2, 1)]
     flickr = read_xflickrco(
         [_write(tmp_path / "test.jsonl", "\n".join(map(json.dumps, lines)))], {"coco": "", "flickr30k": ""}
