@@ -22,11 +22,13 @@ from cclm.launch.console import ConsoleSink
 
 STUB = """
 import os, sys, time
-name = sys.argv[1]
+name, launcher = sys.argv[1], os.getppid()
 with open(name + ".starts", "a") as file:
     file.write(f"{os.environ['RANK']}/{os.environ['WORLD_SIZE']}\\n")
 while not os.path.exists("finish") and not os.path.exists("finish-" + name):
     time.sleep(0.02)
+    if os.getppid() != launcher:
+        sys.exit()  # a node that is lost takes its processes along
     if os.path.exists("fail-" + name):
         with open("fail-" + name) as file:
             code = int(file.read())
