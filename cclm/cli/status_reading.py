@@ -18,7 +18,8 @@ from cclm.errors import UserError
 from cclm.launch import launch_file
 from cclm.metrics.metrics_file import METRICS
 from cclm.metrics.metrics_lines import MetricsLines, read_lines
-from cclm.metrics.status_file import ENDED, EVALUATION, FAILED, SIGN_OF_LIFE, STATUS, STOPPED
+from cclm.metrics.phases import ENDED, FAILED, FINAL, STOPPED
+from cclm.metrics.status_file import EVALUATION, SIGN_OF_LIFE, STATUS
 
 NO_SIGN_AFTER = 6 * SIGN_OF_LIFE
 """Seconds without a sign of life after which that is said. A store gets a new copy once a minute."""
@@ -32,8 +33,6 @@ _LATE = 3
 """Otherwise it is said after so many times the length of the last interval, which has a step or more."""
 UNKNOWN = "unknown"
 """The phase of a run that left nothing which says it."""
-FINAL = (ENDED, STOPPED, FAILED)
-"""Phases in which no sign of life is expected."""
 
 _TAIL = 1 << 18
 """Bytes of the end of metrics.jsonl that are read."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cclm.cli.status_reading import FINAL, RunStatus
-from cclm.metrics.status_file import FAILED
+from cclm.cli.status_reading import RunStatus
+from cclm.metrics.phases import FAILED, FINAL
 
 _WIDTH = 12
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400

@@ -7,9 +7,11 @@ tests compare it with `tests/golden/extra.json`.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 _TO_SPACE = str.maketrans({character: " " for character in ",.'!?\"()*#:;~-/"})
 _WHITE_RUN = re.compile(r"\s{2,}")
+_SHOWN_WORDS = 4
 _FIRST_WITHOUT_SPACES = "\u0e00"  # Thai; the scripts before it in Unicode put spaces between words
 
 
@@ -51,3 +53,8 @@ def clean_question(text: str, max_words: int) -> str:
 def is_single_word(text: str) -> bool:
     """Whether a caption is one word. In scripts without spaces between words every caption looks so; this is False."""
     return len(text.split(maxsplit=1)) == 1 and max(text) < _FIRST_WITHOUT_SPACES
+
+
+def first_words(words: Sequence[str]) -> str:
+    """The first few of several words, for a message."""
+    return ", ".join(words[:_SHOWN_WORDS]) + (", ..." if len(words) > _SHOWN_WORDS else "")

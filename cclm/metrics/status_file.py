@@ -31,6 +31,7 @@ from cclm.events import (
     UpdatesSkipped,
     Warned,
 )
+from cclm.metrics.phases import ENDED, FAILED, STOPPED
 from cclm.metrics.sentences import sentence
 from cclm.metrics.tables import main_metric, mean_rows
 from cclm.metrics.waiting import folder_of_marks, phase_with_waits, waiters
@@ -41,9 +42,6 @@ EVALUATION = "evaluation.json"
 """Of a standalone evaluation."""
 SIGN_OF_LIFE = 30.0
 """Seconds between two times of writing, at most."""
-
-ENDED, STOPPED, FAILED = "ended", "stopped", "failed"
-"""Phases after which the file does not change any more. All others are those of `PhaseChanged`, and `preparing`."""
 
 _KEPT_OVER_STARTS = ("checkpoint", "best", "evaluated", "warning")
 

@@ -15,13 +15,9 @@ from pathlib import Path
 from threading import Lock
 
 from cclm.launch_contract import METRICS_FOLDER, STORE_WAITS
+from cclm.metrics.phases import FINAL, SAVING, WAITING
 from cclm.processes import has_ended
 
-WAITING = "waiting_for_store"
-"""The phase."""
-_SAVING = "saving"
-_FINAL = ("ended", "stopped", "failed")
-"""Phases after which nothing waits that anybody needs to know of."""
 _MARK = re.compile(r"waits-([a-z]+)-(\d+)")
 
 
@@ -96,5 +92,5 @@ def phase_with_waits(phase: str, waiting: Collection[Waiter]) -> str:
         phase: what the training process, or without one the launcher, says.
         waiting: what `waiters` has found.
     """
-    holds_up = any(waiter is not Waiter.WRITER or phase == _SAVING for waiter in waiting)
-    return WAITING if holds_up and phase not in _FINAL else phase
+    holds_up = any(waiter is not Waiter.WRITER or phase == SAVING for waiter in waiting)
+    return WAITING if holds_up and phase not in FINAL else phase

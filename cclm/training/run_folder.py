@@ -23,7 +23,8 @@ from cclm import storage
 from cclm.checkpoints.lock import LOCK
 from cclm.errors import UserError
 from cclm.launch_contract import FULL_WORLD_SIZE, JOB_ID, LAUNCHER_PID, UNNAMED_JOB
-from cclm.metrics.status_file import ENDED, FAILED, STATUS, STOPPED
+from cclm.metrics.phases import FINAL
+from cclm.metrics.status_file import STATUS
 from cclm.processes import has_ended
 
 RUN = "run.json"
@@ -214,7 +215,7 @@ def _sign_of_life(folder: Path) -> object:
     """When the run in a folder last gave one; None where it has ended, or there is nothing that says it."""
     try:
         status = json.loads((folder / STATUS).read_text())
-        return None if status["phase"] in (ENDED, STOPPED, FAILED) else status["time"]
+        return None if status["phase"] in FINAL else status["time"]
     except (OSError, ValueError, TypeError, KeyError):
         return None
 

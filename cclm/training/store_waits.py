@@ -10,8 +10,9 @@ from threading import RLock
 from cclm import storage
 from cclm.events import Event, Journal, PhaseChanged
 from cclm.launch_contract import STORE_WAITS
+from cclm.metrics.phases import WAITING
 from cclm.metrics.store_metrics import StoreMetrics, store_metrics_of_process
-from cclm.metrics.waiting import WAITING, Waiter, folder_of_marks
+from cclm.metrics.waiting import Waiter, folder_of_marks
 
 _own_folders: list[TemporaryDirectory[str]] = []
 """Of a process that no launcher has given a folder; deleted when the process ends."""

@@ -101,9 +101,7 @@ def test_an_upload_may_take_longer_than_a_collective(store, tmp_path):
         "for step in (1, 2): saving.save(step, *trained, {})\n"
         "d.barrier(); stall(); saving.close(); d.shutdown()"
     )
-    processes = two_processes(store, code, timeout=wait)
-    errors = [process.communicate(timeout=240)[1] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], errors
+    assert_both_end_well(store, code, timeout=wait)
 
 
 def test_a_first_process_that_hangs_is_not_waited_for(store):
@@ -144,9 +142,7 @@ def test_the_wait_for_a_slower_process_is_communication(store):
         "if d.rank() == 0: assert all(after - before > 0.4 for before, after in zip(times, times[1:])), times\n"
         "assert task.module.layer.weight.grad.tolist() == [[2.0] * 4]; d.shutdown()"
     )
-    processes = two_processes(store, code, timeout=60)
-    errors = [process.communicate(timeout=240)[1] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], errors
+    assert_both_end_well(store, code, timeout=60)
 
 
 def test_gradients_can_be_exchanged_in_bfloat16(store):
@@ -177,9 +173,7 @@ def test_gradients_can_be_exchanged_in_bfloat16(store):
         "assert losses[-1] < 0.5 * losses[0], losses\n"
         "assert len(set(d.gather_objects(d.unwrap(task).used.weight.sum().item()))) == 1; d.shutdown()"
     )
-    processes = two_processes(store, code, timeout=60)
-    errors = [process.communicate(timeout=240)[1] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], errors
+    assert_both_end_well(store, code, timeout=60)
 
 
 def test_batches_in_parts_have_the_gradients_of_the_whole(store):
@@ -207,9 +201,7 @@ def test_batches_in_parts_have_the_gradients_of_the_whole(store):
         "    assert len(set(d.gather_objects(norm))) == 1\n"
         "d.shutdown()"
     )
-    processes = two_processes(store, code, timeout=60)
-    errors = [process.communicate(timeout=240)[1] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], errors
+    assert_both_end_well(store, code, timeout=60)
 
 
 def test_a_machine_without_the_disk_of_the_first_one_has_files_of_its_own(store, tmp_path):
@@ -227,15 +219,20 @@ def test_a_machine_without_the_disk_of_the_first_one_has_files_of_its_own(store,
     )
     for rank in "01":
         (tmp_path / rank).mkdir()
-    processes = two_processes(store, code, timeout=60)
-    errors = [process.communicate(timeout=240)[1] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], errors
+    assert_both_end_well(store, code, timeout=60)
 
 
 @pytest.fixture
 def store():
     """Where a group meets, in a process of its own, as under torchrun."""
     return TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+
+
+def assert_both_end_well(store: TCPStore, code: str, timeout: int) -> None:
+    """Run `two_processes` to their end."""
+    processes = two_processes(store, code, timeout)
+    errors = [process.communicate(timeout=240)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], errors
 
 
 def two_processes(store: TCPStore, code: str, timeout: int) -> list[subprocess.Popen]:

@@ -14,13 +14,12 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Self
 
 from cclm import storage
-from cclm.data.cleaning import is_single_word
+from cclm.data.cleaning import first_words, is_single_word
 from cclm.data.stored.records import BrokenRecord
 from cclm.data.stored.spelling import advice_on_spelling
 from cclm.errors import UserError
 
 _SHOWN_ANSWERS = 3
-_SHOWN_WORDS = 4
 
 MISSING_IMAGE = "missing image"
 """The reason in `dropped` for annotations whose image does not exist."""
@@ -172,11 +171,10 @@ class RetrievalSet(AnnotationSet):
         lists = [image for image, texts in words.items() if len(texts) > 1 and image not in with_sentence]
         if not lists:
             return []
-        first = words[lists[0]]
-        shown = ", ".join(first[:_SHOWN_WORDS]) + (", ..." if len(first) > _SHOWN_WORDS else "")
         return [
             f"{len(lists):,} images with captions of single words, each taken for a caption of its own "
-            f"({self.image_places[lists[0]]}: {shown}); join them if they are the words of one caption"
+            f"({self.image_places[lists[0]]}: {first_words(words[lists[0]])}); "
+            "join them if they are the words of one caption"
         ]
 
     def wanted_images(self) -> Iterator[WantedImage]:

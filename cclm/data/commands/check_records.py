@@ -20,7 +20,7 @@ from cclm.config.sources import (
     SourceConfig,
 )
 from cclm.data.annotations.source import is_blank
-from cclm.data.cleaning import is_single_word
+from cclm.data.cleaning import first_words, is_single_word
 from cclm.data.commands.check_report import SplitReport
 from cclm.data.commands.sampling import Sampling, for_each
 from cclm.data.examples.images import decode, open_image
@@ -33,7 +33,6 @@ from cclm.data.stored.records import BrokenRecord
 from cclm.errors import UserError
 
 _SHOWN_LANGUAGES = 6
-_SHOWN_WORDS = 4
 _FIRST_OF_FILE = 3  # records of each file that are read, besides the sample of the whole source
 _MORE_OF_BROKEN_FILE = 20  # records that are read of a file of which all of these are broken
 
@@ -239,7 +238,7 @@ def _list_of_words(record: records.ImageTextRecord | records.RegionRecord | reco
                 by_language.setdefault(language, []).extend(text for text in of_choice if not is_blank(text))
         for texts in by_language.values():
             if len(texts) > 1 and all(map(is_single_word, texts)):
-                return ", ".join(texts[:_SHOWN_WORDS]) + (", ..." if len(texts) > _SHOWN_WORDS else "")
+                return first_words(texts)
     return None
 
 

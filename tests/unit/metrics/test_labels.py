@@ -13,10 +13,10 @@ from cclm.launch.causes import Cause
 from cclm.metrics.catalogue import CATALOGUE, DEVICE_MEMORY, NODES, TOKENS, Metric
 from cclm.metrics.labels import LABELS
 from cclm.metrics.metrics_lines import SPLITS
+from cclm.metrics.phases import WAITING
 from cclm.metrics.recall import retrieval_metrics
 from cclm.storage import Outcome
 from cclm.storage.observation import store_of
-from cclm.training.store_waits import WAITING
 
 ROOT = Path(__file__).parents[3]
 
