@@ -16,6 +16,7 @@ from cclm.checkpoints.manifest import (
     MODEL,
     OPTIMIZER,
     STATE,
+    DamagedCheckpointError,
     Manifest,
     NoManifestError,
     TornCheckpointError,
@@ -73,7 +74,9 @@ def open_checkpoint(folder: str | Path, roles: Collection[str] = EVERYTHING) -> 
         roles: the files that are wanted, and so verified. Roles that the checkpoint does not have are ignored.
 
     Raises:
-        TornCheckpointError: a file is absent, cut, or changed.
+        TornCheckpointError: a file is absent or cut.
+        DamagedCheckpointError: a file is changed.
+        FileNotFoundError: somebody deleted the checkpoint meanwhile.
     """
     folder = str(folder)
     whole = whole_manifest(folder)
@@ -85,11 +88,14 @@ def open_checkpoint(folder: str | Path, roles: Collection[str] = EVERYTHING) -> 
         path = Path(copy.name)
         for entry in wanted.files.values():
             storage.download(storage.join(folder, entry.name), str(path / entry.name))
-    check_contents(path, wanted)
     try:
+        check_contents(path, wanted)
         state = dict(json.loads((path / whole.files[STATE].name).read_bytes()))
+    except TornCheckpointError as problem:
+        raise DamagedCheckpointError(str(problem), whole.attempt) from None
     except (ValueError, KeyError, TypeError) as error:
-        raise TornCheckpointError(f"unreadable state ({type(error).__name__}: {error})") from None
+        reason = f"unreadable state ({type(error).__name__}: {error})"
+        raise DamagedCheckpointError(reason, whole.attempt) from None
     return Checkpoint(folder, path, whole, state, copy)
 
 
@@ -100,18 +106,33 @@ def newest_checkpoint(
 ) -> Checkpoint | None:
     """The newest whole checkpoint of a run's folders, or None.
 
+    Another process of the run may save and delete in the meantime. So the folders are listed anew after each checkpoint
+    that is passed over.
+
     Args:
         places: folders of one run. Of equally new checkpoints, that of the first place is taken.
         report: gets an event for every torn checkpoint that is passed over.
     """
-    found = [(step, str(place)) for place in places for step in checkpoint_steps(str(place))]
-    for step, place in sorted(found, key=lambda each: -each[0]):  # stable: equally new ones stay in order of places
-        folder = storage.join(place, folder_name(step))
+    passed_over: set[str] = set()
+    while (folder := _newest_folder(places, passed_over)) is not None:
         try:
             return open_checkpoint(folder, roles)
+        except DamagedCheckpointError as problem:
+            report(CheckpointSkipped(folder, str(problem), problem.attempt))
         except TornCheckpointError as problem:
             report(CheckpointSkipped(folder, str(problem)))
+        except FileNotFoundError:
+            report(CheckpointSkipped(folder, "it was deleted while it was read"))
+        passed_over.add(folder)
     return None
+
+
+def _newest_folder(places: Sequence[str | Path], but: Collection[str]) -> str | None:
+    """The folder with the highest step in its name that is not one of `but`; of equal ones that of the first place."""
+    steps = {
+        storage.join(str(place), folder_name(step)): step for place in places for step in checkpoint_steps(str(place))
+    }
+    return max((folder for folder in steps if folder not in but), key=steps.__getitem__, default=None)
 
 
 def is_checkpoint_folder(url: str | Path) -> bool:

@@ -38,6 +38,19 @@ class NoManifestError(TornCheckpointError):
     """A folder without a manifest: a save that never ended, or no checkpoint of ours."""
 
 
+class DamagedCheckpointError(TornCheckpointError):
+    """A checkpoint whose files have the right sizes and wrong contents.
+
+    Args:
+        message: as in TornCheckpointError.
+        attempt: the attempt that made it.
+    """
+
+    def __init__(self, message: str, attempt: str) -> None:
+        super().__init__(message)
+        self.attempt = attempt
+
+
 @dataclass(frozen=True)
 class FileEntry:
     """One file of a checkpoint."""

@@ -308,6 +308,8 @@ class CheckpointSkipped(Event):
 
     folder: str
     reason: str
+    attempt: str | None = None
+    """The attempt that made it, where the contents of its files are damaged; None where it is torn otherwise."""
 
 
 @dataclass(frozen=True)

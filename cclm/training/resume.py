@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import itertools
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -21,10 +20,9 @@ from cclm.checkpoints.find import (
     is_checkpoint_folder,
     newest_checkpoint,
 )
-from cclm.checkpoints.manifest import OPTIMIZER, TornCheckpointError, folder_name, is_run, new_run
-from cclm.checkpoints.retention import checkpoint_steps
+from cclm.checkpoints.manifest import OPTIMIZER, TornCheckpointError, is_run, new_run
 from cclm.errors import UserError
-from cclm.events import Journal, Notice
+from cclm.events import CheckpointSkipped, Journal, Notice
 from cclm.launch_contract import JOB_ID, UNNAMED_JOB, UNNAMED_JOB_REFUSED
 from cclm.training.run_files import BEST, fetch_logs, set_aside
 from cclm.training.run_folder import RUN
@@ -87,7 +85,13 @@ def find_lineage(places: Sequence[str], folder: Path, resume: str, journal: Jour
                 set_aside(place)
             return _claim_name(places, job)
         journal.emit(Notice(f"job {job} has begun anew before (--resume never): going on with what it saved"))
-    mine = newest_checkpoint(places, journal.emit)
+    passed_over: list[CheckpointSkipped] = []
+
+    def report(skipped: CheckpointSkipped) -> None:
+        passed_over.append(skipped)
+        journal.emit(skipped)
+
+    mine = newest_checkpoint(places, report)
     if resume in ("auto", "never") or (mine is not None and mine.state.get("origin") == resume):
         if mine is None:
             for place in places:
@@ -97,7 +101,7 @@ def find_lineage(places: Sequence[str], folder: Path, resume: str, journal: Jour
         # One place may lie within the other: the innermost one that holds the checkpoint is its home.
         home = max((place for place in places if mine.source.startswith(place.rstrip("/") + "/")), key=len)
         fetch_logs(places, folder, newer=home)
-        return Lineage(mine.manifest.run, mine, _attempts_after(mine.step, places), mine.state.get("origin"))
+        return Lineage(mine.manifest.run, mine, _attempts_behind(passed_over, mine), mine.state.get("origin"))
     return Lineage(None, _checkpoint_of(resume), origin=resume)
 
 
@@ -198,13 +202,20 @@ def _job() -> str | None:
     return job
 
 
-def _attempts_after(step: int, places: Sequence[str]) -> tuple[str, ...]:
-    """The attempts that made the checkpoints after `step`, as far as their manifests can be read."""
+def _attempts_behind(passed_over: Sequence[CheckpointSkipped], taken: Checkpoint) -> tuple[str, ...]:
+    """The attempts that made the damaged checkpoints after the one that a run goes on from.
+
+    A checkpoint that is newer only because another process of the run has saved it meanwhile is not damaged. That
+    process is ahead, and what it saves must not be replaced.
+
+    Args:
+        passed_over: the checkpoints that were not whole.
+        taken: the checkpoint that the run goes on from.
+    """
     attempts = set()
-    for place in places:
-        for newer in itertools.takewhile(lambda other: other > step, checkpoint_steps(place)):
-            try:
-                attempts.add(whole_manifest(storage.join(place, folder_name(newer))).attempt)
-            except TornCheckpointError:
-                continue
+    for skipped in passed_over:
+        with contextlib.suppress(TornCheckpointError):  # deleted meanwhile: it is in nobody's way
+            manifest = whole_manifest(skipped.folder)
+            if manifest.attempt == skipped.attempt and manifest.step > taken.step:
+                attempts.add(manifest.attempt)
     return tuple(sorted(attempts))

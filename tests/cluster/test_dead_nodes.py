@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from cclm import storage
+from cclm.checkpoints.commit import whole_manifest
+from cclm.checkpoints.manifest import folder_name
+from cclm.checkpoints.retention import checkpoint_steps
 from tests.cluster import faults, mounted, run_faults, runs
 from tests.cluster.cluster import Cluster
-from tests.cluster.common import PROJECT, wait_for
+from tests.cluster.common import PROJECT, ClusterError, wait_for
 from tests.cluster.demo_run import WARM
 from tests.cluster.jobs import pod_spec, shell_job
 from tests.cluster.kubectl import Kubectl
 from tests.cluster.run_faults import check_end
-from tests.cluster.runs import Workbench
+from tests.cluster.runs import Run, Workbench
 from tests.cluster.space import Space
+from tests.stores.store import environment
 
 pytestmark = pytest.mark.cluster
 
@@ -189,4 +196,25 @@ def test_a_run_whose_lost_node_goes_on_beside_the_replacement_ends_as_if_nothing
             run.wait(replacement_takes_part, "the replacement")
             assert Path(f"/proc/{old.agent}").exists()
             assert "deleted pod" in controller("logs", f"deployment/{NAME}")
-        check_end(run, pytestconfig.rootpath)
+        with _what_it_left(
+            run, pytestconfig.rootpath / "build" / "cluster-failures" / f"beside-{nodes.replace(':', '-')}"
+        ):
+            check_end(run, pytestconfig.rootpath)
+
+
+@contextmanager
+def _what_it_left(run: Run, folder: Path) -> Iterator[None]:
+    """Where a run does not end as it should, its small files and the names of its others are kept in a folder."""
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        yield
+    except (AssertionError, ClusterError) as error:
+        folder.mkdir(parents=True)
+        with environment(run.bench.store.environment):
+            for name in ("log.txt", "metrics.jsonl"):
+                (folder / name).write_bytes(storage.read_bytes(storage.join(run.output, name)))
+            steps = checkpoint_steps(run.output)
+            makers = {step: whole_manifest(storage.join(run.output, folder_name(step))).attempt for step in steps}
+        missing = sorted(set(range(1, run.steps + 1)) - run.losses().keys())
+        error.add_note(f"steps without a line: {missing}; checkpoints and who made them: {makers}; more in {folder}")
+        raise

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from cclm import storage
 from cclm.checkpoints.find import newest_checkpoint, open_checkpoint
 from cclm.checkpoints.load import load_model, load_optimizer
 from cclm.checkpoints.manifest import TornCheckpointError
@@ -93,6 +94,25 @@ def test_damaged_checkpoint_is_reported_and_the_one_before_is_taken(tmp_path, ro
     assert newest_checkpoint([tmp_path], reported.append).path == older
     [event] = reported
     assert event.folder == str(tmp_path / "step-00000010") and role in event.reason
+
+
+def test_a_checkpoint_that_is_deleted_while_it_is_read_gives_way_to_a_newer_one(tmp_path, monkeypatch):
+    """As another process of the run does, which saves and keeps only the last ones."""
+    place = f"memory://{tmp_path.name}"
+    save_trained(place, step=5, scratch=str(tmp_path))
+    download = storage.download
+
+    def download_late(url, path):
+        if "step-00000005" in url:
+            save_trained(place, step=10, scratch=str(tmp_path))
+            storage.delete_folder(storage.join(place, "step-00000005"))
+        return download(url, path)
+
+    monkeypatch.setattr(storage, "download", download_late)
+    reported = []
+    assert newest_checkpoint([place], reported.append).step == 10
+    [event] = reported
+    assert event.reason == "it was deleted while it was read" and event.attempt is None
 
 
 def test_no_flipped_or_missing_byte_of_the_manifest_passes(tmp_path):

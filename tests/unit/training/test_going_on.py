@@ -6,12 +6,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from cclm.checkpoints import find
 from cclm.checkpoints.commit import whole_manifest
 from cclm.checkpoints.find import open_checkpoint
 from cclm.checkpoints.manifest import TornCheckpointError
 from cclm.checkpoints.retention import checkpoint_steps
 from cclm.errors import UserError
-from cclm.events import Journal
+from cclm.events import Journal, SavedByOther
+from cclm.metrics.metrics_file import METRICS
 from cclm.metrics.sentences import Sentences
 from cclm.training.run import Built, RunContext, _started
 from cclm.training.saving import Saving
@@ -30,6 +32,30 @@ def test_a_run_keeps_its_name_before_its_first_checkpoint(tmp_path):
     assert Saving(output, Journal()).find_start("never") is None
     fresh = Saving(output, Journal())
     assert fresh.find_start("auto") is None and fresh._lineage.run != names[0]
+
+
+def test_what_another_process_saves_while_a_start_reads_is_ahead_and_not_damaged(tmp_path, monkeypatch):
+    """A machine is cut off and trains on, while its replacement starts. The replacement replaces nothing of it."""
+    near, far = tmp_path / "near", tmp_path / "far"
+    save_trained(far, 5)
+    read = find.check_contents
+
+    def read_slowly(folder, manifest):
+        read(folder, manifest)
+        if manifest.step == 5:
+            save_trained(far, 10)
+            (far / METRICS).write_text('{"step": 10}\n')
+
+    monkeypatch.setattr(find, "check_contents", read_slowly)
+    events = []
+    saving = Saving(Output(str(near), str(far)), Journal([SimpleNamespace(handle=events.append)]))
+    assert saving.find_start("auto").step == 5
+    (near / METRICS).write_text('{"step": 8}\n')
+    with saving:
+        saving.save(8, *make_trained(1), {})
+    assert SavedByOther(8, str(far)) in events
+    assert checkpoint_steps(str(far)) == [10, 5]
+    assert (far / METRICS).read_text() == '{"step": 10}\n'
 
 
 def test_what_a_run_goes_on_from_has_a_size_and_a_time(tmp_path):
