@@ -14,8 +14,8 @@ from tests.cluster.space import Space
 
 pytestmark = pytest.mark.cluster
 
-STEPS = 600
-"""So many that the faults are over before the run is, on a fast machine, too."""
+STEPS = 1500
+"""So many that the faults are over before the run is: it trains on while a pod that it lacks is slow to start."""
 PLAN = [
     ("rank killed", 0),
     ("agent killed", 1),
