@@ -35,7 +35,7 @@ def _message(said: Command) -> str:
 
 def test_a_run_from_submission_to_success(space: Space, machines: Cluster, bench: Workbench) -> None:
     """With the control plane killed under it, which training does not notice."""
-    run = runs.start(space, bench, nodes="1:2x1", steps=200)
+    run = runs.start(space, bench, nodes="1:2x1", steps=400)
     with run:
         run.wait_step(WARM)
         # Commands take seconds, and on a busy machine many: meanwhile the run could come to its end.
