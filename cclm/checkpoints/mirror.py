@@ -17,12 +17,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cclm import storage
+from cclm.metrics.log_file import LOG
+from cclm.metrics.metrics_file import METRICS
 from cclm.metrics.status_file import EVALUATION, STATUS
 
 _INTERVAL = 60.0
 """Seconds between rounds of sending, and between signs of life."""
 _SIGNS = (STATUS, EVALUATION)
 """Files whose time is a sign of life. They are small."""
+_HISTORY = (LOG, METRICS)
+"""Files that tell of every step of the run. What is lost of them nobody writes again."""
 _REST = 20
 """After a round that took t seconds, at least _REST * t seconds pass before the next: logs grow, and are sent whole."""
 
@@ -117,8 +121,20 @@ class Mirror:
         with self._locks[copy]:
             stat = path.stat()
             version = _Version(stat.st_size, stat.st_mtime_ns)
-            if self._sent.get(copy) != version:
+            url = storage.join(copy.place, copy.name)
+            if self._sent.get(copy) != version or _is_replaced(url, version.size):
                 # A log grows while it is sent. It is read first, so that the copy is a state that the log really had.
-                url, data = storage.join(copy.place, copy.name), path.read_bytes()
+                data = path.read_bytes()
                 if storage.write_unless(url, data, lambda: self._is_behind(place)):
                     self._sent[copy] = version
+
+
+def _is_replaced(url: str, size: int) -> bool:
+    """Whether log or metrics, of which `size` bytes were sent to `url`, are no longer there.
+
+    A process that is behind may have begun to send its own before it could know that it is.
+    """
+    try:
+        return storage.name(url) in _HISTORY and storage.size(url) != size
+    except FileNotFoundError:
+        return True

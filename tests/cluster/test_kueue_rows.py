@@ -15,10 +15,12 @@ from tests.cluster.space import Space
 pytestmark = pytest.mark.cluster
 
 _SHELL = "trap 'sleep 3; echo saved; exit 143' TERM; echo ready; sleep 100000 & wait"
+_STAYS = "trap 'until [ -e /tmp/leave ]; do sleep 0.2; done; exit 143' TERM; echo ready; sleep 100000 & wait"
+"""Ignores SIGTERM until a test makes the file."""
 
 
-def _queued(space: Space, name: str, workers: int, **labels: str) -> Manifest:
-    job = shell_job(space, name, _SHELL, workers=workers)
+def _queued(space: Space, name: str, workers: int, script: str = _SHELL, grace: int = 10, **labels: str) -> Manifest:
+    job = shell_job(space, name, script, workers=workers, grace=grace)
     job["metadata"]["labels"] = {queues.QUEUE_LABEL: queues.LINE, **labels}
     pod_spec(job)["containers"][0]["resources"] = {"requests": {"cpu": "100m"}}
     return job
@@ -72,14 +74,18 @@ def test_quota_and_preemption(space: Space) -> None:
 def test_resizing_throws_the_whole_job_out(space: Space) -> None:
     space.need("training-operator", "kueue")
     with queues.queue(space, cpu="300m"):
-        space.api.apply(_queued(space, "grown", workers=2))
+        # Its pods leave when they are told to, so that the job that waits is the first to ask for the quota.
+        space.api.apply(_queued(space, "grown", workers=2, script=_STAYS, grace=600))
         before = _wait_running(space, "grown", 2)
         space.api.apply(_queued(space, "waiting", workers=2))
         queues.wait_workload(space, "waiting", "QuotaReserved", "False")
         old: Any = queues.workload(space, "grown")["metadata"]["uid"]
         space.api("scale", "pytorchjob", "grown", "--replicas=3")
-        # The job that waited takes the quota. When it is gone, all pods are new ones, and so is the place in the queue.
+        # The job that waited takes the quota, even before the pods are gone.
         _wait_running(space, "waiting", 2)
+        for pod in ("grown-worker-0", "grown-worker-1"):
+            space.api("exec", pod, "--", "touch", "/tmp/leave")
+        # When that job is gone, all pods are new ones, and so is the place in the queue.
         queues.wait_workload(space, "grown", "QuotaReserved", "False")
         space.api("delete", "pytorchjob", "waiting")
         _wait_running(space, "grown", 3, but=before)

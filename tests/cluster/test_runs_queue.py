@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from tests.cluster import queues, run_faults, runs
-from tests.cluster.common import wait_for
+from tests.cluster.common import ClusterError, wait_for
 from tests.cluster.demo_run import SAVE_EVERY
 from tests.cluster.runs import Workbench
 from tests.cluster.space import Space
@@ -15,6 +15,19 @@ from tests.cluster.space import Space
 pytestmark = pytest.mark.cluster
 
 _PODS = 2
+
+
+def _hold_at_start(run: runs.Run) -> list[int]:
+    """Stop the training processes of a run as soon as each of its pods has one, while they load; which they are."""
+
+    def started() -> bool:
+        try:
+            return all(run_faults.processes(run, index).ranks for index in range(_PODS))
+        except ClusterError:  # a pod has no launcher yet
+            return False
+
+    wait_for(started, what=f"training processes of {run.name}", timeout=240, every=0.2)
+    return run_faults.hold(run, _PODS)
 
 
 def test_one_run_waits_and_one_is_preempted_and_goes_on_from_its_checkpoint(space: Space, bench: Workbench) -> None:
@@ -41,10 +54,12 @@ def test_one_run_waits_and_one_is_preempted_and_goes_on_from_its_checkpoint(spac
                 with start("urgent", 20, f"kueue_priority={queues.urgent(space)}") as urgent:
                     run_faults.send(ranks, signal.SIGCONT)
                     assert queues.wait_workload(space, first.name, "Evicted")["reason"] == "Preempted"
+                    ranks = _hold_at_start(urgent)  # it must not be over before the first run is looked at
                     wait_for(lambda: not first.pods(), what="the end of the pods of first", timeout=120, every=1)
                     saved = first.stored_step()
                     evicted = bench.torchx(space, "status", first.handle).out
                     assert "State: PENDING" in evicted and "preempted" in evicted.lower(), evicted
+                    run_faults.send(ranks, signal.SIGCONT)
                     assert urgent.wait_end() == "Succeeded"
                 assert second.wait_end() == "Succeeded"
             assert first.wait_end() == "Succeeded"

@@ -108,6 +108,21 @@ def test_a_file_that_an_outage_has_held_up_is_not_sent_any_more(
         assert storage.read_bytes(storage.join(place, METRICS)) == b"10 of the replacement\n"
 
 
+def test_what_a_slow_write_of_the_other_has_replaced_is_sent_again(tmp_path: Path) -> None:
+    """The cut-off machine begins to send before the last checkpoint is there, and ends after it."""
+    place = tmp_path / "place"
+    place.mkdir()
+    with machines(tmp_path, str(place)) as (_, replacement):
+        replacement.write("10 of the replacement, its last step\n")
+        replacement.save(10)
+        (place / METRICS).write_text("7 of the first\n")
+        replacement.send()  # though its own file is as before
+        assert (place / METRICS).read_text() == "10 of the replacement, its last step\n"
+        (place / METRICS).unlink()
+        replacement.send()
+        assert (place / METRICS).exists()
+
+
 def test_checkpoints_of_other_runs_and_damaged_ones_do_not_count(tmp_path: Path) -> None:
     place = tmp_path / "place"
     place.mkdir()
