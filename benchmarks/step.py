@@ -40,8 +40,10 @@ from cclm.config.compute import ComputeConfig
 from cclm.config.optimization import OptimizerConfig
 from cclm.config.pretrain import ObjectiveConfig
 from cclm.metrics.throughput import images_and_texts, texts_of
-from cclm.tasks.pretraining_task import PretrainTask
-from cclm.training.environment import autocast
+from cclm.tasks.flops import FlopCounter
+from cclm.tasks.pretraining_task import PretrainTask, packs_texts
+from cclm.training.device_peak import peak_flops
+from cclm.training.environment import autocast, uses_bfloat16
 from cclm.training.optimizer import build_optimizer
 
 BATCHES = 4
@@ -61,9 +63,10 @@ class Variant:
     def __init__(self, args: argparse.Namespace, texts: Texts, *, plain: bool) -> None:
         self.device, self.plain = torch.device(args.device), plain
         self.precision = "float32" if plain and self.device.type == "cpu" else args.precision
-        config = MODELS[args.model]
+        self.config = config = MODELS[args.model]
         model = build_model(config, seed=1)
         compute = ComputeConfig(accumulate=args.accumulate, recompute_layers=args.recompute_layers)
+        self.packs = not plain and packs_texts(compute, self.device)
         self.task: nn.Module = PlainTask(model) if plain else PretrainTask(model, ObjectiveConfig(), compute)
         self.task.to(self.device)
         build = published_optimizer if plain else build_optimizer
@@ -113,6 +116,15 @@ class Variant:
             self.optimizer.zero_grad(set_to_none=True)
         return total // BATCHES
 
+    def real_flops(self, kind: str) -> float:
+        """Matrix products that the model asks for, with texts of their own lengths; mean of all batches."""
+        counter = FlopCounter(self.task, self.config, processes=1)
+        return statistics.mean(counter.count_real(batch.to("cpu")) for batch in self.batches[kind])
+
+    def peak_rate(self) -> float | None:
+        """Matrix products a second that the GPU's vendor states for this precision; None on a CPU."""
+        return peak_flops(self.device, uses_bfloat16=uses_bfloat16(self.precision, self.device))
+
     def matrix_rate(self) -> float:
         """Matrix products a second in this precision, FLOP/s, best of several."""
         side = 4096 if self.device.type == "cuda" else 1024
@@ -132,11 +144,14 @@ class Variant:
         """Text tokens of a step, means of all batches: real ones, and those that are computed."""
         real = computed = 0
         for batch in self.batches[kind]:
+            length = max(text.data.shape[1] for text in texts_of(batch))  # all of a step are padded to the longest
+            if self.plain:
+                length = PARALLEL_LENGTH if kind == "texts" else IMAGE_TEXT_LENGTH
             for text in texts_of(batch):
                 assert text.lengths is not None
                 real += int(text.lengths.sum())
-                computed += len(text) * (PARALLEL_LENGTH if kind == "texts" else IMAGE_TEXT_LENGTH)
-        return {"real": real / BATCHES, "computed": (computed if self.plain else real) / BATCHES}
+                computed += int(text.lengths.sum()) if self.packs else len(text) * length
+        return {"real": real / BATCHES, "computed": computed / BATCHES}
 
     def samples(self, kind: str) -> int:
         """Texts of a batch."""
@@ -242,7 +257,10 @@ def summary(variant: Remote, kind: str, costs: list[Cost], rate: float, *, flops
         "real_tokens_per_s": round(tokens["real"] / median),
         "computed_tokens_per_s": round(tokens["computed"] / median),
         "matrix_rate_gflops": round(rate / 1e9),
+        "real_flops": round(variant.call("real_flops", kind)),
     }
+    if (peak := variant.call("peak_rate")) is not None:
+        row["part_of_peak"] = round(row["real_flops"] / median / peak, 3)
     if flops:
         row["flops"] = variant.call("flops", kind)
         row["part_of_matrix_rate"] = round(row["flops"] / min(walls) / rate, 3)

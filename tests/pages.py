@@ -129,6 +129,8 @@ NOT_RUN = {
     "python -m benchmarks.input --stores local,s3,hdfs --rounds 3": "twenty minutes, and needs stores",
     "python -m benchmarks.checkpoint --store s3": "needs a store",
     "python -m benchmarks.evaluate": "takes minutes; tests/unit/benchmarks reads the command lines",
+    "python -m benchmarks.gpu": "needs a GPU; tests/unit/benchmarks tests what it says without one",
+    "python -m benchmarks.predict": "takes a minute; tests/unit/benchmarks predicts steps of a small model",
     "python -m benchmarks.metrics --steps 60 --log-every 5": "takes minutes",
     "python -m benchmarks.scale": "minutes, and what it measures takes no files",
     "python -m benchmarks.step --plain --threads 1": "takes minutes; tests/unit/tasks compares both steps",

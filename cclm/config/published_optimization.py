@@ -20,7 +20,11 @@ def optimization_settings(root: Block) -> Values:
     }
     values["optimizer"] |= {key: optimizer.number(key) for key in ("weight_decay", "lr_mult") if optimizer.has(key)}
     accelerator = root.block("accelerator")
-    accelerator.refuse("GRAD_ACCUMULATE_STEPS", 1, "contrastive losses need the whole batch at once")
+    accelerator.refuse(
+        "GRAD_ACCUMULATE_STEPS",
+        1,
+        "contrastive losses need the whole batch; our key compute.accumulate cuts it into parts with the same losses",
+    )
     if accelerator.has("RNG_SEED"):
         values["seed"] = accelerator.whole("RNG_SEED")
     if accelerator.has("CLIP_GRAD_NORM"):

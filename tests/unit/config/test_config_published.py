@@ -289,7 +289,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     (PRETRAIN, {"schedular.lr": "2e-4"}, "schedular.lr is 0.0002, but optimizer.lr is 0.0001"),
     (PRETRAIN, {"schedular.sched": "cosine"}, "schedular.sched is 'cosine'"),
     (PRETRAIN, {"optimizer.opt": "sgd"}, "optimizer.opt is 'sgd'"),
-    (PRETRAIN, {"accelerator.GRAD_ACCUMULATE_STEPS": 2}, "accelerator.GRAD_ACCUMULATE_STEPS is 2"),
+    (PRETRAIN, {"accelerator.GRAD_ACCUMULATE_STEPS": 2}, "our key compute.accumulate cuts it into parts"),
     (PRETRAIN, {"images.tokenized": True}, "images.tokenized is True"),
     (PRETRAIN, {"calc_image_bbox_loss": True}, "objective.box_loss_on_whole_images needs data.regions"),
     (PRETRAIN, {"max_tokens": "many"}, "max_tokens must be a number, but it is 'many'"),
