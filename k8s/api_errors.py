@@ -159,7 +159,8 @@ def _silent_webhook(name: str, message: str, request: Request) -> ClusterError:
     if "kueue" in message:
         operator = "Kueue (kubectl get pods -A -l control-plane=controller-manager)"
     reason = message.rpartition(": ")[2]
-    return ClusterError(f"{operator} does not answer, so nothing was created: its webhook {name}: {reason}")
+    done = {"create": "created", "delete": "deleted"}.get(request.verb, "changed")
+    return ClusterError(f"{operator} does not answer, so nothing was {done}: its webhook {name}: {reason}")
 
 
 def _reasons(answer: Object, message: str) -> str:

@@ -139,6 +139,12 @@ def _status(message: str, reason: str = "", **details: object) -> bytes:
             "refused",
         ),
         (
+            Request("patch", PYTORCH_JOB, "team", "run"), 500, _status(WEBHOOK, "InternalError"), ClusterError,
+            "the training operator (kubectl get pods -A -l control-plane=kubeflow-training-operator) does not answer, "
+            "so nothing was changed: its webhook validator.pytorchjob.training-operator.kubeflow.org: connection "
+            "refused",
+        ),
+        (
             Request("get", POD, "team", "p", "log"), 400,
             _status('container "pytorch" in pod "p" is waiting to start: ContainerCreating', "BadRequest"), NotYet,
             'container "pytorch" in pod "p" is waiting to start: ContainerCreating',
