@@ -38,7 +38,8 @@ class OwnFiles:
         for name in self._names:  # an earlier start on another machine may have sent some
             for place in self._places:
                 if not (self._folder / name).exists() and storage.exists(storage.join(place, name)):
-                    storage.download(storage.join(place, name), str(self._folder / name))
+                    # A process that was cut off may still send its own: `read_bytes` takes one version of them.
+                    storage.write_atomic(str(self._folder / name), storage.read_bytes(storage.join(place, name)))
         if not places.is_shared:
             kept = "there alone" if not self._places else f"there, and in {self._places[-1]} with every checkpoint"
             log.warning(

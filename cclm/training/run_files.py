@@ -46,6 +46,8 @@ KEPT_FILES = (
 def fetch_logs(places: Sequence[str], folder: Path, newer: str | None = None) -> None:
     """Bring log and metrics to `folder`, a local one, so that a run appends to what was written elsewhere before.
 
+    Another process of the run may replace them meanwhile: then one of the versions is taken.
+
     Args:
         newer: the place whose files replace shorter ones in `folder`; None: only absent ones are fetched.
     """
@@ -56,7 +58,7 @@ def fetch_logs(places: Sequence[str], folder: Path, newer: str | None = None) ->
             if Path(storage.local_path(remote)) == local or not storage.exists(remote):
                 continue
             if not local.exists() or (newer is not None and local.stat().st_size < storage.size(remote)):
-                storage.download(remote, str(local))
+                storage.write_atomic(str(local), storage.read_bytes(remote))
 
 
 def set_aside(place: str, but: str | None = None) -> None:

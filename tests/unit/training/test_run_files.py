@@ -1,6 +1,7 @@
 """Files of an earlier run are set aside, each time under a name of their own."""
 
 from cclm import storage
+from cclm.metrics.metrics_file import METRICS
 from cclm.training import run_files
 
 
@@ -29,3 +30,21 @@ def test_runs_set_aside_in_a_store_within_a_second(tmp_path, monkeypatch):
     for aside, name in files.items():
         assert storage.read_bytes(f"{place}/{aside}/{name}") == name.encode()
         assert storage.read_bytes(f"{manifest}-{aside}.json") == name.encode()
+
+
+def test_metrics_that_another_process_replaces_while_they_are_fetched_are_fetched_whole(tmp_path, monkeypatch):
+    """A machine that is cut off trains on, and sends with each checkpoint, while its replacement starts."""
+    place = f"memory://{tmp_path.name}"
+    remote = storage.join(place, METRICS)
+    storage.write_atomic(remote, b"1\n")
+    read = storage.access.read_ranges
+
+    def read_late(url, ranges):
+        data = read(url, ranges)
+        if data == [b"1\n"]:
+            storage.write_atomic(remote, b"1\n2\n")
+        return data
+
+    monkeypatch.setattr(storage.access, "read_ranges", read_late)
+    run_files.fetch_logs([place], tmp_path)
+    assert (tmp_path / METRICS).read_bytes() == b"1\n2\n"
