@@ -19,6 +19,7 @@ from .common import ClusterError, run, wait_for, workplace
 from .kubectl import Kubectl, Manifest
 
 TRAINING_NAMESPACE = "kubeflow"
+MONITORING_NAMESPACE = "monitoring"
 
 
 def _kustomize(module: str, folder: str) -> list[Manifest]:
@@ -153,10 +154,33 @@ def _karpenter(cluster: Cluster) -> None:
     apply(cluster.kubectl, _chart("karpenter", "charts/karpenter-crd", "karpenter"))
 
 
+def _example(folder: str) -> list[Manifest]:
+    """The objects of a folder of the Prometheus Operator's examples."""
+    files = sorted((gobuild.files_of("prometheus-operator") / "example" / folder).glob("*.yaml"))
+    return [item for path in files for item in kubectl.documents(path.read_text())]
+
+
+def _prometheus_definitions(cluster: Cluster) -> None:
+    apply(cluster.kubectl, kubectl.of_kind(_example("prometheus-operator-crd"), "CustomResourceDefinition"))
+
+
 def _prometheus_operator(cluster: Cluster) -> None:
-    folder = gobuild.files_of("prometheus-operator") / "example/prometheus-operator-crd"
-    manifests = [item for path in sorted(folder.glob("*.yaml")) for item in kubectl.documents(path.read_text())]
-    apply(cluster.kubectl, kubectl.of_kind(manifests, "CustomResourceDefinition"))
+    install(cluster, ["prometheus-crds"])
+    reloader, image = images.of_program("prometheus-config-reloader", "/bin/prometheus-config-reloader")
+    cluster.load(image, [layout.CONTROL])
+    cluster.load(images.of_program("prometheus", "/bin/prometheus")[1], [layout.CONTROL])
+    monitors = {"ServiceMonitor", "Service"}
+    operator = [item for item in _example("rbac/prometheus-operator") if item["kind"] not in monitors]
+    for item in operator:
+        item["metadata"].pop("namespace", None)
+        for subject in item.get("subjects", []):
+            subject["namespace"] = MONITORING_NAMESPACE
+    for item in kubectl.of_kind(operator, "Deployment"):
+        item["spec"]["template"]["spec"]["containers"][0]["args"] = [f"--prometheus-config-reloader={reloader}"]
+    # What a Prometheus may read. Each test binds it to an account of its own.
+    role = kubectl.of_kind(_example("rbac/prometheus"), "ClusterRole")
+    manifests = _with_namespace([*operator, *role], MONITORING_NAMESPACE)
+    _install(cluster, "prometheus-operator", manifests, "/bin/operator")
 
 
 class Option:
@@ -197,11 +221,19 @@ OPTIONS = {
         _karpenter, ["helm"], None, "NodePool, EC2NodeClass", "nodepools.karpenter.sh", ("karpenter",)
     ),
     "prometheus-crds": Option(
-        _prometheus_operator,
+        _prometheus_definitions,
         [],
         None,
         "PodMonitor, PrometheusRule",
         "podmonitors.monitoring.coreos.com",
+        ("prometheus-operator",),
+    ),
+    "prometheus-operator": Option(
+        _prometheus_operator,
+        ["prometheus-operator", "prometheus-config-reloader", "prometheus"],
+        MONITORING_NAMESPACE,
+        "a Prometheus for each object of that kind",
+        "prometheuses.monitoring.coreos.com",
         ("prometheus-operator",),
     ),
 }

@@ -1,6 +1,7 @@
 """Files of the chart's dashboards and alerts, as their tests see them."""
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,17 +34,30 @@ def panels(name: str) -> list[dict[str, Any]]:
     return [panel for panel in dashboard["panels"] if panel["type"] != "row"]
 
 
-def asked() -> dict[str, Asked]:
+def asked(variables: dict[str, str] = VARIABLES, window: Window = WINDOW) -> dict[str, Asked]:
     """Every expression of every panel, with the variables filled in, by a name of it."""
     found = {}
     for name in DASHBOARDS:
         for panel in panels(name):
             for target in panel["targets"]:
-                expression = fill_in(target["expr"], VARIABLES, WINDOW)
+                expression = fill_in(target["expr"], variables, window)
                 assert "$" not in expression
                 identity = f"{name}: {panel['title']} {target['refId']}"
                 found[identity] = Asked(panel, expression, target["legendFormat"])
     return found
+
+
+MOST = {"percentunit": 1.001, "s": 1e6, "h": 1e3, "celsius": 120, "watt": 1000, "kwatth": 1e3}
+"""Above these a number has another unit than is said."""
+
+
+def check_unit(panel: dict[str, Any], values: list[float]) -> None:
+    """Numbers of a panel are finite, and in the range of its unit."""
+    assert all(math.isfinite(value) for value in values)
+    defaults = panel["fieldConfig"]["defaults"]
+    if "min" in defaults:
+        assert min(values, default=math.inf) >= defaults["min"] - 1e-9
+    assert max(values, default=-math.inf) <= MOST.get(defaults["unit"], math.inf)
 
 
 ASKED = asked()
