@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from k8s.monitoring.pictures import Window
-from tests.cluster import demo_run, images, monitoring, mounted, run_faults, runs
+from tests.cluster import demo_run, faults, images, monitoring, mounted, run_faults, runs
 from tests.cluster.cluster import Cluster
 from tests.cluster.common import ClusterError, wait_for
 from tests.cluster.monitoring import wait_firing
@@ -296,3 +296,23 @@ def _agent(run: Run) -> int | None:
         return run_faults.processes(run, 0).agent
     except ClusterError:
         return None
+
+
+def test_a_run_whose_data_comes_slowly(watched: Watched, machines: Cluster) -> None:
+    bench = watched.bench
+    config = demo_run.settings(bench.world, bench.data, STEPS, training__save_every=STEPS, data__images__num_workers=1)
+    del config["output_dir"]
+    run = watched.start("run", config)
+    enough = "count_over_time(quick:samples_per_process_second:rate10m[12m]) >= 60"
+    wait_for(lambda: watched.prometheus.query(enough), what="a median", timeout=400, why=run.why)
+    node = run.node_of(0)
+    watched.cause("network of the node slowed down")
+    faults.slow_link(machines, node, kilobits=400)
+    try:
+        watched.fires("CclmThroughputDrop", run)
+        watched.fires("CclmDataWait", run)
+    finally:
+        watched.cause("network as before")
+        faults.steady_link(machines, node)
+    # How much of its time the run waits for data then depends on what else this machine does.
+    watched.is_over("CclmThroughputDrop", run)
