@@ -39,8 +39,8 @@ from cclm.checkpoints.initial import outline
 from cclm.config.model import ModelConfig
 from cclm.config.pretrain import ObjectiveConfig
 from cclm.data.batches.batch import PretrainBatch
-from cclm.tasks.flops import FlopCounter
 from cclm.tasks.pretraining_task import PretrainTask
+from cclm.tasks.step_flops import FlopCounter
 from cclm.training.device_peak import PEAKS
 
 BANDWIDTH = {"A100": 2.039e12, "H100": 3.35e12, "H200": 4.8e12}

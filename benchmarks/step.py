@@ -40,8 +40,8 @@ from cclm.config.compute import ComputeConfig
 from cclm.config.optimization import OptimizerConfig
 from cclm.config.pretrain import ObjectiveConfig
 from cclm.metrics.throughput import images_and_texts, texts_of
-from cclm.tasks.flops import FlopCounter
 from cclm.tasks.pretraining_task import PretrainTask, packs_texts
+from cclm.tasks.step_flops import FlopCounter
 from cclm.training.device_peak import peak_flops
 from cclm.training.environment import autocast, uses_bfloat16
 from cclm.training.optimizer import build_optimizer

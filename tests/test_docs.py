@@ -112,3 +112,11 @@ def test_every_option_of_launch_is_explained() -> None:
         option = next((each for each in action.option_strings if each.startswith("--") and "_" not in each), None)
         if option is not None and option != "--help":
             assert f"`{option}`" in page, option
+
+
+def test_each_way_through_the_code_counts_its_files() -> None:
+    sections = re.split(r"^(?=##+ )", (ROOT / "docs" / "architecture.md").read_text(), flags=re.MULTILINE)
+    counted = [(re.search(r"\b(\d+) files\b", text), re.findall(r"^\d+\. ", text, re.MULTILINE)) for text in sections]
+    ways = [(int(count[1]), len(items)) for count, items in counted if count]
+    assert len(ways) == 5
+    assert all(count == listed for count, listed in ways), ways

@@ -161,6 +161,23 @@ def test_torch_distributed_lives_in_five_modules() -> None:
                      Path("cclm/launch/meeting_agent.py"), Path("cclm/launch/torchrun.py")]  # fmt: skip
 
 
+def test_modules_that_meet_have_names_of_their_own() -> None:
+    """No module imports one of its own name from another folder, and none has the name of a package that we use.
+
+    A command's file may import what it runs, which has its name: `cli/finetune.py` imports `config/finetune.py`.
+    """
+    ours = {
+        module_of(path): path for path in (ROOT / "cclm").rglob("*.py") if path.stem not in ("__init__", "__main__")
+    }
+    foreign = {name.partition(".")[0] for path in ours.values() for name in imported(path)}
+    foreign -= {"cclm", *sys.stdlib_module_names}
+    assert [name for name in ours if name.rpartition(".")[2] in foreign | {"tensorboard", "torchx"}] == []
+    for name, path in ours.items():
+        met = {ours[other] for full in imported(path) for other in (full, full.rpartition(".")[0]) if other in ours}
+        alike = [other for other in met - {path} if other.stem == path.stem]
+        assert not alike or room_of(name) == "cli", f"{path.relative_to(ROOT)} imports {alike}"
+
+
 def test_every_config_loads() -> None:
     files = [path for path in (ROOT / "configs").rglob("*.yaml") if path.parent.name not in ("model", "base")]
     assert len(files) >= 22

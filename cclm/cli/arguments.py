@@ -121,7 +121,7 @@ def check_extras(config: PretrainConfig | FinetuneConfig) -> None:
         UserError: one is not installed.
     """
     if config.tensorboard:
-        from cclm.metrics.tensorboard import check_installed
+        from cclm.metrics.tensorboard_files import check_installed
 
         check_installed()
 

@@ -50,7 +50,7 @@ def convert(args: argparse.Namespace) -> None:
     from cclm.checkpoints.find import WEIGHTS, find_checkpoint, is_checkpoint_folder
     from cclm.checkpoints.published import to_published, write_published_file
     from cclm.errors import UserError
-    from cclm.preflight.places import check_writable
+    from cclm.preflight.result_folders import check_writable
 
     out = Path(args.out)
     if out.exists():

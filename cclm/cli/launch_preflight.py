@@ -14,7 +14,7 @@ from cclm.launch.attempts import newest_step
 from cclm.preflight.checks import Check, Preflight
 from cclm.preflight.efa import check_efa, is_efa_wanted
 from cclm.preflight.gpus import check_enough, check_gpus, promised_gpus, torch_gpus
-from cclm.preflight.places import check_output
+from cclm.preflight.result_folders import check_output
 from cclm.preflight.shared_memory import check_shared_memory
 
 if TYPE_CHECKING:

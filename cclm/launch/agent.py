@@ -1,7 +1,7 @@
 """torchrun's agent that decides by the cause of a failure whether to restart or to end.
 
-Only this module, cclm.distributed and cclm.launch.torchrun use torch.distributed. It overrides and calls parts of
-torch's `LocalElasticAgent` and of the c10d rendezvous that are not public; `cclm.launch.torch_internals` lists them.
+It overrides and calls parts of torch's `LocalElasticAgent` and of the c10d rendezvous that are not public;
+`cclm.launch.torch_internals` lists them. `tests/test_layout.py` lists the modules that use torch.distributed.
 """
 
 from __future__ import annotations
@@ -223,7 +223,7 @@ class Agent(LocalElasticAgent):
         elif self._settle_by_others(failure):
             self._remaining_restarts += 1
         elif failure.cause.may_restart and self._remaining_restarts > 0:
-            self._tell_others(failure)
+            self._notify_others(failure)
             limit = self._worker_group.spec.max_restarts
             self._journal.emit(Restarted(failure.cause.name, describe(failure), self._remaining_restarts - 1, limit))
         else:
@@ -233,7 +233,7 @@ class Agent(LocalElasticAgent):
         """Whether it is known that another node is to blame. The stock rendezvous does not tell."""
         return False
 
-    def _tell_others(self, failure: Failure) -> None:
+    def _notify_others(self, failure: Failure) -> None:
         """Tell the other nodes why they should start again. With the stock rendezvous they find out by themselves."""
 
     def _shutdown(self, death_sig: signal.Signals | None = None, timeout: int | None = None) -> None:

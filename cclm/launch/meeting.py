@@ -170,7 +170,7 @@ class _Attendee:
     """What the host knows of a node."""
 
     report: Report
-    heard: float
+    last_report_time: float
     """When it reported last."""
 
 
@@ -244,8 +244,8 @@ class Meeting:
         self._last_tick = now
         for token, attendee in list(self._attendees.items()):
             if pause > self.limits.silence / 3:  # this process itself stood still, and could hear nobody
-                attendee.heard += pause
-            if now - attendee.heard > self.limits.silence and token != self.host.token:
+                attendee.last_report_time += pause
+            if now - attendee.last_report_time > self.limits.silence and token != self.host.token:
                 self.lose(token, f"silent for {self.limits.silence:g} s")
         self._advance()
 

@@ -127,7 +127,7 @@ class MeetingAgent(Agent):
         """Begin the next round where the present one should end, because of other nodes."""
         restarts_left = self._remaining_restarts
         if (trouble := self._membership.trouble()) is not None:
-            self._say_broken(trouble)
+            self._emit_round_broken(trouble)
             if not _is_in_good_order(trouble):
                 self._stop_soon()
             self._begin_again(worker_group, _start_after(trouble))
@@ -142,7 +142,7 @@ class MeetingAgent(Agent):
         self._success = None
         super()._begin_again(worker_group, start)
 
-    def _say_broken(self, trouble: Trouble) -> None:
+    def _emit_round_broken(self, trouble: Trouble) -> None:
         cause = trouble.cause or Cause.LOST_PEER.name
         self._journal.emit(RoundBroken(cause, trouble.reason, self._remaining_restarts))
 
@@ -153,11 +153,11 @@ class MeetingAgent(Agent):
         trouble = self._membership.explain(_CONSEQUENCES[failure.cause])
         if trouble is None:
             return False
-        self._say_broken(trouble)
+        self._emit_round_broken(trouble)
         self._next_start = _start_after(trouble)
         return True
 
-    def _tell_others(self, failure: Failure) -> None:
+    def _notify_others(self, failure: Failure) -> None:
         self._membership.report_trouble(self._trouble_of(failure))
 
     def _trouble_of(self, failure: Failure) -> Trouble:

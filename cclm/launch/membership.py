@@ -100,7 +100,7 @@ class Membership:
         self._verdict: str | None = None
         self._link: Link | None = None
         self._server: MeetingServer | None = None
-        self._has_said_goodbye = False
+        self._is_disconnected = False
         self._seeking_since: float | None = None
         """Since when this node looks for a place to meet; None while it has one."""
         others = {other: address for other, address in self._addresses.items() if other != index}
@@ -241,7 +241,7 @@ class Membership:
             verdict: as `cclm.launch.exit_report` writes it.
         """
         self._set(verdict=verdict)
-        self._say_goodbye()
+        self._disconnect()
 
     def leave(self, trouble: Trouble | None) -> None:
         """Leave for good; a node that hosts the meeting stays until the others know.
@@ -252,27 +252,27 @@ class Membership:
         if trouble is not None and self._trouble is None:
             self._set(trouble=trouble)
         self._set(status=Status.LEAVING)
-        self._say_goodbye()
+        self._disconnect()
 
     def close(self) -> None:
         """After the end: let the others read it, then be gone. After success the host goes first."""
-        is_guest_of_success = self.is_finished and not self.is_host and not self._has_said_goodbye
+        is_guest_of_success = self.is_finished and not self.is_host and not self._is_disconnected
         if is_guest_of_success:
             self._set(status=Status.LEAVING)
-        self._say_goodbye(until_alone=True)
+        self._disconnect(until_alone=True)
         if is_guest_of_success:
             time.sleep(self._stay_seconds)
 
-    def _say_goodbye(self, *, until_alone: bool = False) -> None:
+    def _disconnect(self, *, until_alone: bool = False) -> None:
         """Wait until the host has heard the present state, and where this node hosts, until the others have.
 
         Args:
             until_alone: wait for the others: the host until they are gone or know of the success, and after success
                 each of them until the host is gone.
         """
-        if self._has_said_goodbye:
+        if self._is_disconnected:
             return
-        self._has_said_goodbye = True
+        self._is_disconnected = True
         deadline = time.monotonic() + (_LAST_SECONDS if until_alone else _GOODBYE_SECONDS)
         link, report = self._link, self._report()
         if link is not None:

@@ -166,19 +166,19 @@ class Endpoint:
         client = Client(environ.get("REMOTE_ADDR", ""), environ.get("HTTP_USER_AGENT", ""))
         self._scrapers.add(client, began, announces_itself=_MARK_OF_SCRAPES in environ)
 
-    def await_last_scrapes(self, tell: Callable[[str], None]) -> None:
+    def await_last_scrapes(self, notify: Callable[[str], None]) -> None:
         """Go on answering until everybody who scrapes regularly has the last values, but not for long.
 
         Call it in the main thread. SIGTERM and Ctrl-C end the waiting, and nothing else.
 
         Args:
-            tell: gets a sentence if that may take a while.
+            notify: gets a sentence if that may take a while.
         """
         end = self._scrapers.now()
         seconds = self._scrapers.wait_until(end) - end
         with signals_noted() as signals:
             if seconds >= _NOTICEABLE_WAIT:
-                tell(f"waiting up to {seconds:.0f} s until the last metrics are scraped")
+                notify(f"waiting up to {seconds:.0f} s until the last metrics are scraped")
             self._scrapers.await_last_scrapes(end, lambda: bool(signals))
 
     def close(self) -> None:

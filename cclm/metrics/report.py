@@ -22,7 +22,7 @@ from cclm.metrics.package_warnings import WarningsHandler
 from cclm.metrics.progress_bar import ProgressBar
 from cclm.metrics.prometheus import sink_of_process
 from cclm.metrics.status_file import EVALUATION, STATUS, StatusFile
-from cclm.metrics.tensorboard import TensorBoard
+from cclm.metrics.tensorboard_files import TensorBoard
 
 
 def open_journal(*, is_first: bool) -> Journal:

@@ -14,7 +14,7 @@ from typing import Protocol
 from cclm import distributed, storage
 from cclm.config.output import CheckpointConfig
 from cclm.metrics.log_file import LOG
-from cclm.preflight.places import check_place
+from cclm.preflight.result_folders import check_place
 from cclm.training.run_files import BEST, fetch_logs
 
 

@@ -26,9 +26,9 @@ from cclm.events import EvaluationStarted, Journal, PhaseChanged, Started, Stopp
 from cclm.gradient_compression import compress_gradients
 from cclm.metrics.report import Report, open_journal
 from cclm.metrics.status_file import EVALUATION
-from cclm.metrics.tensorboard import EVALUATION_FOLDER
-from cclm.metrics.tensorboard import FOLDER as TENSORBOARD
-from cclm.tasks.flops import FlopCounter
+from cclm.metrics.tensorboard_files import EVALUATION_FOLDER
+from cclm.metrics.tensorboard_files import FOLDER as TENSORBOARD
+from cclm.tasks.step_flops import FlopCounter
 from cclm.training import environment
 from cclm.training.changes import changes, settings_of
 from cclm.training.device_peak import peak_flops

@@ -18,8 +18,8 @@ from cclm.metrics.log_file import LOG
 from cclm.metrics.metrics_file import METRICS
 from cclm.metrics.results import PREDICTIONS, RESULTS
 from cclm.metrics.status_file import EVALUATION, STATUS
-from cclm.metrics.tensorboard import EVALUATION_FOLDER
-from cclm.metrics.tensorboard import FOLDER as TENSORBOARD
+from cclm.metrics.tensorboard_files import EVALUATION_FOLDER
+from cclm.metrics.tensorboard_files import FOLDER as TENSORBOARD
 from cclm.training.held_out import RESULT
 from cclm.training.run_folder import RUN
 

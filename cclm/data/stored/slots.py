@@ -23,7 +23,7 @@ _RunKey = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
-class _Run:
+class _FetchedRun:
     """Neighbouring records of one file."""
 
     key: _RunKey
@@ -37,7 +37,7 @@ class _NextRun(NamedTuple):
     """A run that is being fetched."""
 
     key: _RunKey
-    run: Future[_Run]
+    run: Future[_FetchedRun]
 
 
 class SlotReader:
@@ -49,7 +49,7 @@ class SlotReader:
     def __init__(self, indexes: list[FileIndex], order: SampleOrder, slots: range) -> None:
         self._indexes, self._order = indexes, order
         self._ahead = max(1, _AHEAD // max(1, len(slots)))  # batches
-        self._runs: dict[int, _Run] = {}
+        self._runs: dict[int, _FetchedRun] = {}
         self._next_runs: dict[int, _NextRun] = {}
         self._pool = ThreadPoolExecutor(min(_THREADS, max(1, len(slots))), thread_name_prefix="cclm-read")
 
@@ -88,10 +88,10 @@ class SlotReader:
     def _fetch_later(self, slot: int, ref: RecordRef) -> None:
         self._next_runs[slot] = _NextRun(_key(ref), self._pool.submit(self._fetch, ref))
 
-    def _fetch(self, ref: RecordRef) -> _Run:
+    def _fetch(self, ref: RecordRef) -> _FetchedRun:
         index = self._indexes[ref.file]
         offsets = index.offsets(*ref.run)
-        return _Run(_key(ref), memoryview(storage.read_range(index.url, offsets[0], offsets[-1])), offsets)
+        return _FetchedRun(_key(ref), memoryview(storage.read_range(index.url, offsets[0], offsets[-1])), offsets)
 
 
 def _key(ref: RecordRef) -> _RunKey:

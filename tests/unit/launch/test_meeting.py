@@ -61,7 +61,7 @@ class Place:
         """Time passes while all that have reported go on to do so."""
         self.clock.now += seconds
         for attendee in self.meeting._attendees.values():
-            attendee.heard = self.clock.now
+            attendee.last_report_time = self.clock.now
         self.meeting.tick()
 
 

@@ -34,7 +34,7 @@ def node() -> Iterator[Make]:
 
     yield make
     for each in made:
-        each._say_goodbye()
+        each._disconnect()
         if each._server is not None:
             each._server.close()
 

@@ -9,7 +9,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from cclm.cli import main
 from cclm.events import Evaluated, Event, Journal, Notice
-from cclm.metrics.tensorboard import TensorBoard
+from cclm.metrics.tensorboard_files import TensorBoard
 
 CONFIGS = Path(__file__).parents[3] / "configs"
 
@@ -81,7 +81,7 @@ def test_a_disk_that_takes_no_more_at_the_end_is_a_notice(tmp_path: Path, monkey
 def test_without_the_package_nothing_is_begun(
     command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("cclm.metrics.tensorboard.find_spec", lambda name: None)
+    monkeypatch.setattr("cclm.metrics.tensorboard_files.find_spec", lambda name: None)
     monkeypatch.setattr("cclm.training.run_folder.no_trace_if_refused", pytest.fail)
     config = "Pretrain_4m.yaml" if command == "pretrain" else "cclm-base-ft/XVNLI.yaml"
     name, *options = command.split()

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from cclm.errors import NodeError, UserError
-from cclm.preflight.places import check_output, check_writable
+from cclm.preflight.result_folders import check_output, check_writable
 
 # Folders: tests may run as root, who may write anywhere; /proc takes no files from anybody.
 

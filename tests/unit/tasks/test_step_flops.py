@@ -20,10 +20,10 @@ from cclm.data.batches.finetuning_batch import AnswerBatch, ClassificationBatch,
 from cclm.sequences import Sequences
 from cclm.tasks.answering import AnsweringTask
 from cclm.tasks.classification import ClassificationTask
-from cclm.tasks.flops import FlopCounter
 from cclm.tasks.pretraining_task import PretrainTask
 from cclm.tasks.reasoning import PairTask, TextAssignmentTask
 from cclm.tasks.retrieval import RetrievalTask
+from cclm.tasks.step_flops import FlopCounter
 
 TEXT = TextConfig(
     vocab_size=60, hidden_size=32, num_heads=2, intermediate_size=48, num_layers=5, num_text_layers=2, max_positions=32
