@@ -141,7 +141,8 @@ def _swin_buffers(module: nn.Module) -> dict[str, Tensor]:
     for name, buffer in module.named_buffers():
         if "image_encoder.trunk." in name and name.endswith(("relative_position_index", "attn_mask")):
             rest = name.split("image_encoder.trunk.", 1)[1]
-            buffers["vision_encoder." + _swin_downsampling(rest, shift=-1)] = buffer
+            # Published masks have -100 where ours may have -inf (`cclm.model.vision`); indices are not negative.
+            buffers["vision_encoder." + _swin_downsampling(rest, shift=-1)] = buffer.clamp(min=-100)
     return buffers
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from timm.models.swin_transformer import WindowAttention
 
 from cclm.checkpoints.backbones import copy_parameters, load_xlm_roberta, read_swin
 from cclm.checkpoints.initial import build_model
@@ -182,3 +183,20 @@ def test_weights_of_another_size_are_refused(model: CCLM, tmp_path: Path) -> Non
     torn.write_bytes((GOLDEN / "pretrained.th").read_bytes()[:5000])
     with pytest.raises(UserError, match="torn"):
         read_published_file(torn)
+
+
+def test_no_weight_inside_windows_is_too_small_for_fast_products(model: CCLM) -> None:
+    weights: list[torch.Tensor] = []
+    encoder = model.encoders.image_encoder
+    hooks = [
+        module.softmax.register_forward_hook(lambda _, __, result: weights.append(result))
+        for module in encoder.modules()
+        if isinstance(module, WindowAttention)
+    ]
+    with torch.no_grad():
+        encoder(torch.randn(2, 3, 128, 128, generator=torch.Generator().manual_seed(1)))
+    for hook in hooks:
+        hook.remove()
+    smallest = torch.finfo(torch.float32).tiny
+    assert len(weights) == 8 and any((part == 0).any() for part in weights)
+    assert not any(((part > 0) & (part < smallest)).any() for part in weights)
