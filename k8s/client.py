@@ -29,7 +29,7 @@ CONNECT_SECONDS, ANSWER_SECONDS = 10.0, 40.0
 METRICS_SECONDS = 1.5
 """How long to wait for a pod's metrics. A pod that hangs must not hold up who asks for its state."""
 SILENCE_SECONDS = 60.0
-"""A followed log without a line for so long is opened anew, as its connection may be dead."""
+"""A followed log without a line for this time is opened anew, as its connection may be dead."""
 PAGE = 500
 """Objects in one answer to a list."""
 
@@ -187,7 +187,7 @@ class Cluster:
             namespace: None means all namespaces.
             labels: label selector.
             fields: field selector.
-            pages: at most so many calls; further objects are left out.
+            pages: highest number of calls; further objects are left out.
         """
         request = Request("list", resource, namespace)
         found: list[Object] = []

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from prometheus_client import Counter, Gauge
 
 _CONTACT_SECONDS = 30.0
-"""After so long without an answer of the API server, nodes are watched anew: nobody knows what they did meanwhile."""
+"""After this time without an answer of the API server, nodes are watched anew: nobody knows what they did meanwhile."""
 
 
 class Controller:

@@ -35,7 +35,7 @@ from k8s.replicas import condition
 from k8s.state import Observation, newest_pods
 
 EVENT_PAGES, NODE_PAGES = 4, 4
-"""At most so many calls for events about pods, and for nodes."""
+"""Highest number of calls for events about pods, and for nodes."""
 METRICS_TRIES = 2
 """Pods that are asked for their metrics until one answers that counts the restarts of the run."""
 SUSPECTS = 3

@@ -68,7 +68,7 @@ _DISRUPTIONS = {
 }
 """Reason of the condition DisruptionTarget to what it means."""
 _SLACK = timedelta(seconds=5)
-"""A pod that is still there so long after its grace is stuck."""
+"""A pod that is still there this time after its grace is stuck."""
 
 
 def read_replica(index: int, pod: Object | None, container: str, nodes: Mapping[str, Object], now: datetime) -> Replica:

@@ -14,7 +14,7 @@ from k8s.state import job_state, largest_size, replicas_of, smallest_size
 
 
 def check_resize(job: Object, nodes: int) -> None:
-    """Check that a job may have so many pods.
+    """Check that a job may have that number of pods.
 
     Raises:
         UserError: it may not; the sentence says why.
@@ -42,7 +42,7 @@ def check_resize(job: Object, nodes: int) -> None:
 
 
 def resize(cluster: Cluster, job: Object, nodes: int) -> None:
-    """Give a job so many pods. The last ones save and leave, or new ones join; the others go on.
+    """Give a job another number of pods. The last ones save and leave, or new ones join; the others go on.
 
     Args:
         cluster: where the job is.
@@ -50,7 +50,7 @@ def resize(cluster: Cluster, job: Object, nodes: int) -> None:
         nodes: how many pods.
 
     Raises:
-        UserError: the job may not have so many.
+        UserError: the job may not have that number of pods.
     """
     check_resize(job, nodes)
     change = {"spec": {"pytorchReplicaSpecs": {"Worker": {"replicas": nodes}}}}

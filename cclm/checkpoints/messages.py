@@ -121,9 +121,9 @@ class SaveOutcome:
     """All places of the request, in words."""
     seconds: float = 0.0
     staging_seconds: float = 0.0
-    """Of `seconds`, those until the files were on the local disk."""
+    """The part of `seconds` until the files were on the local disk."""
     size: int = 0
-    """Bytes of the files of one copy that its manifest names."""
+    """Total size in bytes of the files that the manifest of one copy names."""
     time: float = 0.0
     """Unix time at which it was committed in every place."""
     error: str = ""

@@ -199,11 +199,11 @@ class Writer:
     def __init__(self, setup: WriterSetup) -> None:
         self._setup = setup
         self._step = setup.start_step
-        """The training process has done at least so many outer steps, and log and metrics tell of all of them."""
+        """The training process has done at least `step` outer steps, and log and metrics tell of all of them."""
         self.mirror = Mirror(setup.mirror_from, setup.mirror_to, self._is_behind)
         """Sends the small files."""
         self._layout: Layout = {}
-        """Of every role so far, as last received."""
+        """Layout of every role, as last received."""
         self._resumed_from: dict[str, int | None] = {}
         """By place: the checkpoint that retention must still protect there."""
 

@@ -28,9 +28,9 @@ OVER_AFTER = 600.0
 
 A scheduler that starts it again has done so by then."""
 SHORTEST_STALL, FIRST_STEP_WITHIN = 60.0, 600.0
-"""Seconds without a step after which that is said: at least, and where no logging interval has ended yet."""
+"""Seconds without a step after which `cclm status` says so: the least, and those before the first interval ends."""
 _LATE = 3
-"""Otherwise it is said after so many times the length of the last interval, which has a step or more."""
+"""Otherwise it says so after this many times the length of the last interval, which has a step or more."""
 UNKNOWN = "unknown"
 """The phase of a run that left nothing which says it."""
 

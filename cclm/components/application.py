@@ -14,7 +14,7 @@ from cclm.errors import UserError
 
 _ROLE = "cclm"
 _CORES, _MEGABYTES = 2, 4096
-"""What a node has where nothing is said: enough for the demo."""
+"""Default resources of a node, enough for the demo."""
 _OWN_MACHINE = "localhost:0"
 """Where the only node of a job meets itself: any free port."""
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 Dashes: TypeAlias = Literal["-", "--", ":", "-."]
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#444444")
-"""Of Okabe and Ito: told apart by the colour-blind, too."""
+"""The palette of Okabe and Ito, which colour-blind readers can tell apart."""
 _DASHES: tuple[Dashes, ...] = ("-", "--", ":", "-.")
 """For runs of the same colour."""
 
@@ -46,10 +46,10 @@ _HANDLE = 0.7
 _MANY_POINTS = 200
 """A noisy curve of more points is drawn pale, below its running mean."""
 _MEANS = 50
-"""The running mean goes over one in so many of the points."""
+"""The window of the running mean is the number of points divided by this."""
 
 _THICKEST, _THINNER = 2.0, 0.9
-"""Width of the first run's curves, and what the last one's is less: equal runs show below one another."""
+"""Line width of the first run, and how much thinner the last run's line is. So equal curves can all be seen."""
 
 _STYLE: dict[RcKeyType, str | float] = {
     "font.family": "sans-serif",
@@ -262,7 +262,7 @@ def running_mean(values: npt.NDArray[np.float64], window: int) -> npt.NDArray[np
 
     Args:
         values: (N,); NaN counts as absent.
-        window: so many values are averaged, fewer at both ends.
+        window: number of values that are averaged; fewer at both ends.
 
     Returns:
         (N,); NaN where there is nothing to average.

@@ -77,7 +77,7 @@ _CENTRES = dict(zip(PLACES, ((0.215, 0.215), (0.785, 0.215), (0.215, 0.785), (0.
 _RADII = {"small": 0.108, "large": 0.172}
 _SHIFT = 0.01
 _OVERSAMPLING = 4
-"""Shapes are drawn so many times larger and averaged down, which smooths their edges."""
+"""Shapes are drawn larger by this factor and averaged down, which smooths their edges."""
 
 
 def draw(scene: Scene, side: int) -> Drawing:

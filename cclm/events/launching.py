@@ -23,13 +23,13 @@ class NodesMet(Event):
     """The nodes have agreed on who takes part, and start their processes."""
 
     nodes: int
-    """That take part."""
+    """Nodes that take part."""
     min_nodes: int
     max_nodes: int
     node_rank: int
-    """Of this node, from 0."""
+    """Rank of this node, from 0."""
     processes: int
-    """Of all nodes together."""
+    """Processes of all nodes together."""
     seconds: float
     """How long this node waited for the others."""
 
@@ -41,7 +41,7 @@ class AttemptsCounted(Event):
     attempts: int
     """Starts in a row without a newer checkpoint."""
     max_attempts: int
-    """So many may be made."""
+    """Highest number of starts allowed."""
     step: int | None = None
     """Step of the newest checkpoint when the last of them began; None where that is not known."""
 
@@ -94,7 +94,7 @@ class NodeJoining(Event):
     """Another node wants to join. The processes save and start again together with it, which uses up no restart."""
 
     nodes: int
-    """That take part so far."""
+    """Nodes that take part so far."""
     restarts_left: int
 
 
@@ -117,7 +117,7 @@ class Ended(Event):
     may_retry: bool
     """Whether the same command may succeed, or get further, when it is given again; False after success."""
     traceback: str = ""
-    """Of a bug in a training process, as Python prints it."""
+    """Traceback of a bug in a training process, as Python prints it."""
     progress: Mapping[str, float] = field(default_factory=dict)
     """How far the run came, by the names of `cclm.launch.metrics_sink.last_progress`; empty where nobody knows."""
     restarts: Mapping[str, int] = field(default_factory=dict)

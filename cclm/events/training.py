@@ -19,12 +19,12 @@ class Started(Event):
     """Outer steps done before; 0: the training begins."""
     total_steps: int
     parameters: int
-    """Of the whole task, heads included."""
+    """Parameters of the whole task, heads included."""
     processes: int
     device: str
     """Type of the device, such as `cuda`."""
     threads: int
-    """Of torch, in each process."""
+    """Threads of torch, in each process."""
     records: Mapping[str, int]
     """By kind of batch: records, or training examples."""
     places: tuple[str, ...]
@@ -32,9 +32,9 @@ class Started(Event):
     details: str = ""
     """The training examples in words: their files, and what was left out."""
     backend: str | None = None
-    """Of collectives: `nccl` or `gloo`; None in a single process."""
+    """Backend of collectives: `nccl` or `gloo`; None in a single process."""
     network: str = ""
-    """Of collectives, as NCCL calls it: `Socket`, `IB`, `AWS Libfabric`. Empty where NCCL does not say."""
+    """Transport of collectives, as NCCL calls it: `Socket`, `IB`, `AWS Libfabric`. Empty where NCCL does not say."""
     weights: str | None = None
     """In words: what a task that begins takes its weights from. None: nothing but the config, or the task goes on."""
     run: str = ""
@@ -260,7 +260,7 @@ class Saved(Event):
     place: str
     """All of them, in words."""
     bytes: int
-    """Of the files of one copy that its manifest names."""
+    """Total size of the files that the manifest of one copy names."""
     seconds: float
     """From the copy to memory until it was durable."""
     held_up_seconds: float
@@ -280,7 +280,7 @@ class SaveFailed(Event):
     reason: str
     failures_in_a_row: int
     allowed: int
-    """So many in a row end the run."""
+    """Number of failures in a row that ends the run."""
 
 
 @dataclass(frozen=True)

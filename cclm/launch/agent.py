@@ -55,7 +55,7 @@ class Start(enum.Enum):
     FREE = enum.auto()
     """None: nodes came or left in good order."""
     AFTER_LOSS = enum.auto()
-    """None either, unless nodes are lost again and again."""
+    """Not a new attempt either, unless nodes are lost again and again."""
 
 
 class Agent(LocalElasticAgent):

@@ -24,7 +24,7 @@ from cclm.events import AttemptsCounted
 
 DEFAULT_MAX_ATTEMPTS = 5
 _LOSSES_PER_ATTEMPT = 10
-"""A run may lose nodes so many times `--max-attempts` in a row without a newer checkpoint."""
+"""A run may lose nodes this many times `--max-attempts` in a row without a newer checkpoint."""
 _MANIFEST = "manifest.json"
 _STEP = re.compile(r"step-(\d+)")
 

@@ -146,7 +146,7 @@ class LaunchFile:
             self._finish()
 
     def _take_rank(self, node_rank: int) -> None:
-        """Begin to count, or leave that to another node. What ended the last round, the new node 0 counts."""
+        """Begin to count, or leave that to another node. The new node 0 counts the cause that ended the last round."""
         was_leader, self._is_leader = self._is_leader, node_rank == 0
         if self._is_leader and not was_leader:
             self._term, self._is_successor = self._term + 1, self._has_met

@@ -64,7 +64,7 @@ class LaunchOptions:
     starts_anew: bool = False
     """Whether the first start of the job sets aside what is there (`--resume never`)."""
     check_processes: Callable[[int], None] | None = None
-    """Raises UserError if the command cannot run on so many processes."""
+    """Raises UserError if the command cannot run on that number of processes."""
     is_folder_taken: Callable[[], bool] = lambda: False
     """Whether a run of another launcher works in the folders now."""
     preflight: Preflight | None = None

@@ -36,7 +36,7 @@ class Status(enum.Enum):
 
 @dataclass(frozen=True)
 class Limits:
-    """Numbers of nodes, and how long to wait for what, in seconds."""
+    """Numbers of nodes, and time limits in seconds."""
 
     min_nodes: int
     max_nodes: int
@@ -45,7 +45,7 @@ class Limits:
     remeet: float = 15.0
     """In later meetings: for nodes of the last round that are not known to be lost."""
     silence: float = 10.0
-    """After so long without a report, a node is lost."""
+    """A node is lost after this time without a report."""
 
 
 @dataclass(frozen=True, order=True)
@@ -93,7 +93,7 @@ class Report:
     round_number: int
     """The last round of this meeting in which the node took part; 0: none."""
     processes: int
-    """That the node starts."""
+    """Number of training processes that the node starts."""
     former: tuple[str, ...] = ()
     """Tokens of the last round in which it took part, in any meeting."""
     lost: tuple[str, ...] = ()
@@ -129,7 +129,7 @@ class View:
 
 @dataclass(frozen=True)
 class Standing:
-    """What a meeting counts for, against others of the same run: after a network was cut, there may be several."""
+    """How a meeting compares with others of the same run. There may be several after a network was cut."""
 
     is_running: bool
     size: int
@@ -176,7 +176,7 @@ class _Attendee:
 
 @dataclass
 class Meeting:
-    """The state of a meeting, at its host. Not safe for threads: whoever has some locks.
+    """The state of a meeting, at its host. Not thread-safe: callers with several threads must hold a lock.
 
     Args:
         host: the node that hosts it.
@@ -286,7 +286,7 @@ class Meeting:
         return len(here) - (here.count(Status.LEAVING) if self.is_finished else 0)
 
     def view(self) -> View:
-        """What the nodes are told."""
+        """The view of the meeting that the host sends to the nodes."""
         host = self._attendees.get(self.host.token)
         return View(
             round=self.round,

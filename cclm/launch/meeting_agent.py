@@ -24,8 +24,8 @@ from cclm.launch.meeting import Trouble
 from cclm.launch.membership import MeetingTimeout, Membership
 
 _CONSEQUENCES = {Cause.LOST_PEER: 5.0, Cause.COLLECTIVE_TIMEOUT: 0.0}
-"""Causes that may have their cause on another node, and the seconds to wait for what that says. Nodes learn of a loss
-within a second or two; who has waited for the end of a collective has waited long enough."""
+"""Failures that another node may have caused, and the seconds to wait for that node's report. Nodes learn of a loss
+within a second or two. A node that has waited for the end of a collective has waited long enough."""
 
 
 @contextlib.contextmanager

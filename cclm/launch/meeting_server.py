@@ -29,7 +29,7 @@ _LOOK_GATHERING, _LOOK_RUNNING = 1.0, 5.0
 _LOOK_LOST = 0.1
 """Seconds until such a look where a node was lost."""
 _IDLE_SECONDS = 120.0
-"""A connection on which nothing comes for so long is given up, so that its thread ends."""
+"""A connection on which nothing comes for this time is given up, so that its thread ends."""
 ASK_SECONDS = 2.0
 """How long a node may take to answer where it meets."""
 

@@ -126,7 +126,7 @@ class Membership:
         return None if view is None else view.verdict
 
     def enter(self, timeout: float) -> None:
-        """Be in a meeting: find one, or host one, unless this node is in one already.
+        """Join a meeting, or host one, unless this node is in one already.
 
         Args:
             timeout: seconds.

@@ -116,7 +116,8 @@ def _is_of_ended(path: Path) -> bool:
 
 @contextmanager
 def folder_of_values(warn: Callable[[str], None]) -> Iterator[str | None]:
-    """A new folder for the values of processes, for as long as the context lasts. None, and a warning: there is none.
+    """A new folder for the values of processes, for as long as the context lasts. It is None, after a warning, if
+    no folder can be made.
 
     A process that still writes may keep it from being removed. How the run ended does not depend on that.
     """

@@ -55,7 +55,7 @@ class Values(Protocol):
         """Set a gauge, and forget all its series but these."""
 
     def forget_gauges(self, keep: Collection[Metric] = ()) -> None:
-        """All gauges but these are no longer true."""
+        """Remove all gauges but these: they are no longer true."""
 
 
 class MemoryValues:
@@ -277,7 +277,7 @@ def _merge(files: list[str]) -> list[Family]:
 
 
 def allocate_blocks(file: IO[bytes], size: int) -> None:
-    """Make a file that is open for appending so long, with zeros that are written, not only promised.
+    """Extend a file that is open for appending to `size` bytes. Zeros are written, so that the disk has their blocks.
 
     Raises:
         OSError: the disk does not take them.

@@ -15,10 +15,10 @@ MEMORY = 120.0
 LONGEST_WAIT = 30.0
 """Seconds that the end of a run waits for scrapes, at most."""
 _LATE = 1.5
-"""A scrape is waited for until so many intervals after the one before."""
+"""How many intervals after the last scrape the next one is waited for."""
 _REQUESTS_OF_A_SCRAPER = 3
-"""A client that does not say what it is counts as a scraper from so many requests on. One that looks now and then, as
-`torchx status` does, is none."""
+"""A client that does not say what it is counts as a scraper from this number of requests on. One that looks now and
+then, as `torchx status` does, is none."""
 
 
 _KEPT_REQUESTS = 4

@@ -68,7 +68,7 @@ class _Attention(nn.Module):
     unpadded: bool = True
     """Whether packed texts on a CPU are attended to without padding (`cclm.model.fast_paths`)."""
     cheap_dropout: bool = True
-    """Whether that draws as `cclm.model.dropout` does."""
+    """Whether attention to packed texts uses the cheap dropout of `cclm.model.dropout`."""
 
     def __init__(self, hidden_size: int, num_heads: int, dropout: float, attention_dropout: float) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
 """How many floating-point operations the forward pass of each part of the model takes, from its config alone.
 
-Counted are matrix products, those of attention included: `m x k` times `k x n` are `2 m k n` operations. What is left
+Matrix products are counted, including those of attention: `m x k` times `k x n` are `2 m k n` operations. What is left
 out (norms, GELU, softmax, dropout, sums, embeddings) is a small share and no work for the units that a device's peak
 speaks of. Attention is counted as if every query met every key, whatever its mask hides, which is the usual count
 (arXiv 2204.02311, appendix B).
@@ -20,9 +20,9 @@ class Attended:
     """What the texts of one call attend to."""
 
     positions: int
-    """Of all its sequences: for so many states, keys and values are computed."""
+    """Number of states in all sequences. Keys and values are computed for each."""
     of_text: Sequence[float]
-    """For each text, positions that its queries meet; a mean where it is drawn which sequence a text attends to."""
+    """For each text, the number of positions that its queries attend to. Where it is drawn, a mean."""
 
 
 @dataclass(frozen=True)

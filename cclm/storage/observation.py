@@ -35,10 +35,10 @@ class StorageObserver(Protocol):
         """A call has ended, after all its tries."""
 
     def bytes_read(self, store: str, size: int) -> None:
-        """A call has read so many bytes."""
+        """A call has read `size` bytes."""
 
     def bytes_written(self, store: str, size: int) -> None:
-        """A call has written so many bytes."""
+        """A call has written `size` bytes."""
 
     def outage_began(self, store: str) -> None:
         """The first try of a call has met an outage. `outage_ended` follows for each call."""
@@ -47,7 +47,7 @@ class StorageObserver(Protocol):
         """A call that met an outage is about to be tried again."""
 
     def waited(self, store: str, seconds: float) -> None:
-        """A call has lost so much time to an outage: a try that failed, or the pause after it."""
+        """A call has lost `seconds` to an outage: by a try that failed, or by the pause after it."""
 
     def outage_ended(self, store: str) -> None:
         """A call that met an outage has ended, in whatever way."""
@@ -102,7 +102,7 @@ class ObservedCall:
             self._observer.call_ended(store, self.outcome)
 
     def try_failed(self, seconds: float) -> None:
-        """A try has met an outage, and took so long."""
+        """A try has met an outage after `seconds`."""
         if self._observer is None:
             return
         store = store_of(self._url)
@@ -112,7 +112,7 @@ class ObservedCall:
         self._observer.waited(store, seconds)
 
     def retry(self, pause: float) -> None:
-        """The call is tried again, after a pause of so many seconds."""
+        """The call is tried again, after `pause` seconds."""
         if self._observer is not None:
             store = store_of(self._url)
             self._observer.waited(store, pause)

@@ -23,7 +23,7 @@ _ResultT = TypeVar("_ResultT")
 
 
 def sizes_of_parts(count: int, parts: int) -> list[int]:
-    """Cut `count` rows into so many parts, or fewer where there are fewer rows. Sizes differ by 1 at most."""
+    """Cut `count` rows into `parts` parts, or fewer where there are fewer rows. Sizes differ by 1 at most."""
     number = min(parts, count)
     return [count // number + (part < count % number) for part in range(number)]
 

@@ -78,9 +78,9 @@ class Run:
     journal: Journal
     checkpoints: CheckpointConfig
     save: Callable[[int], None]
-    """Write a checkpoint after so many outer steps; called on every process."""
+    """Write a checkpoint. The argument is the number of outer steps done. Called on every process."""
     evaluate: Callable[[int], None] | None
-    """Measure the model after so many outer steps; called on every process."""
+    """Measure the model. The argument is the number of outer steps done. Called on every process."""
     read_before: Mapping[str, ReadCount] = field(default_factory=dict)
     """What was read of the sources up to where this run goes on, over all processes."""
     poll_saves: Callable[[], None] = lambda: None

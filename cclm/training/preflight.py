@@ -34,7 +34,7 @@ def load_checked_tokenizer(config: PretrainConfig | FinetuneConfig) -> Tokenizer
 
 
 def problems_of_settings(config: PretrainConfig | FinetuneConfig, processes: int) -> list[str]:
-    """What keeps a run of so many processes from starting, apart from its data; a sentence each."""
+    """What keeps a run of `processes` processes from starting, apart from its data; a sentence each."""
     problems = []
     try:
         load_checked_tokenizer(config)

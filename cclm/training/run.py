@@ -137,7 +137,7 @@ class Recipe(ABC, Generic[Model]):
         """
 
     def evaluate(self, step: int, trained: Trained[Model]) -> None:
-        """Measure the model after so many outer steps; its checkpoint is saved."""
+        """Measure the model after `step` outer steps. Its checkpoint has been saved before."""
 
     def end(self, step: int, trained: Trained[Model]) -> None:
         """Do what comes after the last step; its checkpoint is saved."""

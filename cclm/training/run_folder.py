@@ -212,7 +212,7 @@ def _worker_in(folder: Path) -> Worker | None:
 
 
 def _sign_of_life(folder: Path) -> object:
-    """When the run in a folder last gave one; None where it has ended, or there is nothing that says it."""
+    """Time of the last sign of life of the run in a folder. None if it has ended, or if no file tells it."""
     try:
         status = json.loads((folder / STATUS).read_text())
         return None if status["phase"] in FINAL else status["time"]

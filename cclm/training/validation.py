@@ -63,7 +63,7 @@ class Validations:
         return any(each["step"] == step for each in self.results)
 
     def is_better(self, score: float) -> bool:
-        """Whether `score` is above all so far: of equal ones the first is kept. One that is no number never is."""
+        """Whether `score` is above all so far. Of equal scores the first is kept. NaN is never the best."""
         return not math.isnan(score) and not any(each["score"] >= score for each in self.results)
 
     def add(self, step: int, metric: str, measured: Mapping[str, Measured]) -> Mapping[str, Any]:
@@ -96,7 +96,7 @@ class Validator:
         self._measure, self._metric, self._validations = measure, metric, validations
 
     def validate(self, step: int) -> None:
-        """Measure the model after so many steps, unless that was done."""
+        """Measure the model after `step` steps, unless that was done."""
         if self._validations.has(step):
             return
         measured = self._measure(self._task)

@@ -12,7 +12,7 @@ from cclm.data.stored.spelling import advice_on_spelling
 from cclm.errors import UserError
 
 Policy = Literal["error", "skip"]
-_LIST_FOLDER_FROM = 32  # from so many images of a folder on, the folder is listed instead of asked for each image
+_LIST_FOLDER_FROM = 32  # from this many images of a folder on, the folder is listed instead of asked for each image
 
 SetT = TypeVar("SetT", bound=AnnotationSet)
 

@@ -36,7 +36,7 @@ from cclm.errors import UserError
 
 _OURS = re.compile(r"part-\d{4,}-\d{5,}\.(jsonl|tar)(\.idx|\.idx\.json)?")
 _IN_FIELDS = ("json", "txt")
-_SHARDS_A_GROUP = 16  # input files are converted in groups, each of about so many shards; groups run in parallel
+_SHARDS_A_GROUP = 16  # input files are converted in groups, each of about this many shards; groups run in parallel
 _MAGIC = {
     "jpg": (b"\xff\xd8\xff",),
     "png": (b"\x89PNG",),

@@ -63,7 +63,7 @@ def draw_positions(
 
     Args:
         length: of the text, tokens.
-        limit: masks at most so many.
+        limit: highest number of tokens to mask.
         word_starts: `length` entries, True for the first token of a word; turns on whole-word masking.
     """
     if length < 2:

@@ -118,7 +118,7 @@ class EpochChunks:
         """Compute the pieces of some places together, which takes as long as computing one of them.
 
         Args:
-            keep: so many pieces stay in memory; those used last.
+            keep: number of pieces that stay in memory: those used last.
         """
         numbers = set(np.searchsorted(self._ends, np.fromiter(places, dtype=np.int64), side="right").tolist())
         if missing := numbers - self._known.keys():
