@@ -51,7 +51,7 @@ for_stores() {
 # run beside the former, which take about as long.
 all_tests() {
     mkdir -p build
-    programs='-m "not cluster" tests/integration'
+    programs='-m "not cluster" --durations 20 tests/integration'
     rest='-m "not cluster" --ignore tests/integration'
     printf '\n$ { pytest -m cluster; pytest %s; } > build/other-tests.log &\n$ pytest %s\n' "$rest" "$programs" >&2
     beside >build/other-tests.log 2>&1 &
@@ -83,7 +83,7 @@ all_tests() {
 beside() {
     failed=0
     trap 'kill "$running"; wait "$running"; exit 143' TERM
-    pytest -m cluster --reruns 1 --max-suite-reruns 3 --rerun-show-tracebacks &
+    pytest -m cluster --durations 20 --reruns 1 --max-suite-reruns 3 --rerun-show-tracebacks &
     running=$!
     wait "$running" || failed=$?
     eval "pytest $rest" &
