@@ -7,13 +7,14 @@ and how often readiness is asked for (the stock intervals would cost half a minu
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import yaml
 
-from . import gobuild, images, kubectl, layout
+from . import gobuild, hardware, images, kubectl, layout
 from .cluster import Cluster
 from .common import ClusterError, run, wait_for, workplace
 from .kubectl import Kubectl, Manifest
@@ -164,6 +165,27 @@ def _prometheus_definitions(cluster: Cluster) -> None:
     apply(cluster.kubectl, kubectl.of_kind(_example("prometheus-operator-crd"), "CustomResourceDefinition"))
 
 
+def _karpenter_kwok(cluster: Cluster) -> None:
+    install(cluster, ["kwok"])
+    source = gobuild.files_of("karpenter-kwok")
+    classes = kubectl.documents((source / "kwok/apis/crds/karpenter.kwok.sh_kwoknodeclasses.yaml").read_text())
+    manifests = _chart("karpenter-kwok", "kwok/charts", "karpenter", "--set", "controller.image.repository=replaced")
+    mounted = "/etc/karpenter/machines.json"
+    machines = {"machines.json": json.dumps(hardware.karpenter_machines())}
+    settings = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "machines", "namespace": "karpenter"}}
+    for item in kubectl.of_kind(manifests, "Deployment"):
+        pod = item["spec"]["template"]["spec"]
+        pod["volumes"] = [{"name": "machines", "configMap": {"name": "machines"}}]
+        for container in pod["containers"]:
+            container["env"].append({"name": "INSTANCE_TYPES_FILE_PATH", "value": mounted})
+            container["volumeMounts"] = [{"name": "machines", "mountPath": str(Path(mounted).parent)}]
+            container["env"] = [
+                entry for entry in container["env"] if "resourceFieldRef" not in entry.get("valueFrom", {})
+            ]
+    manifests = [*classes, *manifests, {**settings, "data": machines}]
+    _install(cluster, "karpenter-kwok", manifests, "/karpenter")
+
+
 def _prometheus_operator(cluster: Cluster) -> None:
     install(cluster, ["prometheus-crds"])
     reloader, image = images.of_program("prometheus-config-reloader", "/bin/prometheus-config-reloader")
@@ -219,6 +241,13 @@ OPTIONS = {
     "kwok": Option(_kwok, ["kwok"], "kube-system", "fake nodes that run fake pods", "stages.kwok.x-k8s.io"),
     "karpenter-crds": Option(
         _karpenter, ["helm"], None, "NodePool, EC2NodeClass", "nodepools.karpenter.sh", ("karpenter",)
+    ),
+    "karpenter-kwok": Option(
+        _karpenter_kwok,
+        ["karpenter-kwok", "kwok", "helm"],
+        "karpenter",
+        "Karpenter, over fake machines",
+        "kwoknodeclasses.karpenter.kwok.sh",
     ),
     "prometheus-crds": Option(
         _prometheus_definitions,

@@ -76,6 +76,39 @@ def fake_node(kind: str, name: str, zone: str = "zone-a") -> Manifest:
     }
 
 
+def karpenter_machines(zones: tuple[str, ...] = ("zone-a", "zone-b")) -> list[Any]:
+    """EC2's machines as Karpenter's provider of fake machines reads them, on demand and as spot in each zone.
+
+    What that provider keeps for the system (0.1 CPU, 10 MiB) is added, so that pods get what they get on the real one.
+    """
+    return [
+        {
+            "name": shape["instance_type"],
+            "architecture": "amd64",
+            "operatingSystems": ["linux"],
+            "resources": {
+                **shape["allocatable"],
+                "cpu": f"{int(shape['allocatable']['cpu'].removesuffix('m')) + 100}m",
+                "memory": f"{int(shape['allocatable']['memory'].removesuffix('Mi')) + 10}Mi",
+            },
+            "offerings": [
+                {
+                    "Price": 30.0 if capacity == "on-demand" else 10.0,
+                    "Available": True,
+                    "Requirements": [
+                        {"key": "karpenter.sh/capacity-type", "operator": "In", "values": [capacity]},
+                        {"key": "topology.kubernetes.io/zone", "operator": "In", "values": [zone]},
+                    ],
+                }
+                for zone in zones
+                for capacity in ("on-demand", "spot")
+            ],
+        }
+        for shape in machine_types().values()
+        if shape["cloud"] == "eks"
+    ]
+
+
 def tolerations() -> list[dict[str, str]]:
     """What a pod needs to be scheduled onto a fake node, beside what the real machine asks for."""
     return [{"key": "kwok.x-k8s.io/node", "operator": "Exists", "effect": "NoSchedule"}]
