@@ -169,7 +169,11 @@ def _karpenter_kwok(cluster: Cluster) -> None:
     install(cluster, ["kwok"])
     source = gobuild.files_of("karpenter-kwok")
     classes = kubectl.documents((source / "kwok/apis/crds/karpenter.kwok.sh_kwoknodeclasses.yaml").read_text())
-    manifests = _chart("karpenter-kwok", "kwok/charts", "karpenter", "--set", "controller.image.repository=replaced")
+    # The chart of 1.14.1 names gates that its values lack, and Karpenter does not start with an empty one.
+    gates = ("staticCapacity", "capacityBuffer")
+    values = ["controller.image.repository=replaced", *(f"settings.featureGates.{gate}=false" for gate in gates)]
+    options = ("--kube-version", "1.33.4", "--set", ",".join(values))
+    manifests = _chart("karpenter-kwok", "kwok/charts", "karpenter", *options)
     mounted = "/etc/karpenter/machines.json"
     machines = {"machines.json": json.dumps(hardware.karpenter_machines())}
     settings = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "machines", "namespace": "karpenter"}}
