@@ -66,7 +66,9 @@ def controller(machines: Cluster) -> Iterator[Kubectl]:
 
 
 def _job(space: Space, name: str, *, is_ours: bool) -> dict[str, Any]:
-    """A job of one shell on node-1, which does not heed SIGTERM."""
+    """A job of one shell on node-1, which does not heed SIGTERM. A test before may have left that node only just."""
+    untainted = lambda node: not node["spec"].get("taints")  # noqa: E731
+    space.api.wait("node", "node-1", untainted, what="the end of node-1's taints")
     job = shell_job(space, name, "trap '' TERM; while true; do sleep 1; done", workers=1)
     pod_spec(job)["tolerations"] = SOON
     pod_spec(job)["affinity"] = _rather_on("node-1")
