@@ -1,4 +1,4 @@
-"""The course of every training, in reading order.
+"""The course of every training, and of an evaluation by itself, in reading order.
 
 What differs between pre-training, fine-tuning and text assignment is a `Recipe`; `pretraining.py`, `finetuning.py` and
 `text_assignment.py` have one each. A recipe turns its config into objects: tokenizer, sources of batches, plan of steps
