@@ -25,7 +25,7 @@ from torchx.runner import Runner, get_runner
 from torchx.specs.api import MalformedAppHandleException, parse_app_handle
 
 from cclm.errors import UserError
-from k8s import user_errors
+from k8s import config_files, user_errors
 from k8s.names import BACKEND
 
 _REQUEST = "=== SCHEDULER REQUEST ===\n"
@@ -74,9 +74,17 @@ def _check_backend(backend: str) -> None:
 class Run(CmdRun):  # type: ignore[misc]  # torchx has no type information
     """TorchX's own `torchx run`, whose dry run for Kubernetes prints what `kubectl apply -f -` takes as it is."""
 
+    def add_arguments(self, subparser: argparse.ArgumentParser) -> None:
+        """Add the arguments, whose defaults are those of .torchxconfig. Raises UserError for a file that is none."""
+        user_errors.show_as_sentences()
+        config_files.sections()
+        super().add_arguments(subparser)
+
     def run(self, args: argparse.Namespace) -> None:
         """Run it. In a dry run, all but the job's YAML is printed as comments of YAML."""
         with _as_sentences():
+            if args.scheduler == BACKEND:
+                config_files.check_run_options()
             if not args.dryrun or args.scheduler != BACKEND or getattr(args, "json", False):
                 super().run(args)
                 return

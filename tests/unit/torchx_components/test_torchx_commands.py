@@ -82,6 +82,26 @@ def test_defaults_come_from_torchxconfig(tmp_path: Path) -> None:
         assert text in done.stdout, text
 
 
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("namespace = x\n", "no section headers"),
+        ("[kubernetes]\nqueue = 5%\n", "'%' must be followed by"),
+        ("[kubernetes]\ngrace_seconds = abc\n", "[kubernetes]: run option grace_seconds=abc: not a whole number"),
+        ("[kubernetes]\nmax_attempts =\n", "run option max_attempts=: not a whole number"),
+        ("[kubernetes]\nrestricted = maybe\n", "run option restricted=maybe: write true or false"),
+        ("[kubernetes]\nlabels = a\n", "run option labels: a is not KEY:VALUE"),
+        ("[kubernetes]\nlabels = a:b;\n", "run option labels=a:b;: write KEY:VALUE;KEY:VALUE, or leave the line out"),
+        ("[kubernetes]\nqueu = a\n", "there is no run option queu; did you mean queue?"),
+    ],
+)
+def test_a_wrong_torchxconfig_is_a_sentence_that_names_it(tmp_path: Path, text: str, sentence: str) -> None:
+    (tmp_path / ".torchxconfig").write_text(text)
+    done = torchx("run", "-s", "kubernetes", "--dryrun", "cclm.pretrain", "--output_hdfs", "s3://b/x", cwd=tmp_path)
+    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+    assert sentence in done.stderr and ".torchxconfig" in done.stderr
+
+
 def block(language: str) -> str:
     """The only block of that language in docs/torchx.md."""
     page = (ROOT / "docs/torchx.md").read_text()
