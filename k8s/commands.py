@@ -74,12 +74,6 @@ def _check_backend(backend: str) -> None:
 class Run(CmdRun):  # type: ignore[misc]  # torchx has no type information
     """TorchX's own `torchx run`, whose dry run for Kubernetes prints what `kubectl apply -f -` takes as it is."""
 
-    def add_arguments(self, subparser: argparse.ArgumentParser) -> None:
-        """Add the arguments, whose defaults are those of .torchxconfig. Raises UserError for a file that is none."""
-        user_errors.show_as_sentences()
-        config_files.sections()
-        super().add_arguments(subparser)
-
     def run(self, args: argparse.Namespace) -> None:
         """Run it. In a dry run, all but the job's YAML is printed as comments of YAML."""
         with _as_sentences():
@@ -107,6 +101,16 @@ class Status(CmdStatus):  # type: ignore[misc]  # torchx has no type information
 
 class Cancel(CmdCancel):  # type: ignore[misc]  # torchx has no type information
     """TorchX's own `torchx cancel`."""
+
+    def add_arguments(self, subparser: argparse.ArgumentParser) -> None:
+        """Add the arguments. Raises UserError for a .torchxconfig that is none.
+
+        Every command's arguments are added at each start. TorchX takes their defaults from that file: `list` in the
+        nightly, `run` in 0.7. Both come after this command.
+        """
+        user_errors.show_as_sentences()
+        config_files.sections()
+        super().add_arguments(subparser)
 
     def run(self, args: argparse.Namespace) -> None:
         """End a job, and keep its record."""
