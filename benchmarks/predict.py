@@ -181,11 +181,8 @@ def predicted(model: ModelConfig, kind: str, size: int) -> dict[str, Any]:
         row[name] = {"flops": total, "bytes": moved, "operations": len(done), "part_of_bytes": _parts(done)}
         for gpu, bandwidth in BANDWIDTH.items():
             peak = (PEAKS[gpu].bfloat16 or 0) * 1e12
-            limit = sum(max(each.flops / peak, each.bytes / bandwidth) for each in done)
-            likely = sum(
-                max(each.flops / peak / REACHED_PEAK, each.bytes / bandwidth / REACHED_BANDWIDTH, LEAST_SECONDS)
-                for each in done
-            )
+            limit = _seconds(done, peak, bandwidth)
+            likely = _seconds(done, peak * REACHED_PEAK, bandwidth * REACHED_BANDWIDTH, LEAST_SECONDS)
             row[name][gpu] = {
                 "limit_s": round(limit, 4),
                 "predicted_s": round(likely, 4),
@@ -196,6 +193,11 @@ def predicted(model: ModelConfig, kind: str, size: int) -> dict[str, Any]:
             seconds.setdefault(gpu, {})[name] = likely
     row["predicted_ratio"] = {gpu: round(each["plain"] / each["ours"], 2) for gpu, each in seconds.items()}
     return row
+
+
+def _seconds(done: list[Operation], flops: float, bandwidth: float, least: float = 0.0) -> float:
+    """How long all operations take, each as long as the slower of its products (FLOP/s) and its bytes (a second)."""
+    return sum(max(each.flops / flops, each.bytes / bandwidth, least) for each in done)
 
 
 def _parts(done: list[Operation]) -> dict[str, float]:

@@ -61,5 +61,6 @@ def _check(options: dict[str, Option], name: str, value: str, where: str) -> Non
         read(options, {name: value})
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
+    # `-cfg` may end pairs with a `;`, but TorchX's reader of these files cannot.
     if options[name].kind is dict and not all(":" in part for part in value.replace(",", ";").split(";")):
         raise UserError(f"{where}: run option {name}={value}: write KEY:VALUE;KEY:VALUE, or leave the line out")

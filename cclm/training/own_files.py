@@ -12,6 +12,7 @@ from typing import Self
 from cclm import distributed, storage
 from cclm.data.stored.quarantine import quarantine_name
 from cclm.training.places import RunPlaces
+from cclm.training.run_files import fetch
 
 log = logging.getLogger(__name__)
 
@@ -38,8 +39,7 @@ class OwnFiles:
         for name in self._names:  # an earlier start on another machine may have sent some
             for place in self._places:
                 if not (self._folder / name).exists() and storage.exists(storage.join(place, name)):
-                    # A process that was cut off may still send its own: `read_bytes` takes one version of them.
-                    storage.write_atomic(str(self._folder / name), storage.read_bytes(storage.join(place, name)))
+                    fetch(storage.join(place, name), self._folder / name)
         if not places.is_shared:
             kept = "there alone" if not self._places else f"there, and in {self._places[-1]} with every checkpoint"
             log.warning(

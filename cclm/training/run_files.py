@@ -46,8 +46,6 @@ KEPT_FILES = (
 def fetch_logs(places: Sequence[str], folder: Path, newer: str | None = None) -> None:
     """Bring log and metrics to `folder`, a local one, so that a run appends to what was written elsewhere before.
 
-    Another process of the run may replace them meanwhile: then one of the versions is taken.
-
     Args:
         newer: the place whose files replace shorter ones in `folder`; None: only absent ones are fetched.
     """
@@ -58,7 +56,15 @@ def fetch_logs(places: Sequence[str], folder: Path, newer: str | None = None) ->
             if Path(storage.local_path(remote)) == local or not storage.exists(remote):
                 continue
             if not local.exists() or (newer is not None and local.stat().st_size < storage.size(remote)):
-                storage.write_atomic(str(local), storage.read_bytes(remote))
+                fetch(remote, local)
+
+
+def fetch(remote: str, local: Path) -> None:
+    """Copy a small file that another process of the run, which was cut off, may replace meanwhile.
+
+    `read_bytes` takes one version of it, where `download` of parts would fail.
+    """
+    storage.write_atomic(str(local), storage.read_bytes(remote))
 
 
 def set_aside(place: str, but: str | None = None) -> None:

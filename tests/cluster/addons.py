@@ -15,6 +15,7 @@ from pathlib import Path
 import yaml
 
 from . import gobuild, hardware, images, kubectl, layout
+from .charts import KUBERNETES
 from .cluster import Cluster
 from .common import ClusterError, run, wait_for, workplace
 from .kubectl import Kubectl, Manifest
@@ -172,22 +173,22 @@ def _karpenter_kwok(cluster: Cluster) -> None:
     # The chart of 1.14.1 names gates that its values lack, and Karpenter does not start with an empty one.
     gates = ("staticCapacity", "capacityBuffer")
     values = ["controller.image.repository=replaced", *(f"settings.featureGates.{gate}=false" for gate in gates)]
-    options = ("--kube-version", "1.33.4", "--set", ",".join(values))
+    options = (*KUBERNETES, "--set", ",".join(values))
     manifests = _chart("karpenter-kwok", "kwok/charts", "karpenter", *options)
     mounted = "/etc/karpenter/machines.json"
-    machines = {"machines.json": json.dumps(hardware.karpenter_machines())}
-    settings = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "machines", "namespace": "karpenter"}}
+    machines = {
+        "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "machines", "namespace": "karpenter"},
+        "data": {Path(mounted).name: json.dumps(hardware.karpenter_machines())},
+    }  # fmt: skip
     for item in kubectl.of_kind(manifests, "Deployment"):
         pod = item["spec"]["template"]["spec"]
         pod["volumes"] = [{"name": "machines", "configMap": {"name": "machines"}}]
         for container in pod["containers"]:
-            container["env"].append({"name": "INSTANCE_TYPES_FILE_PATH", "value": mounted})
+            # `_install` takes the resources away that these variables tell of.
+            env = [entry for entry in container["env"] if "resourceFieldRef" not in entry.get("valueFrom", {})]
+            container["env"] = [*env, {"name": "INSTANCE_TYPES_FILE_PATH", "value": mounted}]
             container["volumeMounts"] = [{"name": "machines", "mountPath": str(Path(mounted).parent)}]
-            container["env"] = [
-                entry for entry in container["env"] if "resourceFieldRef" not in entry.get("valueFrom", {})
-            ]
-    manifests = [*classes, *manifests, {**settings, "data": machines}]
-    _install(cluster, "karpenter-kwok", manifests, "/karpenter")
+    _install(cluster, "karpenter-kwok", [*classes, *manifests, machines], "/karpenter")
 
 
 def _prometheus_operator(cluster: Cluster) -> None:

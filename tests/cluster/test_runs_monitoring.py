@@ -151,8 +151,8 @@ def watched(space: Space, machines: Cluster, bench: Workbench, pytestconfig: pyt
         made.end()
 
 
-def _config(bench: Workbench, data: Path | None = None, **changes: Any) -> dict[str, Any]:
-    """The demo world's run with its data on this machine's disk."""
+def _config(bench: Workbench, data: Path | str | None = None, **changes: Any) -> dict[str, Any]:
+    """The demo world's run. Its data is on this machine's disk if no place is named."""
     settings = demo_run.settings(bench.world, str(data or bench.world / "data" / "pretrain"), STEPS, **changes)
     del settings["output_dir"]
     return settings
@@ -300,8 +300,7 @@ def _agent(run: Run) -> int | None:
 
 def test_a_run_whose_data_comes_slowly(watched: Watched, machines: Cluster) -> None:
     bench = watched.bench
-    config = demo_run.settings(bench.world, bench.data, STEPS, training__save_every=STEPS, data__images__num_workers=1)
-    del config["output_dir"]
+    config = _config(bench, bench.data, training__save_every=STEPS, data__images__num_workers=1)
     run = watched.start("run", config)
     enough = "count_over_time(quick:samples_per_process_second:rate10m[12m]) >= 60"
     wait_for(lambda: watched.prometheus.query(enough), what="a median", timeout=400, why=run.why)
